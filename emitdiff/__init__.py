@@ -1,0 +1,28 @@
+"""Labelled synthetic medical images from edges and text, and masks from an image and a sentence.
+
+>>> from emitdiff import load_synthesizer, load_segmenter, detect_edges, read_scan
+
+Nothing heavy is imported before one of these names is used. Research use only, not a medical device.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+__all__ = ["detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
+
+_HOMES = {
+    "load_synthesizer": "emitdiff.synthesis.pipeline",
+    "load_segmenter": "emitdiff.segmentation.pipeline",
+    "detect_edges": "emitdiff.synthesis.edges",
+    "read_scan": "emitdiff.scans",
+}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emitdiff' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

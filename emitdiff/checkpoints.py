@@ -1,0 +1,293 @@
+"""Names of weights and where they lie: embedded folders, Hub repositories at a pinned revision, local folders.
+
+Everything becomes a folder on this machine in diffusers layout, so whoever loads weights knows one way only:
+`local_folder(find_checkpoint("emitdiff-mini", "synthesis"))`. Only safetensors, JSON and text files are fetched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from emitdiff.errors import EmitDiffError
+
+Kind = Literal["synthesis", "segmentation"]
+
+# A Hub revision is a commit where two independent public sources name the same one, otherwise the branch "main".
+BASE_SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
+ANNOTATORS = ("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
+# Full-precision safetensors and what describes them: no pickles, no half-precision or single-file duplicates.
+ALLOWED_FILES = ["*.json", "*.txt", "*model*.safetensors"]
+IGNORED_FILES = ["*.fp16*", "*non_ema*", "safety_checker/*"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One set of weights.
+
+    `base` is a folder or a Hub repository at `revision`; `controlnet` the same for a ControlNet that lies elsewhere
+    (None: in `base`/controlnet). `detector` is the edge detector the ControlNet was taught with, `size_mb` the
+    download in megabytes (None: not known), `defaults` the sampling settings that suit it, by their diffusers names.
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    licence: str
+    base: str
+    revision: str | None = None
+    controlnet: str | None = None
+    controlnet_revision: str | None = None
+    detector: str | None = None
+    size_mb: int | None = None
+    embedded: bool = False
+    defaults: dict = field(default_factory=dict)
+
+
+def checkpoints_folder() -> Path:
+    """The folder of the embedded weights: $EMITDIFF_CHECKPOINTS, else the one beside the package."""
+    if chosen := os.environ.get("EMITDIFF_CHECKPOINTS"):
+        return Path(chosen)
+    beside = Path(__file__).resolve().parents[1]
+    installed = beside / "emitdiff_checkpoints"  # where a wheel puts it
+    return installed if installed.is_dir() else beside / "checkpoints"
+
+
+def known_checkpoints(kind: Kind | None = None) -> tuple[Checkpoint, ...]:
+    """The weights known by name, embedded ones first; of one kind where `kind` is given."""
+    checkpoints = (
+        Checkpoint(
+            name="emitdiff-mini",
+            kind="synthesis",
+            summary="Small Stable Diffusion with ControlNet, trained from scratch on public medical images.",
+            licence="research use only; see the model card",
+            base=str(checkpoints_folder() / "emitdiff-mini"),
+            detector="soft",
+            embedded=True,
+        ),
+        Checkpoint(
+            name="textdiff-mini",
+            kind="segmentation",
+            summary="Small frozen diffusion backbone with a text-guided head, trained on public medical images.",
+            licence="research use only; see the model card",
+            base=str(checkpoints_folder() / "textdiff-mini"),
+            embedded=True,
+        ),
+        _stable_diffusion("sd15-softedge", "lllyasviel/control_v11p_sd15_softedge", "hed",
+                          "b5bcad0c48e9b12f091968cf5eadbb89402d6bc9", "soft edges"),
+        _stable_diffusion("sd15-hed", "lllyasviel/sd-controlnet-hed", "hed", "main", "HED edges, as EMIT-Diff starts from"),
+        _stable_diffusion("sd15-canny", "lllyasviel/sd-controlnet-canny", "canny",
+                          "7f2f69197050967007f6bbd23ab5e52f0384162a", "Canny edges"),
+    )  # fmt: skip
+    return tuple(checkpoint for checkpoint in checkpoints if kind in (None, checkpoint.kind))
+
+
+def _stable_diffusion(name: str, controlnet: str, detector: str, revision: str, edges: str) -> Checkpoint:
+    return Checkpoint(
+        name=name,
+        kind="synthesis",
+        summary=f"Stable Diffusion 1.5 with a ControlNet for {edges}; natural images, wants a GPU.",
+        licence="CreativeML OpenRAIL-M (base), OpenRAIL (ControlNet)",
+        base=BASE_SD15[0],
+        revision=BASE_SD15[1],
+        controlnet=controlnet,
+        controlnet_revision=revision,
+        detector=detector,
+        size_mb=5710,
+        # EMIT-Diff's released sampler: DDIM, 20 steps, guidance 9, control strength 1.
+        defaults={"num_inference_steps": 20, "guidance_scale": 9.0, "controlnet_conditioning_scale": 1.0},
+    )
+
+
+def find_checkpoint(name: str, kind: Kind) -> Checkpoint:
+    """What `name` stands for: a known name, a local folder, "owner/repo", or "BASE+CONTROLNET" of the latter two.
+
+    Raises EmitDiffError for anything else, and for embedded weights that are not there, naming what to run.
+    """
+    name = str(name).strip()
+    for checkpoint in known_checkpoints():
+        if checkpoint.name == name:
+            return _checked(checkpoint, kind)
+    parts = [name] if Path(name).is_dir() else name.split("+")
+    if not name or len(parts) > (2 if kind == "synthesis" else 1) or not all(_is_place(part) for part in parts):
+        raise EmitDiffError(
+            f"No {kind} weights are called {name!r}: give one of {_names(kind)}, a Hub repository as owner/repo, or a "
+            f"folder that exists. `python -m emitdiff train-{kind} DATASET --out FOLDER --minutes 60` makes such a folder."
+        )
+    places = [(str(Path(part).resolve()), None) if Path(part).is_dir() else (part, "main") for part in parts]
+    (base, revision), (controlnet, controlnet_revision) = places[0], places[1] if len(places) == 2 else (None, None)
+    return Checkpoint(
+        name=name,
+        kind=kind,
+        summary="Local folder" if revision is None else "Hub repository",
+        licence="see its model card",
+        base=base,
+        revision=revision,
+        controlnet=controlnet,
+        controlnet_revision=controlnet_revision,
+        detector="soft" if kind == "synthesis" else None,
+    )
+
+
+def _checked(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
+    if checkpoint.kind != kind:
+        raise EmitDiffError(
+            f"{checkpoint.name} holds {checkpoint.kind} weights, but {kind} weights are expected: "
+            f"choose one of {_names(kind)}."
+        )
+    if checkpoint.embedded and not _has_weights(Path(checkpoint.base)):
+        raise EmitDiffError(
+            f"The weights {checkpoint.name} are not in {Path(checkpoint.base).parent}: set EMITDIFF_CHECKPOINTS to the "
+            f"checkpoints folder of the repository, or train them with "
+            f"`python -m emitdiff train-{kind} DATASET --out {checkpoint.base} --minutes 60`."
+        )
+    return checkpoint
+
+
+def _names(kind: Kind) -> str:
+    return ", ".join(checkpoint.name for checkpoint in known_checkpoints(kind))
+
+
+def _is_place(text: str) -> bool:
+    return bool(text) and (Path(text).is_dir() or _is_repository(text))
+
+
+def _is_repository(text: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return text.count("/") == 1 and not text.startswith((".", "~"))
+
+
+def _has_weights(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.rglob("*.safetensors"))
+
+
+def checkpoint_status(checkpoint: Checkpoint) -> str:
+    """A few words for people: "ready (embedded)", "ready (downloaded)", "not downloaded (5.7 GB)", "missing"."""
+    places = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
+    present = [_present(place, revision) for place, revision in places if place]
+    if all(present):
+        if checkpoint.embedded:
+            return "ready (embedded)"
+        return "ready (local folder)" if checkpoint.revision is None else "ready (downloaded)"
+    if checkpoint.revision is None:
+        return "missing"
+    return f"not downloaded ({checkpoint.size_mb / 1000:.1f} GB)" if checkpoint.size_mb else "not downloaded"
+
+
+def _present(place: str, revision: str | None) -> bool:
+    if revision is None:
+        return _has_weights(Path(place))
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
+
+    try:
+        return _has_weights(Path(_snapshot(place, revision, local_files_only=True)))
+    except (OSError, ValueError, CachedRepoTreeNotFoundError, RevisionResolutionError):
+        return False
+
+
+def local_folder(checkpoint: Checkpoint) -> Path:
+    """The folder with `checkpoint`'s base weights on this machine, fetched from the Hub where needed.
+
+    Raises EmitDiffError with the command to run when it can be neither found nor fetched.
+    """
+    return _folder(checkpoint, checkpoint.base, checkpoint.revision)
+
+
+def controlnet_folder(checkpoint: Checkpoint) -> Path:
+    """The folder with `checkpoint`'s ControlNet: its own repository, or controlnet/ in the base. Raises EmitDiffError."""
+    if checkpoint.controlnet:
+        return _folder(checkpoint, checkpoint.controlnet, checkpoint.controlnet_revision)
+    folder = local_folder(checkpoint) / "controlnet"
+    if not _has_weights(folder):
+        raise EmitDiffError(
+            f"{checkpoint.name} has no ControlNet: add one after a plus sign, for example "
+            f"{checkpoint.name}+lllyasviel/control_v11p_sd15_softedge."
+        )
+    return folder
+
+
+def hed_weights() -> Path:
+    """The file ControlNetHED.pth (a pickle: read it with `torch.load(weights_only=True)`). Raises EmitDiffError."""
+    from huggingface_hub import hf_hub_download
+
+    repository, revision = ANNOTATORS
+    name = "ControlNetHED.pth"
+
+    def fetch() -> str:
+        return hf_hub_download(repository, name, revision=revision, local_files_only=not _hub_answers())
+
+    return Path(_fetched(fetch, repository, f"hf download {repository} {name} --revision {revision}"))
+
+
+def _folder(checkpoint: Checkpoint, place: str, revision: str | None) -> Path:
+    if revision is not None:
+        fetch = partial(_snapshot, place, revision, local_files_only=not _hub_answers())
+        return Path(_fetched(fetch, place, _download_command(checkpoint)))
+    if not _has_weights(Path(place)):
+        raise EmitDiffError(f"{place} holds no .safetensors weights: give a folder in diffusers layout.")
+    return Path(place)
+
+
+def _download_command(checkpoint: Checkpoint) -> str:
+    """What fetches every Hub part of `checkpoint`, and nothing but what is loaded."""
+    chosen = [f"--include '{pattern}'" for pattern in ALLOWED_FILES] + [f"--exclude '{pattern}'" for pattern in IGNORED_FILES]
+    parts = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
+    return " && ".join(
+        f"hf download {repository} --revision {revision} {' '.join(chosen)}" for repository, revision in parts if revision
+    )
+
+
+def _snapshot(repository: str, revision: str, local_files_only: bool) -> str:
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(
+        repository,
+        revision=revision,
+        allow_patterns=ALLOWED_FILES,
+        ignore_patterns=IGNORED_FILES,
+        local_files_only=local_files_only,
+    )
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub can be reached, asked once and briefly: the library's own retries keep people waiting 23 s."""
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+    from huggingface_hub.utils import get_session
+
+    if HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(ENDPOINT, timeout=5)
+    except Exception:  # noqa: BLE001 - every HTTP client has its own family of errors; any means no
+        return False
+    return True
+
+
+def _fetched(fetch: Callable[[], str], repository: str, command: str) -> str:
+    """`fetch()`, with every way the Hub can fail turned into one sentence and the command that fixes it."""
+    from huggingface_hub import errors
+
+    try:
+        return fetch()
+    except errors.GatedRepoError as error:
+        reason = f"{repository} is gated: accept its terms on its Hub page, then run `hf auth login` and `{command}`."
+        raise EmitDiffError(reason) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        reason = f"The Hub has no {repository} at that revision, or it is private: check the name, or run `hf auth login`."
+        raise EmitDiffError(reason) from error
+    except (OSError, errors.CachedRepoTreeNotFoundError, errors.RevisionResolutionError) as error:
+        reason = (
+            f"The weights {repository} are not on this machine and the Hub cannot be reached: "
+            f"run `{command}` where there is a network, or choose an embedded checkpoint."
+        )
+        raise EmitDiffError(reason) from error

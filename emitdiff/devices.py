@@ -1,0 +1,125 @@
+"""Device, dtype, attention and offload: chosen here and nowhere else."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+from emitdiff.errors import EmitDiffError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("cuda", "mps", "cpu")
+# Activations and the allocator's slack beside the weights, measured in weights: sampling 512 x 512 in half precision
+# with SDPA stays below this.
+HEADROOM = 1.5
+
+Placement = Literal["whole", "one model at a time", "one layer at a time"]
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device called `name` ("cuda", "cuda:1", "mps", "cpu"), or the best one here. Raises EmitDiffError."""
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None:
+        return torch.device(next(device for device in DEVICES if available[device]))
+    kind, _, index = str(name).partition(":")
+    if kind not in DEVICES or (index and not index.isdecimal()):
+        raise EmitDiffError(f"There is no device called {name!r}: give one of {', '.join(DEVICES)}.")
+    if not available[kind] or (kind == "cuda" and int(index or 0) >= torch.cuda.device_count()):
+        present = ", ".join(device for device in DEVICES if available[device])
+        raise EmitDiffError(f"The device {name} is not on this machine: choose among {present}, or name none.")
+    return torch.device(name)
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA cards that compute it (Ampere and later), float16 on older ones, float32 elsewhere."""
+    import torch
+
+    if device.type != "cuda":
+        return torch.float32  # half precision is slow on CPUs and loses images to NaN on MPS
+    native = torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.bfloat16 if native else torch.float16
+
+
+def choose_attention(device: torch.device) -> Literal["xformers", "SDPA"]:
+    """"xformers" where it is installed and its kernels run on `device`, else PyTorch's own "SDPA"."""
+    return "xformers" if device.type == "cuda" and _xformers_runs(str(device)) else "SDPA"
+
+
+@cache
+def _xformers_runs(device: str) -> bool:
+    """Tried out, since an installed xformers may come without kernels for this card or this torch."""
+    if find_spec("xformers") is None:
+        return False
+    import torch
+
+    try:
+        from xformers.ops import memory_efficient_attention
+
+        query = torch.ones(1, 8, 2, 40, device=device, dtype=choose_dtype(torch.device(device)))
+        return bool(torch.isfinite(memory_efficient_attention(query, query, query)).all())
+    except (ImportError, NotImplementedError, RuntimeError, ValueError, OSError):
+        return False
+
+
+def prepare_pipeline(pipe: Any, device: torch.device) -> Any:
+    """Set attention and placement of a diffusers pipeline for `device`; returns it, ready to be called.
+
+    Where the card's free memory is short, `accelerate` moves one model or even one layer at a time onto it.
+    """
+    if choose_attention(device) == "xformers":
+        pipe.enable_xformers_memory_efficient_attention()
+    placement = "whole" if device.type != "cuda" else choose_placement(component_sizes(pipe), free_memory(device))
+    if placement == "whole":
+        return pipe.to(device)
+    pipe.vae.enable_slicing()
+    if placement == "one model at a time":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_sequential_cpu_offload(device=device)
+    return pipe
+
+
+def choose_placement(sizes: dict[str, int], free: int) -> Placement:
+    """How models of `sizes` (bytes, by component) fit into `free` bytes with room for activations."""
+    if HEADROOM * sum(sizes.values()) <= free:
+        return "whole"
+    return "one model at a time" if HEADROOM * max(sizes.values()) <= free else "one layer at a time"
+
+
+def component_sizes(pipe: Any) -> dict[str, int]:
+    """Bytes of parameters and buffers of every network in a diffusers pipeline, by component name."""
+    import torch
+
+    networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return {
+        name: sum(tensor.numel() * tensor.element_size() for tensor in (*part.parameters(), *part.buffers()))
+        for name, part in networks.items()
+    }
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes on a CUDA device."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def describe_device(device: torch.device | None = None) -> str:
+    """What is used, for people: "CPU, 2 threads, SDPA attention"."""
+    import torch
+
+    device = device or choose_device()
+    attention = f"{choose_attention(device)} attention"
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} thread{'s' if threads > 1 else ''}, {attention}"
+    if device.type == "mps":
+        return f"Apple GPU (MPS), {attention}"
+    properties = torch.cuda.get_device_properties(device)
+    dtype = str(choose_dtype(device)).removeprefix("torch.")
+    return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB, {dtype}, {attention}"
