@@ -19,6 +19,9 @@ Kind = Literal["synthesis", "segmentation"]
 
 # A Hub revision is a commit where two independent public sources name the same one, otherwise the branch "main".
 BASE_SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
+SOFTEDGE = ("lllyasviel/control_v11p_sd15_softedge", "b5bcad0c48e9b12f091968cf5eadbb89402d6bc9")
+HED = ("lllyasviel/sd-controlnet-hed", "main")
+CANNY = ("lllyasviel/sd-controlnet-canny", "7f2f69197050967007f6bbd23ab5e52f0384162a")
 ANNOTATORS = ("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
 # Full-precision safetensors and what describes them: no pickles, no half-precision or single-file duplicates.
 ALLOWED_FILES = ["*.json", "*.txt", "*model*.safetensors"]
@@ -77,16 +80,14 @@ def known_checkpoints(kind: Kind | None = None) -> tuple[Checkpoint, ...]:
             base=str(checkpoints_folder() / "textdiff-mini"),
             embedded=True,
         ),
-        _stable_diffusion("sd15-softedge", "lllyasviel/control_v11p_sd15_softedge", "hed",
-                          "b5bcad0c48e9b12f091968cf5eadbb89402d6bc9", "soft edges"),
-        _stable_diffusion("sd15-hed", "lllyasviel/sd-controlnet-hed", "hed", "main", "HED edges, as EMIT-Diff starts from"),
-        _stable_diffusion("sd15-canny", "lllyasviel/sd-controlnet-canny", "canny",
-                          "7f2f69197050967007f6bbd23ab5e52f0384162a", "Canny edges"),
-    )  # fmt: skip
+        _stable_diffusion("sd15-softedge", "hed", "soft edges", SOFTEDGE),
+        _stable_diffusion("sd15-hed", "hed", "HED edges, EMIT-Diff's starting point", HED),
+        _stable_diffusion("sd15-canny", "canny", "Canny edges", CANNY),
+    )
     return tuple(checkpoint for checkpoint in checkpoints if kind in (None, checkpoint.kind))
 
 
-def _stable_diffusion(name: str, controlnet: str, detector: str, revision: str, edges: str) -> Checkpoint:
+def _stable_diffusion(name: str, detector: str, edges: str, controlnet: tuple[str, str]) -> Checkpoint:
     return Checkpoint(
         name=name,
         kind="synthesis",
@@ -94,8 +95,8 @@ def _stable_diffusion(name: str, controlnet: str, detector: str, revision: str, 
         licence="CreativeML OpenRAIL-M (base), OpenRAIL (ControlNet)",
         base=BASE_SD15[0],
         revision=BASE_SD15[1],
-        controlnet=controlnet,
-        controlnet_revision=revision,
+        controlnet=controlnet[0],
+        controlnet_revision=controlnet[1],
         detector=detector,
         size_mb=5710,
         # EMIT-Diff's released sampler: DDIM, 20 steps, guidance 9, control strength 1.
@@ -115,8 +116,8 @@ def find_checkpoint(name: str, kind: Kind) -> Checkpoint:
     parts = [name] if Path(name).is_dir() else name.split("+")
     if not name or len(parts) > (2 if kind == "synthesis" else 1) or not all(_is_place(part) for part in parts):
         raise EmitDiffError(
-            f"No {kind} weights are called {name!r}: give one of {_names(kind)}, a Hub repository as owner/repo, or a "
-            f"folder that exists. `python -m emitdiff train-{kind} DATASET --out FOLDER --minutes 60` makes such a folder."
+            f"No {kind} weights are called {name!r}: give one of {_names(kind)}, a Hub repository as "
+            f"owner/repo, or a folder that exists (`python -m emitdiff train-{kind} DATASET --out FOLDER` makes one)."
         )
     places = [(str(Path(part).resolve()), None) if Path(part).is_dir() else (part, "main") for part in parts]
     (base, revision), (controlnet, controlnet_revision) = places[0], places[1] if len(places) == 2 else (None, None)
@@ -143,7 +144,7 @@ def _checked(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
         raise EmitDiffError(
             f"The weights {checkpoint.name} are not in {Path(checkpoint.base).parent}: set EMITDIFF_CHECKPOINTS to the "
             f"checkpoints folder of the repository, or train them with "
-            f"`python -m emitdiff train-{kind} DATASET --out {checkpoint.base} --minutes 60`."
+            f"`python -m emitdiff train-{kind} DATASET --out {checkpoint.base}`."
         )
     return checkpoint
 
@@ -204,7 +205,7 @@ def local_folder(checkpoint: Checkpoint) -> Path:
 
 
 def controlnet_folder(checkpoint: Checkpoint) -> Path:
-    """The folder with `checkpoint`'s ControlNet: its own repository, or controlnet/ in the base. Raises EmitDiffError."""
+    """The folder with `checkpoint`'s ControlNet: its own place, or controlnet/ in the base. Raises EmitDiffError."""
     if checkpoint.controlnet:
         return _folder(checkpoint, checkpoint.controlnet, checkpoint.controlnet_revision)
     folder = local_folder(checkpoint) / "controlnet"
@@ -240,10 +241,13 @@ def _folder(checkpoint: Checkpoint, place: str, revision: str | None) -> Path:
 
 def _download_command(checkpoint: Checkpoint) -> str:
     """What fetches every Hub part of `checkpoint`, and nothing but what is loaded."""
-    chosen = [f"--include '{pattern}'" for pattern in ALLOWED_FILES] + [f"--exclude '{pattern}'" for pattern in IGNORED_FILES]
+    chosen = [f"--include '{pattern}'" for pattern in ALLOWED_FILES]
+    chosen += [f"--exclude '{pattern}'" for pattern in IGNORED_FILES]
     parts = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
     return " && ".join(
-        f"hf download {repository} --revision {revision} {' '.join(chosen)}" for repository, revision in parts if revision
+        f"hf download {repository} --revision {revision} {' '.join(chosen)}"
+        for repository, revision in parts
+        if revision
     )
 
 
@@ -283,7 +287,7 @@ def _fetched(fetch: Callable[[], str], repository: str, command: str) -> str:
         reason = f"{repository} is gated: accept its terms on its Hub page, then run `hf auth login` and `{command}`."
         raise EmitDiffError(reason) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        reason = f"The Hub has no {repository} at that revision, or it is private: check the name, or run `hf auth login`."
+        reason = f"The Hub has no {repository} at that revision, or it is private: check the name, or `hf auth login`."
         raise EmitDiffError(reason) from error
     except (OSError, errors.CachedRepoTreeNotFoundError, errors.RevisionResolutionError) as error:
         reason = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,7 +48,7 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def choose_attention(device: torch.device) -> Literal["xformers", "SDPA"]:
-    """"xformers" where it is installed and its kernels run on `device`, else PyTorch's own "SDPA"."""
+    """xformers where it is installed and its kernels run on `device`, else PyTorch's own SDPA."""
     return "xformers" if device.type == "cuda" and _xformers_runs(str(device)) else "SDPA"
 
 
@@ -64,6 +66,13 @@ def _xformers_runs(device: str) -> bool:
         return bool(torch.isfinite(memory_efficient_attention(query, query, query)).all())
     except (ImportError, NotImplementedError, RuntimeError, ValueError, OSError):
         return False
+
+
+def quiet_libraries() -> None:
+    """Call before diffusers is imported: keeps it from announcing hardware and packages that are not needed here."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    logging.getLogger("xformers").setLevel(logging.ERROR)
 
 
 def prepare_pipeline(pipe: Any, device: torch.device) -> Any:

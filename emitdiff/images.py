@@ -141,7 +141,7 @@ def read_synthetic_settings(path: str | Path) -> dict:
         raise EmitDiffError(f"{path} does not exist: give a PNG that emitdiff wrote.") from error
     except (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError) as error:
         raise EmitDiffError(
-            f"{Path(path).name} carries no synthesis settings: give a PNG that emitdiff wrote, not re-saved by other software."
+            f"{Path(path).name} carries no synthesis settings: give a PNG that emitdiff wrote and nobody re-saved."
         ) from error
     if not isinstance(settings, dict):
         raise EmitDiffError(f"{Path(path).name} carries settings of an unknown form: give a PNG that emitdiff wrote.")
