@@ -1,0 +1,381 @@
+"""`python -m emitdiff VERB`: one frozen dataclass per verb, its fields handed on to the function that does the work.
+
+Nothing heavy is imported before a verb runs, so that help is there at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from emitdiff.errors import EmitDiffError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from emitdiff.scans import Scan
+
+SCANS = "PNG, JPEG, WebP, TIFF, NIfTI, or DICOM (file, folder or zip)."
+DATASET = "Dataset folder: dataset.json, metadata.csv, images/, masks/ (see README.md)."
+Image = Positional[Annotated[Path, arg(metavar="IMAGE", help=SCANS)]]
+MaskFile = Annotated[Path | None, arg(metavar="MASK", help="Its mask, of the same size; the boundary joins the edges.")]
+Slice = Annotated[
+    int | None, arg(metavar="INT", help="Slice of a volume, counted from 0; without it, the middle one.")
+]
+GreyWindow = Annotated[
+    str | None, arg(metavar="WINDOW", help='Grey values shown: a name ("lung") or WIDTH/LEVEL ("1500/-600").')
+]
+Dataset = Positional[Annotated[Path, arg(metavar="DATASET", help=DATASET)]]
+Datasets = Positional[Annotated[tuple[Path, ...], arg(metavar="DATASET [DATASET ...]", help=DATASET)]]
+Output = Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
+Count = Annotated[int | None, arg(metavar="INT")]
+Strength = Annotated[float | None, arg(metavar="FLOAT")]
+Detector = Literal["soft", "canny", "hed"]
+OwnDetector = Annotated[Detector | None, arg(metavar="{soft,canny,hed}")]
+SynthesisWeights = Annotated[str, arg(metavar="NAME", help="emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET.")]
+SegmentationWeights = Annotated[str, arg(metavar="NAME", help="textdiff-mini, a Hub owner/repo, or a folder.")]
+Split = Literal["all", "held-out", "train"]
+
+
+@dataclass(frozen=True)
+class Synthesize:
+    """Paint synthetic images that keep the edges of one image, so that its mask stays their label."""
+
+    image: Image
+    prompt: str  # What to paint, e.g. "ultrasound, breast, benign".
+    out: Output  # Folder for the images, the mask and manifest.json.
+    mask: MaskFile = None
+    num_images: Annotated[int, arg(aliases=["-n"])] = 4  # How many images; image i uses seed + i.
+    seed: int = 0  # The same seed gives the same images.
+    negative_prompt: str = ""  # What to keep away from.
+    steps: Count = None  # Sampling steps; without it, what suits the checkpoint, like the two below.
+    guidance: Strength = None  # How strongly the prompt counts.
+    control_strength: Strength = None  # How strongly the edges count.
+    detector: OwnDetector = None  # Edge detector; without it, the one the checkpoint was taught with.
+    )
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    slice: Slice = None
+    window: GreyWindow = None
+
+    def run(self) -> int:
+        from emitdiff.checkpoints import find_checkpoint
+        from emitdiff.images import save_synthetic_png
+        from emitdiff.scans import read_mask
+
+        scan, index, image = _read_slice(self.image, self.slice, self.window)
+        mask = None if self.mask is None else read_mask(self.mask, size=scan.size)
+        detector = self.detector or find_checkpoint(self.checkpoint, "synthesis").detector
+        pipeline = _load("load_synthesizer", self.checkpoint)
+        images = pipeline.stream(
+            image,
+            mask,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            num_images=self.num_images,
+            seed=self.seed,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            controlnet_conditioning_scale=self.control_strength,
+            detector=detector,
+        )
+        stem = _stem(self.image)
+        source = {"source": self.image.name, "slice": index, "window": self.window}
+        folder = _folder(self.out)
+        manifest = {**source, "prompt": self.prompt, "checkpoint": self.checkpoint, "mask": None, "images": []}
+        if mask is not None:
+            manifest["mask"] = _write_png(folder / f"mask_{stem}.png", mask).name
+        for synthetic in _with_progress(images, self.num_images):
+            settings = {**source, **synthetic.settings, "seed": synthetic.seed, "mask": manifest["mask"]}
+            path = save_synthetic_png(synthetic.image, folder / f"synthetic_{stem}_{synthetic.seed}.png", settings)
+            manifest["images"].append({"file": path.name, "seconds": round(synthetic.seconds, 2), **settings})
+            _write_json(folder / "manifest.json", manifest)  # after every image: nothing is lost on a stop
+        print(f"{len(manifest['images'])} synthetic images and manifest.json are in {folder}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Find what a sentence names in one image; writes mask, overlay, probability map and a JSON file."""
+
+    image: Image
+    text: str  # What to look for, e.g. "left lung".
+    out: Output  # Folder for the results; the mask has the size and geometry of the source.
+    threshold: float = 0.5  # Probability from which a pixel belongs to the target, 0..1.
+    checkpoint: SegmentationWeights = "textdiff-mini"
+    slice: Slice = None
+    window: GreyWindow = None
+
+    def run(self) -> int:
+        import numpy as np
+
+        from emitdiff.images import overlay
+
+        if not 0 <= self.threshold <= 1:
+            raise EmitDiffError(f"The threshold {self.threshold} is outside 0..1: give a probability.")
+        scan, index, image = _read_slice(self.image, self.slice, self.window)
+        result = _load("load_segmenter", self.checkpoint)(image, self.text, threshold=self.threshold)
+        for warning in result.warnings:
+            _say(warning)
+        folder, stem = _folder(self.out), _stem(self.image)
+        files = {
+            "mask": scan.save_mask({index: result.mask}, folder).name,
+            "overlay": _write_png(folder / f"{stem}_overlay.png", overlay(image, result.mask)).name,
+            "probability": _write_png(
+                folder / f"{stem}_probability.png", np.rint(result.probability * 255).astype(np.uint8)
+            ).name,
+        }
+        record = {
+            "image": self.image.name,
+            "slice": index,
+            "window": self.window,
+            "text": self.text,
+            "target": result.target,
+            "found": bool(result.found),
+            "pixels": int(result.mask.sum()),
+            "threshold": self.threshold,
+            "checkpoint": self.checkpoint,
+            "seconds": round(result.seconds, 2),
+            "warnings": list(result.warnings),
+            "files": files,
+        }
+        _write_json(folder / f"{stem}_segmentation.json", record)
+        share = 100 * record["pixels"] / result.mask.size
+        answer = f"{share:.1f} % of the image" if result.found else "not found"
+        print(f"{result.target or self.text}: {answer}; see {folder}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Write the edges of one image, exactly as synthesis would see them."""
+
+    image: Image
+    out: Output  # Folder for edges_NAME.png.
+    mask: MaskFile = None
+    detector: Detector = "soft"  # Edge detector; hed fetches weights from the Hub.
+    slice: Slice = None
+    window: GreyWindow = None
+
+    def run(self) -> int:
+        from emitdiff.scans import read_mask
+        from emitdiff.synthesis.edges import detect_edges, join_boundary
+
+        scan, _, image = _read_slice(self.image, self.slice, self.window)
+        mask = None if self.mask is None else read_mask(self.mask, size=scan.size)
+        edges = detect_edges(image, detector=self.detector)
+        if mask is not None:
+            edges = join_boundary(edges, mask)
+        print(_write_png(_folder(self.out) / f"edges_{_stem(self.image)}.png", edges))
+        return 0
+
+
+@dataclass(frozen=True)
+class TrainSynthesis:
+    """Train a complete synthesis checkpoint from scratch on dataset folders; started again, it goes on."""
+
+    datasets: Datasets
+    out: Output  # Folder for the checkpoint, in diffusers layout.
+    resolution: int = 256  # Side of the training images in pixels, a multiple of 32.
+    minutes: float = 60.0  # Time to train, all stages together.
+    stage: Literal["all", "autoencoder", "unet", "controlnet"] = "all"  # Which part to train.
+    seed: int = 0  # Seed of the order and of the weights' beginning.
+    threads: Count = None  # CPU threads; without it, all.
+
+    def run(self) -> int:
+        from emitdiff.synthesis.training import TrainSynthesis as Settings
+        from emitdiff.synthesis.training import train_synthesis
+
+        _require_datasets(self.datasets)
+        train_synthesis(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class TrainSegmentation:
+    """Train a text-guided segmenter on dataset folders; started again, it goes on."""
+
+    datasets: Datasets
+    out: Output  # Folder for the checkpoint.
+    minutes: float = 60.0  # Time to train.
+    seed: int = 0  # Seed of the order and of the weights' beginning.
+    threads: Count = None  # CPU threads; without it, all.
+
+    def run(self) -> int:
+        from emitdiff.segmentation.training import TrainSegmentation as Settings
+        from emitdiff.segmentation.training import train_segmentation
+
+        _require_datasets(self.datasets)
+        train_segmentation(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class EvaluateSynthesis:
+    """Measure synthetic images against their sources: edges kept, similarity, variety, speed."""
+
+    dataset: Dataset
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
+    limit: Count = None  # At most so many images.
+    seed: int = 0  # Seed of the images painted.
+    steps: Count = None  # Sampling steps; without it, what suits the checkpoint.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        from emitdiff.synthesis.quality import EvaluateSynthesis as Settings
+        from emitdiff.synthesis.quality import evaluate_synthesis
+
+        evaluate_synthesis(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class EvaluateSegmentation:
+    """Measure predicted masks against a dataset's own, with its text, without, or with shuffled text."""
+
+    dataset: Dataset
+    text: Literal["own", "none", "shuffled"] = (
+        "own"  # own: the row's text or, where it is empty, modality, organ and label name.
+    )
+    checkpoint: SegmentationWeights = "textdiff-mini"
+    split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
+    limit: Count = None  # At most so many images.
+    seed: int = 0  # Seed of the choice of images and of the shuffling.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        from emitdiff.segmentation.metrics import EvaluateSegmentation as Settings
+        from emitdiff.segmentation.metrics import evaluate_segmentation
+
+        evaluate_segmentation(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class CheckDataset:
+    """Count the classes of a dataset folder and list every defect; exit status 1 where there are any."""
+
+    folder: Dataset
+
+    def run(self) -> int:
+        from emitdiff.datasets import check_dataset
+
+        report = check_dataset(self.folder)
+        print(report)
+        return 0 if report.ok else 1
+
+
+VERBS = (
+    Synthesize,
+    Segment,
+    Edges,
+    TrainSynthesis,
+    TrainSegmentation,
+    EvaluateSynthesis,
+    EvaluateSegmentation,
+    CheckDataset,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return the exit status: 2 with a sentence on stderr for anything the user can put right."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    verb = tyro.cli(
+        reduce(or_, VERBS),
+        prog="python -m emitdiff",
+        description="Synthetic medical images from edges and text, masks from an image and a sentence.",
+        args=arguments or ["--help"],
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        return verb.run()
+    except EmitDiffError as error:
+        print(f"emitdiff: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 130
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _require_datasets(folders: tuple[Path, ...]) -> None:
+    if not folders:
+        raise EmitDiffError("No dataset folder was named: give one or more, each with dataset.json and metadata.csv.")
+
+
+def _read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan, int, np.ndarray]:
+    """The scan, the slice chosen (the middle one for None) and its picture, uint8 (H, W, 3)."""
+    from emitdiff.scans import Window, read_scan
+
+    scan = read_scan(path)
+    for warning in scan.warnings:
+        _say(warning)
+    index = scan.num_slices // 2 if index is None else index
+    if not 0 <= index < scan.num_slices:
+        raise EmitDiffError(f"{path.name} has no slice {index}: give a number from 0 to {scan.num_slices - 1}.")
+    width, _, level = (window or "").partition("/")
+    try:
+        chosen = Window(centre=float(level), width=float(width))
+    except ValueError:
+        chosen = window  # a name; the scan knows which it has
+    return scan, index, scan.image(index, chosen)
+
+
+def _load(loader: Literal["load_synthesizer", "load_segmenter"], checkpoint: str) -> Any:
+    import emitdiff
+    from emitdiff.devices import describe_device, quiet_libraries
+
+    quiet_libraries()
+    _say(f"Loading {checkpoint} ...")
+    pipeline = getattr(emitdiff, loader)(checkpoint)
+    _say(f"Running on {describe_device()}")
+    return pipeline
+
+
+def _with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
+    """The finished images among `events`; the sampling steps between them move a progress bar on."""
+    from tqdm import tqdm
+
+    with tqdm(desc="Painting", unit="step", delay=1) as bar:
+        for event in events:
+            if hasattr(event, "steps"):
+                bar.total = event.steps * num_images
+                bar.update(event.image_index * event.steps + event.step - bar.n)
+            else:
+                yield event
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmitDiffError(f"The folder {path} cannot be made ({error.strerror}): give another one.") from error
+    return path
+
+
+def _stem(path: Path) -> str:
+    return Path(path.resolve().name.removesuffix(".gz")).stem
+
+
+def _write_png(path: Path, array: np.ndarray) -> Path:
+    from PIL import Image as Picture
+
+    Picture.fromarray(array).save(path)
+    return path
+
+
+def _write_json(path: Path, content: dict) -> None:
+    import json
+
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
