@@ -23,25 +23,28 @@ if TYPE_CHECKING:
 
     from emitdiff.scans import Scan
 
-SCANS = "PNG, JPEG, WebP, TIFF, NIfTI, or DICOM (file, folder or zip)."
-DATASET = "Dataset folder: dataset.json, metadata.csv, images/, masks/ (see README.md)."
-Image = Positional[Annotated[Path, arg(metavar="IMAGE", help=SCANS)]]
-MaskFile = Annotated[Path | None, arg(metavar="MASK", help="Its mask, of the same size; the boundary joins the edges.")]
-Slice = Annotated[
-    int | None, arg(metavar="INT", help="Slice of a volume, counted from 0; without it, the middle one.")
-]
-GreyWindow = Annotated[
-    str | None, arg(metavar="WINDOW", help='Grey values shown: a name ("lung") or WIDTH/LEVEL ("1500/-600").')
-]
-Dataset = Positional[Annotated[Path, arg(metavar="DATASET", help=DATASET)]]
-Datasets = Positional[Annotated[tuple[Path, ...], arg(metavar="DATASET [DATASET ...]", help=DATASET)]]
+IMAGE = arg(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF, NIfTI, or DICOM (file, folder or zip).")
+MASK = arg(metavar="MASK", help="Its mask, of the same size; the boundary joins the edges.", help_behavior_hint="")
+SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; without it, the middle one.", help_behavior_hint="")
+WINDOW = arg(metavar="W", help='Grey values: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
+DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/ (see README.md).")
+PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
+FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
+
+Image = Positional[Annotated[Path, IMAGE]]
+MaskFile = Annotated[Path | None, MASK]
+Slice = Annotated[int | None, SLICE]
+GreyWindow = Annotated[str | None, WINDOW]
+Dataset = Positional[Annotated[Path, DATASET]]
+Datasets = Positional[Annotated[tuple[Path, ...], DATASET]]
 Output = Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
-Count = Annotated[int | None, arg(metavar="INT")]
-Strength = Annotated[float | None, arg(metavar="FLOAT")]
+Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Strength = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Detector = Literal["soft", "canny", "hed"]
-OwnDetector = Annotated[Detector | None, arg(metavar="{soft,canny,hed}")]
-SynthesisWeights = Annotated[str, arg(metavar="NAME", help="emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET.")]
-SegmentationWeights = Annotated[str, arg(metavar="NAME", help="textdiff-mini, a Hub owner/repo, or a folder.")]
+OwnDetector = Annotated[Detector | None, arg(metavar="{soft,canny,hed}", help_behavior_hint="")]
+SynthesisWeights = Annotated[str, arg(metavar="NAME", help=PAINTER)]
+SegmentationWeights = Annotated[str, arg(metavar="NAME", help=FINDER)]
+Text = Literal["own", "none", "shuffled"]
 Split = Literal["all", "held-out", "train"]
 
 
@@ -60,7 +63,6 @@ class Synthesize:
     guidance: Strength = None  # How strongly the prompt counts.
     control_strength: Strength = None  # How strongly the edges count.
     detector: OwnDetector = None  # Edge detector; without it, the one the checkpoint was taught with.
-    )
     checkpoint: SynthesisWeights = "emitdiff-mini"
     slice: Slice = None
     window: GreyWindow = None
@@ -125,12 +127,11 @@ class Segment:
         for warning in result.warnings:
             _say(warning)
         folder, stem = _folder(self.out), _stem(self.image)
+        probability = np.rint(result.probability * 255).astype(np.uint8)
         files = {
             "mask": scan.save_mask({index: result.mask}, folder).name,
             "overlay": _write_png(folder / f"{stem}_overlay.png", overlay(image, result.mask)).name,
-            "probability": _write_png(
-                folder / f"{stem}_probability.png", np.rint(result.probability * 255).astype(np.uint8)
-            ).name,
+            "probability": _write_png(folder / f"{stem}_probability.png", probability).name,
         }
         record = {
             "image": self.image.name,
@@ -190,10 +191,10 @@ class TrainSynthesis:
     threads: Count = None  # CPU threads; without it, all.
 
     def run(self) -> int:
+        _require_datasets(self.datasets)
         from emitdiff.synthesis.training import TrainSynthesis as Settings
         from emitdiff.synthesis.training import train_synthesis
 
-        _require_datasets(self.datasets)
         train_synthesis(Settings(**vars(self)))
         return 0
 
@@ -209,10 +210,10 @@ class TrainSegmentation:
     threads: Count = None  # CPU threads; without it, all.
 
     def run(self) -> int:
+        _require_datasets(self.datasets)
         from emitdiff.segmentation.training import TrainSegmentation as Settings
         from emitdiff.segmentation.training import train_segmentation
 
-        _require_datasets(self.datasets)
         train_segmentation(Settings(**vars(self)))
         return 0
 
@@ -242,9 +243,7 @@ class EvaluateSegmentation:
     """Measure predicted masks against a dataset's own, with its text, without, or with shuffled text."""
 
     dataset: Dataset
-    text: Literal["own", "none", "shuffled"] = (
-        "own"  # own: the row's text or, where it is empty, modality, organ and label name.
-    )
+    text: Text = "own"  # own: the row's text or, where it is empty, modality, organ and label name.
     checkpoint: SegmentationWeights = "textdiff-mini"
     split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
     limit: Count = None  # At most so many images.
