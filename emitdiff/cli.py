@@ -156,7 +156,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Edges:
-    """Write the edges of one image, exactly as synthesis would see them."""
+    """Write the edges of one image, with the boundary of its mask where one is given."""
 
     image: Image
     out: Output  # Folder for edges_NAME.png.

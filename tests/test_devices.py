@@ -1,0 +1,72 @@
+import pytest
+import torch
+
+from emitdiff.devices import (
+    choose_attention,
+    choose_device,
+    choose_dtype,
+    choose_placement,
+    component_sizes,
+    describe_device,
+    prepare_pipeline,
+)
+from emitdiff.errors import EmitDiffError
+
+CPU = torch.device("cpu")
+
+
+def test_best_device_is_chosen_and_cpu_is_always_there():
+    assert choose_device("cpu") == CPU
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choose_device().type == expected
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "tpu", ""])
+def test_unknown_device_is_refused(name):
+    with pytest.raises(EmitDiffError, match="no device called"):
+        choose_device(name)
+
+
+def test_absent_device_is_refused_with_what_is_there():
+    with pytest.raises(EmitDiffError, match="cpu, or name none"):
+        choose_device("cuda:99")
+
+
+def test_cpu_computes_in_single_precision_with_sdpa():
+    assert choose_dtype(CPU) == torch.float32
+    assert choose_attention(CPU) == "SDPA"
+
+
+def test_description_is_a_phrase_for_people():
+    threads = torch.get_num_threads()
+    assert describe_device(CPU) == f"CPU, {threads} thread{'s' if threads > 1 else ''}, SDPA attention"
+
+
+def test_placement_follows_free_memory():
+    sizes = {"unet": 60, "vae": 30, "text_encoder": 10}
+    assert choose_placement(sizes, 150) == "whole"
+    assert choose_placement(sizes, 149) == "one model at a time"
+    assert choose_placement(sizes, 90) == "one model at a time"
+    assert choose_placement(sizes, 89) == "one layer at a time"
+
+
+def test_tiny_pipeline_is_placed_on_the_cpu(tiny_synthesis_folder):
+    from diffusers import StableDiffusionControlNetPipeline
+
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(tiny_synthesis_folder, use_safetensors=True)
+    sizes = component_sizes(pipe)
+    assert set(sizes) == {"vae", "text_encoder", "unet", "controlnet"}
+    assert sizes["unet"] == sum(4 * parameter.numel() for parameter in pipe.unet.parameters())
+    assert prepare_pipeline(pipe, CPU) is pipe
+    assert pipe.device == CPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+def test_cuda_computes_in_half_precision(tiny_synthesis_folder):
+    from diffusers import StableDiffusionControlNetPipeline
+
+    device = torch.device("cuda:0")
+    assert choose_dtype(device) in (torch.float16, torch.bfloat16)
+    assert choose_attention(device) in describe_device(device)
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(tiny_synthesis_folder, use_safetensors=True)
+    assert prepare_pipeline(pipe.to(dtype=choose_dtype(device)), device).device.type == "cuda"
