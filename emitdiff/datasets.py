@@ -15,10 +15,12 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -29,6 +31,7 @@ from emitdiff.images import to_rgb
 from emitdiff.scans import read_mask, read_scan
 
 REQUIRED_COLUMNS = ("file_name", "mask", "group")
+PATH_COLUMNS = ("file_name", "mask")
 FIRST_COLUMNS = (*REQUIRED_COLUMNS, "finding", "text")
 
 
@@ -73,12 +76,10 @@ class DatasetFolder:
 
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[index]
-        image, mask = _read_pair(self.folder, row)
-        unknown = set(_ids(mask)) - {0, *self.info.labels.values()}
-        if unknown:
+        image, mask = _read_image(self.folder / row["file_name"]), read_mask(self.folder / row["mask"])
+        for defect in _mask_defects(row["mask"], mask, image.shape[:2], self.info):
             raise EmitDiffError(
-                f"The mask '{row['mask']}' holds class id {min(unknown)}, which the labels of dataset.json do not name. "
-                f"Run: python -m emitdiff check-dataset {self.folder}"
+                f"{defect.where}: {defect.what}. For all defects: python -m emitdiff check-dataset {self.folder}"
             )
         return Sample(image, mask, row.get("text", ""), row["group"], row.get("finding", ""), row["file_name"], row)
 
@@ -100,18 +101,14 @@ def open_dataset(folder: str | Path) -> DatasetFolder:
     folder = _existing_folder(folder)
     info, rows = _read_info(folder), _read_rows(folder)
     for number, row in enumerate(rows, start=2):
-        problem = _row_problem(row)
-        if problem:
+        for problem in _row_problems(row):
             raise EmitDiffError(
-                f"Line {number} of {folder / 'metadata.csv'}: {problem}. "
-                f"For every defect of this folder, run: python -m emitdiff check-dataset {folder}"
+                f"metadata.csv line {number}: {problem}. For all defects: python -m emitdiff check-dataset {folder}"
             )
     return DatasetFolder(folder, info, rows)
 
 
-def split_by_group(
-    dataset: DatasetFolder, held_out: float = 0.2, seed: int = 0
-) -> tuple[DatasetFolder, DatasetFolder]:
+def split_by_group(dataset: DatasetFolder, held_out: float = 0.2, seed: int = 0) -> tuple[DatasetFolder, DatasetFolder]:
     """(train, held out) with no group in both: ceil(`held_out` * groups) groups are held out.
 
     Which ones follows from sha256 of "seed:dataset name:group" alone, so it is the same on every machine.
@@ -131,7 +128,7 @@ def folds_by_group(dataset: DatasetFolder, k: int, seed: int = 0) -> list[tuple[
     groups = _groups_by_hash(dataset, seed)
     if not 2 <= k <= len(groups):
         raise EmitDiffError(
-            f"'{dataset.info.name}' has {len(groups)} group(s), so it can be cut into 2 to {len(groups)} folds, not {k}."
+            f"'{dataset.info.name}' has {len(groups)} group(s): it can be cut into 2 to {len(groups)} folds, not {k}."
         )
     return [_without_and_with(dataset, set(groups[fold::k])) for fold in range(k)]
 
@@ -140,15 +137,11 @@ def few_shot(dataset: DatasetFolder, n: int, seed: int = 0) -> DatasetFolder:
     """`n` images, from different groups while there are any left; the first n of a larger choice at the same seed."""
     if not 1 <= n <= len(dataset):
         raise EmitDiffError(f"'{dataset.info.name}' has {len(dataset)} images here; {n} were asked for.")
-    order = sorted(range(len(dataset)), key=lambda index: _hash(seed, dataset, dataset.rows[index]["file_name"]))
-    rank = {group: place for place, group in enumerate(_groups_by_hash(dataset, seed))}
-    taken: Counter[str] = Counter()
-    keys = {}
-    for index in order:
-        group = dataset.rows[index]["group"]
-        keys[index] = (taken[group], rank[group])
-        taken[group] += 1
-    return dataset.subset(sorted(order, key=keys.__getitem__)[:n])
+    members: dict[str, list[int]] = {group: [] for group in _groups_by_hash(dataset, seed)}
+    for index in sorted(range(len(dataset)), key=lambda index: _hash(seed, dataset, dataset.rows[index]["file_name"])):
+        members[dataset.rows[index]["group"]].append(index)
+    rounds = zip_longest(*members.values())  # one image of every group, then the second of every group, ...
+    return dataset.subset([index for one_each in rounds for index in one_each if index is not None][:n])
 
 
 def _hash(seed: int, dataset: DatasetFolder, name: str) -> str:
@@ -208,31 +201,195 @@ def _read_rows(folder: Path) -> list[dict[str, str]]:
         raise EmitDiffError(f"'{path}' is not a CSV file in UTF-8: {error}.") from None
     missing = [column for column in REQUIRED_COLUMNS if column not in columns]
     if missing:
-        raise EmitDiffError(f"'{path}' lacks the column(s) {', '.join(missing)}; it has: {', '.join(columns) or 'none'}.")
+        raise EmitDiffError(f"'{path}' lacks the column(s) {', '.join(missing)}; it has: {', '.join(columns)}.")
     if not rows:
         raise EmitDiffError(f"'{path}' lists no images.")
     return rows
 
 
-def _row_problem(row: dict[str, str]) -> str:
-    """What is wrong with a row by itself, before any file is looked at; "" when nothing is."""
-    if "" in row:
-        return "it has more cells than there are columns"
-    for column in REQUIRED_COLUMNS:
-        if not row[column].strip():
-            return f"the cell '{column}' is empty"
-    for column in ("file_name", "mask"):
-        # Links are followed: a download cache is made of them. Only the written path must stay inside.
-        posix, windows = PurePosixPath(row[column]), PureWindowsPath(row[column])
-        if posix.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-            return f"the path '{row[column]}' leaves the folder"
-    return ""
+def _row_problems(row: dict[str, str]) -> list[str]:
+    """What is wrong with a row by itself, before any file is looked at."""
+    problems = ["it has more cells than there are columns"] if "" in row else []
+    problems += [f"the cell '{column}' is empty" for column in REQUIRED_COLUMNS if not row[column].strip()]
+    return problems + [f"the path '{row[column]}' leaves the folder" for column in PATH_COLUMNS if _leaves(row[column])]
+
+
+def _leaves(name: str) -> bool:
+    # Links are followed: a download cache is made of them. Only the written path must stay inside.
+    windows = PureWindowsPath(name)
+    return bool(windows.drive or windows.root) or ".." in windows.parts
 
 
 def _ids(mask: np.ndarray) -> list[int]:
     return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
 
 
-def _read_pair(folder: Path, row: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    image = read_scan(folder / row["file_name"]).image()
-    return image, read_mask(folder / row["mask"], image.shape[:2])
+def _read_image(path: Path) -> np.ndarray:
+    scan = read_scan(path)
+    if scan.num_slices != 1:
+        raise EmitDiffError(f"'{scan.name}' holds {scan.num_slices} slices. Give each a file and a row of its own.")
+    return scan.image()
+
+
+def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sample]) -> DatasetFolder:
+    """Write samples as they come: images lossless (WebP where the name ends so, else PNG), masks as PNG of class ids.
+
+    Every column of a sample's row is kept. metadata.csv is written last, so a folder with one is complete; a folder
+    that has one already is refused.
+    """
+    folder = Path(folder)
+    if (folder / "metadata.csv").exists():
+        raise EmitDiffError(f"'{folder}' already holds a dataset. Choose another folder or remove this one.")
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    rows: dict[str, dict[str, str]] = {}
+    for sample in tqdm(samples, desc=f"writing {info.name}", unit="image", delay=2):
+        stem = PurePosixPath(sample.name).stem
+        if stem in rows:
+            raise EmitDiffError(f"Two samples are called '{stem}'. Give every sample a name of its own.")
+        rows[stem] = _write_sample(folder, info, sample, stem)
+    columns = dict.fromkeys((*FIRST_COLUMNS, *(key for row in rows.values() for key in row)))
+    content = {**asdict(info), "count": len(rows), "groups": len({row["group"] for row in rows.values()})}
+    (folder / "dataset.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows.values())
+    return open_dataset(folder)
+
+
+def _write_sample(folder: Path, info: DatasetInfo, sample: Sample, stem: str) -> dict[str, str]:
+    suffix = ".webp" if sample.name.lower().endswith(".webp") else ".png"
+    row = {"file_name": f"images/{stem}{suffix}", "mask": f"masks/{stem}.png", "group": sample.group}
+    row |= {"finding": sample.finding, "text": sample.text}
+    defects = _mask_defects(row["mask"], sample.mask, sample.image.shape[:2], info)
+    for problem in _row_problems(row) + [defect.what for defect in defects]:
+        raise EmitDiffError(f"The sample '{sample.name}' cannot be written: {problem}.")
+    Image.fromarray(to_rgb(sample.image)).save(folder / row["file_name"], lossless=True)
+    Image.fromarray(sample.mask.astype(np.uint8)).save(folder / row["mask"], optimize=True)
+    return {**{key: str(value) for key, value in sample.row.items()}, **row}
+
+
+def _mask_defects(name: str, mask: np.ndarray, size: tuple[int, int], info: DatasetInfo | None) -> list[Defect]:
+    defects = []
+    if mask.shape != tuple(size):
+        sizes = f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels and the image {size[1]} x {size[0]}"
+        defects.append(Defect("size mismatch", name, sizes))
+    for label in sorted(set(_ids(mask)) - {0, *info.labels.values()}) if info else ():
+        defects.append(Defect("unknown label id", name, f"dataset.json gives no name to class id {label} in the mask"))
+    return defects
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`kind` is one of a few words ("missing file", "duplicate", ...), `where` a file or line of the folder."""
+
+    kind: str
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What `check_dataset` found. `classes` maps a label to (images that show it, pixels); `ok` means no defect."""
+
+    folder: Path
+    info: DatasetInfo | None
+    num_images: int
+    num_groups: int
+    classes: dict[str, tuple[int, int]]
+    findings: dict[str, int]
+    defects: tuple[Defect, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.defects
+
+    def __str__(self) -> str:
+        title = f"{self.info.name}: {self.info.modality}, {self.info.organ}" if self.info else str(self.folder)
+        lines = [title, f"{self.num_images} images in {self.num_groups} groups"]
+        width = max((len(name) for name in self.classes), default=0)
+        lines += [f"{'class':{width}}  {'images':>8}  {'pixels':>14}"] if self.classes else []
+        lines += [f"{name:{width}}  {images:>8,}  {pixels:>14,}" for name, (images, pixels) in self.classes.items()]
+        if self.findings:
+            lines.append("findings: " + ", ".join(f"{name} {count}" for name, count in self.findings.items()))
+        kinds = Counter(defect.kind for defect in self.defects)
+        lines.append(", ".join(f"{kind}: {count}" for kind, count in kinds.items()) or "no defects")
+        return "\n".join(lines + [f"  {defect.kind}: {defect.where}: {defect.what}" for defect in self.defects])
+
+
+def check_dataset(folder: str | Path) -> DatasetReport:
+    """Open every picture and mask of the folder and report every defect; only a missing folder is an error."""
+    folder = _existing_folder(folder)
+    check = _RowCheck()
+    info = _checked_read(check, folder, "dataset.json", lambda path: _read_info(path.parent))
+    rows = _checked_read(check, folder, "metadata.csv", lambda path: _read_rows(path.parent)) or []
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # the decoders let go of the interpreter
+        checks = threads.map(lambda numbered: _check_row(folder, info, *numbered), enumerate(rows, start=2))
+        checks = list(tqdm(checks, total=len(rows), desc=f"checking {folder.name}", unit="image", delay=2))
+    defects = [defect for part in (check, *checks) for defect in part.defects]
+    defects += _duplicates(rows, checks) + _unlisted_files(folder, rows)
+    groups, classes = {row["group"] for row in rows} - {""}, _count_classes(info, checks)
+    findings = dict(Counter(row["finding"] for row in rows if row.get("finding")))
+    return DatasetReport(folder, info, len(rows), len(groups), classes, findings, tuple(defects))
+
+
+@dataclass
+class _RowCheck:
+    defects: list[Defect] = field(default_factory=list)
+    fingerprint: str = ""
+    pixels: dict[int, int] = field(default_factory=dict)
+
+
+def _check_row(folder: Path, info: DatasetInfo | None, number: int, row: dict[str, str]) -> _RowCheck:
+    check = _RowCheck([Defect("row", f"metadata.csv line {number}", problem) for problem in _row_problems(row)])
+    image = _checked_read(check, folder, row["file_name"], _read_image)
+    mask = _checked_read(check, folder, row["mask"], read_mask)
+    if image is not None:
+        check.fingerprint = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+    if mask is not None:
+        check.pixels = {label: int((mask == label).sum()) for label in _ids(mask)}
+        check.defects += _mask_defects(row["mask"], mask, mask.shape if image is None else image.shape[:2], info)
+    return check
+
+
+def _checked_read(check: _RowCheck, folder: Path, name: str, read: Callable[[Path], Any]) -> Any:
+    if not name.strip() or _leaves(name):
+        return None  # reported with the row
+    try:
+        return read(folder / name)
+    except EmitDiffError as error:
+        kind = "unreadable" if (folder / name).is_file() else "missing file"
+        check.defects.append(Defect(kind, name, str(error)))
+        return None
+
+
+def _duplicates(rows: list[dict[str, str]], checks: list[_RowCheck]) -> list[Defect]:
+    """Rows with the same pixels; the worst kind crosses groups, where a split by group would leak."""
+    first: dict[str, dict[str, str]] = {}
+    defects = []
+    for row, check in zip(rows, checks, strict=True):
+        earlier = first.setdefault(check.fingerprint, row) if check.fingerprint else row
+        if earlier["group"] != row["group"]:
+            what = f"the same picture as {earlier['file_name']}: group {row['group']} here, {earlier['group']} there"
+            defects.append(Defect("duplicate across groups", row["file_name"], what))
+        elif earlier is not row:
+            defects.append(Defect("duplicate", row["file_name"], f"the same picture as {earlier['file_name']}"))
+    return defects
+
+
+def _unlisted_files(folder: Path, rows: list[dict[str, str]]) -> list[Defect]:
+    listed = {PurePosixPath(row[column]) for row in rows for column in PATH_COLUMNS}
+    found = (path for part in ("images", "masks") for path in sorted((folder / part).rglob("[!.]*")) if path.is_file())
+    names = (PurePosixPath(path.relative_to(folder).as_posix()) for path in found)
+    return [Defect("not listed", str(name), "no row of metadata.csv names it") for name in names if name not in listed]
+
+
+def _count_classes(info: DatasetInfo | None, checks: list[_RowCheck]) -> dict[str, tuple[int, int]]:
+    images = Counter(label for check in checks for label in check.pixels)
+    pixels: Counter[int] = Counter()
+    for check in checks:
+        pixels.update(check.pixels)
+    names = {label: name for name, label in info.labels.items()} if info else {}
+    labels = sorted({*names, *images})
+    return {names.get(label, f"id {label} (no name)"): (images[label], pixels[label]) for label in labels}

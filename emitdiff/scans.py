@@ -131,7 +131,7 @@ def _mask_values(path: Path) -> np.ndarray:
     values = _read_picture(path).values[0]
     if values.ndim == 3:
         if (values != values[..., :1]).any():
-            raise EmitDiffError(f"The mask '{path.name}' is a colour picture. Save it as grey values: one id per class.")
+            raise EmitDiffError(f"The mask '{path.name}' is in colour. Save it as grey values: one id per class.")
         values = values[..., 0]
     return values
 
