@@ -40,7 +40,7 @@ def disc_files(tmp_path: Path, disc) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def dataset_folder(tmp_path_factory) -> Path:
-    """A dataset folder with 10 pictures of 64 x 64 in 5 groups, one class "lesion", an empty text in every other row."""
+    """A dataset folder with 10 pictures of 64 x 64 in 5 groups, one class, no text in every other row."""
     folder = tmp_path_factory.mktemp("data") / "discs"
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
@@ -68,7 +68,7 @@ def dataset_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_synthesis_folder(tmp_path_factory) -> Path:
-    """A whole Stable Diffusion with ControlNet of real classes and tiny size, random weights, saved in diffusers layout.
+    """A whole Stable Diffusion with ControlNet of the real classes: tiny, random weights, saved in diffusers layout.
 
     Latents are 8 times smaller than images, as in the full-size model; the seed is fixed.
     """
