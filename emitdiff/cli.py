@@ -284,20 +284,24 @@ VERBS = (
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one verb and return the exit status: 2 with a sentence on stderr for anything the user can put right."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    verb = tyro.cli(
+def parse(arguments: list[str]) -> Any:
+    """The verb, an instance of one of VERBS, that `arguments` ask for; without any, help. Exits 2 on a wrong one."""
+    return tyro.cli(
         reduce(or_, VERBS),
         prog="python -m emitdiff",
         description="Synthetic medical images from edges and text, masks from an image and a sentence.",
         args=arguments or ["--help"],
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+def main() -> int:
+    """Run one verb and return the exit status: 2 with a sentence on stderr for anything the user can put right."""
+    verb = parse(sys.argv[1:])
     try:
         return verb.run()
     except EmitDiffError as error:
-        print(f"emitdiff: {error}", file=sys.stderr)
+        _say(f"emitdiff: {error}")
         return 2
     except KeyboardInterrupt:
         _say("stopped")

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emitdiff import cli
+from emitdiff.images import read_synthetic_settings
+
+
+def run(monkeypatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["emitdiff", *map(str, arguments)])
+    return cli.main()
+
+
+def test_help_is_there_at_once_and_without_torch():
+    start = time.perf_counter()
+    command = [sys.executable, "-X", "importtime", "-m", "emitdiff", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert time.perf_counter() - start < 2  # a fifth of a second on an idle machine
+    assert result.returncode == 0
+    for verb in ("synthesize", "segment", "edges", "train-synthesis", "train-segmentation", "check-dataset"):
+        assert verb in result.stdout
+    assert not any(name in result.stderr for name in (" torch\n", " gradio\n", " diffusers\n"))
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_field_of_every_verb_is_explained(verb, capsys):
+    name = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in verb.__name__).lstrip("-")
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse([name, "--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    for field in dataclasses.fields(verb):
+        if field.default is not dataclasses.MISSING:
+            assert f"--{field.name.replace('_', '-')}" in printed
+
+
+def test_short_flags_and_defaults():
+    verb = cli.parse(["synthesize", "scan.png", "--prompt", "MRI, prostate", "-n", "2", "-o", "out"])
+    assert verb == cli.Synthesize(Path("scan.png"), "MRI, prostate", Path("out"), num_images=2)
+    assert verb.seed == 0 and verb.checkpoint == "emitdiff-mini"
+
+
+def test_several_datasets_and_flags_for_json():
+    verb = cli.parse(["train-synthesis", "a", "b", "--out", "weights", "--resolution", "128", "--minutes", "1.5"])
+    assert verb.datasets == (Path("a"), Path("b")) and verb.minutes == 1.5
+    verb = cli.parse(["evaluate-segmentation", "a", "--text", "shuffled", "--limit", "3", "--json"])
+    assert (verb.text, verb.limit, verb.json) == ("shuffled", 3, True)
+
+
+def test_unknown_verb_exits_2():
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse(["paint"])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["synthesize", "nowhere.png", "--prompt", "CT, liver", "-o", "out"],
+        ["segment", "nowhere.png", "--text", "liver", "-o", "out"],
+        ["edges", "nowhere.png", "-o", "out"],
+        ["check-dataset", "nowhere"],
+        ["train-synthesis", "nowhere", "--out", "out"],
+        ["train-synthesis", "--out", "out"],
+        ["train-segmentation", "nowhere", "--out", "out"],
+        ["evaluate-synthesis", "nowhere"],
+        ["evaluate-segmentation", "nowhere"],
+    ],
+)
+def test_what_is_not_there_gets_a_sentence_and_2(arguments, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("emitdiff: ") and printed.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", [["synthesize", "--prompt", "CT"], ["segment", "--text", "liver"]])
+@pytest.mark.parametrize("name", ["no-such-weights", "owner/no-such-repository"])
+def test_missing_weights_get_a_sentence_and_2(verb, name, disc_files, monkeypatch, tmp_path, capsys):
+    assert run(monkeypatch, *verb, disc_files[0], "--checkpoint", name, "-o", tmp_path / "out") == 2
+    assert name in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_slice_outside_the_volume(disc_files, monkeypatch, tmp_path, capsys):
+    assert run(monkeypatch, "edges", disc_files[0], "--slice", "3", "-o", tmp_path) == 2
+    assert "give a number from 0 to 0" in capsys.readouterr().err
+
+
+def test_window_by_name_and_by_numbers(tmp_path):
+    import nibabel
+
+    values = np.linspace(-1000, 1000, 32 * 32 * 3).reshape(32, 32, 3).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "volume.nii.gz")
+    scan, index, wide = cli._read_slice(tmp_path / "volume.nii.gz", None, "2000/0")
+    assert (scan.num_slices, index) == (3, 1), "the middle slice"
+    _, _, narrow = cli._read_slice(tmp_path / "volume.nii.gz", 1, "100/0")
+    assert len(np.unique(narrow)) < len(np.unique(wide))
+
+
+def test_stem_of_a_double_suffix_and_of_a_folder(tmp_path):
+    assert cli._stem(Path("a/volume.nii.gz")) == "volume"
+    assert cli._stem(tmp_path) == tmp_path.name
+
+
+def test_output_that_cannot_be_made(disc_files, monkeypatch, capsys):
+    assert run(monkeypatch, "edges", disc_files[0], "-o", disc_files[0] / "inside") == 2
+    assert "cannot be made" in capsys.readouterr().err
+
+
+def test_check_dataset_counts_and_finds_defects(dataset_folder, monkeypatch, tmp_path, capsys):
+    import shutil
+
+    assert run(monkeypatch, "check-dataset", dataset_folder) == 0
+    assert "lesion" in capsys.readouterr().out
+    broken = shutil.copytree(dataset_folder, tmp_path / "broken")
+    (broken / "masks" / "3.png").unlink()
+    assert run(monkeypatch, "check-dataset", broken) == 1
+    assert "masks/3.png" in capsys.readouterr().out
+
+
+def test_edges_with_and_without_the_boundary_of_a_mask(disc_files, monkeypatch, tmp_path):
+    image, mask = disc_files
+    assert run(monkeypatch, "edges", image, "-o", tmp_path / "plain") == 0
+    assert run(monkeypatch, "edges", image, "--mask", mask, "-o", tmp_path / "joined") == 0
+    plain, joined = (np.asarray(Image.open(tmp_path / name / "edges_disc.png")) for name in ("plain", "joined"))
+    assert plain.shape == joined.shape == (64, 64)
+    assert (joined >= plain).all() and (joined > plain).any()
+
+
+def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_files, monkeypatch, tmp_path):
+    image, mask = disc_files
+    flags = ["--prompt", "ct", "-n", "2", "--seed", "5", "--steps", "2", "--checkpoint", tiny_synthesis_folder]
+    assert run(monkeypatch, "synthesize", image, "--mask", mask, *flags, "-o", tmp_path / "out") == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert [entry["file"] for entry in manifest["images"]] == ["synthetic_disc_5.png", "synthetic_disc_6.png"]
+    settings = read_synthetic_settings(tmp_path / "out" / "synthetic_disc_6.png")
+    assert settings["synthetic"] is True and settings["seed"] == 6 and settings["prompt"] == "ct"
+    assert Image.open(tmp_path / "out" / "synthetic_disc_5.png").size == (64, 64)
+    assert np.unique(np.asarray(Image.open(tmp_path / "out" / manifest["mask"]))).tolist() == [0, 1]
+
+
+def test_segment_writes_mask_overlay_probability_and_record(disc_files, monkeypatch, tmp_path):
+    assert run(monkeypatch, "segment", disc_files[0], "--text", "breast lesion", "-o", tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / "disc_segmentation.json").read_text(encoding="utf-8"))
+    for name in ("mask", "overlay", "probability"):
+        assert Image.open(tmp_path / "out" / record["files"][name]).size == (64, 64)
+    mask = np.asarray(Image.open(tmp_path / "out" / record["files"]["mask"]))
+    assert record["pixels"] == np.count_nonzero(mask)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [
+        (["train-synthesis", "a", "--out", "b"], "emitdiff.synthesis.training"),
+        (["train-segmentation", "a", "--out", "b"], "emitdiff.segmentation.training"),
+        (["evaluate-synthesis", "a"], "emitdiff.synthesis.quality"),
+        (["evaluate-segmentation", "a"], "emitdiff.segmentation.metrics"),
+    ],
+)
+def test_settings_take_every_field_of_their_verb(arguments, module):
+    from importlib import import_module
+
+    verb = cli.parse(arguments)
+    settings = getattr(import_module(module), type(verb).__name__)(**vars(verb))
+    assert dataclasses.asdict(settings).items() >= dataclasses.asdict(verb).items()
