@@ -167,13 +167,11 @@ class Edges:
 
     def run(self) -> int:
         from emitdiff.scans import read_mask
-        from emitdiff.synthesis.edges import detect_edges, join_boundary
+        from emitdiff.synthesis.edges import control_image, detect_edges
 
         scan, _, image = _read_slice(self.image, self.slice, self.window)
         mask = None if self.mask is None else read_mask(self.mask, size=scan.size)
-        edges = detect_edges(image, detector=self.detector)
-        if mask is not None:
-            edges = join_boundary(edges, mask)
+        edges = control_image(detect_edges(image, self.detector), mask, boundary=mask is not None, layout="joined")
         print(_write_png(_folder(self.out) / f"edges_{_stem(self.image)}.png", edges))
         return 0
 

@@ -133,7 +133,7 @@ def test_edges_with_and_without_the_boundary_of_a_mask(disc_files, monkeypatch, 
     assert run(monkeypatch, "edges", image, "-o", tmp_path / "plain") == 0
     assert run(monkeypatch, "edges", image, "--mask", mask, "-o", tmp_path / "joined") == 0
     plain, joined = (np.asarray(Image.open(tmp_path / name / "edges_disc.png")) for name in ("plain", "joined"))
-    assert plain.shape == joined.shape == (64, 64)
+    assert plain.shape == joined.shape == (64, 64, 3)
     assert (joined >= plain).all() and (joined > plain).any()
 
 
