@@ -1,0 +1,58 @@
+"""Synthetic images on disk: PNGs that carry their settings, the label they were made for, a manifest, one ZIP."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from emitdiff.images import save_synthetic_png
+
+NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
+    """Writes image `index` as `folder`/images/synthetic_STEM_000_seed0.png, its settings inside; returns the path."""
+    settings = {**result.settings, "seed": result.seed, "source": stem}
+    return save_synthetic_png(
+        result.image, folder / "images" / f"synthetic_{stem}_{index:03d}_seed{result.seed}.png", settings
+    )
+
+
+def build_manifest(results: list[Any], paths: list[Path], stem: str) -> dict:
+    """What was made and how, JSON-able: one entry an image, with the label it belongs to."""
+    entries = [
+        {
+            "file": f"images/{path.name}",
+            "mask": f"masks/{path.name}" if result.mask is not None else None,
+            "seed": result.seed,
+            "seconds": round(result.seconds, 2),
+            "settings": result.settings,
+        }
+        for result, path in zip(results, paths, strict=True)
+    ]
+    return {"notice": NOTICE, "digital_source_type": DIGITAL_SOURCE_TYPE, "source": stem, "images": entries}
+
+
+def save_archive(results: list[Any], paths: list[Path], stem: str, folder: Path) -> Path:
+    """ZIP of images/, masks/ (PNG, class ids, same file names as the images) and manifest.json."""
+    archive = folder / f"synthetic_{stem}.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
+        for result, path in zip(results, paths, strict=True):
+            zipped.write(path, f"images/{path.name}")
+            if result.mask is not None:
+                png = cv2.imencode(".png", np.ascontiguousarray(result.mask, dtype=np.uint8))[1]
+                zipped.writestr(f"masks/{path.name}", png.tobytes())
+        zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem), indent=2))
+    return archive
+
+
+def file_stem(name: str) -> str:
+    """A file name made safe for other file names: no folders, no suffixes, letters, digits, - and _ only."""
+    stem = Path(name).name.split(".")[0] or "scan"
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in stem)[:60]

@@ -1,0 +1,85 @@
+"""What the pages are given: plain functions and the words for their menus. Nothing here knows a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """Everything a run of the synthesis depends on besides the image; the field names are those of the form."""
+
+    prompt: str
+    negative_prompt: str = ""
+    num_images: int = 4
+    seed: int = 0
+    num_inference_steps: int = 20
+    guidance_scale: float = 5.0
+    controlnet_conditioning_scale: float = 1.0
+    detector: str = "soft"
+    boundary: bool = True
+    low_threshold: int = 50
+    high_threshold: int = 120
+    checkpoint: str = "emitdiff-mini"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One line of the list of weights: `kind` is "synthesis" or "segmentation", `status` is a phrase for people."""
+
+    name: str
+    kind: str
+    summary: str
+    licence: str
+    status: str
+    defaults: dict[str, Any]
+    detector: str = "soft"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The choices of the prompt's drop-downs and of the edge detector."""
+
+    modalities: tuple[str, ...]
+    organs: tuple[str, ...]
+    findings: tuple[str, ...]
+    appearances: tuple[str, ...]
+    detectors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Callables:
+    """The functions behind the pages. Any of them may raise `EmitDiffError`, whose sentence is shown beside the field.
+
+    Images are uint8 (H, W, 3), masks uint8 class ids (H, W), probabilities float32 (H, W) in 0..1.
+    """
+
+    # file -> Scan (num_slices, size, windows, warnings, name, image(index, window), save_mask(mask, folder))
+    read_scan: Callable[[str | Path], Any]
+    # file, (H, W) -> class ids
+    read_mask: Callable[[str | Path, tuple[int, int]], np.ndarray]
+    # image, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
+    control_image: Callable[[np.ndarray, np.ndarray | None, SynthesisRequest], np.ndarray]
+    # modality, organ, finding, appearance, free text -> prompt
+    compose_prompt: Callable[[str, str, str, str, str], str]
+    # prompt, checkpoint -> "" or a sentence saying which words the tokenizer cuts
+    prompt_warning: Callable[[str, str], str]
+    # image, mask, request, cancelled ->
+    # steps (image_index, step, steps, preview) and images (image, mask, seed, settings, seconds)
+    synthesize: Callable[[np.ndarray, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
+    # image, text, threshold, checkpoint -> mask, probability, found, target, seconds, warnings
+    segment: Callable[[np.ndarray, str, float, str], Any]
+    # checkpoint -> the phrases its head was taught
+    targets: Callable[[str], tuple[str, ...]]
+    # prediction, truth (both 0/1) -> {"dice": .., "iou": ..}
+    score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    models: Callable[[], tuple[Model, ...]]
+    describe_device: Callable[[], str]
+    vocabulary: Vocabulary
+    synthesis_checkpoint: str = "emitdiff-mini"
+    segmentation_checkpoint: str = "textdiff-mini"

@@ -1,0 +1,82 @@
+"""The application: a header that always says what is running, one tab for each task, endpoints for programs."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from emitdiff.ui.callables import Callables, Model
+from emitdiff.ui.endpoints import Endpoints
+from emitdiff.ui.examples import read_examples
+from emitdiff.ui.segmentation_tab import SegmentationTab
+from emitdiff.ui.synthesis_tab import SynthesisTab
+from emitdiff.ui.theme import CSS, build_theme
+
+NOTICE = "Research use only. Not a medical device."
+
+
+def build_demo(calls: Callables) -> gr.Blocks:
+    """The whole page from plain functions. Launch it with `demo.launch(**launch_settings())`."""
+    cards = read_examples()
+    with gr.Blocks(title="EmitDiff", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
+        models = {model.name: model for model in calls.models()}
+        device = gr.State("")
+        status = gr.HTML(
+            header(models, calls.synthesis_checkpoint, calls.segmentation_checkpoint, ""), elem_classes="status"
+        )
+        with gr.Tabs(elem_classes="tabs"):
+            with gr.Tab("Synthesis", id="synthesis"):
+                synthesis = SynthesisTab(calls, cards)
+            with gr.Tab("Segmentation", id="segmentation"):
+                segmentation = SegmentationTab(calls, cards)
+        Endpoints(calls)
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
+        refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731
+        demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet)
+        gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
+        demo.unload(synthesis.end_session)
+    return demo.queue(max_size=32, default_concurrency_limit=4)
+
+
+def launch_settings() -> dict[str, Any]:
+    """Arguments of `launch` that belong to this application on every host: its look, its limits, no tracking."""
+    return {
+        "theme": build_theme(),
+        "css_paths": CSS,
+        "max_file_size": "512mb",
+        "run_history": False,
+        "footer_links": ["api", "settings"],
+        "ssr_mode": False,
+        "enable_monitoring": False,
+    }
+
+
+def header(models: dict[str, Model], synthesis: str, segmentation: str, device: str) -> str:
+    """HTML of the strip at the top: name, weights in use, device, and the sentence that is always there."""
+    parts = [_weights("Synthesis", models.get(synthesis)), _weights("Segmentation", models.get(segmentation))]
+    where = f'<span class="part"><i>Device</i> {escape(device or "starting")}</span>'
+    return (
+        f'<header><strong>EmitDiff</strong><span class="notice">{NOTICE}</span>'
+        f"<details><summary>{''.join(parts)}{where}</summary>{_table(models)}</details></header>"
+    )
+
+
+def _weights(task: str, model: Model | None) -> str:
+    if model is None:
+        return f'<span class="part"><i>{task}</i> no weights</span>'
+    ready = "ready" if model.status.startswith("ready") else "waiting"
+    return f'<span class="part {ready}"><i>{task}</i> {escape(model.name)} <em>{escape(model.status)}</em></span>'
+
+
+def _table(models: dict[str, Model]) -> str:
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(model.name)}</th><td>{escape(model.summary)}</td>"
+        f"<td>{escape(model.licence)}</td><td>{escape(model.status)}</td></tr>"
+        for model in models.values()
+    )
+    names = ("Weights", "What they are", "Licence", "State")
+    head = "<tr>" + "".join(f"<th scope='col'>{name}</th>" for name in names) + "</tr>"
+    return f"<div class='about'><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>"

@@ -1,0 +1,231 @@
+"""The same work for programs: named, typed endpoints for `gradio_client`, beside the pages and not on them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import gradio as gr
+import numpy as np
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.archive import build_manifest, file_stem, save_result
+from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.ui.messages import sentence
+from emitdiff.ui.runs import check_request
+
+KEPT_SECONDS = 600
+
+
+class Endpoints:
+    """Adds /synthesize, /edges, /segment and /models to the current Blocks context."""
+
+    def __init__(self, calls: Callables) -> None:
+        self.calls = calls
+        self.models_by_name = {model.name: model for model in calls.models()}
+        with gr.Row(visible=False):
+            self._add_synthesize()
+            self._add_edges()
+            self._add_segment()
+            gr.Button().click(self.models, outputs=gr.JSON(label="weights"), api_name="models", queue=False)
+
+    def _add_synthesize(self) -> None:
+        arguments = {
+            "image": gr.File(label="image"),
+            "prompt": gr.Textbox(label="prompt"),
+            "mask": gr.File(label="mask"),
+            "num_images": gr.Number(1, label="num_images", precision=0),
+            "seed": gr.Number(0, label="seed", precision=0),
+            "num_inference_steps": gr.Number(None, label="num_inference_steps", precision=0),
+            "guidance_scale": gr.Number(None, label="guidance_scale"),
+            "controlnet_conditioning_scale": gr.Number(None, label="controlnet_conditioning_scale"),
+            "negative_prompt": gr.Textbox("", label="negative_prompt"),
+            "slice_number": gr.Number(1, label="slice_number", precision=0),
+            "checkpoint": gr.Textbox(self.calls.synthesis_checkpoint, label="checkpoint"),
+        }
+        outputs = [gr.File(label="images", file_count="multiple"), gr.JSON(label="manifest")]
+        gr.Button().click(
+            self.synthesize,
+            list(arguments.values()),
+            outputs,
+            api_name="synthesize",
+            concurrency_id="device",
+            concurrency_limit=1,
+        )
+
+    def _add_edges(self) -> None:
+        inputs = [
+            gr.File(label="image"),
+            gr.File(label="mask"),
+            gr.Textbox("soft", label="detector"),
+            gr.Textbox(self.calls.synthesis_checkpoint, label="checkpoint"),
+        ]
+        gr.Button().click(
+            self.edges, inputs, gr.File(label="edges"), api_name="edges", concurrency_id="preview", concurrency_limit=2
+        )
+
+    def _add_segment(self) -> None:
+        inputs = [
+            gr.File(label="image"),
+            gr.Textbox(label="text"),
+            gr.Number(0.5, label="threshold"),
+            gr.Number(1, label="slice_number", precision=0),
+            gr.Textbox(self.calls.segmentation_checkpoint, label="checkpoint"),
+        ]
+        outputs = [gr.File(label="mask"), gr.JSON(label="result")]
+        gr.Button().click(
+            self.segment, inputs, outputs, api_name="segment", concurrency_id="device", concurrency_limit=1
+        )
+
+    def synthesize(
+        self,
+        image: str,
+        prompt: str,
+        mask: str | None = None,
+        num_images: int = 1,
+        seed: int = 0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        controlnet_conditioning_scale: float | None = None,
+        negative_prompt: str = "",
+        slice_number: int = 1,
+        checkpoint: str = "emitdiff-mini",
+    ) -> tuple[list[str], dict]:
+        """Synthetic images that keep the edges of `image` and follow `prompt`; image i uses seed + i.
+
+        Parameters:
+            image: PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series
+            prompt: what to paint, for example "chest X-ray of the lungs"
+            mask: class ids at the size of the image; its boundary joins the edges and it stays the label
+            num_images: 1 to 8
+            seed: seed of the first image
+            num_inference_steps: denoising steps; leave empty for what suits the weights
+            guidance_scale: weight of the words; leave empty for what suits the weights
+            controlnet_conditioning_scale: weight of the edges; leave empty for what suits the weights
+            negative_prompt: what to avoid
+            slice_number: 1 is the first slice of a volume
+            checkpoint: name of the weights, see /models
+        Returns:
+            PNG files with their settings inside, and a manifest. Research use only, not a medical device.
+        """
+        try:
+            given = {
+                "num_inference_steps": num_inference_steps,
+                "guidance_scale": guidance_scale,
+                "controlnet_conditioning_scale": controlnet_conditioning_scale,
+            }
+            model = self._model(checkpoint, "synthesis")
+            defaults = {
+                "num_inference_steps": 20,
+                "guidance_scale": 7.5,
+                "controlnet_conditioning_scale": 1.0,
+            } | model.defaults
+            settings = {name: defaults[name] if value is None else value for name, value in given.items()}
+            request = check_request(
+                {
+                    **settings, "prompt": prompt, "negative_prompt": negative_prompt or "", "num_images": num_images,
+                    "seed": seed, "low_threshold": 50, "high_threshold": 120, "detector": model.detector, "checkpoint": checkpoint,
+                }
+            )  # fmt: skip
+            pixels, stem, label = self._read(image, mask, slice_number)
+            events = self.calls.synthesize(pixels, label, request, lambda: False)
+            results = [event for event in events if getattr(event, "image", None) is not None]
+        except Exception as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
+        folder = _folder()
+        paths = [save_result(result, index, stem, folder) for index, result in enumerate(results)]
+        return [str(path) for path in paths], build_manifest(results, paths, stem)
+
+    def edges(
+        self, image: str, mask: str | None = None, detector: str = "soft", checkpoint: str = "emitdiff-mini"
+    ) -> str:
+        """The control image that the network would get for `image`, as a PNG file.
+
+        Parameters:
+            image: PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series
+            mask: class ids at the size of the image; its boundary is joined in
+            detector: soft, canny or hed
+            checkpoint: name of the weights, see /models
+        """
+        try:
+            if detector not in self.calls.vocabulary.detectors:
+                known = ", ".join(self.calls.vocabulary.detectors)
+                raise EmitDiffError(f"No edge detector is called {detector!r}: give one of {known}.")
+            pixels, stem, label = self._read(image, mask, 1)
+            request = SynthesisRequest(
+                prompt="", detector=detector, checkpoint=self._model(checkpoint, "synthesis").name
+            )
+            control = self.calls.control_image(pixels, label, request)
+        except Exception as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
+        path = _folder() / f"{stem}_edges.png"
+        cv2.imwrite(str(path), np.ascontiguousarray(control[..., ::-1]))
+        return str(path)
+
+    def segment(
+        self, image: str, text: str, threshold: float = 0.5, slice_number: int = 1, checkpoint: str = "textdiff-mini"
+    ) -> tuple[str, dict]:
+        """The mask of what `text` names in `image`, at the size and in the geometry of the file.
+
+        Parameters:
+            image: PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series
+            text: a sentence or one of the targets listed by /models, for example "left lung"
+            threshold: probability from which a pixel belongs to the mask, 0 to 1
+            slice_number: 1 is the first slice of a volume
+            checkpoint: name of the weights, see /models
+        Returns:
+            the mask file (1 inside, 0 outside) and what was found. Research use only, not a medical device.
+        """
+        try:
+            if not (text or "").strip():
+                raise EmitDiffError("The text is empty: say what to find, for example “lung”.")
+            self._model(checkpoint, "segmentation")
+            scan = self.calls.read_scan(image)
+            output = self.calls.segment(scan.image(int(slice_number) - 1), text.strip(), float(threshold), checkpoint)
+            saved = scan.save_mask({int(slice_number) - 1: output.mask}, _folder())
+        except Exception as error:
+            raise gr.Error(sentence(error), print_exception=False) from error
+        result = {
+            "found": bool(output.found),
+            "target": output.target,
+            "highest_probability": round(float(np.max(output.probability)), 4),
+            "fraction_of_image": round(float(np.mean(output.mask > 0)), 6),
+            "seconds": round(output.seconds, 3),
+            "warnings": list(output.warnings),
+        }
+        return str(saved), result
+
+    def models(self) -> list[dict]:
+        """The weights this application knows: kind, summary, licence, whether they are here, defaults, targets."""
+        rows = []
+        for model in self.calls.models():
+            row: dict[str, Any] = dict(vars(model))
+            if model.kind == "segmentation" and model.status.startswith("ready"):
+                row["targets"] = list(self.calls.targets(model.name))
+            rows.append(row)
+        return rows
+
+    def _model(self, name: str, kind: str) -> Any:
+        """Only weights of the list are loaded for a caller: a name must not make the server fetch a repository."""
+        model = self.models_by_name.get(name)
+        if model is None or model.kind != kind:
+            known = ", ".join(model.name for model in self.models_by_name.values() if model.kind == kind)
+            raise EmitDiffError(f"No {kind} weights are called {name!r} here: give one of {known}.")
+        return model
+
+    def _read(self, image: str, mask: str | None, slice_number: float) -> tuple[np.ndarray, str, np.ndarray | None]:
+        scan = self.calls.read_scan(image)
+        pixels = scan.image(int(slice_number) - 1)
+        return pixels, file_stem(scan.name), self.calls.read_mask(mask, pixels.shape[:2]) if mask else None
+
+
+def _folder() -> Path:
+    """A new folder for one answer; those of answers long since copied to Gradio's cache are removed."""
+    for old in Path(tempfile.gettempdir()).glob("emitdiff_answer_*"):
+        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="emitdiff_answer_"))

@@ -1,0 +1,58 @@
+"""Sentences on the page: notes beside a field, progress, figures. Everything shown is escaped here."""
+
+from __future__ import annotations
+
+import logging
+from html import escape
+
+from emitdiff.errors import EmitDiffError
+
+log = logging.getLogger(__name__)
+
+
+def note(text: str, tone: str = "info") -> str:
+    """HTML for one sentence; `tone` is "info", "warning" or "error" (announced at once by a screen reader)."""
+    if not text:
+        return ""
+    role = ' role="alert"' if tone == "error" else ""
+    return f'<p class="note {tone}"{role}>{escape(text)}</p>'
+
+
+def notes(texts: list[str] | tuple[str, ...], tone: str = "info") -> str:
+    return "".join(note(text, tone) for text in texts)
+
+
+def sentence(error: Exception) -> str:
+    """What to show for `error`: its own words when they were written for people, else where the details are."""
+    if isinstance(error, EmitDiffError):
+        return str(error)
+    log.exception("unexpected failure", exc_info=error)
+    return f"This failed in a way the program did not foresee ({type(error).__name__}). The server's log has details."
+
+
+def progress(text: str, fraction: float) -> str:
+    """HTML for a bar filled to `fraction` in 0..1 with a line of text; the same height at every value."""
+    percent = round(100 * min(max(fraction, 0.0), 1.0))
+    bar = (
+        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{percent}"><span style="width:{percent}%"></span></div>'
+    )
+    return f'<div class="progress" aria-live="polite"><p>{escape(text)}</p>{bar}</div>'
+
+
+def finished(text: str, tone: str = "info") -> str:
+    """HTML in the place and height of `progress` once nothing runs any more."""
+    role = ' role="alert"' if tone == "error" else ""
+    return f'<div class="progress still {tone}" aria-live="polite"{role}><p>{escape(text)}</p></div>'
+
+
+def figures(values: dict[str, str], caption: str = "") -> str:
+    """HTML for a row of large numbers, each with its name beneath."""
+    items = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for name, value in values.items())
+    return f'<div class="figures">{items}</div>' + note(caption)
+
+
+def duration(seconds: float) -> str:
+    """ "4 s", "1 min 20 s"."""
+    seconds = max(0, round(seconds))
+    return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min {seconds % 60} s"

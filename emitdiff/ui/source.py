@@ -1,0 +1,113 @@
+"""The panel both tabs begin with: example cards or a file, then slice and window where the scan has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import resize_image, resize_mask
+from emitdiff.ui.callables import Callables
+from emitdiff.ui.examples import Example
+from emitdiff.ui.messages import note, notes, sentence
+
+VIEW_SIDE = 768  # pictures are enlarged to this before outlines are drawn, so that lines stay fine
+
+
+@dataclass(frozen=True)
+class Source:
+    """The panel's components. `scan` is the decoded file of this session, None before one is chosen."""
+
+    calls: Callables
+    cards: list[Example]
+    scan: gr.State
+    examples: gr.Gallery
+    file: gr.File
+    message: gr.HTML
+    slice: gr.Slider
+    window: gr.Dropdown
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What `image` needs, by its parameter names."""
+        return {"scan": self.scan, "slice_number": self.slice, "window": self.window}
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.scan, self.file, self.message, self.slice, self.window]
+
+    def load(self, path: str | Path) -> dict[Any, Any]:
+        """Updates for `outputs` that put the file at `path` in place; raises EmitDiffError."""
+        scan = self.calls.read_scan(path)
+        windows = list(scan.windows)
+        return {
+            self.scan: scan,
+            self.message: note(describe_scan(scan)) + notes(scan.warnings, "warning"),
+            self.slice: gr.update(
+                maximum=max(2, scan.num_slices), value=(scan.num_slices + 1) // 2, visible=scan.num_slices > 1
+            ),
+            self.window: gr.update(choices=windows, value=windows[0] if windows else None, visible=len(windows) > 1),
+        }
+
+    def upload(self, path: str) -> dict[Any, Any]:
+        """Updates for a file a person chose; one that cannot be read leaves what was there and says why."""
+        try:
+            return self.load(path)
+        except Exception as error:
+            return {self.message: note(sentence(error), "error"), self.file: None}
+
+    def card(self, index: int) -> tuple[Example, dict[Any, Any]]:
+        """Example `index` and the updates that put it in place."""
+        example = self.cards[index]
+        updates = self.load(example.image)
+        return example, {**updates, self.file: None, self.message: note(f"{example.title}, {example.origin}.")}
+
+
+def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
+    """Lays the panel out inside the current Blocks context."""
+    scan = gr.State(None, time_to_live=3600)
+    examples = gr.Gallery(
+        [(str(card.image), card.title) for card in cards],
+        label="Examples (drawn or synthetic, no patient)",
+        columns=3,
+        allow_preview=False,
+        interactive=False,
+        object_fit="cover",
+        buttons=[],
+        format="png",
+        elem_classes="cards",
+        visible=bool(cards),
+    )
+    file = gr.File(label=label, height=92, elem_classes="drop")
+    message = gr.HTML(note("PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."), elem_classes="beside")
+    slice_number = gr.Slider(1, 2, value=1, step=1, label="Slice", visible=False, buttons=[])
+    window = gr.Dropdown([], label="Window (level and width)", visible=False)
+    return Source(calls, cards, scan, examples, file, message, slice_number, window)
+
+
+def image_of(scan: Any, slice_number: float, window: str | None) -> np.ndarray:
+    """The slice shown, uint8 (H, W, 3); raises EmitDiffError before a scan has been chosen."""
+    if scan is None:
+        raise EmitDiffError("No image yet: choose an example or drop a file first.")
+    index = min(max(int(slice_number or 1) - 1, 0), scan.num_slices - 1)
+    return scan.image(index, window if window in scan.windows else None)
+
+
+def describe_scan(scan: Any) -> str:
+    """ "brain.nii.gz: MRI, 256 x 256, 24 slices, 0.9 x 0.9 mm"."""
+    height, width = scan.size
+    parts = [scan.modality, f"{width} x {height}", f"{scan.num_slices} slices" if scan.num_slices > 1 else None]
+    if scan.spacing:
+        parts.append(f"{scan.spacing[2]:.2g} x {scan.spacing[1]:.2g} mm")
+    return f"{scan.name}: " + ", ".join(part for part in parts if part)
+
+
+def enlarged(array: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) or class ids (H, W) grown so that its longer side is at least VIEW_SIDE; never shrunk."""
+    scale = max(1.0, VIEW_SIDE / max(array.shape[:2]))
+    size = (round(array.shape[0] * scale), round(array.shape[1] * scale))
+    return resize_mask(array, size) if array.ndim == 2 else resize_image(array, size)

@@ -1,0 +1,336 @@
+"""The Synthesis tab: one image becomes labelled synthetic images."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from emitdiff.images import overlay
+from emitdiff.ui.archive import file_stem
+from emitdiff.ui.callables import Callables, Model, SynthesisRequest
+from emitdiff.ui.examples import Example
+from emitdiff.ui.messages import finished, note, progress, sentence
+from emitdiff.ui.runs import Run, check_request
+from emitdiff.ui.source import build_source, enlarged, image_of
+
+IDLE = "Choose an image, check the words, press Generate."
+COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
+
+
+class SynthesisTab:
+    """Lays out the tab inside the current Blocks context and connects it. `checkpoint` is read by the page's status."""
+
+    def __init__(self, calls: Callables, cards: list[Example]) -> None:
+        self.calls, self.cards = calls, cards
+        self.models = {model.name: model for model in calls.models() if model.kind == "synthesis"}
+        self._stops: dict[str, threading.Event] = {}
+        self.chosen_seed = gr.State(0)
+        self.run = gr.State(None, time_to_live=3600, delete_callback=lambda run: run and run.remove())
+        with gr.Row(elem_classes="workspace three"):
+            with gr.Column(elem_classes="pane"):
+                self._lay_out_controls()
+            with gr.Column(elem_classes="pane views"):
+                self._lay_out_views()
+            with gr.Column(elem_classes="pane results"):
+                self._lay_out_results()
+        self.form = {name: getattr(self, name) for name in SynthesisRequest.__dataclass_fields__}
+        self._connect_source()
+        self._connect_words()
+        self._connect_run()
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        return _settings(self.models.get(self.calls.synthesis_checkpoint))
+
+    def _lay_out_controls(self) -> None:
+        words, defaults = self.calls.vocabulary, self._defaults
+        self.source = build_source(self.calls, self.cards, "Your image")
+        self.mask_file = gr.File(label="Its mask (optional): becomes the label", height=92, elem_classes="drop")
+        self.mask_note = gr.HTML(elem_classes="beside")
+        with gr.Row(elem_classes="pair"):
+            self.modality = gr.Dropdown(_choices(words.modalities), value="", label="Modality")
+            self.organ = gr.Dropdown(_choices(words.organs), value="", label="Organ")
+        with gr.Row(elem_classes="pair"):
+            self.finding = gr.Dropdown(_choices(words.findings), value="", label="Finding")
+            self.appearance = gr.Dropdown(_choices(words.appearances), value="", label="Appearance")
+        self.free_text = gr.Textbox(label="More words", placeholder="e.g. portable, low contrast", max_lines=2)
+        self.prompt = gr.Textbox(label="Prompt (edit freely)", lines=2, max_lines=4)
+        self.prompt_note = gr.HTML(elem_classes="beside")
+        with gr.Row(elem_classes="pair"):
+            self.num_images = gr.Slider(1, 8, value=4, step=1, label="Images", buttons=[])
+            with gr.Row(elem_classes="seed"):
+                self.seed = gr.Number(0, label="Seed of the first", precision=0, min_width=80)
+                self.random_seed = gr.Button("Random", size="sm", min_width=70, scale=0)
+        with gr.Accordion("Advanced", open=False):
+            self._lay_out_advanced(defaults)
+        with gr.Row(elem_classes="actions"):
+            self.generate_button = gr.Button("Generate", variant="primary", scale=3, min_width=120)
+            self.stop_button = gr.Button("Stop", variant="stop", scale=1, min_width=80, interactive=False)
+
+    def _lay_out_advanced(self, defaults: dict[str, Any]) -> None:
+        self.num_inference_steps = gr.Slider(
+            1, 100, value=defaults["num_inference_steps"], step=1, label="Steps", buttons=[]
+        )
+        self.guidance_scale = gr.Slider(
+            0, 20, value=defaults["guidance_scale"], step=0.1, label="Guidance: weight of the words", buttons=[]
+        )
+        self.controlnet_conditioning_scale = gr.Slider(
+            0,
+            2,
+            value=defaults["controlnet_conditioning_scale"],
+            step=0.05,
+            label="Control strength: weight of the edges",
+            buttons=[],
+        )
+        self.negative_prompt = gr.Textbox(label="Negative prompt: what to avoid", max_lines=2)
+        self.checkpoint = gr.Dropdown(list(self.models), value=self.calls.synthesis_checkpoint, label="Weights")
+        self.checkpoint_note = gr.HTML(elem_classes="beside")
+
+    def _lay_out_views(self) -> None:
+        self.source_view = gr.Image(
+            label="Image", interactive=False, format="png", buttons=["fullscreen"], elem_classes="view",
+            alt_text="The chosen slice with the outline of its mask",
+        )  # fmt: skip
+        self.control_view = gr.Image(
+            label="What the network sees", interactive=False, format="png", buttons=["fullscreen"], elem_classes="view",
+            alt_text="The control image: edges of the chosen slice",
+        )  # fmt: skip
+        self.control_note = gr.HTML(elem_classes="beside")
+        self.detector = gr.Dropdown(
+            list(self.calls.vocabulary.detectors), value=self._defaults["detector"], label="Edge detector"
+        )
+        self.boundary = gr.Checkbox(True, label="Add the mask's boundary")
+        with gr.Group(visible=self._defaults["detector"] != "hed") as self.thresholds:
+            self.low_threshold = gr.Slider(0, 255, value=50, step=1, label="Low threshold", buttons=[])
+            self.high_threshold = gr.Slider(0, 255, value=120, step=1, label="High threshold", buttons=[])
+
+    def _lay_out_results(self) -> None:
+        self.progress = gr.HTML(finished(IDLE))
+        self.gallery = gr.Gallery(
+            label="Synthetic images", columns=2, object_fit="contain", format="png", interactive=False,
+            buttons=["download", "fullscreen"], elem_classes="painted", height="100%",
+        )  # fmt: skip
+        with gr.Row(elem_classes="after"):
+            self.chosen = gr.HTML(note("Every image keeps its own seed."), elem_classes="beside")
+            self.use_seed = gr.Button("Use its seed", size="sm", scale=0, min_width=110, interactive=False)
+            self.download = gr.DownloadButton(
+                "Download ZIP", size="sm", scale=0, min_width=130, interactive=False, elem_classes="download"
+            )
+
+    def _connect_source(self) -> None:
+        source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
+        words = [self.modality, self.organ, self.finding, self.appearance, self.free_text, self.prompt]
+        loaded = [
+            source.file.upload(
+                self.take_file, source.file, [*source.outputs, self.mask_file, self.modality],
+                concurrency_limit=2, **quiet,
+            ),
+            source.examples.select(self.take_example, outputs=[*source.outputs, self.mask_file, *words], **quiet),
+        ]  # fmt: skip
+        look = {
+            "fn": self.look,
+            "inputs_kwargs": {**source.inputs, "mask_file": self.mask_file, **self.form},
+            "outputs": [self.source_view, self.control_view, self.control_note, self.mask_note],
+            "concurrency_id": "preview",
+            "concurrency_limit": 2,
+            **quiet,
+        }
+        for event in loaded:
+            event.then(**look)
+        self.detector.input(lambda name: gr.Group(visible=name != "hed"), self.detector, self.thresholds, **quiet)
+        gr.on(
+            [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear, self.detector.input,
+             self.boundary.input, self.low_threshold.input, self.high_threshold.input],
+            trigger_mode="always_last", **look,
+        )  # fmt: skip
+        self.checkpoint.input(
+            self.take_defaults,
+            self.checkpoint,
+            [self.num_inference_steps, self.guidance_scale, self.controlnet_conditioning_scale, self.detector,
+             self.thresholds, self.checkpoint_note],
+            **quiet,
+        ).then(**look)  # fmt: skip
+
+    def _connect_words(self) -> None:
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        drops = [self.modality, self.organ, self.finding, self.appearance]
+        gr.on(
+            [*(drop.input for drop in drops), self.free_text.input],
+            self.calls.compose_prompt,
+            [*drops, self.free_text],
+            self.prompt,
+            trigger_mode="always_last",
+            **quiet,
+        )
+        gr.on(
+            [self.prompt.change, self.checkpoint.change],
+            self.warn,
+            [self.prompt, self.checkpoint],
+            self.prompt_note,
+            trigger_mode="always_last",
+            **quiet,
+        )
+
+    def _connect_run(self) -> None:
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        self.random_seed.click(lambda: random.randrange(2**31), outputs=self.seed, queue=False, **quiet)
+        buttons = [self.generate_button, self.stop_button]
+        # Three events: the buttons answer at once even when the run must queue, and recover whatever happens to it.
+        self.generate_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **quiet).then(
+            self.generate,
+            inputs_kwargs={"previous": self.run, **self.source.inputs, "mask_file": self.mask_file, **self.form},
+            outputs=[self.run, self.progress, self.gallery, self.chosen, self.use_seed, self.download],
+            concurrency_id="device",
+            concurrency_limit=1,
+            **quiet,
+        ).then(self.rest, outputs=buttons, queue=False, **quiet)
+        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
+        self.gallery.select(self.choose, self.run, [self.chosen, self.chosen_seed, self.use_seed], queue=False, **quiet)
+        self.use_seed.click(lambda seed: seed, self.chosen_seed, self.seed, queue=False, **quiet)
+
+    def take_file(self, path: str) -> dict[Any, Any]:
+        """A file was chosen: its slices and windows, no mask any more, the modality when the file names it."""
+        updates = self.source.upload(path)
+        scan = updates.get(self.source.scan)
+        if scan is None:
+            return updates
+        named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
+        return {**updates, self.mask_file: None, **({self.modality: named[0]} if named else {})}
+
+    def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
+        """An example card was chosen: its image, mask and words."""
+        example, updates = self.source.card(event.index)
+        words = [example.modality, example.organ, example.finding, example.appearance]
+        updates |= dict(zip([self.modality, self.organ, self.finding, self.appearance], words, strict=True))
+        mask = str(example.mask) if example.mask else None
+        prompt = self.calls.compose_prompt(*words, "")
+        return {**updates, self.free_text: "", self.prompt: prompt, self.mask_file: mask}
+
+    def take_defaults(self, name: str) -> tuple[Any, ...]:
+        """Other weights were chosen: the settings that suit them, and whether they are on this machine."""
+        settings = _settings(self.models.get(name))
+        numbers = [settings[key] for key in ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")]
+        status = f"{name}: {self.models[name].status}. {self.models[name].summary}"
+        return *numbers, settings["detector"], gr.Group(visible=settings["detector"] != "hed"), note(status)
+
+    def look(
+        self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
+    ) -> dict[Any, Any]:
+        """The slice with its mask's outline, and the control image the network would get now."""
+        if scan is None:
+            return {self.mask_note: note("Now choose the image this mask belongs to.") if mask_file else ""}
+        image = image_of(scan, slice_number, window)
+        mask, updates = None, {self.mask_note: "", self.control_note: ""}
+        try:
+            mask = self._mask(mask_file, image)
+        except Exception as error:
+            updates[self.mask_note] = note(sentence(error), "error")
+        large = enlarged(image)
+        updates[self.source_view] = large if mask is None else overlay(large, enlarged(mask), 0.12)
+        try:
+            known = {name: value for name, value in form.items() if value is not None}
+            updates[self.control_view] = self.calls.control_image(image, mask, SynthesisRequest(**known))
+        except Exception as error:
+            updates[self.control_note] = note(sentence(error), "error")
+        return updates
+
+    def _mask(self, mask_file: str | None, image: np.ndarray) -> np.ndarray | None:
+        return self.calls.read_mask(mask_file, image.shape[:2]) if mask_file else None
+
+    def warn(self, prompt: str, checkpoint: str) -> str:
+        """What the tokenizer would cut off the prompt, if anything."""
+        try:
+            return note(self.calls.prompt_warning(prompt or "", checkpoint), "warning")
+        except Exception as error:
+            return note(sentence(error), "warning")
+
+    def begin(self, request: gr.Request) -> dict[Any, Any]:
+        self._stops[request.session_hash] = threading.Event()
+        return {
+            self.generate_button: gr.update(interactive=False),
+            self.stop_button: gr.update(interactive=True),
+            self.progress: progress("Waiting for the device.", 0),
+        }
+
+    def stop(self, request: gr.Request) -> Any:
+        if stop := self._stops.get(request.session_hash):
+            stop.set()
+        return gr.update(interactive=False)
+
+    def rest(self, request: gr.Request) -> tuple[Any, Any]:
+        self._stops.pop(request.session_hash, None)
+        return gr.update(interactive=True), gr.update(interactive=False)
+
+    def generate(
+        self, request: gr.Request, previous: Run | None, scan: Any, slice_number: float, window: str | None,
+        mask_file: str | None, **form: Any,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        """Runs the synthesis and keeps the page up to date; every failure ends as a sentence above the gallery."""
+        stop = self._stops.get(request.session_hash) or threading.Event()
+        try:
+            image = image_of(scan, slice_number, window)
+            mask = self._mask(mask_file, image)
+            run = Run(check_request(form), image.shape[:2], file_stem(scan.name))
+        except Exception as error:
+            yield {self.progress: finished(sentence(error), "error")}
+            return
+        if previous:
+            previous.remove()
+        columns = COLUMNS.get(run.request.num_images, 4)
+        yield {
+            self.run: run,
+            self.progress: progress(run.words, 0),
+            self.gallery: gr.Gallery(run.tiles(), columns=columns, selected_index=None),
+            self.download: gr.DownloadButton(value=None, interactive=False),
+            self.use_seed: gr.Button(interactive=False),
+        }
+        failure = ""
+        try:
+            for event in self.calls.synthesize(image, mask, run.request, stop.is_set):
+                changed = run.take(event)
+                yield {
+                    self.progress: progress(run.words, run.fraction),
+                    **({self.gallery: run.tiles()} if changed else {}),
+                }
+        except Exception as error:
+            failure = sentence(error)
+        yield self._end(run, stop.is_set(), failure)
+
+    def _end(self, run: Run, stopped: bool, failure: str) -> dict[Any, Any]:
+        archive = run.archive()
+        return {
+            self.progress: finished(failure or run.summary(stopped), "error" if failure else "info"),
+            self.gallery: run.tiles(waiting=False),
+            self.download: gr.DownloadButton(value=str(archive) if archive else None, interactive=archive is not None),
+            self.chosen: note("Every image keeps its own seed. The ZIP holds images, masks and a manifest."),
+        }
+
+    def choose(self, run: Run | None, event: gr.SelectData) -> dict[Any, Any]:
+        """An image of the gallery was selected: its seed and how long it took."""
+        if run is None or event.index >= len(run.results):
+            return {self.use_seed: gr.Button(interactive=False)}
+        result = run.results[event.index]
+        text = (
+            f"Image {event.index + 1} of {run.request.num_images}: seed {result.seed}, made in {result.seconds:.1f} s."
+        )
+        return {self.chosen: note(text), self.chosen_seed: result.seed, self.use_seed: gr.Button(interactive=True)}
+
+    def end_session(self, request: gr.Request) -> None:
+        """The page was closed: whatever still runs for it stops."""
+        if stop := self._stops.pop(request.session_hash, None):
+            stop.set()
+
+
+def _choices(words: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [("any", ""), *((word, word) for word in words if word)]
+
+
+def _settings(model: Model | None) -> dict[str, Any]:
+    """The sampling defaults of a model, those of Stable Diffusion where it names none, and its edge detector."""
+    general = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
+    return {**general, **(model.defaults if model else {}), "detector": model.detector if model else "soft"}

@@ -1,0 +1,147 @@
+"""Plain callables in place of the pipelines: what the pages are given in their own tests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.scans import read_mask, read_scan
+from emitdiff.ui.callables import Callables, Model, Vocabulary
+
+STEPS = 4
+
+
+@dataclass(frozen=True)
+class Step:
+    image_index: int
+    step: int
+    steps: int
+    preview: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Painted:
+    image: np.ndarray
+    mask: np.ndarray | None
+    seed: int
+    settings: dict
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Segmented:
+    mask: np.ndarray
+    probability: np.ndarray
+    found: bool
+    target: str | None
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+def control_image(image, mask, request):
+    edges = cv2.Canny(image, request.low_threshold, request.high_threshold)
+    return np.repeat(edges[..., None], 3, axis=-1)
+
+
+def synthesize(image, mask, request, cancelled, pause=0.0):
+    for index in range(request.num_images):
+        random = np.random.default_rng(request.seed + index)
+        for step in range(1, STEPS + 1):
+            if cancelled():
+                return
+            time.sleep(pause)
+            yield Step(index, step, STEPS, cv2.GaussianBlur(image, (0, 0), 6 / step))
+        noisy = np.clip(image + random.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+        yield Painted(noisy, mask, request.seed + index, {"prompt": request.prompt, "seed": request.seed + index}, 0.1)
+
+
+def segment(image, text, threshold, checkpoint):
+    if "spleen" in text:
+        low = np.full(image.shape[:2], 0.1, np.float32)
+        return Segmented((low > threshold).astype(np.uint8), low, False, None, 0.1)
+    probability = cv2.GaussianBlur(image.mean(-1).astype(np.float32), (0, 0), 4) / 255
+    mask = (probability > threshold).astype(np.uint8)
+    return Segmented(mask, probability, bool(mask.any()), text, 0.1)
+
+
+def score(prediction, truth):
+    both, either = np.sum(prediction & truth), np.sum(prediction | truth)
+    return {"dice": 2 * both / max(prediction.sum() + truth.sum(), 1), "iou": both / max(either, 1)}
+
+
+def save_mask(masks: dict[int, np.ndarray], folder: Path) -> Path:
+    path = Path(folder) / "mask.png"
+    cv2.imwrite(str(path), next(iter(masks.values())) * 255)
+    return path
+
+
+def scan_that_saves(path):
+    scan = read_scan(path)
+    if not hasattr(scan, "save_mask"):
+        scan.save_mask = save_mask
+    return scan
+
+
+def compose_prompt(modality, organ, finding="", appearance="", free_text=""):
+    return ", ".join(part for part in (modality, organ, finding, appearance, free_text) if part)
+
+
+def prompt_warning(prompt, checkpoint):
+    return f"Cut after 77 tokens: “{prompt[200:]}” is not read." if len(prompt) > 200 else ""
+
+
+def models():
+    settings = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "controlnet_conditioning_scale": 1.0}
+    return (
+        Model(
+            "emitdiff-mini",
+            "synthesis",
+            "Small Stable Diffusion with ControlNet.",
+            "research only",
+            "ready (embedded)",
+            settings,
+        ),
+        Model("sd15-canny", "synthesis", "Stable Diffusion 1.5.", "OpenRAIL", "not downloaded (5.7 GB)", {}, "canny"),
+        Model("textdiff-mini", "segmentation", "Small text-guided head.", "research only", "ready (embedded)", {}),
+    )
+
+
+def failing(*arguments):
+    raise EmitDiffError("The weights are not here: run this command.")
+
+
+def fake_callables(**changes) -> Callables:
+    calls = Callables(
+        read_scan=scan_that_saves,
+        read_mask=read_mask,
+        control_image=control_image,
+        compose_prompt=compose_prompt,
+        prompt_warning=prompt_warning,
+        synthesize=synthesize,
+        segment=segment,
+        targets=lambda checkpoint: (
+            "lung",
+            "left lung",
+            "liver",
+            "prostate",
+            "breast lesion",
+            "nuclei",
+            "left ventricle",
+        ),
+        score=score,
+        models=models,
+        describe_device=lambda: "CPU, 2 cores",
+        vocabulary=Vocabulary(
+            ("Ultrasound", "MRI", "CT", "X-ray", "Microscopy"),
+            ("breast", "prostate", "heart", "abdomen", "chest", "nuclei"),
+            ("normal", "benign lesion", "liver", "prostate", "left ventricle", "fluorescence"),
+            ("high contrast",),
+            ("soft", "canny", "hed"),
+        ),
+    )
+    return replace(calls, **changes)
