@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
+from emitdiff.devices import quiet_libraries
 from emitdiff.errors import EmitDiffError
 
 if TYPE_CHECKING:
@@ -68,13 +69,11 @@ class Synthesize:
     window: GreyWindow = None
 
     def run(self) -> int:
-        from emitdiff.checkpoints import find_checkpoint
         from emitdiff.images import save_synthetic_png
         from emitdiff.scans import read_mask
 
         scan, index, image = _read_slice(self.image, self.slice, self.window)
         mask = None if self.mask is None else read_mask(self.mask, size=scan.size)
-        detector = self.detector or find_checkpoint(self.checkpoint, "synthesis").detector
         pipeline = _load("load_synthesizer", self.checkpoint)
         images = pipeline.stream(
             image,
@@ -86,7 +85,7 @@ class Synthesize:
             num_inference_steps=self.steps,
             guidance_scale=self.guidance,
             controlnet_conditioning_scale=self.control_strength,
-            detector=detector,
+            detector=self.detector,
         )
         stem = _stem(self.image)
         source = {"source": self.image.name, "slice": index, "window": self.window}
@@ -182,7 +181,7 @@ class TrainSynthesis:
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint, in diffusers layout.
-    resolution: int = 256  # Side of the training images in pixels, a multiple of 32.
+    resolution: int = 256  # Side of the training images in pixels, a multiple of 64.
     minutes: float = 60.0  # Time to train, all stages together.
     stage: Literal["all", "autoencoder", "unet", "controlnet"] = "all"  # Which part to train.
     seed: int = 0  # Seed of the order and of the weights' beginning.
@@ -296,6 +295,7 @@ def parse(arguments: list[str]) -> Any:
 def main() -> int:
     """Run one verb and return the exit status: 2 with a sentence on stderr for anything the user can put right."""
     verb = parse(sys.argv[1:])
+    quiet_libraries()
     try:
         return verb.run()
     except EmitDiffError as error:
@@ -335,9 +335,8 @@ def _read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan
 
 def _load(loader: Literal["load_synthesizer", "load_segmenter"], checkpoint: str) -> Any:
     import emitdiff
-    from emitdiff.devices import describe_device, quiet_libraries
+    from emitdiff.devices import describe_device
 
-    quiet_libraries()
     _say(f"Loading {checkpoint} ...")
     pipeline = getattr(emitdiff, loader)(checkpoint)
     _say(f"Running on {describe_device()}")
