@@ -80,6 +80,8 @@ class Callables:
     score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     models: Callable[[], tuple[Model, ...]]
     describe_device: Callable[[], str]
+    # called once a page is open: may load what the first run would wait for
+    prepare: Callable[[], None]
     vocabulary: Vocabulary
     synthesis_checkpoint: str = "emitdiff-mini"
     segmentation_checkpoint: str = "textdiff-mini"

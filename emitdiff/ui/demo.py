@@ -35,7 +35,9 @@ def build_demo(calls: Callables) -> gr.Blocks:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
         refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731
-        demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet)
+        demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet).then(
+            calls.prepare, **quiet
+        )
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.end_session)
     return demo.queue(max_size=32, default_concurrency_limit=4)

@@ -128,7 +128,8 @@ class Endpoints:
             request = check_request(
                 {
                     **settings, "prompt": prompt, "negative_prompt": negative_prompt or "", "num_images": num_images,
-                    "seed": seed, "low_threshold": 50, "high_threshold": 120, "detector": model.detector, "checkpoint": checkpoint,
+                    "seed": seed, "low_threshold": 50, "high_threshold": 120, "detector": model.detector,
+                    "checkpoint": checkpoint,
                 }
             )  # fmt: skip
             pixels, stem, label = self._read(image, mask, slice_number)

@@ -135,6 +135,7 @@ def fake_callables(**changes) -> Callables:
         ),
         score=score,
         models=models,
+        prepare=lambda: None,
         describe_device=lambda: "CPU, 2 cores",
         vocabulary=Vocabulary(
             ("Ultrasound", "MRI", "CT", "X-ray", "Microscopy"),

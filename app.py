@@ -1,0 +1,41 @@
+"""The application in the browser: `python app.py`, then open the address it prints.
+
+The page is up before any model is: weights are loaded by the first run that needs them. Research use only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from emitdiff.errors import EmitDiffError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on"
+    )
+    parser.add_argument("--port", type=int, help="port; without it, GRADIO_SERVER_PORT or the first free one from 7860")
+    parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's servers")
+    parser.add_argument("--synthesis-checkpoint", default="emitdiff-mini", metavar="NAME", help="weights that paint")
+    parser.add_argument("--segmentation-checkpoint", default="textdiff-mini", metavar="NAME", help="weights that find")
+    arguments = parser.parse_args()
+
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from emitdiff.services import build_callables
+    from emitdiff.ui.demo import build_demo, launch_settings
+
+    try:
+        callables = build_callables(arguments.synthesis_checkpoint, arguments.segmentation_checkpoint)
+    except EmitDiffError as error:
+        print(error, file=sys.stderr)
+        return 2
+    demo = build_demo(callables)
+    demo.launch(server_name=arguments.host, server_port=arguments.port, share=arguments.share, **launch_settings())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

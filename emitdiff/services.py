@@ -1,0 +1,181 @@
+"""The functions that app.py hands to the pages: real work behind plain callables, weights loaded once, on first use.
+
+Nothing here imports torch before one of these functions needs it, so the page is up first.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints
+from emitdiff.scans import read_mask, read_scan
+from emitdiff.synthesis import edges, prompts
+from emitdiff.ui.callables import Callables, Model, SynthesisRequest, Vocabulary
+
+if TYPE_CHECKING:
+    from emitdiff.segmentation.pipeline import SegmentationPipeline
+    from emitdiff.synthesis.pipeline import SynthesisPipeline
+
+CARD_FILE = "emitdiff.json"
+SHORT_PROMPT = 70  # characters that no tokenizer makes more than 75 tokens of: not worth loading one to ask
+_loading = threading.Lock()  # two people pressing a button at once load the weights once
+
+
+def build_callables(synthesis: str, segmentation: str) -> Callables:
+    """Everything the pages need, with the named weights chosen at first. Raises EmitDiffError for an unknown name."""
+    chosen = (_named(synthesis, "synthesis"), _named(segmentation, "segmentation"))
+    words = (prompts.MODALITIES, prompts.ORGANS, prompts.FINDINGS, prompts.APPEARANCES)
+    return Callables(
+        read_scan=read_scan,
+        read_mask=read_mask,
+        control_image=control_image,
+        compose_prompt=prompts.compose_prompt,
+        prompt_warning=prompt_warning,
+        synthesize=synthesize,
+        segment=segment,
+        targets=targets,
+        score=score,
+        models=lambda: list_models(chosen),
+        describe_device=describe_device,
+        prepare=prepare,
+        vocabulary=Vocabulary(*words, edges.DETECTORS),
+        synthesis_checkpoint=chosen[0].name,
+        segmentation_checkpoint=chosen[1].name,
+    )
+
+
+def _named(name: str, kind: str) -> Checkpoint:
+    """A known name is taken even where its weights are missing: the page then says so and what to run."""
+    known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints(kind)}
+    return known.get(name) or find_checkpoint(name, kind)
+
+
+def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[Model, ...]:
+    """The known weights and the chosen ones, with their state on this machine right now."""
+    listed = {checkpoint.name: checkpoint for checkpoint in (*known_checkpoints(), *chosen)}
+    return tuple(
+        Model(
+            name=checkpoint.name,
+            kind=checkpoint.kind,
+            summary=checkpoint.summary,
+            licence=checkpoint.licence,
+            status=checkpoint_status(checkpoint),
+            defaults={**checkpoint.defaults, **_read_card(checkpoint).get("defaults", {})},
+            detector=checkpoint.detector or "soft",
+        )
+        for checkpoint in listed.values()
+    )
+
+
+@lru_cache(maxsize=2)
+def _load_synthesizer(name: str) -> SynthesisPipeline:
+    from emitdiff.synthesis.pipeline import load_synthesizer
+
+    return load_synthesizer(name)
+
+
+@lru_cache(maxsize=2)
+def _load_segmenter(name: str) -> SegmentationPipeline:
+    from emitdiff.segmentation.pipeline import load_segmenter
+
+    return load_segmenter(name)
+
+
+def synthesizer(name: str) -> SynthesisPipeline:
+    with _loading:
+        return _load_synthesizer(name)
+
+
+def segmenter(name: str) -> SegmentationPipeline:
+    with _loading:
+        return _load_segmenter(name)
+
+
+def prepare() -> None:
+    """Loads the first embedded weights of each kind, so that the first press of a button need not wait for them."""
+    for kind, load in (("synthesis", synthesizer), ("segmentation", segmenter)):
+        first = known_checkpoints(kind)[0]
+        if is_ready(first):
+            load(first.name)
+
+
+def is_ready(checkpoint: Checkpoint) -> bool:
+    return checkpoint_status(checkpoint).startswith("ready")
+
+
+def control_image(image: np.ndarray, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
+    """What these weights would be given, uint8 (h, w, 3). Only their card is read: a preview downloads nothing."""
+    from emitdiff.synthesis.pipeline import SynthesisPipeline, read_card
+
+    checkpoint = _named(request.checkpoint, "synthesis")
+    weightless = SynthesisPipeline(None, read_card(checkpoint, Path(checkpoint.base)), checkpoint.name)
+    return weightless.control_image(image, mask, **_structure(request))
+
+
+def prompt_warning(prompt: str, checkpoint: str) -> str:
+    """What the tokenizer cuts off, in a sentence; "" also while the weights are not on this machine."""
+    if len(prompt) <= SHORT_PROMPT or not is_ready(_named(checkpoint, "synthesis")):
+        return ""
+    return synthesizer(checkpoint).prompt_warning(prompt)
+
+
+def targets(checkpoint: str) -> tuple[str, ...]:
+    """The phrases the head was taught, from the card beside its weights."""
+    return tuple(_read_card(_named(checkpoint, "segmentation")).get("targets", ()))
+
+
+def _read_card(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The training record in a local folder; {} where there is none (yet)."""
+    card = Path(checkpoint.base) / CARD_FILE
+    return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+
+
+def synthesize(
+    image: np.ndarray, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool]
+) -> Iterator[Any]:
+    """Steps and images as they come; ends early, between two steps, once `cancelled()` is true."""
+    return synthesizer(request.checkpoint).stream(
+        image,
+        mask,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        num_images=request.num_images,
+        seed=request.seed,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        controlnet_conditioning_scale=request.controlnet_conditioning_scale,
+        cancelled=cancelled,
+        **_structure(request),
+    )
+
+
+def _structure(request: SynthesisRequest) -> dict[str, Any]:
+    return {
+        "detector": request.detector,
+        "boundary": request.boundary,
+        "low_threshold": request.low_threshold,
+        "high_threshold": request.high_threshold,
+    }
+
+
+def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> Any:
+    return segmenter(checkpoint)(image, text, threshold)
+
+
+def score(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Dice and IoU of two 0/1 masks (H, W); 1.0 when both are empty."""
+    both, sizes = int(np.sum(prediction & truth)), int(prediction.sum()) + int(truth.sum())
+    return {"dice": 2 * both / sizes if sizes else 1.0, "iou": both / (sizes - both) if sizes else 1.0}
+
+
+def describe_device() -> str:
+    from emitdiff import devices
+
+    return devices.describe_device()

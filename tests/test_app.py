@@ -1,0 +1,56 @@
+"""app.py as a process: up at once, nothing heavy imported before it is needed, wrong names answered with a sentence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {"torch", "diffusers", "transformers", "monai", "scipy"}
+
+
+def test_app_is_a_page_long():
+    assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_nothing_heavy_is_imported_before_the_page_is_built():
+    code = (
+        "import sys; from emitdiff.services import build_callables; from emitdiff.ui.demo import build_demo;"
+        "build_demo(build_callables('emitdiff-mini', 'textdiff-mini')); print(*sys.modules)"
+    )
+    modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not HEAVY & set(modules.split())
+
+
+def test_the_page_is_up_soon():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+    started = time.monotonic()
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        page = ""
+        while not page and time.monotonic() - started < 60:
+            try:
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+            except OSError:
+                time.sleep(0.1)
+        seconds = time.monotonic() - started
+    finally:
+        app.terminate()
+        app.wait(20)
+    assert "Research use only" in page
+    assert seconds < 15, "6 s on an idle machine with two cores; a busy one is given more"
+
+
+def test_unknown_weights_are_answered_with_a_sentence():
+    command = [sys.executable, "app.py", "--synthesis-checkpoint", "no-such-weights"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 2
+    assert "no-such-weights" in answer.stderr and "Traceback" not in answer.stderr

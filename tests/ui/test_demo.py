@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from fakes import fake_callables
+
+from emitdiff.ui import demo as page
+from emitdiff.ui import theme
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return page.build_demo(fake_callables())
+
+
+def test_the_header_says_what_runs_and_what_for():
+    models = {model.name: model for model in fake_callables().models()}
+    html = page.header(models, "emitdiff-mini", "textdiff-mini", "CPU")
+    for words in (
+        "Research use only. Not a medical device.",
+        "emitdiff-mini",
+        "textdiff-mini",
+        "ready (embedded)",
+        "CPU",
+    ):
+        assert words in html
+    assert "<script" not in page.header(models, "emitdiff-mini", "textdiff-mini", "<script>")
+
+
+def test_heavy_events_share_one_place_in_the_queue(demo):
+    heavy = [fn for fn in demo.fns.values() if fn.concurrency_id == "device"]
+    assert {fn.concurrency_limit for fn in heavy} == {1} and len(heavy) >= 4
+
+
+def test_what_the_host_is_protected_by(demo):
+    settings = page.launch_settings()
+    assert settings["max_file_size"] and settings["run_history"] is False
+    assert demo.delete_cache == (600, 3600) and demo._queue.max_size == 32
+    assert demo.analytics_enabled is False
+
+
+def test_nothing_on_the_page_comes_from_a_network():
+    look = theme.CSS.read_text(encoding="utf-8")
+    assert not re.search(r"https?://|@import|url\(", look)
+    assert not theme.build_theme()._stylesheets
+
+
+def test_the_ui_is_handed_everything():
+    for file in Path(page.__file__).parent.glob("*.py"):
+        imports = re.findall(r"^(?:from|import) (emitdiff[\w.]*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert all(name in ("emitdiff.images", "emitdiff.errors") or name.startswith("emitdiff.ui") for name in imports)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from fakes import Painted, Step
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import read_synthetic_settings
+from emitdiff.ui.archive import file_stem
+from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.runs import Run, check_request
+
+FORM = dict(vars(SynthesisRequest("CT, abdomen")))
+
+
+def picture(seed: int = 3) -> Painted:
+    image = np.full((8, 6, 3), seed, np.uint8)
+    return Painted(image, np.eye(8, 6, dtype=np.uint8), seed, {"prompt": "CT", "seed": seed}, 0.5)
+
+
+@pytest.fixture
+def run():
+    run = Run(SynthesisRequest("CT", num_images=3, seed=3), (8, 6), "scan")
+    yield run
+    run.remove()
+
+
+def test_check_request_keeps_good_values():
+    request = check_request({**FORM, "seed": 5.0, "num_images": 2})
+    assert request.seed == 5 and isinstance(request.seed, int) and request.prompt == "CT, abdomen"
+
+
+@pytest.mark.parametrize("name", ["seed", "num_images", "num_inference_steps", "guidance_scale"])
+def test_check_request_names_an_empty_field(name):
+    with pytest.raises(EmitDiffError, match="is empty: enter a value from"):
+        check_request({**FORM, name: None})
+
+
+def test_check_request_names_a_value_out_of_range():
+    with pytest.raises(EmitDiffError, match="The number of images is 9: enter a value from 1 to 8"):
+        check_request({**FORM, "num_images": 9})
+
+
+def test_tiles_stand_for_every_image_from_the_start(run):
+    assert [caption for _, caption in run.tiles()] == ["seed 3 ...", "seed 4 ...", "seed 5 ..."]
+    assert run.take(Step(0, 1, 4, np.zeros((8, 6, 3), np.uint8)))
+    assert not run.take(Step(0, 2, 4, None))
+    assert run.take(picture())
+    tiles = run.tiles()
+    assert len(tiles) == 3 and tiles[0][1] == "seed 3" and "synthetic_scan_000_seed3.png" in tiles[0][0]
+    assert len(run.tiles(waiting=False)) == 1
+
+
+def test_progress_in_words(run):
+    assert run.words.startswith("Preparing") and run.fraction == 0
+    run.take(Step(1, 2, 4, None))
+    assert run.words.startswith("Image 2 of 3, step 2 of 4") and run.fraction == 0.5
+    assert run.summary(stopped=True) == "Stopped before an image was finished."
+    run.take(picture())
+    assert run.summary(stopped=True).startswith("Stopped: 1 synthetic image of 3")
+
+
+def test_the_archive_holds_images_masks_and_manifest(run):
+    assert run.archive() is None
+    run.take(picture())
+    with zipfile.ZipFile(run.archive()) as archive:
+        names = set(archive.namelist())
+        assert names == {"images/synthetic_scan_000_seed3.png", "masks/synthetic_scan_000_seed3.png", "manifest.json"}
+        mask = np.frombuffer(archive.read("masks/synthetic_scan_000_seed3.png"), np.uint8)
+        manifest = json.loads(archive.read("manifest.json"))
+    np.testing.assert_array_equal(cv2.imdecode(mask, cv2.IMREAD_GRAYSCALE), np.eye(8, 6))
+    assert manifest["images"][0] | {"settings": 0} == {
+        "file": "images/synthetic_scan_000_seed3.png",
+        "mask": "masks/synthetic_scan_000_seed3.png",
+        "seed": 3,
+        "seconds": 0.5,
+        "settings": 0,
+    }
+    assert read_synthetic_settings(run.paths[0])["prompt"] == "CT"
+    run.remove()
+    assert not run.folder.exists()
+
+
+def test_file_stem_is_safe():
+    assert file_stem("../../brain scan.nii.gz") == "brain_scan" and file_stem("") == "scan"
