@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import (
+    control_to_tensor,
+    fitted_size,
+    image_to_tensor,
+    outline,
+    overlay,
+    read_synthetic_settings,
+    resize_image,
+    resize_mask,
+    save_synthetic_png,
+    tensor_to_image,
+    to_rgb,
+)
+
+
+def test_every_grey_value_survives_the_way_to_a_tensor_and_back():
+    grey = to_rgb(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    tensor = image_to_tensor(grey)
+    assert tensor.shape == (1, 3, 16, 16) and tensor.min() == -1 and tensor.max() == 1
+    assert np.array_equal(tensor_to_image(tensor), grey)
+    assert control_to_tensor(grey).min() == 0 and control_to_tensor(grey).max() == 1
+
+
+def test_values_outside_the_range_are_clipped():
+    assert tensor_to_image(torch.tensor([-3.0, 0.0, 3.0]).view(3, 1, 1)).tolist() == [[[0, 128, 255]]]
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 1), (8, 9, 3), (8, 9, 4)])
+def test_every_layout_becomes_rgb(shape):
+    assert to_rgb(np.zeros(shape, np.uint8)).shape == (8, 9, 3)
+
+
+def test_sixteen_bits_are_refused_with_what_to_do():
+    with pytest.raises(TypeError, match="read_scan"):
+        to_rgb(np.zeros((4, 4), np.uint16))
+
+
+def test_resizing_a_mask_makes_no_new_classes_and_undoes_itself(disc):
+    _, mask = disc
+    larger = resize_mask(mask * 7, (192, 128))
+    assert larger.shape == (192, 128) and np.unique(larger).tolist() == [0, 7]
+    assert np.array_equal(resize_mask(larger, (64, 64)), mask * 7)
+    assert resize_image(disc[0], (32, 48)).shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("size", [(100, 100), (300, 200), (64, 1000)])
+def test_fitted_size_keeps_ratio_and_divisibility(size):
+    height, width = fitted_size(size, area=256 * 256, multiple=32)
+    assert height % 32 == width % 32 == 0
+    assert abs(np.log(height / width) - np.log(size[0] / size[1])) < 0.3
+
+
+def test_outline_lies_inside_and_overlay_leaves_the_rest_alone(disc):
+    image, mask = disc
+    rim = outline(mask)
+    assert rim.any() and (mask[rim] == 1).all()
+    shown = overlay(image, mask, opacity=0.5)
+    assert np.array_equal(shown[mask == 0], image[mask == 0])
+    assert (shown[mask == 1] != image[mask == 1]).any()
+
+
+def test_synthetic_png_says_what_it_is_and_gives_its_settings_back(disc, tmp_path):
+    path = save_synthetic_png(disc[0], tmp_path / "new" / "disc_3.png", {"seed": 3, "prompt": "MRI, médian"})
+    assert path.name == "synthetic_disc_3.png"
+    assert read_synthetic_settings(path) == {"synthetic": True, "seed": 3, "prompt": "MRI, médian"}
+    with Image.open(path) as png:
+        assert np.array_equal(np.asarray(png), disc[0])
+        assert "digitalsourcetype/trainedAlgorithmicMedia" in png.text["XML:com.adobe.xmp"]
+        assert json.loads(png.text["emitdiff"])["seed"] == 3
+    assert save_synthetic_png(disc[0], path, {}) == path, "the name is not prefixed twice"
+
+
+def test_pictures_without_settings_are_refused(disc_files, tmp_path):
+    truncated = save_synthetic_png(np.zeros((64, 64), np.uint8), tmp_path / "a.png", {})
+    truncated.write_bytes(truncated.read_bytes()[:-40])
+    for path in (disc_files[0], truncated, tmp_path / "missing.png", __file__):
+        with pytest.raises(EmitDiffError, match="give a PNG that emitdiff wrote"):
+            read_synthetic_settings(path)
