@@ -3,8 +3,6 @@
 The page is up before any model is: weights are loaded by the first run that needs them. Research use only.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys
