@@ -1,0 +1,246 @@
+"""Second and third stage: text encoder and U-Net on text alone, then the ControlNet beside them.
+
+v-prediction on a schedule with zero terminal SNR (arXiv 2305.08891): scans are mostly black or mostly bright, and
+a network that never sees pure noise cannot paint either. Where EMIT-Diff locks a U-Net that has seen billions of
+images, ours has seen thousands, so it goes on learning beside the ControlNet unless `lock_unet` is set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from tokenizers import pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from emitdiff.images import image_to_tensor
+from emitdiff.synthesis.budget import StageState
+from emitdiff.synthesis.captions import AppearanceScale, Facts, caption, facts_of
+from emitdiff.synthesis.corpus import Corpus, random_view, vary_tone
+from emitdiff.synthesis.edges import boundary_of, detect_edges
+
+TEXT_WIDTH, TEXT_TOKENS = 192, 40
+BLOCKS = (96, 160, 224)
+LEARNING_RATE = 4e-4
+FRESH_VIEW = 0.25  # part of the drawn views that are cut, encoded and described anew
+POOL = 6000
+DROP_TEXT, DROP_EDGES, DROP_MASK, DROP_PATCHES = 0.1, 0.12, 0.15, 0.2
+
+
+def new_tokenizer(captions: list[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte pairs are merged on the captions; any other word is spelled in smaller pieces."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    backend = CLIPTokenizer(vocab={start: 0, end: 1}, merges=[]).backend_tokenizer
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1400, special_tokens=[start, end], initial_alphabet=alphabet, end_of_word_suffix="</w>",
+        show_progress=False,
+    )  # fmt: skip
+    backend.train_from_iterator(captions, trainer)
+    model = json.loads(backend.to_str())["model"]
+    vocab, merges = model["vocab"], [tuple(pair) for pair in model["merges"]]
+    for symbol in sorted(alphabet):
+        vocab.setdefault(symbol + "</w>", len(vocab))
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TEXT_TOKENS)
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A small CLIP text transformer, tokens (B, 40, 192)."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=TEXT_WIDTH, intermediate_size=4 * TEXT_WIDTH, num_hidden_layers=3,
+        num_attention_heads=6, max_position_embeddings=TEXT_TOKENS, projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return CLIPTextModel(config)
+
+
+def new_unet(latent_channels: int) -> UNet2DConditionModel:
+    """A U-Net of Stable Diffusion's kind for 32 x 32 latents; attention at 8 x 8 only, the rest is paid for in time."""
+    return UNet2DConditionModel(
+        sample_size=32, in_channels=latent_channels, out_channels=latent_channels, block_out_channels=BLOCKS,
+        layers_per_block=1, down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=tuple(width // 32 for width in BLOCKS),
+    )  # fmt: skip
+
+
+def new_scheduler() -> DDPMScheduler:
+    """Stable Diffusion's betas rescaled to zero terminal SNR, v-prediction."""
+    return DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        rescale_betas_zero_snr=True, clip_sample=False, timestep_spacing="trailing",
+    )  # fmt: skip
+
+
+def sampling_scheduler() -> DDIMScheduler:
+    """The scheduler that goes into the checkpoint: DDIM over the same betas."""
+    return DDIMScheduler.from_config(new_scheduler().config, set_alpha_to_one=True, clip_sample=False)
+
+
+@dataclass
+class View:
+    """One encoded crop: latents (C, h, w) fp16, edges, boundary and inside uint8 (3, H, W), and its facts."""
+
+    latents: Tensor
+    control: np.ndarray
+    facts: Facts
+
+
+class ViewPool:
+    """Random views of the corpus at one resolution, each used about four times before a fresh one takes its place."""
+
+    def __init__(self, corpus: Corpus, autoencoder: AutoencoderTiny, scale: AppearanceScale, resolution: int):
+        self.corpus, self.autoencoder, self.scale, self.resolution = corpus, autoencoder, scale, resolution
+        self.views: list[View] = []
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[View]:
+        fresh = count if len(self.views) < 4 * count else int(rng.binomial(count, FRESH_VIEW))
+        new = self._make(fresh, rng)
+        old = (
+            [self.views[index] for index in rng.integers(len(self.views), size=count - fresh)] if fresh < count else []
+        )
+        for view in new:
+            if len(self.views) < POOL:
+                self.views.append(view)
+            else:
+                self.views[int(rng.integers(POOL))] = view
+        return new + old
+
+    @torch.no_grad()
+    def _make(self, count: int, rng: np.random.Generator) -> list[View]:
+        views, images = [], []
+        for item in self.corpus.draw(count, rng):
+            image, mask = random_view(item, self.resolution, rng, whole=0.8)
+            image = vary_tone(image, rng)
+            detector, low = ("canny", rng.uniform(20, 80)) if rng.random() < 0.2 else ("soft", 50)
+            edges = detect_edges(image, detector, low, low + 70)
+            inside = (mask > 0).astype(np.uint8) * 255
+            control = np.stack([edges, boundary_of(mask), inside])
+            images.append(image_to_tensor(image))
+            views.append(View(None, control, facts_of(item, image, mask, self.scale)))
+        if views:
+            with torch.autocast("cpu", torch.bfloat16):
+                encoded = self.autoencoder.encode(torch.cat(images)).latents
+            for view, latents in zip(views, encoded.float() * self.autoencoder.config.scaling_factor, strict=True):
+                view.latents = latents.half()
+        return views
+
+
+def drop_conditions(control: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blanks all edges, the mask, or some patches of the edges in (B, 3, H, W), so that each can be left out later."""
+    for one in control:
+        if rng.random() < DROP_EDGES:
+            one[0] = 0
+        elif rng.random() < DROP_PATCHES:
+            side = one.shape[-1] // 4
+            kept = torch.from_numpy(rng.random((4, 4)) < rng.uniform(0.3, 0.9)).to(one)
+            one[0] *= kept.repeat_interleave(side, 0).repeat_interleave(side, 1)
+        if rng.random() < DROP_MASK:
+            one[1:] = 0
+    return control
+
+
+@dataclass
+class Denoiser:
+    """The networks that learn together. `controlnet` is None in the second stage."""
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    controlnet: ControlNetModel | None = None
+
+    def modules(self, lock_unet: bool = False) -> nn.ModuleList:
+        """What is trained: everything, or with `lock_unet` the ControlNet alone."""
+        if lock_unet:
+            return nn.ModuleList([self.controlnet])
+        parts = [self.text_encoder, self.unet, self.controlnet]
+        return nn.ModuleList([part for part in parts if part is not None])
+
+    def add_controlnet(self) -> None:
+        """A ControlNet that starts as a copy of the U-Net's encoder behind zero convolutions."""
+        self.controlnet = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=(16, 32, 64, 96))
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], control: Tensor | None) -> Tensor:
+        """v (B, C, h, w) for noisy latents, with `control` (B, 3, 8h, 8w) in [0, 1]."""
+        ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        tokens = self.text_encoder(ids)[0]
+        down = middle = None
+        if control is not None:
+            down, middle = self.controlnet(noisy, timesteps, tokens, controlnet_cond=control, return_dict=False)
+        return self.unet(
+            noisy, timesteps, tokens, down_block_additional_residuals=down, mid_block_additional_residual=middle
+        ).sample
+
+
+def train_denoiser(
+    denoiser: Denoiser,
+    pool: ViewPool,
+    state_file: Path,
+    minutes: float,
+    batch: int,
+    seed: int,
+    lock_unet: bool = False,
+    learning_rate: float = LEARNING_RATE,
+    on_minutes: Callable[[], None] | None = None,
+) -> None:
+    """Trains in place for `minutes`, resuming from `state_file`; the averaged (EMA) weights are what remains.
+
+    Args:
+        pool: gives views at the resolution to train at.
+        on_minutes: called every five minutes with the averaged weights in place, to draw samples.
+    """
+    torch.manual_seed(seed)
+    modules = denoiser.modules(lock_unet).train()
+    modules.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
+    average = EMAModel(modules.parameters(), decay=0.9985, use_ema_warmup=True, power=0.8)
+    state = StageState(state_file, minutes, {"modules": modules, "optimizer": optimizer, "average": average})
+    schedule = new_scheduler()
+    rng = np.random.default_rng(seed + state.steps)
+    shown, smooth = state.seconds, None
+
+    for step in state.run(state_file.stem):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * max(0.04, min(1.0, 2 * (1 - state.progress)))
+        loss = _loss(denoiser, pool.draw(batch, rng), schedule, rng)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+        optimizer.step()
+        average.step(modules.parameters())
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        if step % 20 == 0:
+            state.bar.set_postfix(step=step, loss=f"{smooth:.4f}", refresh=False)
+        if on_minutes and state.seconds - shown > 300:
+            shown = state.seconds
+            average.store(modules.parameters())
+            average.copy_to(modules.parameters())
+            on_minutes()
+            average.restore(modules.parameters())
+    average.copy_to(modules.parameters())
+    modules.eval()
+
+
+def _loss(denoiser: Denoiser, views: list[View], schedule: DDPMScheduler, rng: np.random.Generator) -> Tensor:
+    latents = torch.stack([view.latents for view in views]).float()
+    captions = ["" if rng.random() < DROP_TEXT else caption(view.facts, rng) for view in views]
+    control = None
+    if denoiser.controlnet is not None:
+        control = torch.from_numpy(np.stack([view.control for view in views])).float() / 255
+        control = drop_conditions(control, rng).to(memory_format=torch.channels_last)
+    noise = torch.randn_like(latents)
+    # Stratified timesteps: every batch covers the whole schedule, which steadies the loss at small batches.
+    offsets = (torch.arange(len(views)) + torch.rand(len(views))) / len(views)
+    timesteps = (offsets * schedule.config.num_train_timesteps).long()
+    noisy = schedule.add_noise(latents, noise, timesteps).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        predicted = denoiser.predict(noisy, timesteps, captions, control)
+    return F.mse_loss(predicted.float(), schedule.get_velocity(latents, noise, timesteps))

@@ -1,0 +1,312 @@
+"""The synthesis pipeline: an image's edges, its mask and a prompt in, labelled synthetic images out.
+
+A thin door around diffusers' `StableDiffusionControlNetPipeline`; the same code loads the embedded weights, a Hub
+repository and a local folder. What a checkpoint wants to be given is in its `emitdiff.json` (see `CheckpointCard`).
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emitdiff.checkpoints import Checkpoint, controlnet_folder, find_checkpoint, local_folder
+from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import control_to_tensor, fitted_size, resize_image, resize_mask, tensor_to_image, to_rgb
+from emitdiff.synthesis.edges import control_image, detect_edges
+from emitdiff.synthesis.prompts import cut_warning
+
+CARD_FILE = "emitdiff.json"
+PREVIEW_EVERY = 2
+
+
+@dataclass(frozen=True)
+class CheckpointCard:
+    """What a checkpoint was taught with: the control layout (see edges.py), the area in pixels to paint at, the number
+    both sides must be divisible by, the detector and the sampling defaults. These defaults here suit SD 1.5."""
+
+    control_layout: str = "joined"
+    area: int = 512 * 512
+    multiple: int = 64
+    detector: str = "soft"
+    defaults: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step of image `image_index` is done; `preview` is uint8 (H, W, 3) now and then, else None."""
+
+    image_index: int
+    step: int
+    steps: int
+    preview: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class SyntheticImage:
+    """`image` uint8 (H, W, 3) and `mask` (H, W), both at the source's size; `settings` make it again."""
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    seed: int
+    settings: dict
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The settings of one call, after defaults were filled in and checked."""
+
+    prompt: str
+    negative_prompt: str
+    num_images: int
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    controlnet_conditioning_scale: float
+    detector: str
+    boundary: bool
+    low_threshold: float
+    high_threshold: float
+
+
+class SynthesisPipeline:
+    """Paints new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
+
+    def __init__(self, pipe, card: CheckpointCard, name: str):
+        self.pipe, self.name = pipe, name
+        self.checkpoint_card = card
+        self.defaults = {
+            "num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0, **card.defaults
+        }  # fmt: skip
+        self.card = asdict(card)
+        self._lock = threading.Lock()
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) painted at for a source of that size: same aspect ratio, the checkpoint's area."""
+        return fitted_size((height, width), self.checkpoint_card.area, self.checkpoint_card.multiple)
+
+    def control_image(
+        self,
+        image: np.ndarray | None,
+        mask: np.ndarray | None = None,
+        detector: str | None = None,
+        boundary: bool = True,
+        low_threshold: float = 50,
+        high_threshold: float = 120,
+    ) -> np.ndarray:
+        """Exactly what the ControlNet is given: uint8 (H, W, 3) at the working size.
+
+        Args:
+            image: uint8 (H, W, 3), or None to paint from the mask alone.
+            mask: class ids (H, W) of the same size, or None.
+            boundary: whether the mask's outline (and, for "layered" checkpoints, its inside) is joined in.
+
+        Raises:
+            EmitDiffError: neither image nor mask, or they differ in size.
+        """
+        if image is None and mask is None:
+            raise EmitDiffError("Neither an image nor a mask was given; open an image, or a mask to paint from.")
+        if image is not None and mask is not None and image.shape[:2] != mask.shape:
+            raise EmitDiffError(
+                f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels and the image "
+                f"{image.shape[1]} x {image.shape[0]}; export the mask at the size of its image."
+            )
+        size = self.working_size(*(mask.shape if image is None else image.shape[:2]))
+        if image is None:
+            edges = np.zeros(size, np.uint8)
+        else:
+            detector = detector or self.checkpoint_card.detector
+            edges = detect_edges(resize_image(to_rgb(image), size), detector, low_threshold, high_threshold)
+        mask = resize_mask(mask, size) if mask is not None else None
+        return control_image(edges, mask, boundary, self.checkpoint_card.control_layout)
+
+    def prompt_warning(self, prompt: str) -> str:
+        """What the tokenizer would cut, as a sentence; "" when the whole prompt is read."""
+        return cut_warning(prompt, self.pipe.tokenizer)
+
+    def __call__(self, image: np.ndarray | None, mask: np.ndarray | None = None, **settings) -> list[SyntheticImage]:
+        """Paints `num_images` images; arguments as in `stream`."""
+        return [event for event in self.stream(image, mask, **settings) if isinstance(event, SyntheticImage)]
+
+    def stream(
+        self,
+        image: np.ndarray | None,
+        mask: np.ndarray | None = None,
+        prompt: str = "",
+        negative_prompt: str = "",
+        num_images: int = 4,
+        seed: int = 0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        controlnet_conditioning_scale: float | None = None,
+        detector: str | None = None,
+        boundary: bool = True,
+        low_threshold: float = 50,
+        high_threshold: float = 120,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[Step | SyntheticImage]:
+        """Yields a `Step` after every denoising step and a `SyntheticImage` as each is finished.
+
+        Image i is made with a generator of its own, seeded `seed + i`, so it does not depend on `num_images`.
+        `cancelled` is asked after every step; once it answers True nothing more is yielded.
+
+        Raises:
+            EmitDiffError: settings out of range, or an image and mask that do not fit (before the first step).
+        """
+        sampling = self._checked(
+            Sampling(
+                prompt, negative_prompt, num_images, seed,
+                *(self.defaults[name] if value is None else value for name, value in (
+                    ("num_inference_steps", num_inference_steps), ("guidance_scale", guidance_scale),
+                    ("controlnet_conditioning_scale", controlnet_conditioning_scale),
+                )),
+                detector or self.checkpoint_card.detector, boundary, low_threshold, high_threshold,
+            )
+        )  # fmt: skip
+        control = self.control_image(image, mask, detector, boundary, low_threshold, high_threshold)
+        size = mask.shape if image is None else image.shape[:2]
+        grey = image is None or bool((image == image[..., :1]).all())
+        return self._paint(control, size, grey, mask, sampling, cancelled or (lambda: False))
+
+    def _checked(self, sampling: Sampling) -> Sampling:
+        if not 1 <= sampling.num_images <= 1000:
+            raise EmitDiffError(f"{sampling.num_images} images were asked for; give a number from 1 to 1000.")
+        if not 1 <= sampling.num_inference_steps <= 1000:
+            raise EmitDiffError(f"{sampling.num_inference_steps} steps were asked for; give a number from 1 to 1000.")
+        if not 0 <= sampling.seed < 2**63 - 1000:
+            raise EmitDiffError(f"The seed was {sampling.seed}; give a whole number from 0 to 2^63 - 1000.")
+        for name, value, top in (
+            ("guidance scale", sampling.guidance_scale, 50),
+            ("control strength", sampling.controlnet_conditioning_scale, 5),
+        ):
+            if not 0 <= value <= top:
+                raise EmitDiffError(f"The {name} was {value:g}; give a number from 0 to {top}.")
+        return sampling
+
+    def _paint(self, control, size, grey, mask, sampling: Sampling, cancelled) -> Iterator[Step | SyntheticImage]:
+        for index in range(sampling.num_images):
+            started = time.perf_counter()
+            picture = None
+            for event in self._paint_one(control, sampling, index, cancelled):
+                if isinstance(event, Step):
+                    yield event
+                else:
+                    picture = event
+            if picture is None or cancelled():
+                return
+            painted = tensor_to_image(picture.mean(0, keepdim=True).expand(3, -1, -1) if grey else picture)
+            settings = {
+                **asdict(sampling), "num_images": 1, "seed": sampling.seed + index, "checkpoint": self.name,
+                "working_size": list(control.shape[:2]),
+            }  # fmt: skip
+            seconds = time.perf_counter() - started
+            copy = None if mask is None else np.array(mask)
+            yield SyntheticImage(resize_image(painted, size), copy, sampling.seed + index, settings, seconds)
+
+    def _paint_one(self, control, sampling: Sampling, index: int, cancelled) -> Iterator[Step | torch.Tensor]:
+        """diffusers calls back, a page wants to be fed: the sampler runs in a thread that fills a queue."""
+        events: queue.Queue = queue.Queue()
+        stop = threading.Event()
+
+        def after_step(pipe, step, timestep, tensors):
+            if stop.is_set() or cancelled():
+                pipe._interrupt = True
+            show = (step + 1) % PREVIEW_EVERY == 0
+            preview = self._preview(tensors["latents"]) if show and not stop.is_set() else None
+            events.put(Step(index, step + 1, sampling.num_inference_steps, preview))
+            return tensors
+
+        def work():
+            try:
+                with self._lock, torch.inference_mode():
+                    if not (stop.is_set() or cancelled()):
+                        events.put(self._sample(control, sampling, sampling.seed + index, after_step))
+            except BaseException as error:  # handed to the reader of the queue
+                events.put(error)
+            events.put(None)
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            while (event := events.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            stop.set()
+
+    def _sample(self, control, sampling: Sampling, seed: int, after_step) -> torch.Tensor:
+        """One image, float (3, H, W) in [-1, 1] on the CPU."""
+        pictures = self.pipe(
+            prompt=sampling.prompt,
+            negative_prompt=sampling.negative_prompt or None,
+            image=control_to_tensor(control),
+            height=control.shape[0],
+            width=control.shape[1],
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            controlnet_conditioning_scale=float(sampling.controlnet_conditioning_scale),
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+            callback_on_step_end=after_step,
+        ).images
+        return pictures[0].float().cpu() * 2 - 1
+
+    @torch.inference_mode()
+    def _preview(self, latents: torch.Tensor) -> np.ndarray:
+        """The latents as they stand, decoded at half size: enough to see where the image is going."""
+        small = torch.nn.functional.interpolate(latents, scale_factor=0.5, mode="area")
+        decoded = self.pipe.vae.decode(small / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
+        return tensor_to_image(decoded[0].clamp(-1, 1))
+
+
+def read_card(checkpoint: Checkpoint, folder: Path) -> CheckpointCard:
+    """The folder's emitdiff.json, or for weights without one what suits Stable Diffusion 1.5."""
+    path = folder / CARD_FILE
+    if not path.exists():
+        return CheckpointCard(detector=checkpoint.detector or "soft", defaults=checkpoint.defaults)
+    try:
+        return CheckpointCard(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise EmitDiffError(
+            f"{path} cannot be read ({error}); train the checkpoint again or restore the file."
+        ) from None
+
+
+def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = None) -> SynthesisPipeline:
+    """Loads a checkpoint by name, Hub id or folder onto the best device (or `device`).
+
+    Raises:
+        EmitDiffError: no such weights, or a folder that does not hold a complete pipeline.
+    """
+    quiet_libraries()
+    from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
+
+    found = find_checkpoint(checkpoint, "synthesis")
+    folder = local_folder(found)
+    chosen = choose_device(device)
+    dtype = choose_dtype(chosen)
+    try:
+        controlnet = ControlNetModel.from_pretrained(controlnet_folder(found), dtype=dtype, use_safetensors=True)
+        pipe = StableDiffusionControlNetPipeline.from_pretrained(
+            folder, controlnet=controlnet, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+            dtype=dtype, use_safetensors=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise EmitDiffError(
+            f"{folder} does not hold a complete Stable Diffusion + ControlNet pipeline ({reason}); "
+            "give a folder or repository in diffusers layout."
+        ) from error
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    return SynthesisPipeline(prepare_pipeline(pipe, chosen), read_card(found, folder), found.name)

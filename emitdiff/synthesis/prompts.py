@@ -1,0 +1,46 @@
+"""What to paint, in words: modality, organ, finding and appearance make a prompt, as in EMIT-Diff ("Prostate, MRI")."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from emitdiff.datasets import DatasetInfo
+
+MODALITIES = ("Ultrasound", "MRI", "CT", "X-ray", "Microscopy")
+ORGANS = ("breast", "prostate", "heart", "abdomen", "chest", "nuclei")
+FINDINGS = (
+    "benign lesion", "malignant lesion", "normal", "prostate", "left ventricle", "liver", "pancreas", "spleen",
+    "tuberculosis", "COVID-19", "fluorescence", "stained tissue",
+)  # fmt: skip
+APPEARANCES = (
+    "dark", "bright", "low contrast", "high contrast", "smooth", "noisy", "blurred", "sharp",
+)  # fmt: skip
+
+
+def compose_prompt(
+    modality: str = "", organ: str = "", finding: str = "", appearance: str = "", free_text: str = ""
+) -> str:
+    """Joins what is given with commas: "CT, abdomen, liver, high contrast". Nothing given makes an empty prompt."""
+    parts = (modality, organ, finding, appearance, free_text)
+    return ", ".join(part.strip().strip(",") for part in parts if part and part.strip(" ,"))
+
+
+def prompt_of(info: DatasetInfo, mask: np.ndarray, finding: str = "") -> str:
+    """The prompt a dataset row stands for: modality, organ, finding and the labels present in the mask (H, W)."""
+    present = [name for name, label in info.labels.items() if label and (mask == label).any()]
+    return compose_prompt(info.modality, info.organ, finding, "", ", ".join(present))
+
+
+def cut_warning(prompt: str, tokenizer) -> str:
+    """A sentence naming what a transformers tokenizer would cut off the end of the prompt, or "" if nothing."""
+    ids = tokenizer(prompt, truncation=False, add_special_tokens=True)["input_ids"]
+    limit = tokenizer.model_max_length
+    if len(ids) <= limit:
+        return ""
+    lost = tokenizer.decode(ids[limit - 1 : -1]).strip()
+    return f"The prompt has {len(ids)} tokens, the text encoder reads {limit}; shorten it, this is not read: “{lost}”."
+
+
+def token_count(prompt: str, tokenizer) -> tuple[int, int]:
+    """(tokens of the prompt with start and end, tokens the text encoder reads)."""
+    return len(tokenizer(prompt, truncation=False)["input_ids"]), tokenizer.model_max_length
