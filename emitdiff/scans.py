@@ -1,50 +1,90 @@
 """Medical files to slices, and masks back in the geometry of the file they belong to.
 
 The content of a file decides what it is, never its suffix. Sizes are read from the header and checked before
-anything is decoded.
+anything is decoded. The decoders live next door, in pictures.py, dicom.py and nifti.py.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import to_rgb
 
-MAX_PIXELS = 2**26  # one picture or slice: 8192 x 8192
-MAX_VOXELS = 2**28  # one volume, all samples of all slices: 1024 slices of 512 x 512, 1 GiB as float32
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+MAX_PIXELS = 2**26  # one slice: 8192 x 8192
+MAX_VOXELS = 2**28  # all samples of all slices: 1024 slices of 512 x 512, which is 1 GiB as float32
+MAX_SLICES = 4096
 MAX_MASK_CLASSES = 32
-_EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+EXPECTED = "Expected PNG, JPEG, WebP, TIFF, DICOM (file, folder or zip) or NIfTI (.nii, .nii.gz)."
 
 
 @dataclass(frozen=True)
 class Window:
-    """The grey values shown: from `centre` - `width` / 2 (black) to `centre` + `width` / 2 (white)."""
+    """The values shown: from `centre` - `width` / 2 (black) to `centre` + `width` / 2 (white)."""
 
     centre: float
     width: float
 
 
+# Hounsfield units, the usual choices of a radiology workstation.
+WINDOWS = {
+    "soft tissue": Window(40, 400),
+    "lung": Window(-600, 1500),
+    "brain": Window(40, 80),
+    "bone": Window(400, 1800),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """How the displayed slices lie in a file: display axis d shows file axis `axes[d]`, backwards where `flips[d]`.
+
+    `shape` is the file's own, `affine` (4, 4) takes its voxel indices to millimetres (RAS+), and `fields` are the
+    geometry fields of a NIfTI header, to be written back as they were.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    fields: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def to_display(self, array: np.ndarray) -> np.ndarray:
+        """File order to (slice, row, column)."""
+        return np.flip(array.transpose(self.axes), self._flipped())
+
+    def to_file(self, slices: np.ndarray) -> np.ndarray:
+        """(slice, row, column) to file order."""
+        return np.flip(slices, self._flipped()).transpose(np.argsort(self.axes)).reshape(self.shape)
+
+    def _flipped(self) -> tuple[int, ...]:
+        return tuple(axis for axis in range(3) if self.flips[axis])
+
+
 @dataclass(eq=False)
 class Scan:
-    """One decoded file, folder or archive.
+    """One decoded file, series or archive. It keeps pixels and geometry and nothing that names a patient.
 
-    `size` is (H, W) as displayed, `spacing` is (slice, row, column) in millimetres, `windows` are the named choices
-    that apply, the default first ({} where the values are already 8 bit).
+    `kind` is "image", "dicom" or "nifti"; `modality` "CT", "MRI", "Ultrasound" or "X-ray" when the file says so;
+    `spacing` is (slice, row, column) in millimetres; `windows` are the named choices that apply, the default first,
+    {} where the values are 8 bit and shown as they are; `orientation` says how the slices are shown.
     """
 
     name: str
     kind: str
-    values: np.ndarray = field(repr=False)  # (S, H, W) or (S, H, W, 3), before windowing
+    values: np.ndarray = field(repr=False)  # (S, H, W), or (S, H, W, 3) uint8 or uint16; not windowed
     modality: str | None = None
     spacing: tuple[float, float, float] | None = None
     warnings: tuple[str, ...] = ()
     windows: dict[str, Window] = field(default_factory=dict)
+    orientation: str = "as stored"
+    inverted: bool = False  # MONOCHROME1: low values are bright
+    geometry: Geometry | None = field(default=None, repr=False)
 
     @property
     def num_slices(self) -> int:
@@ -52,34 +92,88 @@ class Scan:
 
     @property
     def size(self) -> tuple[int, int]:
+        """(H, W) of a displayed slice."""
         return self.values.shape[1:3]
 
     def window_used(self, index: int = 0, window: str | Window | None = None) -> Window | None:
         """The window that `image(index, window)` applies; None where the values are shown as they are."""
-        if isinstance(window, Window) or not self.windows:
-            return window if isinstance(window, Window) else None
+        if isinstance(window, Window):
+            if window.width <= 0:
+                raise EmitDiffError(f"A window needs a width above 0; {window.width:g} was given.")
+            return window
+        if not self.windows and window is None:
+            return None
         if window is None:
             return next(iter(self.windows.values()))
         if window not in self.windows:
-            raise EmitDiffError(f"'{self.name}' has no window '{window}'. Choose one of: {', '.join(self.windows)}.")
+            choices = ", ".join(self.windows) or "none: its values are 8 bit"
+            raise EmitDiffError(f"'{self.name}' has no window '{window}'. Windows that apply: {choices}.")
         return self.windows[window]
 
     def image(self, index: int = 0, window: str | Window | None = None) -> np.ndarray:
         """Slice `index` as uint8 (H, W, 3). `window` is a name from `windows` or a Window; None takes the default."""
         if not 0 <= index < self.num_slices:
             raise EmitDiffError(f"'{self.name}' has slices 0 to {self.num_slices - 1}; slice {index} was asked for.")
-        used = self.window_used(index, window)
-        values = self.values[index]
-        if used is None:
-            return to_rgb(values)
-        scaled = (values.astype(np.float32) - (used.centre - used.width / 2)) * (255 / used.width)
-        return to_rgb(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+        used, values = self.window_used(index, window), self.values[index]
+        if used is not None:
+            # DICOM PS3.3 C.11.2.1.2.1: the width counts both ends, so it is one more than the distance between them.
+            half = 0.5 if self.kind == "dicom" and used.width > 1 else 0
+            low = used.centre - used.width / 2
+            scaled = (values.astype(np.float32) - low) * (255 / (used.width - 2 * half))
+            values = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+        return to_rgb(255 - values if self.inverted else values)
+
+    def save_mask(self, masks: np.ndarray | dict[int, np.ndarray], folder: str | Path) -> Path:
+        """Write class ids, (S, H, W) or (H, W) or {slice: (H, W)}, at the size and in the geometry of the source.
+
+        Slices that are not given are background. With a geometry (NIfTI, DICOM with positions) the file is NIfTI,
+        in the source's own orientation; otherwise PNG, or TIFF with one page per slice. Returns its path.
+        """
+        slices, folder = self._stack_masks(masks), Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = re.sub(r"(\.nii)?\.(png|jpe?g|webp|tiff?|dcm|dicom|zip|nii|gz)$", "", self.name, flags=re.IGNORECASE)
+        if self.geometry is not None:
+            from emitdiff.nifti import write_nifti
+
+            return write_nifti(slices, self.geometry, folder / f"{stem}_mask.nii.gz")
+        pages = [Image.fromarray(page) for page in slices]
+        path = folder / (f"{stem}_mask.png" if len(pages) == 1 else f"{stem}_mask.tif")
+        pages[0].save(path, **({"save_all": True, "append_images": pages[1:]} if len(pages) > 1 else {}))
+        return path
+
+    def _stack_masks(self, masks: np.ndarray | dict[int, np.ndarray]) -> np.ndarray:
+        if not isinstance(masks, dict):
+            array = np.asarray(masks)
+            masks = dict(enumerate(array[None] if array.ndim == 2 else array))
+            if len(masks) != self.num_slices:
+                raise EmitDiffError(f"'{self.name}' has {self.num_slices} slice(s); {len(masks)} mask(s) were given.")
+        stack = np.zeros((self.num_slices, *self.size), np.uint8)
+        for index, mask in masks.items():
+            mask = np.asarray(mask)
+            if not 0 <= index < self.num_slices or mask.shape != self.size:
+                raise EmitDiffError(
+                    f"A mask of shape {mask.shape} was given for slice {index}; '{self.name}' has slices 0 to "
+                    f"{self.num_slices - 1} of shape {self.size}."
+                )
+            stack[index] = _class_ids(mask, self.name)
+        return stack
 
 
 def read_scan(path: str | Path) -> Scan:
-    """Read one file. Raises EmitDiffError, in a sentence, for anything that cannot be read."""
-    path = existing_file(path)
-    return _read_picture(path)
+    """Read a file, a folder with a DICOM series, or a zip of one. EmitDiffError, a sentence, where it cannot be."""
+    path = Path(path)
+    kind = "folder" if path.is_dir() else _sniff(existing_file(path))
+    if kind == "picture":
+        from emitdiff.pictures import read_picture
+
+        return read_picture(path)
+    if kind == "nifti":
+        from emitdiff.nifti import read_nifti
+
+        return read_nifti(path)
+    from emitdiff.dicom import read_dicom
+
+    return read_dicom(path, kind)
 
 
 def existing_file(path: str | Path) -> Path:
@@ -92,43 +186,32 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
-def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Class ids, uint8 (H, W), from a PNG or another readable file; `size` is the (H, W) of the image it belongs to.
+def read_mask(path: str | Path, size: tuple[int, int] | None = None, index: int | None = None) -> np.ndarray:
+    """Class ids, uint8 (H, W), from any file `read_scan` reads; `size` is the (H, W) of the image it belongs to.
 
-    A mask of 0 and 255 becomes 0 and 1; a palette image gives its indices. Raises EmitDiffError for colour, for more
-    than 32 distinct values (a photograph, not a mask) and for another size.
+    `index` chooses the slice of a file with several. A mask of 0 and 255 becomes 0 and 1; a palette picture gives
+    its indices. Raises EmitDiffError for colour, another size, or more than 32 distinct values (not a mask).
     """
     path = existing_file(path)
-    values = _mask_values(path)
+    values = _mask_values(path, index)
     if size is not None and values.shape != tuple(size):
         raise EmitDiffError(
             f"The mask '{path.name}' is {values.shape[1]} x {values.shape[0]} pixels, its image {size[1]} x {size[0]}. "
             "Give the mask at the size of the image."
         )
-    return _class_ids(values, path.name)
+    values = _class_ids(values, path.name)
+    return (values > 0).astype(np.uint8) if values.max() == 255 and np.isin(values, (0, 255)).all() else values
 
 
-def _class_ids(values: np.ndarray, name: str) -> np.ndarray:
-    if values.dtype != np.uint8:
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255 or (values % 1 != 0).any():
-            raise EmitDiffError(f"The mask '{name}' holds values that are not class ids (whole numbers, 0 to 255).")
-        values = values.astype(np.uint8)
-    present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-    if len(present) > MAX_MASK_CLASSES:
-        raise EmitDiffError(
-            f"'{name}' has {len(present)} distinct values, so it looks like a picture and not like a mask. "
-            f"A mask holds class ids (0 is background), at most {MAX_MASK_CLASSES} of them, saved without loss (PNG)."
-        )
-    if present[-1] == 255 and set(present) <= {0, 255}:
-        return (values > 0).astype(np.uint8)
-    return np.ascontiguousarray(values)
+def _mask_values(path: Path, index: int | None) -> np.ndarray:
+    from emitdiff.pictures import read_picture
 
-
-def _mask_values(path: Path) -> np.ndarray:
-    picture = _open_picture(path)
-    if picture.mode in {"P", "1"}:
-        return np.asarray(_decode(picture, path), dtype=np.uint8)
-    values = _read_picture(path).values[0]
+    scan = read_picture(path, keep_indices=True) if _sniff(path) == "picture" else read_scan(path)
+    if index is None and scan.num_slices > 1:
+        raise EmitDiffError(f"The mask '{path.name}' holds {scan.num_slices} slices. Give the mask of one slice.")
+    if not 0 <= (index or 0) < scan.num_slices:
+        raise EmitDiffError(f"The mask '{path.name}' has slices 0 to {scan.num_slices - 1}; {index} was asked for.")
+    values = scan.values[index or 0]
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise EmitDiffError(f"The mask '{path.name}' is in colour. Save it as grey values: one id per class.")
@@ -136,40 +219,68 @@ def _mask_values(path: Path) -> np.ndarray:
     return values
 
 
-def _open_picture(path: Path) -> Image.Image:
-    """Header only: format and size are known and within limits, no pixel has been decoded."""
-    try:
-        picture = Image.open(path, formats=PICTURE_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise EmitDiffError(f"'{path.name}' is far too large to open (limit: {MAX_PIXELS:,} pixels).") from None
-    except (OSError, ValueError, SyntaxError, EOFError):
+def _class_ids(values: np.ndarray, name: str) -> np.ndarray:
+    if values.dtype != np.uint8:
+        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255 or (values % 1 != 0).any():
+            raise EmitDiffError(f"The mask '{name}' holds values that are not class ids (whole numbers, 0 to 255).")
+        values = values.astype(np.uint8)
+    distinct = np.count_nonzero(np.bincount(values.ravel(), minlength=256))
+    if distinct > MAX_MASK_CLASSES:
         raise EmitDiffError(
-            f"'{path.name}' is not a picture or scan that can be read. Expected PNG, JPEG, WebP, TIFF, DICOM or NIfTI."
-        ) from None
-    if picture.width * picture.height > MAX_PIXELS:
-        raise EmitDiffError(
-            f"'{path.name}' is {picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS:,}. Make it smaller."
+            f"'{name}' has {distinct} distinct values, so it looks like a picture and not like a mask. "
+            f"A mask holds class ids (0 is background), at most {MAX_MASK_CLASSES} of them, saved without loss (PNG)."
         )
-    return picture
+    return np.ascontiguousarray(values)
 
 
-def _decode(picture: Image.Image, path: Path) -> Image.Image:
-    try:
-        picture.load()
-        return ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, EOFError):
-        raise EmitDiffError(f"'{path.name}' is damaged or cut off. Copy or download it again.") from None
+def _sniff(path: Path) -> str:
+    """What the first bytes say: "dicom", "zip", "nifti", or "picture" for all the rest."""
+    with path.open("rb") as file:
+        head = file.read(352)
+    if head[128:132] == b"DICM" or re.match(rb"[\x02\x08]\0[\0-\x18]\0([A-Z]{2}|.\0\0\0)", head, re.DOTALL):
+        return "dicom"  # the second form has no preamble: straight into group 2 or 8
+    if head[:4] in {b"PK\x03\x04", b"PK\x05\x06"}:
+        return "zip"
+    is_nifti = head[:2] == b"\x1f\x8b" or head[344:348] in {b"n+1\0", b"ni1\0"} or head[4:8] in {b"n+2\0", b"ni2\0"}
+    return "nifti" if is_nifti else "picture"
 
 
-def _read_picture(path: Path) -> Scan:
-    picture = _decode(_open_picture(path), path)
-    if picture.mode in _EIGHT_BIT_MODES:
-        array = np.asarray(picture.convert("L" if picture.mode in {"1", "L", "LA"} else "RGB"))
-        return Scan(path.name, "image", array[None])
-    array = np.asarray(picture)
-    return Scan(path.name, "image", array[None], windows={"automatic": _automatic_window(array)})
+def check_limits(name: str, height: int, width: int, slices: int = 1, samples: int = 1) -> None:
+    """EmitDiffError when the size that a header announces is empty or over the limits; called before decoding."""
+    if min(height, width, slices) < 1:
+        raise EmitDiffError(
+            f"'{name}' says that it is {width} x {height} pixels, {slices} slice(s): there is no image."
+        )
+    if height * width > MAX_PIXELS or height * width * slices * samples > MAX_VOXELS or slices > MAX_SLICES:
+        raise EmitDiffError(
+            f"'{name}' is too large: {width} x {height} pixels, {slices} slice(s). Limits: {MAX_PIXELS:,} pixels "
+            f"a slice, {MAX_SLICES:,} slices and {MAX_VOXELS:,} values in all. Make it smaller or cut a part out."
+        )
 
 
-def _automatic_window(values: np.ndarray) -> Window:
-    low, high = np.percentile(values, (0.5, 99.5))
-    return Window(float(low + high) / 2, float(max(high - low, 1e-6)))
+def damaged(name: str) -> EmitDiffError:
+    return EmitDiffError(f"'{name}' is damaged or cut off, and cannot be decoded. Copy or download it again.")
+
+
+def fill_non_finite(values: np.ndarray, name: str) -> list[str]:
+    """Replace NaN and infinity by the lowest finite value, in place; the warning that says so, or nothing."""
+    if values.dtype.kind != "f":
+        return []
+    finite = np.isfinite(values)
+    if finite.all():
+        return []
+    if not finite.any():
+        raise EmitDiffError(f"'{name}' holds no finite value: every one is NaN or infinite.")
+    values[~finite] = values[finite].min()
+    return [f"{(~finite).sum():,} values are NaN or infinite and are shown as the lowest value."]
+
+
+def value_windows(values: np.ndarray) -> dict[str, Window]:
+    """ "automatic", the 0.5 to 99.5 percentile of the whole volume, and "full range"."""
+    flat = values.ravel()
+    flat = flat[:: flat.size // 2**22 + 1]  # four million values place a percentile well enough
+    ranges = {"automatic": np.percentile(flat, (0.5, 99.5)), "full range": (values.min(), values.max())}
+    if ranges["automatic"][0] == ranges["automatic"][1]:  # nearly all of it is background
+        ranges["automatic"] = ranges["full range"]
+    pairs = {name: (float(low), float(high)) for name, (low, high) in ranges.items()}
+    return {name: Window((low + high) / 2, max(high - low, 1e-6)) for name, (low, high) in pairs.items()}
