@@ -34,7 +34,7 @@ def read_nifti(path: Path) -> Scan:
     try:
         with _opened(path) as stream:
             image = image_class.from_stream(stream)
-            values = image.dataobj.get_scaled(np.float32).astype(np.float32, copy=False)
+            values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except Exception:  # whatever the parser stumbles over, the file is at fault
         raise damaged(path.name) from None
     geometry, orientation, warnings = _display_geometry(image, header)
@@ -126,13 +126,15 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _display_geometry(image: nibabel.Nifti1Image, header: nibabel.Nifti1Header) -> tuple[Geometry, str, list[str]]:
-    affine, warnings = image.affine, []
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        affine = np.eye(4)
-        warnings.append("The orientation stored in the file cannot be used; left and right may be exchanged.")
-    elif header["qform_code"] == 0 and header["sform_code"] == 0:
+    warnings = []
+    if header["qform_code"] == 0 and header["sform_code"] == 0:
         warnings.append("The file does not say how the patient lies; left and right may be exchanged.")
-    nearest = nibabel.io_orientation(affine)  # of every file axis: the RAS+ axis it is closest to, and the direction
+    # Of every file axis: the RAS+ axis it is closest to, and the direction.
+    usable = np.isfinite(image.affine).all()
+    nearest = nibabel.io_orientation(image.affine if usable else np.zeros((4, 4)))
+    if np.isnan(nearest).any():
+        nearest = nibabel.io_orientation(np.eye(4))
+        warnings = ["The orientation stored in the file cannot be used; left and right may be exchanged."]
     shape = _three(image.shape)
     thin = [int(nearest[axis, 0]) for axis in range(3) if shape[axis] == 1]
     orientation, plane = next(
