@@ -63,9 +63,8 @@ class SynthesisTab:
         self.prompt_note = gr.HTML(elem_classes="beside")
         with gr.Row(elem_classes="pair"):
             self.num_images = gr.Slider(1, 8, value=4, step=1, label="Images", buttons=[])
-            with gr.Row(elem_classes="seed"):
-                self.seed = gr.Number(0, label="Seed of the first", precision=0, min_width=80)
-                self.random_seed = gr.Button("Random", size="sm", min_width=70, scale=0)
+            self.random_seed = gr.Button("Random", size="sm", render=False)
+            self.seed = gr.Number(0, label="First seed", precision=0, buttons=[self.random_seed], elem_classes="seed")
         with gr.Accordion("Advanced", open=False):
             self._lay_out_advanced(defaults)
         with gr.Row(elem_classes="actions"):
@@ -127,10 +126,12 @@ class SynthesisTab:
         words = [self.modality, self.organ, self.finding, self.appearance, self.free_text, self.prompt]
         loaded = [
             source.file.upload(
-                self.take_file, source.file, [*source.outputs, self.mask_file, self.modality],
+                self.take_file, source.file, [*source.outputs, self.mask_file, self.modality, self.progress],
                 concurrency_limit=2, **quiet,
             ),
-            source.examples.select(self.take_example, outputs=[*source.outputs, self.mask_file, *words], **quiet),
+            source.examples.select(
+                self.take_example, outputs=[*source.outputs, self.mask_file, *words, self.progress], **quiet
+            ),
         ]  # fmt: skip
         look = {
             "fn": self.look,
@@ -193,20 +194,27 @@ class SynthesisTab:
         self.gallery.select(self.choose, self.run, [self.chosen, self.chosen_seed, self.use_seed], queue=False, **quiet)
         self.use_seed.click(lambda seed: seed, self.chosen_seed, self.seed, queue=False, **quiet)
 
-    def take_file(self, path: str) -> dict[Any, Any]:
+    def take_file(self, path: str, request: gr.Request) -> dict[Any, Any]:
         """A file was chosen: its slices and windows, no mask any more, the modality when the file names it."""
         updates = self.source.upload(path)
         scan = updates.get(self.source.scan)
         if scan is None:
             return updates
+        updates |= self._idle(request)
         named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
         return {**updates, self.mask_file: None, **({self.modality: named[0]} if named else {})}
 
-    def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
+    def _idle(self, request: gr.Request) -> dict[Any, Any]:
+        """Another image takes away what was said of the last one, unless a run is being reported there."""
+        return {} if request.session_hash in self._stops else {self.progress: finished(IDLE)}
+
+    def take_example(self, event: gr.SelectData, request: gr.Request) -> dict[Any, Any]:
         """An example card was chosen: its image, mask and words."""
         example, updates = self.source.card(event.index)
         words = [example.modality, example.organ, example.finding, example.appearance]
-        updates |= dict(zip([self.modality, self.organ, self.finding, self.appearance], words, strict=True))
+        updates |= self._idle(request) | dict(
+            zip([self.modality, self.organ, self.finding, self.appearance], words, strict=True)
+        )
         mask = str(example.mask) if example.mask else None
         prompt = self.calls.compose_prompt(*words, "")
         return {**updates, self.free_text: "", self.prompt: prompt, self.mask_file: mask}

@@ -71,7 +71,7 @@ def build_theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
         block_shadow="none",
-        input_background_fill="white",
+        input_background_fill="*neutral_50",
         input_background_fill_dark="*neutral_950",
         input_border_color="*neutral_300",
         input_border_color_dark="*neutral_700",

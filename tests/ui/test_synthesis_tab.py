@@ -105,13 +105,13 @@ def test_stop_reaches_a_run_that_still_waits(tab, example):
 def test_a_bad_file_leaves_what_was_there(tab, tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("no image")
-    updates = tab.take_file(str(path))
+    updates = tab.take_file(str(path), BROWSER)
     assert set(updates) == {tab.source.message, tab.source.file}
     assert "notes.png" in updates[tab.source.message] and "Traceback" not in updates[tab.source.message]
 
 
 def test_an_example_brings_its_mask_and_words(tab):
-    updates = tab.take_example(SimpleNamespace(index=1))
+    updates = tab.take_example(SimpleNamespace(index=1), BROWSER)
     assert updates[tab.prompt] == "CT, abdomen, liver" and updates[tab.modality] == "CT"
     assert updates[tab.mask_file].endswith("drawn_abdominal_ct_mask.png")
 
