@@ -32,7 +32,7 @@ class Stage(nn.Module):
 
 
 class HedNetwork(nn.Module):
-    """(B, 3, H, W) in 0..255 to edge strength (B, 1, H, W) in [0, 1]; parameter names are those of ControlNetHED.pth."""
+    """(B, 3, H, W) in 0..255 to edge strength (B, 1, H, W) in [0, 1]; parameters named as in ControlNetHED.pth."""
 
     def __init__(self):
         super().__init__()

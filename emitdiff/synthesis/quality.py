@@ -42,7 +42,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
 
     MS-SSIM takes the five scales of Wang et al. 2003 from 176 pixels up, fewer below (weights renormalized).
     """
-    one, two = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 for image in (first, second))
+    one, two = (torch.from_numpy(image).permute(2, 0, 1)[None].contiguous().float() / 255 for image in (first, second))
     weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
     scales = min(len(weights), int(np.log2(min(first.shape[:2]) / 11)) + 1)
     kept = tuple(weight / sum(weights[:scales]) for weight in weights[:scales])

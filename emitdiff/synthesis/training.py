@@ -10,11 +10,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
+from diffusers import AutoencoderTiny, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -116,7 +117,7 @@ class TrainingRun:
             pool = self._pool(resolution)
             train_denoiser(
                 denoiser, pool, self.state / f"controlnet-{resolution}.pt", minutes * share, batch, self.settings.seed,
-                learning_rate=learning_rate, on_minutes=lambda: self._sheet(denoiser, pool.autoencoder),
+                learning_rate=learning_rate, on_minutes=partial(self._sheet, denoiser, pool.autoencoder),
             )  # fmt: skip
             self._save(denoiser)
             self._sheet(denoiser, pool.autoencoder)
