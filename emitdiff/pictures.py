@@ -33,7 +33,7 @@ def read_picture(path: Path, keep_indices: bool = False) -> Scan:
         if picture.getexif().get(_ORIENTATION, 1) not in {0, 1}:
             warnings.append("Turned upright, as its EXIF orientation says.")
         deep = _has_deep_colour(picture, path)
-        values = _decode_deep_colour(path, pages) if deep else _decode(picture, pages, keep_indices)
+        values = _decode_deep_colour(picture, path, pages) if deep else _decode(picture, pages, keep_indices)
     except EmitDiffError:
         raise
     except Exception:  # whatever a decoder stumbles over, the file is at fault
@@ -54,6 +54,10 @@ def _open(path: Path) -> Image.Image:
             f"'{path.name}' is too large: the limit is {MAX_PIXELS:,} pixels. Make it smaller."
         ) from None
     except Exception:
+        with path.open("rb") as file:
+            known = file.read(4) in {b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", b"II*\0", b"MM\0*"}
+        if known:
+            raise damaged(path.name) from None
         raise EmitDiffError(f"'{path.name}' is not a picture or scan that can be read. {EXPECTED}") from None
     check_limits(path.name, picture.height, picture.width)
     return picture
@@ -105,7 +109,10 @@ def _has_deep_colour(picture: Image.Image, path: Path) -> bool:
     return False
 
 
-def _decode_deep_colour(path: Path, pages: list[int]) -> np.ndarray:
+def _decode_deep_colour(picture: Image.Image, path: Path, pages: list[int]) -> np.ndarray:
+    for page in pages:  # OpenCV fills what is cut off with black; Pillow refuses
+        picture.seek(page)
+        picture.load()
     decoded, arrays = cv2.imdecodemulti(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if not decoded:
         raise damaged(path.name)

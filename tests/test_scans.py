@@ -649,6 +649,11 @@ def picture_bytes(kind, size=(64, 64)):
     return stream.getvalue()
 
 
+def deep_bytes(suffix):
+    array = np.random.default_rng(0).integers(0, 4000, (64, 64, 3), dtype=np.uint16)
+    return cv2.imencode(suffix, array)[1].tobytes()
+
+
 def zip_bytes(**entries):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -668,8 +673,10 @@ BAD_FILES = {
     "cut.png": (picture_bytes("PNG")[:-500], "damaged or cut off"),
     "cut.jpg": (picture_bytes("JPEG")[:600], "damaged or cut off"),
     "cut.webp": (picture_bytes("WEBP")[:900], "damaged or cut off|not a picture"),
-    "cut.tif": (picture_bytes("TIFF")[:-500], "damaged or cut off|not a picture"),
-    "head.png": (picture_bytes("PNG")[:20], "not a picture or scan"),
+    "cut.tif": (picture_bytes("TIFF")[:-500], "damaged or cut off"),
+    "cut_16.png": (deep_bytes(".png")[:-5000], "damaged or cut off"),
+    "cut_16.tif": (deep_bytes(".tif")[:-5000], "damaged or cut off"),
+    "head.png": (picture_bytes("PNG")[:20], "damaged or cut off"),
     "giant.png": (giant_png(), "too large"),
     "large.png": (giant_png(9000, 9000), "too large"),
     "giant.nii": (nifti_bytes(dim=[3, *GIANT[1:]]), "too large"),
@@ -701,6 +708,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data", "ignore:Truncated File Read")
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_gets_a_sentence(tmp_path, name):
     content, sentence = BAD_FILES[name]
