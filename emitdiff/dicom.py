@@ -103,8 +103,9 @@ def read_dicom(path: Path, kind: str) -> Scan:
                 sources = [partial(path.open, "rb")]
             else:
                 sources = _folder_sources(path) if kind == "folder" else _archive_sources(path, archive)
-            frames, warnings = _frames_of_one_series(path.name, sources, alone=kind == "dicom")
-            return _read_frames(path.name, frames, warnings)
+            name = path.name or path.resolve().name
+            frames, warnings = _frames_of_one_series(name, sources, alone=kind == "dicom")
+            return _read_frames(name, frames, warnings)
     except EmitDiffError:
         raise
     except NotImplementedError:  # zipfile and pydicom say so of a compression that they do not know

@@ -117,9 +117,8 @@ class Scan:
         used, values = self.window_used(index, window), self.values[index]
         if used is not None:
             # DICOM PS3.3 C.11.2.1.2.1: the width counts both ends, so it is one more than the distance between them.
-            half = 0.5 if self.kind == "dicom" and used.width > 1 else 0
-            low = used.centre - used.width / 2
-            scaled = (values.astype(np.float32) - low) * (255 / (used.width - 2 * half))
+            span = used.width - 1 if self.kind == "dicom" and used.width > 1 else used.width
+            scaled = (values.astype(np.float32) - (used.centre - used.width / 2)) * (255 / span)
             values = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
         return to_rgb(255 - values if self.inverted else values)
 

@@ -529,6 +529,11 @@ def test_nifti_2_and_scaled_values(tmp_path):
     assert scan.values.dtype == np.float32 and set(np.unique(scan.values)) == {5, 205, 405, 605}
 
 
+def test_a_fourth_dimension_of_one_is_kept_in_the_mask(tmp_path):
+    scan = read_scan(write_nifti(tmp_path / "a.nii", patient()[..., None]))
+    assert scan.num_slices == 11 and nibabel.load(scan.save_mask({}, tmp_path)).shape == (7, 9, 11, 1)
+
+
 def test_one_range_for_the_whole_volume(tmp_path):
     values = np.zeros((10, 10, 10), np.float32) + np.arange(10, dtype=np.float32) * 100
     scan = read_scan(write_nifti(tmp_path / "a.nii", values))
