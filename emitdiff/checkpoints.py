@@ -143,8 +143,8 @@ def _checked(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
     if checkpoint.embedded and not _has_weights(Path(checkpoint.base)):
         raise EmitDiffError(
             f"The weights {checkpoint.name} are not in {Path(checkpoint.base).parent}: set EMITDIFF_CHECKPOINTS to the "
-            f"checkpoints folder of the repository, or train them with "
-            f"`python -m emitdiff train-{kind} DATASET --out {checkpoint.base}`."
+            f"checkpoints folder of the repository, or train your own with "
+            f"`python -m emitdiff train-{kind} DATASET --out FOLDER` and name their folder."
         )
     return checkpoint
 

@@ -29,6 +29,7 @@ MASK = arg(metavar="MASK", help="Its mask, of the same size; the boundary joins 
 SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; without it, the middle one.", help_behavior_hint="")
 WINDOW = arg(metavar="W", help='Grey values: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
 DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/ (see README.md).")
+DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders; see README.md.", help_behavior_hint="(required)")
 PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
 FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
 
@@ -37,7 +38,7 @@ MaskFile = Annotated[Path | None, MASK]
 Slice = Annotated[int | None, SLICE]
 GreyWindow = Annotated[str | None, WINDOW]
 Dataset = Positional[Annotated[Path, DATASET]]
-Datasets = Positional[Annotated[tuple[Path, ...], DATASET]]
+Datasets = Positional[Annotated[tuple[Path, ...], DATASETS]]
 Output = Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
 Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Strength = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
@@ -192,7 +193,7 @@ class TrainSynthesis:
         from emitdiff.synthesis.training import TrainSynthesis as Settings
         from emitdiff.synthesis.training import train_synthesis
 
-        train_synthesis(Settings(**vars(self)))
+        print(f"The checkpoint is in {train_synthesis(Settings(**vars(self)))}")
         return 0
 
 
@@ -202,7 +203,9 @@ class TrainSegmentation:
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint.
-    minutes: float = 60.0  # Time to train.
+    resolution: int = 256  # Side of the training images in pixels, a multiple of 32.
+    minutes: float = 60.0  # Time to train, both stages together.
+    stage: Literal["all", "backbone", "head"] = "all"  # Which part to train.
     seed: int = 0  # Seed of the order and of the weights' beginning.
     threads: Count = None  # CPU threads; without it, all.
 
@@ -211,7 +214,7 @@ class TrainSegmentation:
         from emitdiff.segmentation.training import TrainSegmentation as Settings
         from emitdiff.segmentation.training import train_segmentation
 
-        train_segmentation(Settings(**vars(self)))
+        print(f"The checkpoint is in {train_segmentation(Settings(**vars(self)))}")
         return 0
 
 
