@@ -34,7 +34,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
     words = (prompts.MODALITIES, prompts.ORGANS, prompts.FINDINGS, prompts.APPEARANCES)
     return Callables(
         read_scan=read_scan,
-        read_mask=read_mask,
+        read_mask=read_slice_mask,
         control_image=control_image,
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
@@ -49,6 +49,11 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         synthesis_checkpoint=chosen[0].name,
         segmentation_checkpoint=chosen[1].name,
     )
+
+
+def read_slice_mask(path: str | Path, size: tuple[int, int], index: int) -> np.ndarray:
+    """Class ids (H, W) of slice `index` of a mask with several slices, or of the only slice of any other."""
+    return read_mask(path, size, index if read_scan(path).num_slices > 1 else None)
 
 
 def _named(name: str, kind: str) -> Checkpoint:

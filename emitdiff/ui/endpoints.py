@@ -219,9 +219,9 @@ class Endpoints:
         return model
 
     def _read(self, image: str, mask: str | None, slice_number: float) -> tuple[np.ndarray, str, np.ndarray | None]:
-        scan = self.calls.read_scan(image)
-        pixels = scan.image(int(slice_number) - 1)
-        return pixels, file_stem(scan.name), self.calls.read_mask(mask, pixels.shape[:2]) if mask else None
+        scan, index = self.calls.read_scan(image), int(slice_number) - 1
+        label = self.calls.read_mask(mask, scan.size, index) if mask else None
+        return scan.image(index), file_stem(scan.name), label
 
 
 def _folder() -> Path:

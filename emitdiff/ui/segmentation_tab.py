@@ -16,7 +16,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
-from emitdiff.ui.source import build_source, enlarged, image_of
+from emitdiff.ui.source import build_source, enlarged, image_of, slice_index
 
 IDLE = "Choose an image, say what to find, press Find."
 
@@ -26,6 +26,7 @@ class Finding:
     """One finished segmentation; `folder` holds its mask file and is removed with it."""
 
     image: np.ndarray
+    index: int
     output: Any
     text: str
     threshold: float
@@ -182,10 +183,10 @@ class SegmentationTab:
             image = image_of(scan, slice_number, window)
             if not (text or "").strip():
                 raise EmitDiffError("No sentence yet: write what to find, or press one of the words below the field.")
-            finding = Finding(
-                image, self.calls.segment(image, text.strip(), threshold, checkpoint), text.strip(), threshold
-            )
-            saved = scan.save_mask({int(slice_number or 1) - 1: finding.output.mask}, finding.folder)
+            index, asked = slice_index(scan, slice_number), text.strip()
+            output = self.calls.segment(image, asked, threshold, checkpoint)
+            finding = Finding(image, index, output, asked, threshold)
+            saved = scan.save_mask({index: output.mask}, finding.folder)
         except Exception as error:
             return {self.progress: finished(sentence(error), "error")}
         if previous:
@@ -197,7 +198,7 @@ class SegmentationTab:
             self.view: self.blend(finding, opacity, outlined),
             self.probability_view: enlarged(np.repeat(grey[..., None], 3, axis=-1)),
             self.download: gr.DownloadButton(value=str(saved), interactive=True),
-            self.download_note: note(f"{saved.name}, size and geometry of {scan.name}")
+            self.download_note: note(f"{saved.name}: 1 inside, 0 outside, size and geometry of {scan.name}.")
             + notes(finding.output.warnings, "warning"),
         }
 
@@ -214,7 +215,7 @@ class SegmentationTab:
         if finding is None or not truth_file:
             return {self.figures: blank, self.truth_note: ""}
         try:
-            truth = self.calls.read_mask(truth_file, finding.image.shape[:2])
+            truth = self.calls.read_mask(truth_file, finding.image.shape[:2], finding.index)
             classes = [int(label) for label in np.unique(truth) if label]
             chosen = truth_class if truth_class in classes else (classes[0] if classes else 1)
             scores = self.calls.score(finding.output.mask, (truth == chosen).astype(np.uint8))

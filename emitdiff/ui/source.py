@@ -89,12 +89,16 @@ def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
     return Source(calls, cards, scan, examples, file, message, slice_number, window)
 
 
+def slice_index(scan: Any, slice_number: float | None) -> int:
+    """People count slices from 1, arrays from 0; kept within the scan."""
+    return min(max(int(slice_number or 1) - 1, 0), scan.num_slices - 1)
+
+
 def image_of(scan: Any, slice_number: float, window: str | None) -> np.ndarray:
     """The slice shown, uint8 (H, W, 3); raises EmitDiffError before a scan has been chosen."""
     if scan is None:
         raise EmitDiffError("No image yet: choose an example or drop a file first.")
-    index = min(max(int(slice_number or 1) - 1, 0), scan.num_slices - 1)
-    return scan.image(index, window if window in scan.windows else None)
+    return scan.image(slice_index(scan, slice_number), window if window in scan.windows else None)
 
 
 def describe_scan(scan: Any) -> str:

@@ -16,7 +16,7 @@ from emitdiff.ui.callables import Callables, Model, SynthesisRequest
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.runs import Run, check_request
-from emitdiff.ui.source import build_source, enlarged, image_of
+from emitdiff.ui.source import build_source, enlarged, image_of, slice_index
 
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
@@ -235,7 +235,7 @@ class SynthesisTab:
         image = image_of(scan, slice_number, window)
         mask, updates = None, {self.mask_note: "", self.control_note: ""}
         try:
-            mask = self._mask(mask_file, image)
+            mask = self._mask(mask_file, scan, slice_number)
         except Exception as error:
             updates[self.mask_note] = note(sentence(error), "error")
         large = enlarged(image)
@@ -247,8 +247,8 @@ class SynthesisTab:
             updates[self.control_note] = note(sentence(error), "error")
         return updates
 
-    def _mask(self, mask_file: str | None, image: np.ndarray) -> np.ndarray | None:
-        return self.calls.read_mask(mask_file, image.shape[:2]) if mask_file else None
+    def _mask(self, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:
+        return self.calls.read_mask(mask_file, scan.size, slice_index(scan, slice_number)) if mask_file else None
 
     def warn(self, prompt: str, checkpoint: str) -> str:
         """What the tokenizer would cut off the prompt, if anything."""
@@ -282,7 +282,7 @@ class SynthesisTab:
         stop = self._stops.get(request.session_hash) or threading.Event()
         try:
             image = image_of(scan, slice_number, window)
-            mask = self._mask(mask_file, image)
+            mask = self._mask(mask_file, scan, slice_number)
             run = Run(check_request(form), image.shape[:2], file_stem(scan.name))
         except Exception as error:
             yield {self.progress: finished(sentence(error), "error")}

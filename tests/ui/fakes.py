@@ -118,7 +118,7 @@ def failing(*arguments):
 def fake_callables(**changes) -> Callables:
     calls = Callables(
         read_scan=scan_that_saves,
-        read_mask=read_mask,
+        read_mask=lambda path, size, index: read_mask(path, size),
         control_image=control_image,
         compose_prompt=compose_prompt,
         prompt_warning=prompt_warning,

@@ -1,0 +1,91 @@
+"""The callables behind the page, over a tiny pipeline of the real classes."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emitdiff import services
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.callables import SynthesisRequest
+
+
+@pytest.fixture(scope="module")
+def calls(tiny_synthesis_folder):
+    return services.build_callables(str(tiny_synthesis_folder), "textdiff-mini")
+
+
+@pytest.fixture
+def request_of(tiny_synthesis_folder):
+    settings = {"num_images": 2, "seed": 4, "num_inference_steps": 2, "guidance_scale": 2.0}
+    return SynthesisRequest("CT, abdomen", checkpoint=str(tiny_synthesis_folder), **settings)
+
+
+def test_models_are_the_known_ones_and_the_chosen_folder(calls, tiny_synthesis_folder):
+    models = {model.name: model for model in calls.models()}
+    assert {"emitdiff-mini", "textdiff-mini", "sd15-softedge", str(tiny_synthesis_folder)} <= set(models)
+    assert models[str(tiny_synthesis_folder)].status == "ready (local folder)"
+    assert calls.synthesis_checkpoint == str(tiny_synthesis_folder)
+
+
+def test_an_unknown_name_is_refused_before_the_page_is_built():
+    with pytest.raises(EmitDiffError, match="nothing-of-that-name"):
+        services.build_callables("nothing-of-that-name", "textdiff-mini")
+
+
+def test_the_preview_is_what_the_pipeline_is_given(calls, request_of, disc):
+    image, mask = disc
+    given = services.synthesizer(request_of.checkpoint).control_image(image, mask, detector="soft", boundary=True)
+    np.testing.assert_array_equal(calls.control_image(image, mask, request_of), given)
+
+
+def test_the_preview_of_weights_that_are_not_here_downloads_nothing(calls, disc):
+    control = calls.control_image(*disc, SynthesisRequest("", detector="canny", checkpoint="sd15-canny"))
+    assert control.shape == (512, 512, 3)
+
+
+def test_synthesize_streams_steps_and_images_until_cancelled(calls, request_of, disc):
+    stop = threading.Event()
+    events = []
+    for event in calls.synthesize(*disc, request_of, stop.is_set):
+        events.append(event)
+        if getattr(event, "image", None) is not None:
+            stop.set()
+    images = [event for event in events if getattr(event, "image", None) is not None]
+    assert [image.seed for image in images] == [4] and len(events) == 3
+    assert images[0].image.shape == (64, 64, 3) and images[0].settings["num_inference_steps"] == 2
+
+
+def test_weights_are_loaded_once_for_everybody(request_of):
+    loaded = []
+    load = lambda: loaded.append(services.synthesizer(request_of.checkpoint))  # noqa: E731
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(pipeline) for pipeline in loaded}) == 1
+
+
+def test_only_a_long_prompt_asks_the_tokenizer(calls, request_of):
+    assert calls.prompt_warning("CT, abdomen", request_of.checkpoint) == ""
+    assert "tokens" in calls.prompt_warning("letters " * 20, request_of.checkpoint)
+    assert calls.prompt_warning("letters " * 20, "sd15-canny") == ""
+
+
+def test_score_counts_pixels():
+    one, other = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    assert services.score(one, other) == {"dice": 1.0, "iou": 1.0}
+    one[:2], other[1:3] = 1, 1
+    assert services.score(one, other) == {"dice": 0.5, "iou": pytest.approx(1 / 3)}
+
+
+def test_a_mask_with_slices_is_read_at_the_slice_shown(tmp_path, disc):
+    pages = [Image.fromarray(np.full((6, 5), value, np.uint8)) for value in (0, 1, 2)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    assert services.read_slice_mask(tmp_path / "pages.tif", (6, 5), 2).max() == 2
+    pages[1].save(tmp_path / "page.png")
+    assert services.read_slice_mask(tmp_path / "page.png", (6, 5), 2).max() == 1
