@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from emitdiff.synthesis.corpus import Item
+from emitdiff.synthesis.prompts import FINDING_NAMES
 
 WORDINGS = {
     "Ultrasound": ("ultrasound", "sonography", "US", "ultrasound image"),
@@ -21,7 +22,7 @@ WORDINGS = {
     "abdomen": ("abdomen", "abdominal"),
     "nuclei": ("nuclei", "cells", "cell nuclei"),
     "lesion": ("lesion", "tumour", "mass"),
-    "histology_or_purple": ("stained tissue", "histology", "purple stain"),
+    "stained tissue": ("stained tissue", "histology", "purple stain"),
     "fluorescence": ("fluorescence", "fluorescent"),
 }
 SIDES = (("top", "middle", "bottom"), ("left", "centre", "right"))
@@ -133,7 +134,7 @@ def caption(facts: Facts, rng: np.random.Generator) -> str:
     if rng.random() < 0.3:
         parts = parts[::-1]
     if facts.finding and rng.random() < 0.8:
-        parts.append(word(facts.finding))
+        parts.append(word(FINDING_NAMES.get(facts.finding, facts.finding)))
     for name, amount, place in facts.targets:
         if rng.random() < 0.7:
             size = amount if rng.random() < 0.5 else ""

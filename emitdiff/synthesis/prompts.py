@@ -17,6 +17,10 @@ APPEARANCES = (
 )  # fmt: skip
 
 
+# How a finding column's own codes are said in a prompt; anything else is said as it is written.
+FINDING_NAMES = {"histology_or_purple": "stained tissue", "brightfield_grey": "brightfield"}
+
+
 def compose_prompt(
     modality: str = "", organ: str = "", finding: str = "", appearance: str = "", free_text: str = ""
 ) -> str:
@@ -28,7 +32,7 @@ def compose_prompt(
 def prompt_of(info: DatasetInfo, mask: np.ndarray, finding: str = "") -> str:
     """The prompt a dataset row stands for: modality, organ, finding and the labels present in the mask (H, W)."""
     present = [name for name, label in info.labels.items() if label and (mask == label).any()]
-    return compose_prompt(info.modality, info.organ, finding, "", ", ".join(present))
+    return compose_prompt(info.modality, info.organ, FINDING_NAMES.get(finding, finding), "", ", ".join(present))
 
 
 def cut_warning(prompt: str, tokenizer) -> str:

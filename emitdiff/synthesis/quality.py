@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from monai.metrics import MultiScaleSSIMMetric, SSIMMetric
 from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, Sample, open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import resize_image, resize_mask
+from emitdiff.images import control_to_tensor, resize_image, resize_mask
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
 from emitdiff.synthesis.prompts import prompt_of
@@ -38,13 +37,14 @@ class EvaluateSynthesis:
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """SSIM, MS-SSIM and MAE of two uint8 (H, W, 3) images on a 0..1 scale; sides of at least 96 pixels.
+    """SSIM, MS-SSIM and MAE of two uint8 (H, W, 3) images on a 0..1 scale; sides of at least 11 pixels.
 
-    MS-SSIM takes the five scales of Wang et al. 2003 from 176 pixels up, fewer below (weights renormalized).
+    MS-SSIM takes the five scales of Wang et al. 2003 from 176 pixels up and fewer below, weights renormalized.
     """
-    one, two = (torch.from_numpy(image).permute(2, 0, 1)[None].contiguous().float() / 255 for image in (first, second))
+    one, two = (control_to_tensor(image).contiguous() for image in (first, second))
     weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-    scales = min(len(weights), int(np.log2(min(first.shape[:2]) / 11)) + 1)
+    # MONAI wants each side, divided by (scales - 1) squared, to exceed the kernel of 11 pixels.
+    scales = max(n for n in range(1, len(weights) + 1) if n == 1 or min(first.shape[:2]) // (n - 1) ** 2 > 10)
     kept = tuple(weight / sum(weights[:scales]) for weight in weights[:scales])
     return {
         "ssim": SSIMMetric(spatial_dims=2)(one, two).item(),

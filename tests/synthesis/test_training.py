@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.synthesis.budget import StageState
+from emitdiff.synthesis.corpus import load_corpus
+from emitdiff.synthesis.denoiser_training import drop_conditions, new_scheduler, new_tokenizer
+from emitdiff.synthesis.pipeline import load_synthesizer
+from emitdiff.synthesis.quality import EvaluateSynthesis, evaluate_synthesis, similarity
+from emitdiff.synthesis.training import TrainSynthesis, train_synthesis
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, dataset_folder) -> Path:
+    """A whole checkpoint trained for seconds at 64 x 64 with the very command that trains the embedded one."""
+    out = tmp_path_factory.mktemp("trained") / "checkpoint"
+    return train_synthesis(TrainSynthesis((dataset_folder,), out, resolution=64, minutes=0.15))
+
+
+def test_training_leaves_a_pipeline_that_paints(trained, disc):
+    pipeline = load_synthesizer(str(trained))
+    made = pipeline(*disc, prompt="Ultrasound, breast", num_images=1, num_inference_steps=2)[0]
+    assert made.image.shape == disc[0].shape
+    assert pipeline.card["training"]["datasets"][0]["name"] == "discs"
+    assert pipeline.checkpoint_card.area == 64 * 64
+
+
+def test_weights_are_half_precision_safetensors_and_nothing_else(trained):
+    from safetensors.torch import load_file
+
+    files = list(trained.rglob("*.safetensors"))
+    assert {path.parent.name for path in files} == {"vae", "text_encoder", "unet", "controlnet"}
+    for path in files:
+        assert all(value.dtype in (torch.float16, torch.int64) for value in load_file(path).values())
+    assert not list(trained.rglob("*.bin"))
+
+
+def test_started_again_it_goes_on_where_it_was(trained, dataset_folder):
+    before = torch.load(trained / "state" / "controlnet-64.pt", weights_only=True)["steps"]
+    train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=0.15, stage="controlnet"))
+    after = torch.load(trained / "state" / "controlnet-64.pt", weights_only=True)["steps"]
+    assert after >= before > 0
+
+
+def test_held_out_groups_are_not_trained_on(dataset_folder):
+    train = {item.name for item in load_corpus([dataset_folder], 0.2, 0).items}
+    kept = {item.name for item in load_corpus([dataset_folder], 0.2, 0, "held-out").items}
+    assert train and kept and not train & kept and len(train | kept) == 10
+
+
+def test_a_later_stage_names_the_one_it_needs(tmp_path, dataset_folder):
+    for stage, words in (("unet", "--stage autoencoder"), ("controlnet", "--stage unet")):
+        with pytest.raises(EmitDiffError, match=words):
+            train_synthesis(TrainSynthesis((dataset_folder,), tmp_path, resolution=64, minutes=0.01, stage=stage))
+    with pytest.raises(EmitDiffError, match="multiple of 64"):
+        train_synthesis(TrainSynthesis((dataset_folder,), tmp_path, resolution=100))
+
+
+def test_evaluation_measures_the_held_out_split(trained, dataset_folder, capsys):
+    result = evaluate_synthesis(
+        EvaluateSynthesis(dataset_folder, str(trained), split="held-out", limit=1, steps=2, json=True)
+    )
+    assert result["n"] == 1 and 0 <= result["edge_f1"] <= 1 and result["images_per_second"] > 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith('{"edge_f1"')
+    with pytest.raises(EmitDiffError, match="choose all, held-out or train"):
+        evaluate_synthesis(EvaluateSynthesis(dataset_folder, str(trained), split="test"))
+
+
+@pytest.mark.parametrize("size", [96, 256])
+def test_an_image_is_most_like_itself(size):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    same, other = similarity(image, image), similarity(image, rng.permutation(image.ravel()).reshape(image.shape))
+    assert same["ssim"] == pytest.approx(1, abs=1e-4) and same["ms_ssim"] == pytest.approx(1, abs=1e-4)
+    assert same["mae"] == 0 and other["mae"] > 0.2 and other["ssim"] < 0.1
+
+
+def test_stage_state_survives_a_kill(tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    state = StageState(tmp_path / "s.pt", 1.0, {"layer": layer})
+    state.seconds, state.steps = 30.0, 12
+    state.save()
+    fresh = torch.nn.Linear(2, 2)
+    resumed = StageState(tmp_path / "s.pt", 1.0, {"layer": fresh})
+    assert resumed.steps == 12 and resumed.progress == 0.5
+    assert torch.equal(fresh.weight, layer.weight)
+
+
+def test_conditions_are_dropped_at_their_rates():
+    control = torch.ones(2000, 3, 8, 8)
+    dropped = drop_conditions(control, np.random.default_rng(0))
+    no_edges = (dropped[:, 0].flatten(1).sum(1) == 0).float().mean()
+    no_mask = (dropped[:, 1:].flatten(1).sum(1) == 0).float().mean()
+    assert 0.08 < no_edges < 0.2 and 0.11 < no_mask < 0.19
+
+
+def test_the_schedule_ends_in_pure_noise():
+    assert new_scheduler().alphas_cumprod[-1] < 1e-6
+
+
+def test_any_text_can_be_spelled_by_a_tokenizer_of_few_words():
+    tokenizer = new_tokenizer(["CT, abdomen, liver", "MRI, prostate"])
+    ids = tokenizer("Zebra § 肝臓 CT", truncation=True).input_ids
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "").endswith("ct")
+    assert tokenizer.unk_token_id not in ids[1:-1]
