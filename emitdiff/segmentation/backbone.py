@@ -1,0 +1,166 @@
+"""A pixel-space diffusion model, trained without labels: the backbone whose frozen features TextDiff reads.
+
+A stock diffusers UNet2DModel. With 12 input channels it sees each 2 x 2 square of RGB pixels as one position
+("folded"): nothing is lost, and the costly full-resolution level works on a quarter of the positions.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from emitdiff.images import resize_image
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler, UNet2DModel
+
+EMA_DECAY = 0.998
+SAVE_EVERY_SECONDS = 120
+
+
+def build_backbone(channels: Sequence[int] = (32, 64, 128, 160, 192), sample_size: int = 256) -> UNet2DModel:
+    """A fresh folded U-Net (9.1 M parameters by default) for images (B, 3, H, W), H and W divisible by 32."""
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(
+        sample_size=sample_size // 2,
+        in_channels=12,
+        out_channels=12,
+        layers_per_block=1,
+        block_out_channels=tuple(channels),
+        down_block_types=("DownBlock2D",) * len(channels),
+        up_block_types=("UpBlock2D",) * len(channels),
+        norm_num_groups=8,
+        attention_head_dim=32,
+    )
+
+
+def build_scheduler() -> DDPMScheduler:
+    """The linear schedule of ADM and DDPM (beta 1e-4 to 0.02, 1000 steps), with v-prediction."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(beta_schedule="linear", beta_start=1e-4, beta_end=0.02, prediction_type="v_prediction")
+
+
+def fold_factor(unet: nn.Module) -> int:
+    """Side of the pixel square that the backbone reads as one position: 1 for 3 input channels, 2 for 12."""
+    return max(1, round((unet.config.in_channels / 3) ** 0.5))
+
+
+def fold(image: torch.Tensor, factor: int) -> torch.Tensor:
+    """(B, 3, H, W) to (B, 3 * factor**2, H / factor, W / factor)."""
+    return functional.pixel_unshuffle(image, factor) if factor > 1 else image
+
+
+def square_crop(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A random `side` x `side` square of uint8 (H, W, 3), at source scale or with the short side shrunk to fit."""
+    if rng.random() < 0.6 or min(image.shape[:2]) < side:
+        scale = side / min(image.shape[:2])
+        image = resize_image(image, tuple(max(side, round(length * scale)) for length in image.shape[:2]))
+    top, left = (int(rng.integers(length - side + 1)) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def image_batch(images: Sequence[np.ndarray], side: int, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """`count` random squares with a little contrast and brightness jitter: (count, 3, side, side) in [-1, 1]."""
+    chosen = [square_crop(images[index], side, rng) for index in rng.integers(len(images), size=count)]
+    batch = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (count, 1, 1, 1))).float()
+    shift = torch.from_numpy(rng.uniform(-0.1, 0.1, (count, 1, 1, 1))).float()
+    return (batch * gain + shift).clamp(-1, 1)
+
+
+def diffusion_loss(unet: nn.Module, scheduler: DDPMScheduler, images: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the predicted velocity; early steps, whose features are read later, come more often."""
+    draws = torch.rand(len(images), device=images.device) ** 1.5
+    timesteps = (draws * scheduler.config.num_train_timesteps).long()
+    clean = fold(images, fold_factor(unet)).contiguous(memory_format=torch.channels_last)
+    noise = torch.randn_like(clean)
+    noisy = scheduler.add_noise(clean, noise, timesteps)
+    with torch.autocast(images.device.type, torch.bfloat16):
+        predicted = unet(noisy, timesteps).sample
+    return functional.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, timesteps))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
+    """Exponential moving average of the weights, with a shorter memory in the first steps."""
+    decay = min(EMA_DECAY, (1 + step) / (10 + step))
+    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
+
+
+def learning_rate(peak: float, step: int, progress: float, warm_up: int = 100) -> float:
+    """Linear warm-up over steps, then a cosine over `progress` in 0..1 down to a fiftieth of `peak`."""
+    cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
+    return peak * min(1, (step + 1) / warm_up) * cosine
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Write beside and rename, so that a kill leaves the last complete state."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def batch_plan(progress: float, step: int, resolution: int) -> tuple[int, int]:
+    """(side, count): small squares first, then four of five batches at the full resolution."""
+    small = progress < 0.35 or step % 5 == 0
+    return (resolution // 2, 16) if small else (resolution, 4)
+
+
+def train_backbone(images: Sequence[np.ndarray], folder: Path, minutes: float, resolution: int = 256, seed: int = 0,
+                   peak_rate: float = 8e-4, device: torch.device | str = "cpu") -> UNet2DModel:  # fmt: skip
+    """Train on `images` (uint8 (H, W, 3), no labels) for `minutes`; returns the averaged weights, frozen.
+
+    Resumes from `folder`/state.pt; leaves the averaged weights there in diffusers layout with a sample sheet.
+    """
+    torch.manual_seed(seed)
+    unet, average = (build_backbone(sample_size=resolution).to(device, memory_format=torch.channels_last) for _ in "ab")
+    average.load_state_dict(unet.state_dict())
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=peak_rate, weight_decay=0.01)
+    scheduler, state_path = build_scheduler(), folder / "state.pt"
+    step, spent, losses = 0, 0.0, []
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True, map_location=device)
+        unet.load_state_dict(state["model"]), average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent, losses = state["step"], state["seconds"], state["losses"]
+    rng = np.random.default_rng((seed, step))
+    torch.manual_seed(seed + step)
+    started, saved = time.monotonic() - spent, time.monotonic()
+    with tqdm(total=round(minutes * 60), initial=round(spent), unit="s", desc="backbone") as bar:
+        while spent < minutes * 60:
+            progress = spent / (minutes * 60)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(peak_rate, step, progress)
+            batch = image_batch(images, *batch_plan(progress, step, resolution), rng).to(device)
+            loss = diffusion_loss(unet, scheduler, batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            update_average(average, unet, step)
+            losses.append(loss.item())
+            step, spent = step + 1, time.monotonic() - started
+            bar.n = round(spent)
+            bar.set_postfix(step=step, loss=f"{np.mean(losses[-50:]):.4f}")
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS or spent >= minutes * 60:
+                state = {"model": unet.state_dict(), "average": average.state_dict(), "losses": losses,
+                         "optimizer": optimizer.state_dict(), "step": step, "seconds": spent}  # fmt: skip
+                save_state(state_path, state)
+                average.save_pretrained(folder)
+                saved = time.monotonic()
+    scheduler.save_pretrained(folder)
+    return average.eval().requires_grad_(False)
