@@ -1,0 +1,107 @@
+"""Features of a frozen diffusion U-Net: what its blocks say about an image at chosen noise levels.
+
+The method of DDPM-seg (Baranchuk et al., ICLR 2022) and TextDiff (MICCAI 2024), with hooks on a stock diffusers model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.backbone import fold, fold_factor
+
+
+class _EverythingRead(Exception):
+    """Raised by the last hook, so that nothing past the last block needed is computed."""
+
+
+def decoder_blocks(unet: nn.Module) -> list[str]:
+    """Module names of the decoder's blocks in the order DDPM-seg and TextDiff number them, from 0.
+
+    A block is a residual layer, with its attention where there is one, and with the upsampling that may follow it.
+    """
+    names = []
+    for index, stage in enumerate(unet.up_blocks):
+        kind = "attentions" if getattr(stage, "attentions", None) else "resnets"
+        names += [f"up_blocks.{index}.{kind}.{layer}" for layer in range(len(stage.resnets))]
+        if getattr(stage, "upsamplers", None):
+            names[-1] = f"up_blocks.{index}.upsamplers.0"
+    return names
+
+
+class DiffusionFeatures(nn.Module):
+    """Outputs of `blocks` of a frozen `UNet2DModel` or `UNet2DConditionModel` at `timesteps`, steps concatenated.
+
+    `blocks` are module names ("up_blocks.1.resnets.0") or numbers of `decoder_blocks`. One noise image, fixed by
+    `seed`, is shared by all images of a size. The U-Net is set to evaluation and its weights never change.
+    """
+
+    def __init__(self, unet: nn.Module, scheduler: Any, blocks: Sequence[str | int], timesteps: Sequence[int],
+                 seed: int = 0) -> None:  # fmt: skip
+        super().__init__()
+        self.unet, self.scheduler = unet.eval().requires_grad_(False), scheduler
+        numbered = decoder_blocks(unet)
+        known = dict(unet.named_modules())
+        self.blocks = tuple(self._block_name(block, numbered, known) for block in blocks)
+        steps = scheduler.config.num_train_timesteps
+        if not timesteps or not all(0 <= step < steps for step in timesteps):
+            raise EmitDiffError(f"Timesteps {tuple(timesteps)} were given: name one or more from 0 to {steps - 1}.")
+        self.timesteps, self.seed = tuple(timesteps), seed
+
+    @staticmethod
+    def _block_name(block: str | int, numbered: list[str], known: dict) -> str:
+        if isinstance(block, int) and 0 <= block < len(numbered):
+            return numbered[block]
+        if block in known and block:
+            return block
+        raise EmitDiffError(
+            f"The backbone has no block {block!r}: give a number from 0 to {len(numbered) - 1} "
+            f"or a module name such as {numbered[0]!r}."
+        )
+
+    def train(self, mode: bool = True) -> DiffusionFeatures:
+        """The backbone stays in evaluation whatever the rest of the model does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, image: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """`image` (B, 3, H, W) in [-1, 1] to one (B, C_k * steps, H_k, W_k) per block, in the order of `blocks`.
+
+        For a latent U-Net give latents instead of the image; for a conditional one, (B, L, D) hidden states.
+        """
+        clean = fold(image, fold_factor(self.unet))
+        noise = self._noise(clean.shape[1:]).to(clean)
+        per_step = [self._at(step, clean, noise, encoder_hidden_states) for step in self.timesteps]
+        return [torch.cat(maps, dim=1) for maps in zip(*per_step, strict=True)]
+
+    def _noise(self, shape: torch.Size) -> torch.Tensor:
+        return torch.randn((1, *shape), generator=torch.Generator().manual_seed(self.seed))
+
+    def _at(self, step: int, clean: torch.Tensor, noise: torch.Tensor, states: torch.Tensor | None) -> list:
+        timesteps = torch.full((len(clean),), step, dtype=torch.long, device=clean.device)
+        noisy = self.scheduler.add_noise(clean, noise.expand_as(clean), timesteps)
+        if clean.shape[1] > 4 or clean.device.type == "cuda":  # convolutions of few channels gain nothing from it
+            noisy = noisy.contiguous(memory_format=torch.channels_last)
+        read: dict[str, torch.Tensor] = {}
+        modules = dict(self.unet.named_modules())
+        hooks = [modules[name].register_forward_hook(self._reader(name, read)) for name in set(self.blocks)]
+        try:
+            self.unet(noisy, timesteps, **({} if states is None else {"encoder_hidden_states": states}))
+        except _EverythingRead:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [read[name] for name in self.blocks]
+
+    def _reader(self, name: str, read: dict[str, torch.Tensor]):
+        def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
+            read[name] = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+            if len(read) == len(set(self.blocks)):
+                raise _EverythingRead
+
+        return hook
