@@ -1,0 +1,91 @@
+"""TextDiff's trainable head: frozen features and a sentence's tokens to a mask's logits.
+
+The paper's model (MICCAI 2024) and our small embedded one are the same classes at different sizes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from emitdiff.segmentation.attention import CrossModalAttention
+from emitdiff.segmentation.classifier import PixelClassifier
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Sizes of a head. `feature_channels[k]` is what scale k brings; `projections[k]` numbers the 1 x 1 convolution
+    that takes it to `dim`, None where it passes as it is. Scales with one number share a convolution.
+    """
+
+    feature_channels: tuple[int, ...]
+    projections: tuple[int | None, ...]
+    dim: int = 768
+    text_dim: int = 768
+    heads: int = 8
+    head_dim: int = 64
+    hidden: tuple[int, int] = (128, 32)
+    num_classes: int = 2
+
+
+# Features at three steps of blocks 6, 8, 12, 16 (MoNuSeg) and 4, 6, 8, 12 (QaTa) of ADM 256 x 256.
+PAPER_MONUSEG = HeadConfig((1536, 1536, 768, 768), (0, 1, None, None))
+PAPER_QATA = HeadConfig((3072, 1536, 1536, 768), (0, 1, 1, None))
+
+
+class TextDiff(nn.Module):
+    """Projection, cross-modal attention at every scale, pixel classifier. The trainable part of the paper's model."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = {number: config.feature_channels[k] for k, number in enumerate(config.projections)}
+        numbers = sorted(number for number in channels if number is not None)
+        self.projections = nn.ModuleList(nn.Conv2d(channels[number], config.dim, 1) for number in numbers)
+        self.attention = CrossModalAttention(config.dim, config.text_dim, config.heads, config.head_dim)
+        scales = len(config.feature_channels)
+        self.classifier = PixelClassifier(scales * config.dim, config.hidden, config.num_classes)
+
+    def forward(self, features: list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor | None = None,
+                size: tuple[int, int] | None = None) -> torch.Tensor:  # fmt: skip
+        """`features` (B, C_k, H_k, W_k) per scale, `tokens` (B, L, D), `mask` (B, L) 1 on real tokens.
+
+        Logits (B, num_classes, *size), by default at the size of the last, finest scale.
+        """
+        return self.classify(self.project(features), tokens, mask, size)
+
+    def project(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Every scale with `dim` channels. Does not depend on the text: several sentences can share it."""
+        pairs = zip(features, self.config.projections, strict=True)
+        return [part if number is None else self.projections[number](part) for part, number in pairs]
+
+    def classify(self, projected: list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor | None = None,
+                 size: tuple[int, int] | None = None) -> torch.Tensor:  # fmt: skip
+        """What `forward` does after `project`."""
+        attended = [self.attention(part, tokens, mask) for part in projected]
+        return self.classifier(attended, size or attended[-1].shape[-2:])
+
+    def save(self, folder: Path) -> None:
+        """config.json and model.safetensors in half precision; batch-norm statistics included."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        weights = {name: value.half() if value.is_floating_point() else value for name, value in
+                   self.state_dict().items()}  # fmt: skip
+        save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> TextDiff:
+        """From a folder written by `save`; float32, in evaluation."""
+        from safetensors.torch import load_file
+
+        values = json.loads((folder / "config.json").read_text())
+        config = HeadConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        head = cls(config)
+        head.load_state_dict(load_file(folder / "model.safetensors"))
+        return head.float().eval()
