@@ -1,0 +1,210 @@
+"""What the embedded head was taught to find, how people may ask for it, and where it can certainly not be.
+
+Everything about words and their meaning is in this file: the targets, their names, the sentences made of them, and
+the masks they stand for in a labelled image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from emitdiff.datasets import DatasetInfo, Sample
+
+# Kinds of images, by modality and organ as dataset.json writes them.
+SCENES = {
+    "chest x-ray": ("X-ray", "chest"),
+    "abdominal CT": ("CT", "abdomen"),
+    "breast ultrasound": ("Ultrasound", "breast"),
+    "prostate MRI": ("MRI", "prostate"),
+    "cardiac MRI": ("MRI", "heart"),
+    "microscopy": ("Microscopy", "nuclei"),
+}
+SCENE_PHRASES = {
+    "chest x-ray": ("chest X-ray", "chest radiograph", "X-ray of the chest", "CXR", "thorax radiograph", "X-ray"),
+    "abdominal CT": ("abdominal CT", "CT of the abdomen", "CT slice", "CT scan", "axial CT", "computed tomography"),
+    "breast ultrasound": ("breast ultrasound", "ultrasound image", "sonogram", "ultrasound of the breast", "US image"),
+    "prostate MRI": ("prostate MRI", "pelvic MRI", "T2 MRI", "MR image", "MRI of the pelvis", "magnetic resonance"),
+    "cardiac MRI": ("cardiac MRI", "heart MRI", "cine MRI", "short axis MRI", "MR image", "cardiac magnetic resonance"),
+    "microscopy": ("microscopy image", "micrograph", "histology", "fluorescence microscopy", "tissue section", "H&E"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """`labels` are the names datasets may give it; `absent` are the scenes that never show it (trusted negatives).
+
+    A scene that is neither `home` nor in `absent` may show it unlabelled: nothing is taught or claimed there.
+    """
+
+    phrase: str
+    home: str
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+def _all_scenes_but(*scenes: str) -> tuple[str, ...]:
+    return tuple(scene for scene in SCENES if scene not in scenes)
+
+
+_LUNG_ABSENT = _all_scenes_but("chest x-ray", "abdominal CT", "cardiac MRI")
+_ORGAN_ABSENT = _all_scenes_but("abdominal CT", "cardiac MRI")
+
+TARGETS = (
+    Target("lung", "chest x-ray", ("lung", "lungs"), (
+        "lung", "lungs", "both lungs", "lung fields", "pulmonary fields", "left and right lung", "the whole lung",
+        "lung area", "lung parenchyma", "bilateral lungs"), _LUNG_ABSENT),
+    Target("left lung", "chest x-ray", ("left lung",), (
+        "left lung", "left lung field", "lung on the left", "the patient's left lung", "left pulmonary field",
+        "only the left lung", "left-sided lung", "L lung"), _LUNG_ABSENT),
+    Target("right lung", "chest x-ray", ("right lung",), (
+        "right lung", "right lung field", "lung on the right", "the patient's right lung", "right pulmonary field",
+        "only the right lung", "right-sided lung", "R lung"), _LUNG_ABSENT),
+    Target("liver", "abdominal CT", ("liver",), (
+        "liver", "liver tissue", "hepatic parenchyma", "hepatic region", "the whole liver", "liver organ", "hepar"),
+        _ORGAN_ABSENT),
+    Target("pancreas", "abdominal CT", ("pancreas",), (
+        "pancreas", "pancreatic gland", "pancreatic tissue", "pancreas organ", "the whole pancreas",
+        "pancreatic parenchyma"), _all_scenes_but("abdominal CT")),
+    Target("spleen", "abdominal CT", ("spleen",), (
+        "spleen", "splenic tissue", "splenic parenchyma", "spleen organ", "the whole spleen", "lien"), _ORGAN_ABSENT),
+    Target("prostate", "prostate MRI", ("prostate",), (
+        "prostate", "prostate gland", "whole prostate", "prostatic gland", "prostatic tissue", "whole gland"),
+        _all_scenes_but("prostate MRI")),
+    Target("breast lesion", "breast ultrasound", ("lesion", "tumour", "tumor", "mass", "breast lesion"), (
+        "breast lesion", "lesion", "breast tumour", "tumor", "breast mass", "mass", "nodule", "cyst", "breast cancer",
+        "tumour in the breast", "lesion of the breast", "malignant lesion", "benign lesion", "suspicious mass"),
+        _all_scenes_but("breast ultrasound")),
+    Target("nuclei", "microscopy", ("nucleus", "nuclei"), (
+        "nuclei", "nucleus", "cell nuclei", "cell nucleus", "nuclei of the cells", "all nuclei", "cells",
+        "nuclear regions", "stained nuclei"), _all_scenes_but("microscopy")),
+    Target("left ventricle", "cardiac MRI", ("left ventricle", "lv"), (
+        "left ventricle", "LV", "left ventricular cavity", "left ventricle cavity", "left heart chamber",
+        "ventricle on the left", "left ventricular blood pool", "LV cavity"),
+        _all_scenes_but("cardiac MRI", "abdominal CT")),
+)  # fmt: skip
+BY_PHRASE = {target.phrase: target for target in TARGETS}
+
+TEMPLATES = (
+    "{name}", "{name}", "the {name}", "segment the {name}", "segment {name}", "find the {name}", "where is the {name}?",
+    "show me the {name}", "please mark the {name}", "outline the {name}", "{name} segmentation", "mask of the {name}",
+    "delineate the {name}", "highlight the {name}", "I want the {name}", "which pixels belong to the {name}?",
+    "locate {name}", "{name} only", "is there a {name}?", "contour of the {name}", "extract the {name}",
+    "can you see the {name}?",
+)  # fmt: skip
+WITH_SCENE = (
+    "{rest} in this {scene}", "{rest} in the {scene}", "{rest} on the {scene}", "{scene}: {rest}", "{scene}, {rest}",
+    "in this {scene}, {rest}", "{rest}, {scene}",
+)  # fmt: skip
+REMARKS = (
+    "The {name} is evenly distributed.", "The {name} density is high.", "one {name}", "several {name}", "small {name}",
+    "large {name}", "normal {name}", "The {name} is in the upper left.", "irregularly distributed {name}",
+    "The {name} density is higher around.", "a {name} with unclear border", "dark {name}", "bright {name}",
+    "The {name} are sparsely distributed.", "the {name} of the patient",
+)  # fmt: skip
+
+
+def own_sentence(info: DatasetInfo, label: str) -> str:
+    """Modality, organ and label name: what is asked where a row brings no text of its own."""
+    return f"{info.modality}, {info.organ}, {label}"
+
+
+def compose_sentence(target: Target, rng: np.random.Generator) -> str:
+    """One of very many ways to ask for `target`: names, word order, scene, remarks, letter case, punctuation, slips."""
+    name = _pick(target.names, rng)
+    kind = rng.random()
+    if kind < 0.2:
+        modality, organ = SCENES[target.home]
+        sentence = f"{modality}, {organ}, {_pick((name, _pick(target.labels, rng)), rng)}"
+    elif kind < 0.35:
+        sentence = _pick(REMARKS, rng).format(name=name)
+    else:
+        sentence = _pick(TEMPLATES, rng).format(name=name)
+        if rng.random() < 0.35:
+            scene = _pick(SCENE_PHRASES[target.home], rng)
+            sentence = _pick(WITH_SCENE, rng).format(rest=sentence, scene=scene)
+    return _rewritten(sentence.replace("the the ", "the "), name, rng)
+
+
+def _rewritten(sentence: str, name: str, rng: np.random.Generator) -> str:
+    """Letter case, punctuation, and sometimes a dropped or strange word beside the name, which always stays."""
+    kept = set(name.lower().split())
+    words = []
+    for word in sentence.split():
+        if word.lower().strip(".,:?") not in kept and rng.random() < 0.1:
+            continue
+        words.append(word)
+        if rng.random() < 0.03:
+            words.append("".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(2, 8))))
+    text = " ".join(words)
+    text = (text, text.lower(), text.upper(), text.capitalize())[rng.choice(4, p=(0.4, 0.3, 0.1, 0.2))]
+    return text if text.endswith(("?", ".")) else text + ("", ".", "!")[rng.choice(3, p=(0.6, 0.35, 0.05))]
+
+
+def _pick(choices, rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def scene_of(info: DatasetInfo) -> str | None:
+    """The scene of a dataset by its modality and organ; None where it is another."""
+    wanted = (info.modality.lower(), info.organ.lower())
+    return next((name for name, pair in SCENES.items() if tuple(part.lower() for part in pair) == wanted), None)
+
+
+def target_of(info: DatasetInfo, label: str) -> Target | None:
+    """The target that a dataset's label stands for, None where the head was not taught it there."""
+    scene = scene_of(info)
+    return next((t for t in TARGETS if t.home == scene and label.lower() in t.labels), None)
+
+
+def absent_targets(info: DatasetInfo) -> tuple[Target, ...]:
+    """Targets that no image of this dataset shows."""
+    scene = scene_of(info)
+    return tuple(target for target in TARGETS if scene in target.absent)
+
+
+def asked_for(text: str) -> Target | None:
+    """The target a sentence names literally (the longest name found wins), None where it is put another way."""
+    padded = f" {' '.join(text.lower().replace(',', ' ').replace('.', ' ').replace('?', ' ').split())} "
+    found = [(len(name), target) for target in TARGETS for name in (*target.names, *target.labels, target.phrase)
+             if f" {name.lower()} " in padded]  # fmt: skip
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def split_lungs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(left lung, right lung) of the patient from a boolean lung mask in radiological display; None where unclear.
+
+    The patient's left is on the image's right. Two large regions are needed, one beside the other.
+    """
+    from scipy.ndimage import label
+
+    regions, count = label(mask)
+    if count < 2:
+        return None
+    areas = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+    first, second = np.argsort(areas)[::-1][:2] + 1
+    if areas[second - 1] < 0.25 * areas[first - 1]:
+        return None
+    columns = [np.nonzero(regions == region)[1].mean() for region in (first, second)]
+    if abs(columns[0] - columns[1]) < 0.15 * mask.shape[1]:
+        return None
+    beyond_middle = np.arange(mask.shape[1])[None, :] > np.mean(columns)
+    left = regions == (first if columns[0] > columns[1] else second)
+    right = regions == (second if columns[0] > columns[1] else first)
+    rest = mask & ~left & ~right
+    return left | (rest & beyond_middle), right | (rest & ~beyond_middle)
+
+
+def target_masks(sample: Sample, info: DatasetInfo) -> dict[str, np.ndarray]:
+    """Every target this labelled image teaches: phrase to boolean (H, W); empty masks mean that it is not there."""
+    masks = {}
+    for label, value in info.labels.items():
+        target = target_of(info, label) if value else None
+        if target is not None:
+            masks[target.phrase] = sample.mask == value
+    sides = split_lungs(masks["lung"]) if masks.get("lung") is not None else None
+    if sides is not None:
+        masks["left lung"], masks["right lung"] = sides
+    return masks

@@ -1,0 +1,83 @@
+"""Sentences to tokens: a transformers text model with its tokenizer, our own small one or Bio_ClinicalBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+CLINICAL_BERT = "emilyalsentzer/Bio_ClinicalBERT"
+MAX_TOKENS = 32
+
+
+class TextEncoder(nn.Module):
+    """The last hidden states of a text model, one per token, without pooling."""
+
+    def __init__(self, model: nn.Module, tokenizer, max_tokens: int = MAX_TOKENS) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
+
+    @classmethod
+    def load(cls, place: str | Path = CLINICAL_BERT, max_tokens: int = MAX_TOKENS) -> TextEncoder:
+        """From a folder or a Hub name in transformers layout; frozen, float32."""
+        from transformers import AutoModel, AutoTokenizer
+
+        local = Path(place).is_dir()
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
+        model = AutoModel.from_pretrained(place, local_files_only=local, dtype=torch.float32)
+        return cls(model.eval().requires_grad_(False), tokenizer, max_tokens)
+
+    @property
+    def dim(self) -> int:
+        """Width D of a token."""
+        return self.model.config.hidden_size
+
+    def forward(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (B, L, D) and the attention mask (B, L), 1 on real tokens; L is at most `max_tokens`."""
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        device = next(self.model.parameters()).device
+        ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+
+    def is_cut(self, text: str) -> bool:
+        """Whether `text` has more tokens than are read."""
+        return len(self.tokenizer(text)["input_ids"]) > self.max_tokens
+
+    def save(self, folder: Path) -> None:
+        """Model in half precision and tokenizer, in transformers layout."""
+        import copy
+
+        copy.deepcopy(self.model).half().save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def build_text_encoder(
+    sentences: Iterable[str], dim: int = 128, layers: int = 2, vocabulary: int = 1200
+) -> TextEncoder:
+    """A small untrained BERT whose lower-case word pieces are learnt from `sentences`; every letter is a piece too,
+    so no word is unknown.
+    """
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    letters = " ".join("abcdefghijklmnopqrstuvwxyz0123456789")
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    corpus = [*sentences, *[letters, letters.replace(" ", "")] * 2]
+    pieces.train_from_iterator(corpus, vocab_size=vocabulary, min_frequency=2, show_progress=False)
+    tokenizer = BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=MAX_TOKENS)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=dim,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * dim,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return TextEncoder(BertModel(config), tokenizer)
