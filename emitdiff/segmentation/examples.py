@@ -1,0 +1,131 @@
+"""Training examples for the head: labelled pictures in memory, altered at random, and sentences about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from emitdiff.datasets import DatasetFolder, DatasetInfo
+from emitdiff.images import resize_image, resize_mask
+from emitdiff.segmentation.targets import BY_PHRASE, absent_targets, compose_sentence, scene_of, target_masks
+
+MIRRORED = ("breast ultrasound", "microscopy", "prostate MRI")  # elsewhere left and right mean something
+TURNED = ("microscopy",)
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """`image` uint8 (H, W, 3), short side at the training resolution; `masks` bool (H, W) by target phrase."""
+
+    image: np.ndarray
+    masks: dict[str, np.ndarray]
+    info: DatasetInfo
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sentence about image number `index` of a batch and its answer, bool (R, R)."""
+
+    index: int
+    text: str
+    mask: np.ndarray
+
+
+def read_labelled(datasets: Sequence[DatasetFolder], resolution: int) -> list[list[LabelledImage]]:
+    """Every image of every dataset at `resolution`, kept in memory: one list per dataset."""
+    loaded = []
+    with tqdm(total=sum(map(len, datasets)), desc="reading", unit="image") as bar:
+        for dataset in datasets:
+            loaded.append([])
+            for sample in dataset:
+                scale = resolution / min(sample.image.shape[:2])
+                size = tuple(max(resolution, round(side * scale)) for side in sample.image.shape[:2])
+                masks = {phrase: resize_mask(mask, size) for phrase, mask in target_masks(sample, dataset.info).items()}
+                loaded[-1].append(LabelledImage(resize_image(sample.image, size), masks, dataset.info))
+                bar.update()
+    return loaded
+
+
+def draw_batch(sets: Sequence[Sequence[LabelledImage]], count: int, resolution: int,
+               rng: np.random.Generator) -> tuple[torch.Tensor, list[Question]]:  # fmt: skip
+    """`count` altered images (count, 3, R, R) in [-1, 1] and three questions about each.
+
+    Datasets come with the square root of their size, so that small ones are seen and large ones not neglected.
+    """
+    weights = np.sqrt([len(images) for images in sets])
+    images, questions = [], []
+    for index in range(count):
+        chosen = sets[rng.choice(len(sets), p=weights / weights.sum())]
+        image, masks, info = altered(chosen[rng.integers(len(chosen))], resolution, rng)
+        images.append(image)
+        questions += [Question(index, *ask(masks, info, kind, resolution, rng)) for kind in ("own", "any", "any")]
+    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return batch, questions
+
+
+def ask(masks: dict[str, np.ndarray], info: DatasetInfo, kind: str, resolution: int,
+        rng: np.random.Generator) -> tuple[str, np.ndarray]:  # fmt: skip
+    """One sentence and its mask: about something labelled here ("own"), or else sometimes about something absent.
+
+    An empty sentence stands for whatever the dataset labels first, so that no text is a fair comparison.
+    """
+    draw = 0.0 if kind == "own" else rng.random()
+    absent = absent_targets(info)
+    if draw < 0.5 or not absent:
+        phrase = list(masks)[rng.integers(len(masks))]
+        return compose_sentence(BY_PHRASE[phrase], rng), masks[phrase]
+    if draw < 0.65:
+        return "", masks[next(iter(masks))]
+    target = absent[rng.integers(len(absent))]
+    return compose_sentence(target, rng), np.zeros((resolution, resolution), dtype=bool)
+
+
+def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator) -> tuple:
+    """Turn, stretch, shift, mirror where sides mean nothing, and change brightness, contrast and gamma."""
+    scene = scene_of(labelled.info)
+    angle = rng.uniform(-180, 180) if scene in TURNED and rng.random() < 0.7 else rng.normal(0, 5)
+    scale = rng.uniform(0.85, 1.25) * rng.uniform(0.94, 1.06, 2)
+    if scene in MIRRORED and rng.random() < 0.5:
+        scale[0] *= -1
+    matrix = _warp(labelled.image.shape[:2], resolution, np.deg2rad(angle), scale, rng)
+    size = (resolution, resolution)
+    image = cv2.warpAffine(labelled.image, matrix, size, flags=cv2.INTER_LINEAR)
+    masks = {phrase: cv2.warpAffine(mask.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST).astype(bool)
+             for phrase, mask in labelled.masks.items()}  # fmt: skip
+    return _recoloured(image, rng), masks, labelled.info
+
+
+def _warp(shape: tuple[int, int], side: int, angle: float, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Source (x, y) to target (x, y) of a `side` square, 2 x 3."""
+    height, width = shape
+    spread = np.array([width - side, height - side]) / 2 + 0.06 * side
+    centre = np.array([width, height]) / 2 + rng.uniform(-1, 1, 2) * spread
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * scale[:, None]
+    return np.column_stack([turn, side / 2 - turn @ centre])
+
+
+def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    values = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))
+    values = values * rng.uniform(0.8, 1.2) + rng.uniform(-0.06, 0.06)
+    image = cv2.LUT(image, np.clip(values * 255, 0, 255).astype(np.uint8))
+    if rng.random() < 0.1:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < 0.15:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
+    return image
+
+
+def window_of(mask: np.ndarray, cells: int, rng: np.random.Generator) -> tuple[int, int]:
+    """(row, column) of a window half as wide as the image on a grid of `cells`, mostly around a target pixel."""
+    half = cells // 2
+    rows, columns = np.nonzero(mask)
+    if len(rows) == 0 or rng.random() < 0.3:
+        return tuple(int(rng.integers(half + 1)) for _ in "rc")
+    pick = rng.integers(len(rows))
+    corner = [int(place[pick] * cells // len(mask)) - int(rng.integers(half)) for place in (rows, columns)]
+    return tuple(int(np.clip(value, 0, half)) for value in corner)

@@ -1,0 +1,208 @@
+"""Training the embedded segmenter: a diffusion backbone without labels, then words and masks on its frozen features."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.backbone import learning_rate, save_state, train_backbone, update_average
+from emitdiff.segmentation.examples import LabelledImage, Question, draw_batch, read_labelled, window_of
+from emitdiff.segmentation.features import DiffusionFeatures
+from emitdiff.segmentation.targets import TARGETS, compose_sentence, target_of
+from emitdiff.segmentation.text import TextEncoder, build_text_encoder
+from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
+
+SAVE_EVERY_SECONDS = 120
+BLOCKS = tuple(f"up_blocks.{level}.resnets.1" for level in range(5))  # coarse to fine
+
+
+@dataclass(frozen=True)
+class TrainSegmentation:
+    """`minutes` are shared between the stages: 0.58 for the backbone where both are trained. `stage` "head" takes
+    the backbone in `out`/checkpoint/backbone. Training again into the same `out` goes on where it stopped.
+    """
+
+    datasets: tuple[Path, ...]
+    out: Path
+    minutes: float = 65.0
+    stage: Literal["all", "backbone", "head"] = "all"
+    resolution: int = 256
+    held_out: float = 0.2
+    seed: int = 0
+    threads: int | None = None
+    batch: int = 6
+    timesteps: tuple[int, ...] = (20,)
+
+
+def train_segmentation(settings: TrainSegmentation) -> Path:
+    """Train on the groups of `settings.datasets` that are not held out; returns the checkpoint folder.
+
+    Raises EmitDiffError when a dataset cannot be read, labels nothing the head can be taught, or `resolution` is odd.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.resolution < 32 or settings.resolution % 32:
+        raise EmitDiffError(f"A resolution of {settings.resolution} was given: it must be a multiple of 32.")
+    from emitdiff.devices import choose_device
+
+    device, out = choose_device(), Path(settings.out)
+    train = [split_by_group(open_dataset(folder), settings.held_out, settings.seed)[0] for folder in settings.datasets]
+    for dataset in train:
+        if settings.stage != "backbone" and not any(target_of(dataset.info, label) for label in dataset.info.labels):
+            raise EmitDiffError(
+                f"'{dataset.info.name}' ({dataset.info.modality}, {dataset.info.organ}) labels nothing this head is "
+                f"taught ({', '.join(target.phrase for target in TARGETS)}): leave it out, or use --stage backbone."
+            )
+    sets = read_labelled(train, settings.resolution)
+    share = {"all": 0.58, "backbone": 1.0, "head": 0.0}[settings.stage]
+    checkpoint = out / "checkpoint"
+    if share:
+        images = [labelled.image for images in sets for labelled in images]
+        train_backbone(images, out / "backbone", settings.minutes * share, settings.resolution, settings.seed,
+                       device=device)  # fmt: skip
+        export_backbone(out / "backbone", checkpoint / "backbone")
+    if share < 1:
+        train_head(sets, settings, checkpoint, settings.minutes * (1 - share), device)
+    record = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
+                           if k not in ("datasets", "out")},
+              "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
+              "split": {"rule": "split_by_group", "held_out": settings.held_out, "seed": settings.seed},
+              "targets": [target.phrase for target in TARGETS]}  # fmt: skip
+    (checkpoint / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    return checkpoint
+
+
+def export_backbone(source: Path, folder: Path) -> None:
+    """The averaged backbone in half precision, with its scheduler."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    UNet2DModel.from_pretrained(source).half().save_pretrained(folder)
+    DDPMScheduler.from_pretrained(source).save_pretrained(folder)
+
+
+def load_features(folder: Path, blocks: Sequence[str], timesteps: Sequence[int], seed: int = 0) -> DiffusionFeatures:
+    """The frozen backbone of a checkpoint folder, float32. Raises EmitDiffError where there is none."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    if not (folder / "config.json").exists():
+        raise EmitDiffError(f"{folder} holds no backbone: train one first with --stage backbone into the same folder.")
+    unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
+    scheduler = DDPMScheduler.from_pretrained(folder, local_files_only=True)
+    return DiffusionFeatures(unet.to(memory_format=torch.channels_last), scheduler, blocks, timesteps, seed)
+
+
+def build_head(features: DiffusionFeatures, text: TextEncoder) -> TextDiff:
+    """A small head for the channels that `features` gives."""
+    side = 32 * max(1, features.unet.config.sample_size // 32)
+    parts = features(torch.zeros(1, 3, side, side))
+    channels = tuple(part.shape[1] for part in parts)
+    return TextDiff(HeadConfig(channels, tuple(range(len(channels))), 64, text.dim, 4, 32, (48, 32), 2))
+
+
+def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy + 1.5 soft Dice (of probabilities), the Dice over the rows whose mask is not empty.
+
+    `logits` (B, 2, H, W), `masks` (B, H, W) in 0..1.
+    """
+    probability = logits.float().softmax(dim=1)[:, 1]
+    entropy = functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), masks)
+    present = masks.flatten(1).sum(1) > 0
+    overlap = 2 * (probability * masks).flatten(1).sum(1) + 1
+    dice = overlap / (probability.flatten(1).sum(1) + masks.flatten(1).sum(1) + 1)
+    return entropy + 1.5 * ((1 - dice) * present).sum() / max(1, len(masks))
+
+
+def cropped(projected: list[torch.Tensor], questions: Sequence[Question], windows: Sequence[tuple]) -> list:
+    """For every question the half-wide window of its image's maps: the head sees only near neighbours, so a part
+    of an image teaches as the whole does, at a quarter of the time.
+    """
+    cells, rows = projected[0].shape[-1], []
+    for part in projected:
+        step = part.shape[-1] // cells
+        half = part.shape[-1] // 2
+        rows.append(torch.stack([part[q.index, :, r * step : r * step + half, c * step : c * step + half]
+                                 for q, (r, c) in zip(questions, windows, strict=True)]))  # fmt: skip
+    return rows
+
+
+def training_step(features: DiffusionFeatures, model: nn.ModuleDict, images: torch.Tensor,
+                  questions: Sequence[Question], rng: np.random.Generator) -> torch.Tensor:  # fmt: skip
+    """The loss of one batch: frozen features once per image, the head once per question."""
+    device = images.device
+    with torch.autocast(device.type, torch.bfloat16):
+        tokens, mask = model["text"]([question.text for question in questions])
+        projected = model["head"].project(features(images))
+        cells = projected[0].shape[-1]
+        windows = [window_of(question.mask, cells, rng) for question in questions]
+        logits = model["head"].classify(cropped(projected, questions, windows), tokens, mask)
+    masks = torch.from_numpy(np.stack([question.mask for question in questions])).to(device).float()
+    step = masks.shape[-1] // cells
+    half = masks.shape[-1] // 2
+    answers = torch.stack([masks[i, r * step : r * step + half, c * step : c * step + half]
+                           for i, (r, c) in enumerate(windows)])  # fmt: skip
+    logits = functional.interpolate(logits.float(), size=answers.shape[-2:], mode="bilinear")
+    return segmentation_loss(logits, answers)
+
+
+def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path, minutes: float,
+               device: torch.device) -> None:  # fmt: skip
+    """Text encoder and head on frozen features for `minutes`; writes head/ and text/ of `checkpoint` as it goes."""
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    features = load_features(checkpoint / "backbone", BLOCKS, settings.timesteps, settings.seed).to(device)
+    text = build_text_encoder(compose_sentence(target, rng) for target in TARGETS for _ in range(400))
+    model = nn.ModuleDict({"text": text, "head": build_head(features, text)}).to(device).train()
+    model["head"].to(memory_format=torch.channels_last)
+    average = deepcopy(model).eval()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    state_path, step, spent, losses = Path(settings.out) / "head" / "state.pt", 0, 0.0, []
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True, map_location=device)
+        model.load_state_dict(state["model"]), average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent, losses = state["step"], state["seconds"], state["losses"]
+        rng, _ = np.random.default_rng((settings.seed, step)), torch.manual_seed(settings.seed + step)
+    started, saved = time.monotonic() - spent, time.monotonic()
+    with tqdm(total=round(minutes * 60), initial=round(spent), unit="s", desc="head") as bar:
+        while spent < minutes * 60:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(2e-3, step, spent / (minutes * 60), warm_up=50)
+            images, questions = draw_batch(sets, settings.batch, settings.resolution, rng)
+            loss = training_step(features, model, images.to(device), questions, rng)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            update_average(average, model, step)
+            losses.append(loss.item())
+            step, spent = step + 1, time.monotonic() - started
+            bar.n = round(spent)
+            bar.set_postfix(step=step, loss=f"{np.mean(losses[-50:]):.4f}")
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS or spent >= minutes * 60:
+                state = {"model": model.state_dict(), "average": average.state_dict(), "losses": losses,
+                         "optimizer": optimizer.state_dict(), "step": step, "seconds": spent}  # fmt: skip
+                save_state(state_path, state)
+                save_segmenter(average, features, checkpoint, settings)
+                saved = time.monotonic()
+
+
+def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Path, settings) -> None:
+    """head/ and text/ of a checkpoint, and segmenter.json: which blocks, steps, noise and size the head was taught."""
+    model["head"].save(folder / "head")
+    model["text"].save(folder / "text")
+    facts = {"blocks": features.blocks, "timesteps": features.timesteps, "noise_seed": features.seed,
+             "resolution": settings.resolution, "targets": [target.phrase for target in TARGETS]}  # fmt: skip
+    (folder / "segmenter.json").write_text(json.dumps(facts, indent=1) + "\n")
