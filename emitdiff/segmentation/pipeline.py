@@ -1,0 +1,149 @@
+"""An image and a sentence in, a mask out."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from emitdiff.checkpoints import find_checkpoint, local_folder
+from emitdiff.devices import choose_device
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import image_to_tensor, resize_image, to_rgb
+from emitdiff.segmentation.features import DiffusionFeatures
+from emitdiff.segmentation.targets import asked_for
+from emitdiff.segmentation.text import TextEncoder
+from emitdiff.segmentation.textdiff import TextDiff
+
+LONGEST = 2  # longer images than this many short sides are squeezed
+MULTIPLE = 32  # what the backbone's strides divide
+
+
+@dataclass(frozen=True)
+class SegmentationOutput:
+    """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
+
+    `found` is False for an empty mask: nothing here answers the sentence. `target` is the taught target the sentence
+    names, None where it puts it another way. `seconds` is the time taken.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+    found: bool
+    target: str | None
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+class SegmentationPipeline:
+    """Segments what a sentence names. The frozen features of the last image are kept: another sentence about it
+    answers at once. Safe to call from several threads.
+    """
+
+    def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, targets: tuple[str, ...],
+                 resolution: int = 256, card: dict | None = None) -> None:  # fmt: skip
+        self.features, self.text, self.head = features, text, head
+        self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
+        self.device = next(head.parameters()).device
+        self._lock = Lock()
+        self._last: tuple[np.ndarray, list[torch.Tensor]] | None = None
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray, text: str, threshold: float = 0.5) -> SegmentationOutput:
+        """`image` uint8 (H, W), (H, W, 3) or (H, W, 4); `text` what to find; pixels above `threshold` are the mask.
+
+        Raises EmitDiffError for an image, text or threshold that cannot be used.
+        """
+        started = time.perf_counter()
+        image = _checked(image, text, threshold)
+        with self._lock:
+            tokens, mask = self.text([text])
+            logits = self.head.classify(self._projected(image), tokens, mask)
+            grown = functional.interpolate(logits.float(), size=image.shape[:2], mode="bilinear", antialias=False)
+        probability = grown.softmax(dim=1)[0, 1].cpu().numpy()
+        found = probability > threshold
+        target = asked_for(text)
+        phrase = target.phrase if target is not None and target.phrase in self.targets else None
+        return SegmentationOutput(
+            mask=found.astype(np.uint8),
+            probability=probability,
+            found=bool(found.any()),
+            target=phrase,
+            seconds=time.perf_counter() - started,
+            warnings=tuple(self._warnings(text, phrase, image.shape[:2])),
+        )
+
+    def _projected(self, image: np.ndarray) -> list[torch.Tensor]:
+        if self._last is None or not np.array_equal(self._last[0], image):
+            small = resize_image(image, working_size(image.shape[:2], self.resolution))
+            parts = self.features(image_to_tensor(small).to(self.device))
+            self._last = (image.copy(), self.head.project(parts))
+        return self._last[1]
+
+    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int]):
+        if not text.strip():
+            yield "No text was given: the mask shows what is usually labelled in such an image."
+        elif phrase is None:
+            yield f"These weights were taught: {', '.join(self.targets)}. The text names none of them literally."
+        if self.text.is_cut(text):
+            yield f"The text is longer than {self.text.max_tokens} tokens: its end was not read."
+        if max(size) > LONGEST * min(size):
+            yield f"The image is longer than {LONGEST} times its short side and was squeezed for the analysis."
+
+
+def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """The (height, width) the backbone sees: short side `resolution`, aspect kept up to 2 : 1, multiples of 32."""
+    scale = resolution / min(size)
+    return tuple(min(LONGEST * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
+
+
+def _checked(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
+    shape = np.shape(image)
+    colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
+    if not colour or min(shape[:2]) < 8 or np.asarray(image).dtype != np.uint8:
+        raise EmitDiffError(
+            f"The image is {np.asarray(image).dtype} of shape {shape}: give uint8 (H, W) or (H, W, 3) of at least "
+            "8 x 8 pixels; read_scan(path).image() makes one from any scan."
+        )
+    if not isinstance(text, str):
+        raise EmitDiffError(f"The text is of type {type(text).__name__}: give a sentence naming what to find.")
+    if not 0 < threshold < 1:
+        raise EmitDiffError(f"The threshold is {threshold}: give a probability between 0 and 1.")
+    return to_rgb(image)
+
+
+def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None) -> SegmentationPipeline:
+    """The segmenter called `checkpoint`: an embedded name, a local folder or a Hub repository.
+
+    Raises EmitDiffError when it is not there or is no segmenter.
+    """
+    from emitdiff.segmentation.training import load_features
+
+    folder = local_folder(find_checkpoint(checkpoint, "segmentation"))
+    facts = _read_json(folder / "segmenter.json")
+    if not facts:
+        raise EmitDiffError(
+            f"{folder} is no segmenter (it has no segmenter.json): give a folder that "
+            "`python -m emitdiff train-segmentation DATASET --out FOLDER` made (FOLDER/checkpoint)."
+        )
+    place = choose_device(device)
+    features = load_features(folder / "backbone", facts["blocks"], facts["timesteps"], facts["noise_seed"])
+    head = TextDiff.load(folder / "head").to(memory_format=torch.channels_last)
+    return SegmentationPipeline(
+        features.to(place),
+        TextEncoder.load(folder / "text").to(place),
+        head.to(place).requires_grad_(False),
+        tuple(facts["targets"]),
+        facts["resolution"],
+        _read_json(folder / "training.json"),
+    )
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.exists() else {}
