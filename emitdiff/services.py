@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from emitdiff.segmentation.pipeline import SegmentationPipeline
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
-CARD_FILE = "emitdiff.json"
 SHORT_PROMPT = 70  # characters that no tokenizer makes more than 75 tokens of: not worth loading one to ask
 _loading = threading.Lock()  # two people pressing a button at once load the weights once
 
@@ -72,7 +71,7 @@ def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[Model, ...]:
             summary=checkpoint.summary,
             licence=checkpoint.licence,
             status=checkpoint_status(checkpoint),
-            defaults={**checkpoint.defaults, **_read_card(checkpoint).get("defaults", {})},
+            defaults={**checkpoint.defaults, **_read_record(checkpoint, "emitdiff.json").get("defaults", {})},
             detector=checkpoint.detector or "soft",
         )
         for checkpoint in listed.values()
@@ -132,14 +131,14 @@ def prompt_warning(prompt: str, checkpoint: str) -> str:
 
 
 def targets(checkpoint: str) -> tuple[str, ...]:
-    """The phrases the head was taught, from the card beside its weights."""
-    return tuple(_read_card(_named(checkpoint, "segmentation")).get("targets", ()))
+    """The phrases the head was taught, from the record beside its weights."""
+    return tuple(_read_record(_named(checkpoint, "segmentation"), "segmenter.json").get("targets", ()))
 
 
-def _read_card(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The training record in a local folder; {} where there is none (yet)."""
-    card = Path(checkpoint.base) / CARD_FILE
-    return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+def _read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """A JSON file beside weights that lie in a folder; {} where there is none (yet). Cheaper than loading them."""
+    record = Path(checkpoint.base) / name
+    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
 
 
 def synthesize(

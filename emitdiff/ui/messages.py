@@ -30,13 +30,13 @@ def sentence(error: Exception) -> str:
     return f"This failed in a way the program did not foresee ({type(error).__name__}). The server's log has details."
 
 
-def progress(text: str, fraction: float) -> str:
-    """HTML for a bar filled to `fraction` in 0..1 with a line of text; the same height at every value."""
-    percent = round(100 * min(max(fraction, 0.0), 1.0))
-    bar = (
-        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{percent}"><span style="width:{percent}%"></span></div>'
-    )
+def progress(text: str, fraction: float | None) -> str:
+    """HTML for a line of text and a bar filled to `fraction` in 0..1 (None: not known, it moves); one height always."""
+    percent = None if fraction is None else round(100 * min(max(fraction, 0.0), 1.0))
+    value = "" if percent is None else f' aria-valuenow="{percent}"'
+    filled = '<span class="moving"></span>' if percent is None else f'<span style="width:{percent}%"></span>'
+    limits = 'aria-valuemin="0" aria-valuemax="100"'
+    bar = f'<div class="bar" role="progressbar" aria-label="Progress" {limits}{value}>{filled}</div>'
     return f'<div class="progress" aria-live="polite"><p>{escape(text)}</p>{bar}</div>'
 
 

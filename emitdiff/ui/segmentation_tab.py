@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,11 @@ class SegmentationTab:
             components=[gr.Textbox(visible=False)], samples=self._samples(self.calls.segmentation_checkpoint),
             label="This head was taught", elem_classes="chips", type="values", samples_per_page=40,
         )  # fmt: skip
+        self.text_note = gr.HTML(elem_classes="beside")
         self.truth_file = gr.File(label="True mask (optional): gives Dice", height=92, elem_classes="drop")
         self.truth_note = gr.HTML(elem_classes="beside")
         self.truth_class = gr.Dropdown([], label="Class of the true mask", visible=False)
         with gr.Accordion("Advanced", open=False):
-            self.threshold = gr.Slider(
-                0.05, 0.95, value=0.5, step=0.05, label="Threshold of the probability", buttons=[]
-            )
             self.checkpoint = gr.Dropdown(list(self.models), value=self.calls.segmentation_checkpoint, label="Weights")
         with gr.Row(elem_classes="actions"):
             self.find_button = gr.Button("Find", variant="primary", min_width=120)
@@ -79,6 +77,7 @@ class SegmentationTab:
         )  # fmt: skip
         with gr.Row(elem_classes="after"):
             self.opacity = gr.Slider(0, 100, value=40, step=1, label="Mask opacity, %", buttons=[], min_width=160)
+            self.threshold = gr.Slider(0.05, 0.95, value=0.5, step=0.05, label="Threshold", buttons=[], min_width=160)
             self.outlined = gr.Checkbox(True, label="Outline", min_width=90, scale=0)
 
     def _lay_out_side(self) -> None:
@@ -101,15 +100,16 @@ class SegmentationTab:
         source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
         shown = {"finding": self.finding, "opacity": self.opacity, "outlined": self.outlined}
         truth = {"truth_file": self.truth_file, "truth_class": self.truth_class}
-        results = [self.finding, self.progress, self.view, self.probability_view, self.download, self.download_note]
-        clear = {"fn": self.clear, "inputs_kwargs": source.inputs, "outputs": [*results, self.figures], **quiet}
+        results = [self.finding, self.progress, self.view, self.download, self.download_note]
+        found = [*results, self.probability_view, self.text_note]
+        clear = {"fn": self.clear, "inputs_kwargs": source.inputs, "outputs": [*found, self.figures], **quiet}
         run = {
             "fn": self.find,
             "inputs_kwargs": {
                 "previous": self.finding, **source.inputs, "text": self.text, "threshold": self.threshold,
                 "checkpoint": self.checkpoint, "opacity": self.opacity, "outlined": self.outlined,
             },
-            "outputs": results,
+            "outputs": found,
             "concurrency_id": "device",
             "concurrency_limit": 1,
             **quiet,
@@ -138,6 +138,10 @@ class SegmentationTab:
             ).then(**compare)
         gr.on([self.opacity.input, self.outlined.input], self.blend, inputs_kwargs=shown, outputs=self.view,
               trigger_mode="always_last", concurrency_id="preview", concurrency_limit=2, **quiet)  # fmt: skip
+        rethink = {**shown, "scan": source.scan, "threshold": self.threshold}
+        self.threshold.input(
+            self.rethink, inputs_kwargs=rethink, outputs=results, trigger_mode="always_last", **quiet
+        ).then(**compare)
         gr.on([self.truth_file.upload, self.truth_file.clear, self.truth_class.input], **compare)
         self.checkpoint.input(
             lambda name: gr.Dataset(samples=self._samples(name)), self.checkpoint, self.chips, **quiet
@@ -168,10 +172,11 @@ class SegmentationTab:
             self.figures: figures({"Dice": "-", "IoU": "-"}, "Add a true mask to compare with."),
             self.download: gr.DownloadButton(value=None, interactive=False),
             self.download_note: "",
+            self.text_note: "",
         }
 
     def begin(self) -> dict[Any, Any]:
-        waiting = progress("Looking. The first time after a start the weights are loaded.", 0.5)
+        waiting = progress("Looking. The first time after a start the weights are loaded.", None)
         return {self.find_button: gr.Button(interactive=False), self.progress: waiting}
 
     def find(
@@ -183,23 +188,36 @@ class SegmentationTab:
             image = image_of(scan, slice_number, window)
             if not (text or "").strip():
                 raise EmitDiffError("No sentence yet: write what to find, or press one of the words below the field.")
-            index, asked = slice_index(scan, slice_number), text.strip()
-            output = self.calls.segment(image, asked, threshold, checkpoint)
-            finding = Finding(image, index, output, asked, threshold)
-            saved = scan.save_mask({index: output.mask}, finding.folder)
+            output = self.calls.segment(image, text.strip(), threshold, checkpoint)
+            finding = Finding(image, slice_index(scan, slice_number), output, text.strip(), threshold)
+            shown = self._show(finding, scan, opacity, outlined)
         except Exception as error:
             return {self.progress: finished(sentence(error), "error")}
         if previous:
             previous.remove()
-        grey = np.rint(np.clip(finding.output.probability, 0, 1) * 255).astype(np.uint8)
+        grey = np.rint(np.clip(output.probability, 0, 1) * 255).astype(np.uint8)
+        shown[self.probability_view] = enlarged(np.repeat(grey[..., None], 3, axis=-1))
+        return {**shown, self.text_note: notes(output.warnings, "warning")}
+
+    def rethink(
+        self, finding: Finding | None, scan: Any, threshold: float, opacity: float, outlined: bool
+    ) -> dict[Any, Any]:
+        """Another threshold for the same probabilities: a new mask, and no network runs."""
+        if finding is None or scan is None:
+            return {self.progress: gr.skip()}
+        mask = (finding.output.probability > threshold).astype(np.uint8)
+        output = replace(finding.output, mask=mask, found=bool(mask.any()))
+        return self._show(replace(finding, output=output, threshold=threshold), scan, opacity, outlined)
+
+    def _show(self, finding: Finding, scan: Any, opacity: float, outlined: bool) -> dict[Any, Any]:
+        saved = scan.save_mask({finding.index: finding.output.mask}, finding.folder)
+        words = f"{saved.name}: 1 inside, 0 outside, size and geometry of {scan.name}."
         return {
             self.finding: finding,
             self.progress: finished(describe_finding(finding), "info" if finding.output.found else "absent"),
             self.view: self.blend(finding, opacity, outlined),
-            self.probability_view: enlarged(np.repeat(grey[..., None], 3, axis=-1)),
             self.download: gr.DownloadButton(value=str(saved), interactive=True),
-            self.download_note: note(f"{saved.name}: 1 inside, 0 outside, size and geometry of {scan.name}.")
-            + notes(finding.output.warnings, "warning"),
+            self.download_note: note(words),
         }
 
     def blend(self, finding: Finding | None, opacity: float, outlined: bool) -> Any:

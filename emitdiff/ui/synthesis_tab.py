@@ -262,7 +262,7 @@ class SynthesisTab:
         return {
             self.generate_button: gr.update(interactive=False),
             self.stop_button: gr.update(interactive=True),
-            self.progress: progress("Waiting for the device.", 0),
+            self.progress: progress("Waiting for the device.", None),
         }
 
     def stop(self, request: gr.Request) -> Any:
@@ -292,7 +292,7 @@ class SynthesisTab:
         columns = COLUMNS.get(run.request.num_images, 4)
         yield {
             self.run: run,
-            self.progress: progress(run.words, 0),
+            self.progress: progress(run.words, None),
             self.gallery: gr.Gallery(run.tiles(), columns=columns, selected_index=None),
             self.download: gr.DownloadButton(value=None, interactive=False),
             self.use_seed: gr.Button(interactive=False),

@@ -72,6 +72,15 @@ def test_opacity_blends_without_running_the_network(example):
     assert len(runs) == 1
 
 
+def test_another_threshold_runs_no_network(tab, example):
+    scan = scan_that_saves(example.image)
+    finding = find(tab, example)[tab.finding]
+    updates = tab.rethink(finding, scan, 0.3, 40, True)
+    assert updates[tab.finding].output.mask.sum() > finding.output.mask.sum()
+    assert tab.download in updates and tab.probability_view not in updates
+    assert "Not found" in tab.rethink(finding, scan, 0.999, 40, True)[tab.progress]
+
+
 def test_truth_gives_dice_and_iou(tab, example, tmp_path):
     finding = find(tab, example)[tab.finding]
     truth = tmp_path / "truth.png"

@@ -1,0 +1,66 @@
+"""Takes the screenshots of the README from a running application: `python docs/screenshots.py [ADDRESS]`.
+
+Both tabs at 1440 and 390 pixels, light and dark, after a run on an example. Needs playwright and Chromium on the PATH.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+FOLDER = Path(__file__).parent
+SIZES = {1440: 940, 390: 844}
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
+PATIENCE = 300_000
+
+
+def choose_example(page: Page, title: str) -> None:
+    page.locator(".cards button:visible", has_text=title).click()
+    expect(page.get_by_text(f"{title}, ").filter(visible=True)).to_be_visible()
+    page.wait_for_timeout(1500)
+
+
+def show_synthesis(page: Page) -> None:
+    choose_example(page, "Chest X-ray")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator(".progress:visible")).to_contain_text("synthetic images", timeout=PATIENCE)
+
+
+def show_segmentation(page: Page) -> None:
+    page.get_by_role("tab", name="Segmentation").click()
+    choose_example(page, "Abdominal CT")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".progress:visible")).to_contain_text("ound", timeout=PATIENCE)
+
+
+def take(page: Page, name: str, width: int) -> None:
+    page.evaluate("window.scrollTo(0, 0)")
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(1000)
+    if width < 1000:  # the whole page: what sticks to an edge of the window would stand in the middle of it
+        page.add_style_tag(content=".actions { position: static !important; }")
+        page.wait_for_timeout(300)
+    page.screenshot(path=FOLDER / name, full_page=width < 1000)
+    print(FOLDER / name)
+
+
+def main(address: str) -> None:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        for theme in ("light", "dark"):
+            for width, height in SIZES.items():
+                for tab, show in (("synthesis", show_synthesis), ("segmentation", show_segmentation)):
+                    page = browser.new_page(viewport={"width": width, "height": height})
+                    page.goto(f"{address}/?__theme={theme}")
+                    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=20_000)
+                    show(page)
+                    take(page, f"{tab}_{width}_{theme}.png", width)
+                    page.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860")

@@ -1,0 +1,261 @@
+"""Both tabs as a person goes through them, in headless Chromium, on app.py and the embedded weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from emitdiff.images import read_synthetic_settings
+from emitdiff.ui.examples import read_examples
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE = 90_000  # milliseconds for anything that runs a network; the first run loads the weights
+MODELS = {"synthesis": "emitdiff-mini", "segmentation": "textdiff-mini"}
+
+
+@pytest.fixture(scope="module")
+def address():
+    """The real application as a process of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = subprocess.Popen(
+        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(url, timeout=5).read()
+                break
+            except OSError:
+                assert app.poll() is None, "app.py ended before its page was up"
+                time.sleep(0.1)
+        yield url
+    finally:
+        app.terminate()
+        app.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.fail("The browser test needs Chromium on the PATH: install it, for example `apt-get install chromium`.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The application, freshly opened; afterwards nothing may have been asked of any other host."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    elsewhere, errors = [], []
+    page.on("request", lambda request: elsewhere.append(request.url) if is_elsewhere(request.url, address) else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=20_000)
+    yield page
+    page.close()
+    assert not elsewhere and not errors
+
+
+def is_elsewhere(url: str, address: str) -> bool:
+    return not url.startswith((address, "data:", "blob:"))
+
+
+def open_tab(page, name: str):
+    page.get_by_role("tab", name=name).click()
+    expect(page.get_by_role("button", name="Generate" if name == "Synthesis" else "Find")).to_be_visible()
+
+
+def choose_example(page, title: str):
+    page.locator(".cards button:visible", has_text=title).click()
+    expect(page.get_by_text(f"{title}, ").filter(visible=True)).to_be_visible()
+
+
+def set_number(page, label: str, value: int):
+    field = page.get_by_label(f"number input for {label}")
+    page.wait_for_timeout(300)  # a control that has just been unfolded takes a moment to listen
+    field.fill(str(value))
+    field.press("Tab")
+    expect(page.get_by_label(f"range slider for {label}")).to_have_value(str(value))
+
+
+def said(page):
+    """The line above the gallery or above the image that was read."""
+    return page.locator(".progress:visible")
+
+
+def few_steps(page, images: int, steps: int = 4):
+    set_number(page, "Images", images)
+    page.get_by_role("button", name="Advanced").filter(visible=True).click()
+    set_number(page, "Steps", steps)
+
+
+def test_the_page_says_what_it_is(page):
+    header = page.locator(".status")
+    expect(header).to_contain_text("Research use only. Not a medical device.")
+    for name in MODELS.values():
+        expect(header).to_contain_text(f"{name} ready (embedded)")
+    expect(header).to_contain_text(re.compile("CPU|GPU|NVIDIA"), timeout=PATIENCE)
+    page.get_by_text("Synthesis emitdiff-mini").click()
+    expect(page.get_by_role("cell", name="ready (embedded)").first).to_be_visible()
+
+
+def test_an_example_becomes_labelled_synthetic_images(page, tmp_path):
+    choose_example(page, "Chest X-ray")
+    expect(page.get_by_label("Prompt (edit freely)")).to_have_value(re.compile("X-ray, chest"))
+    expect(page.locator(".view", has_text="What the network sees").locator("img")).to_be_visible(timeout=PATIENCE)
+    few_steps(page, images=2)
+    page.get_by_label("First seed").fill("11")
+    page.get_by_role("button", name="Generate").click()
+    expect(said(page)).to_contain_text("2 synthetic images", timeout=PATIENCE)
+    expect(page.locator(".painted .thumbnail-item")).to_have_count(2)
+    page.locator(".painted .thumbnail-item").nth(1).click()
+    expect(page.get_by_text("seed 12, made in")).to_be_visible()
+    page.get_by_role("button", name="Use its seed").click()
+    expect(page.get_by_label("First seed")).to_have_value("12")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download ZIP").click()
+    check_archive(download.value, tmp_path)
+
+
+def check_archive(download, folder: Path):
+    download.save_as(folder / "synthetic.zip")
+    with zipfile.ZipFile(folder / "synthetic.zip") as archive:
+        archive.extractall(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [entry["seed"] for entry in manifest["images"]] == [11, 12]
+    for entry in manifest["images"]:
+        image, mask = np.asarray(Image.open(folder / entry["file"])), np.asarray(Image.open(folder / entry["mask"]))
+        assert image.shape == (256, 256, 3) and image.std() > 5
+        assert mask.shape == (256, 256) and set(np.unique(mask)) == {0, 1}
+        assert read_synthetic_settings(folder / entry["file"])["seed"] == entry["seed"]
+
+
+def test_stop_stops_and_keeps_what_is_finished(page):
+    choose_example(page, "Nuclei")
+    few_steps(page, images=8, steps=100)
+    page.get_by_role("button", name="Generate").click()
+    expect(said(page)).to_contain_text(re.compile(r"step \d+ of 100"), timeout=PATIENCE)
+    page.get_by_role("button", name="Stop").click()
+    started = time.monotonic()
+    expect(said(page)).to_contain_text("Stopped", timeout=20_000)
+    assert time.monotonic() - started < 10
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+
+
+def test_an_own_file_and_a_bad_one(page, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 4096, (120, 200)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "own.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 20)
+    chooser = page.locator(".drop input[type=file]").first
+    chooser.set_input_files(tmp_path / "own.png")
+    expect(page.get_by_text("own.png: 200 x 120")).to_be_visible()
+    page.get_by_label("More words").fill("portable")
+    page.get_by_role("button", name="Remove").or_(page.get_by_label("Clear")).first.click()
+    page.locator(".drop input[type=file]").first.set_input_files(tmp_path / "broken.png")
+    expect(page.get_by_role("alert").filter(has_text="broken.png")).to_be_visible()
+    expect(page.get_by_label("More words")).to_have_value("portable")
+    expect(page.get_by_text("Traceback")).to_have_count(0)
+
+
+def test_nothing_chosen_is_said_in_a_sentence(page):
+    page.get_by_role("button", name="Generate").click()
+    expect(said(page)).to_contain_text("No image yet")
+    open_tab(page, "Segmentation")
+    page.get_by_role("button", name="Find").click()
+    expect(said(page)).to_contain_text("No image yet")
+
+
+def test_the_words_make_the_prompt(page):
+    for label, word in (("Modality", "CT"), ("Organ", "abdomen"), ("Appearance", "high contrast")):
+        page.get_by_label(label, exact=True).click()
+        page.get_by_role("option", name=word, exact=True).click()
+    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("CT, abdomen, high contrast")
+    page.get_by_label("Prompt (edit freely)").fill("liver, " * 60)
+    expect(page.get_by_text(re.compile(r"has \d+ tokens"))).to_be_visible(timeout=PATIENCE)
+
+
+def test_an_image_and_a_sentence_become_a_mask(page, tmp_path):
+    open_tab(page, "Segmentation")
+    choose_example(page, "Chest X-ray")
+    page.locator(".chips").get_by_text("lung", exact=True).click()
+    expect(page.get_by_label("What to find")).to_have_value("lung")
+    page.get_by_role("button", name="Find").click()
+    expect(said(page)).to_contain_text(re.compile("Found|Not found"), timeout=PATIENCE)
+    expect(page.locator(".figures b").first).to_have_text(re.compile(r"\d\.\d{3}"))
+    view = page.locator(".view.large img")
+    before = view.get_attribute("src")
+    set_number(page, "Mask opacity, %", 90)
+    expect(view).not_to_have_attribute("src", before)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download mask").click()
+    download.value.save_as(tmp_path / "mask.png")
+    assert Image.open(tmp_path / "mask.png").size == (256, 256)
+
+
+def test_what_is_not_there_is_not_found(page):
+    open_tab(page, "Segmentation")
+    choose_example(page, "Chest X-ray")
+    page.get_by_label("What to find").fill("prostate")
+    page.get_by_role("button", name="Find").click()
+    expect(said(page)).to_contain_text("Not found", timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("tab", ["Synthesis", "Segmentation"])
+def test_a_narrow_screen_needs_no_sideways_scroll(page, tab):
+    page.set_viewport_size({"width": 390, "height": 844})
+    open_tab(page, tab)
+    choose_example(page, "Abdominal CT")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("tab", ["Synthesis", "Segmentation"])
+def test_every_control_has_a_name(page, tab):
+    open_tab(page, tab)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('input, textarea, button, select')].filter(e =>
+            e.offsetParent && !e.labels?.length && !e.ariaLabel && !e.textContent.trim() && !e.title
+        ).map(e => e.outerHTML)"""
+    )
+    assert not nameless
+
+
+def test_programs_get_the_same(address, tmp_path):
+    client, example = Client(address, verbose=False), read_examples()[0]
+    image, mask = handle_file(str(example.image)), handle_file(str(example.mask))
+    files, manifest = client.predict(image, "X-ray, chest", mask, seed=3, num_inference_steps=3, api_name="/synthesize")
+    again, _ = client.predict(image, "X-ray, chest", mask, seed=3, num_inference_steps=3, api_name="/synthesize")
+    assert Path(files[0]).read_bytes() and manifest["images"][0]["settings"]["num_inference_steps"] == 3
+    np.testing.assert_array_equal(np.asarray(Image.open(files[0])), np.asarray(Image.open(again[0])))
+    found, result = client.predict(image, "lung", api_name="/segment")
+    assert Image.open(found).size == (256, 256) and 0 <= result["highest_probability"] <= 1
+    assert Image.open(client.predict(image, mask, api_name="/edges")).size == (256, 256)
+    listed = {model["name"]: model for model in client.predict(api_name="/models")}
+    assert "lung" in listed["textdiff-mini"]["targets"]
+    with pytest.raises(AppError, match="text is empty"):
+        client.predict(image, "", api_name="/segment")
