@@ -90,7 +90,7 @@ class Synthesize:
         )
         stem = _stem(self.image)
         source = {"source": self.image.name, "slice": index, "window": self.window}
-        folder = _folder(self.out)
+        folder = _output_folder(self.out, self.image, self.mask)
         manifest = {**source, "prompt": self.prompt, "checkpoint": self.checkpoint, "mask": None, "images": []}
         if mask is not None:
             manifest["mask"] = _write_png(folder / f"mask_{stem}.png", mask).name
@@ -126,7 +126,7 @@ class Segment:
         result = _load("load_segmenter", self.checkpoint)(image, self.text, threshold=self.threshold)
         for warning in result.warnings:
             _say(warning)
-        folder, stem = _folder(self.out), _stem(self.image)
+        folder, stem = _output_folder(self.out, self.image), _stem(self.image)
         probability = np.rint(result.probability * 255).astype(np.uint8)
         files = {
             "mask": scan.save_mask({index: result.mask}, folder).name,
@@ -172,7 +172,8 @@ class Edges:
         scan, _, image = _read_slice(self.image, self.slice, self.window)
         mask = None if self.mask is None else read_mask(self.mask, size=scan.size)
         edges = control_image(detect_edges(image, self.detector), mask, boundary=mask is not None, layout="joined")
-        print(_write_png(_folder(self.out) / f"edges_{_stem(self.image)}.png", edges))
+        folder = _output_folder(self.out, self.image, self.mask)
+        print(_write_png(folder / f"edges_{_stem(self.image)}.png", edges))
         return 0
 
 
@@ -203,7 +204,7 @@ class TrainSegmentation:
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint.
-    resolution: int = 256  # Side of the training images in pixels, a multiple of 32.
+    resolution: int = 256  # Side of the training images in pixels, a multiple of 64.
     minutes: float = 60.0  # Time to train, both stages together.
     stage: Literal["all", "backbone", "head"] = "all"  # Which part to train.
     seed: int = 0  # Seed of the order and of the weights' beginning.
@@ -359,7 +360,10 @@ def _with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
                 yield event
 
 
-def _folder(path: Path) -> Path:
+def _output_folder(path: Path, *sources: Path | None) -> Path:
+    """`path`, made if needed; never a folder that a source lies in, whose files would be written over."""
+    if path.resolve() in [source.resolve().parent for source in sources if source]:
+        raise EmitDiffError(f"{path} is where the source lies: give another folder, so that nothing is written over.")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
