@@ -50,12 +50,12 @@ class TrainSegmentation:
 def train_segmentation(settings: TrainSegmentation) -> Path:
     """Train on the groups of `settings.datasets` that are not held out; returns the checkpoint folder.
 
-    Raises EmitDiffError when a dataset cannot be read, labels nothing the head can be taught, or `resolution` is odd.
+    Raises EmitDiffError when a dataset cannot be read, labels nothing the head can be taught, or `resolution` does not fit.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    if settings.resolution < 32 or settings.resolution % 32:
-        raise EmitDiffError(f"A resolution of {settings.resolution} was given: it must be a multiple of 32.")
+    if settings.resolution < 64 or settings.resolution % 64:
+        raise EmitDiffError(f"A resolution of {settings.resolution} was given: it must be a multiple of 64.")
     from emitdiff.devices import choose_device
 
     device, out = choose_device(), Path(settings.out)
