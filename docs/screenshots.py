@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent
 SIZES = {1440: 940, 390: 844}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
 PATIENCE = 300_000
+SAID = ":is(.results, .reading) .progress:visible"
 
 
 def choose_example(page: Page, title: str) -> None:
@@ -26,14 +27,14 @@ def choose_example(page: Page, title: str) -> None:
 def show_synthesis(page: Page) -> None:
     choose_example(page, "Chest X-ray")
     page.get_by_role("button", name="Generate").click()
-    expect(page.locator(".progress:visible")).to_contain_text("synthetic images", timeout=PATIENCE)
+    expect(page.locator(SAID)).to_contain_text("synthetic images", timeout=PATIENCE)
 
 
 def show_segmentation(page: Page) -> None:
     page.get_by_role("tab", name="Segmentation").click()
     choose_example(page, "Abdominal CT")
     page.get_by_role("button", name="Find").click()
-    expect(page.locator(".progress:visible")).to_contain_text("ound", timeout=PATIENCE)
+    expect(page.locator(SAID)).to_contain_text("ound", timeout=PATIENCE)
 
 
 def take(page: Page, name: str, width: int) -> None:
@@ -42,7 +43,10 @@ def take(page: Page, name: str, width: int) -> None:
     page.wait_for_timeout(1000)
     if width < 1000:  # the whole page: what sticks to an edge of the window would stand in the middle of it
         page.add_style_tag(content=".actions { position: static !important; }")
-        page.wait_for_timeout(300)
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # pictures are fetched when they come into view
+        page.wait_for_timeout(1000)
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(500)
     page.screenshot(path=FOLDER / name, full_page=width < 1000)
     print(FOLDER / name)
 

@@ -106,7 +106,7 @@ def set_number(page, label: str, value: int):
 
 def said(page):
     """The line above the gallery or above the image that was read."""
-    return page.locator(".progress:visible")
+    return page.locator(":is(.results, .reading) .progress:visible")
 
 
 def few_steps(page, images: int, steps: int = 4):

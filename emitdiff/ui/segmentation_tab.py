@@ -16,7 +16,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
-from emitdiff.ui.source import build_source, enlarged, image_of, slice_index
+from emitdiff.ui.source import build_source, enlarged, image_of, mirror, slice_index
 
 IDLE = "Choose an image, say what to find, press Find."
 
@@ -66,7 +66,8 @@ class SegmentationTab:
         self.truth_class = gr.Dropdown([], label="Class of the true mask", visible=False)
         with gr.Accordion("Advanced", open=False):
             self.checkpoint = gr.Dropdown(list(self.models), value=self.calls.segmentation_checkpoint, label="Weights")
-        with gr.Row(elem_classes="actions"):
+        with gr.Column(elem_classes="actions"):
+            self.mirror = gr.HTML(elem_classes="mirror")
             self.find_button = gr.Button("Find", variant="primary", min_width=120)
 
     def _lay_out_reading(self) -> None:
@@ -138,6 +139,7 @@ class SegmentationTab:
             ).then(**compare)
         gr.on([self.opacity.input, self.outlined.input], self.blend, inputs_kwargs=shown, outputs=self.view,
               trigger_mode="always_last", concurrency_id="preview", concurrency_limit=2, **quiet)  # fmt: skip
+        mirror(self.progress, self.mirror)
         rethink = {**shown, "scan": source.scan, "threshold": self.threshold}
         self.threshold.input(
             self.rethink, inputs_kwargs=rethink, outputs=results, trigger_mode="always_last", **quiet

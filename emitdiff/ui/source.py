@@ -43,14 +43,15 @@ class Source:
     def load(self, path: str | Path) -> dict[Any, Any]:
         """Updates for `outputs` that put the file at `path` in place; raises EmitDiffError."""
         scan = self.calls.read_scan(path)
-        windows = list(scan.windows)
+        names = list(scan.windows)
+        windows = [(f"{name} ({used.centre:.0f} / {used.width:.0f})", name) for name, used in scan.windows.items()]
         return {
             self.scan: scan,
             self.message: note(describe_scan(scan)) + notes(scan.warnings, "warning"),
             self.slice: gr.update(
                 maximum=max(2, scan.num_slices), value=(scan.num_slices + 1) // 2, visible=scan.num_slices > 1
             ),
-            self.window: gr.update(choices=windows, value=windows[0] if windows else None, visible=len(windows) > 1),
+            self.window: gr.update(choices=windows, value=names[0] if names else None, visible=len(windows) > 1),
         }
 
     def upload(self, path: str) -> dict[Any, Any]:
@@ -85,8 +86,13 @@ def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
     file = gr.File(label=label, height=92, elem_classes="drop")
     message = gr.HTML(note("PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."), elem_classes="beside")
     slice_number = gr.Slider(1, 2, value=1, step=1, label="Slice", visible=False, buttons=[])
-    window = gr.Dropdown([], label="Window (level and width)", visible=False)
+    window = gr.Dropdown([], label="Window (level / width)", visible=False)
     return Source(calls, cards, scan, examples, file, message, slice_number, window)
+
+
+def mirror(line: gr.HTML, copy: gr.HTML) -> None:
+    """Repeats a line of progress beside the button that started it: on a narrow screen the line itself is far below."""
+    line.change(None, line, copy, js="html => html", queue=False, api_visibility="private")
 
 
 def slice_index(scan: Any, slice_number: float | None) -> int:
@@ -107,6 +113,7 @@ def describe_scan(scan: Any) -> str:
     parts = [scan.modality, f"{width} x {height}", f"{scan.num_slices} slices" if scan.num_slices > 1 else None]
     if scan.spacing:
         parts.append(f"{scan.spacing[2]:.2g} x {scan.spacing[1]:.2g} mm")
+    parts.append(getattr(scan, "orientation", None))
     return f"{scan.name}: " + ", ".join(part for part in parts if part)
 
 

@@ -16,7 +16,7 @@ from emitdiff.ui.callables import Callables, Model, SynthesisRequest
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.runs import Run, check_request
-from emitdiff.ui.source import build_source, enlarged, image_of, slice_index
+from emitdiff.ui.source import build_source, enlarged, image_of, mirror, slice_index
 
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
@@ -67,9 +67,11 @@ class SynthesisTab:
             self.seed = gr.Number(0, label="First seed", precision=0, buttons=[self.random_seed], elem_classes="seed")
         with gr.Accordion("Advanced", open=False):
             self._lay_out_advanced(defaults)
-        with gr.Row(elem_classes="actions"):
-            self.generate_button = gr.Button("Generate", variant="primary", scale=3, min_width=120)
-            self.stop_button = gr.Button("Stop", variant="stop", scale=1, min_width=80, interactive=False)
+        with gr.Column(elem_classes="actions"):
+            self.mirror = gr.HTML(elem_classes="mirror")
+            with gr.Row():
+                self.generate_button = gr.Button("Generate", variant="primary", scale=3, min_width=120)
+                self.stop_button = gr.Button("Stop", variant="stop", scale=1, min_width=80, interactive=False)
 
     def _lay_out_advanced(self, defaults: dict[str, Any]) -> None:
         self.num_inference_steps = gr.Slider(
@@ -190,6 +192,7 @@ class SynthesisTab:
             concurrency_limit=1,
             **quiet,
         ).then(self.rest, outputs=buttons, queue=False, **quiet)
+        mirror(self.progress, self.mirror)
         self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
         self.gallery.select(self.choose, self.run, [self.chosen, self.chosen_seed, self.use_seed], queue=False, **quiet)
         self.use_seed.click(lambda seed: seed, self.chosen_seed, self.seed, queue=False, **quiet)
@@ -242,7 +245,9 @@ class SynthesisTab:
         updates[self.source_view] = large if mask is None else overlay(large, enlarged(mask), 0.12)
         try:
             known = {name: value for name, value in form.items() if value is not None}
-            updates[self.control_view] = self.calls.control_image(image, mask, SynthesisRequest(**known))
+            updates[self.control_view] = control = self.calls.control_image(image, mask, SynthesisRequest(**known))
+            if (control != control[..., :1]).any():
+                updates[self.control_note] = note("Red: edges. Green: boundary of the mask. Blue: its inside.")
         except Exception as error:
             updates[self.control_note] = note(sentence(error), "error")
         return updates
