@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 
 from emitdiff.images import save_synthetic_png
 
+KEPT_SECONDS = 600
 NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
@@ -50,6 +54,14 @@ def save_archive(results: list[Any], paths: list[Path], stem: str, folder: Path)
                 zipped.writestr(f"masks/{path.name}", png.tobytes())
         zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem), indent=2))
     return archive
+
+
+def answer_folder() -> Path:
+    """A new folder for files handed to Gradio, which copies them; those handed over long ago are removed."""
+    for old in Path(tempfile.gettempdir()).glob("emitdiff_answer_*"):
+        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="emitdiff_answer_"))
 
 
 def file_stem(name: str) -> str:

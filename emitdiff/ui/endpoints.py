@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,12 +9,10 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.archive import build_manifest, file_stem, save_result
+from emitdiff.ui.archive import answer_folder, build_manifest, file_stem, save_result
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.messages import sentence
 from emitdiff.ui.runs import check_request
-
-KEPT_SECONDS = 600
 
 
 class Endpoints:
@@ -137,7 +131,7 @@ class Endpoints:
             results = [event for event in events if getattr(event, "image", None) is not None]
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
-        folder = _folder()
+        folder = answer_folder()
         paths = [save_result(result, index, stem, folder) for index, result in enumerate(results)]
         return [str(path) for path in paths], build_manifest(results, paths, stem)
 
@@ -163,7 +157,7 @@ class Endpoints:
             control = self.calls.control_image(pixels, label, request)
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
-        path = _folder() / f"{stem}_edges.png"
+        path = answer_folder() / f"{stem}_edges.png"
         cv2.imwrite(str(path), np.ascontiguousarray(control[..., ::-1]))
         return str(path)
 
@@ -187,7 +181,7 @@ class Endpoints:
             self._model(checkpoint, "segmentation")
             scan = self.calls.read_scan(image)
             output = self.calls.segment(scan.image(int(slice_number) - 1), text.strip(), float(threshold), checkpoint)
-            saved = scan.save_mask({int(slice_number) - 1: output.mask}, _folder())
+            saved = scan.save_mask({int(slice_number) - 1: output.mask}, answer_folder())
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
         result = {
@@ -222,11 +216,3 @@ class Endpoints:
         scan, index = self.calls.read_scan(image), int(slice_number) - 1
         label = self.calls.read_mask(mask, scan.size, index) if mask else None
         return scan.image(index), file_stem(scan.name), label
-
-
-def _folder() -> Path:
-    """A new folder for one answer; those of answers long since copied to Gradio's cache are removed."""
-    for old in Path(tempfile.gettempdir()).glob("emitdiff_answer_*"):
-        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix="emitdiff_answer_"))

@@ -10,9 +10,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
 from emitdiff.ui.archive import file_stem
 from emitdiff.ui.callables import Callables, Model, SynthesisRequest
+from emitdiff.ui.drawing import build_drawing, ground, save_drawing
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.runs import Run, check_request
@@ -52,6 +54,7 @@ class SynthesisTab:
         self.source = build_source(self.calls, self.cards, "Your image")
         self.mask_file = gr.File(label="Its mask (optional): becomes the label", height=92, elem_classes="drop")
         self.mask_note = gr.HTML(elem_classes="beside")
+        self.drawing = build_drawing()
         with gr.Row(elem_classes="pair"):
             self.modality = gr.Dropdown(_choices(words.modalities), value="", label="Modality")
             self.organ = gr.Dropdown(_choices(words.organs), value="", label="Organ")
@@ -143,8 +146,20 @@ class SynthesisTab:
             "concurrency_limit": 2,
             **quiet,
         }
+        # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
+        close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.drawing.panel, **quiet}
         for event in loaded:
-            event.then(**look)
+            event.then(**look).then(**close)
+        gr.on([source.slice.input, source.window.input], **close)
+        self.drawing.panel.expand(
+            self.open_drawing, inputs_kwargs=source.inputs, outputs=[self.drawing.canvas, self.mask_note], **quiet
+        )
+        self.drawing.use.click(
+            self.use_drawing,
+            inputs_kwargs={"scan": source.scan, "drawing": self.drawing.canvas},
+            outputs=[self.mask_file, self.mask_note],
+            **quiet,
+        ).then(**look)
         self.detector.input(lambda name: gr.Group(visible=name != "hed"), self.detector, self.thresholds, **quiet)
         gr.on(
             [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear, self.detector.input,
@@ -254,6 +269,22 @@ class SynthesisTab:
 
     def _mask(self, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:
         return self.calls.read_mask(mask_file, scan.size, slice_index(scan, slice_number)) if mask_file else None
+
+    def open_drawing(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+        """The canvas gets the slice shown; what was painted on another one goes."""
+        try:
+            return {self.drawing.canvas: ground(image_of(scan, slice_number, window))}
+        except Exception as error:
+            return {self.mask_note: note(sentence(error), "error")}
+
+    def use_drawing(self, scan: Any, drawing: dict[str, Any] | None) -> dict[Any, Any]:
+        """The strokes become the mask file, as if it had been uploaded."""
+        try:
+            if scan is None:
+                raise EmitDiffError("No image yet: choose an example or drop a file first.")
+            return {self.mask_file: str(save_drawing(drawing, scan.size, file_stem(scan.name))), self.mask_note: ""}
+        except Exception as error:
+            return {self.mask_note: note(sentence(error), "error")}
 
     def warn(self, prompt: str, checkpoint: str) -> str:
         """What the tokenizer would cut off the prompt, if anything."""
