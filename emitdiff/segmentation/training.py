@@ -163,12 +163,18 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     features = load_features(checkpoint / "backbone", BLOCKS, settings.timesteps, settings.seed).to(device)
-    text = build_text_encoder(compose_sentence(target, rng) for target in TARGETS for _ in range(400))
+    state_path = Path(settings.out) / "head" / "state.pt"
+    if state_path.exists():  # word pieces learnt anew would differ
+        text = TextEncoder.load(checkpoint / "text").requires_grad_(True)
+    else:
+        text = build_text_encoder(compose_sentence(target, rng) for target in TARGETS for _ in range(400))
+        text.save(checkpoint / "text")
     model = nn.ModuleDict({"text": text, "head": build_head(features, text)}).to(device).train()
     model["head"].to(memory_format=torch.channels_last)
     average = deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
-    state_path, step, spent, losses = Path(settings.out) / "head" / "state.pt", 0, 0.0, []
+    parts = [{"params": model[name].parameters(), "peak": peak} for name, peak in (("text", 1e-3), ("head", 2e-3))]
+    optimizer = torch.optim.AdamW(parts, weight_decay=0.01)
+    step, spent, losses = 0, 0.0, []
     if state_path.exists():
         state = torch.load(state_path, weights_only=True, map_location=device)
         model.load_state_dict(state["model"]), average.load_state_dict(state["average"])
@@ -179,7 +185,7 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     with tqdm(total=round(minutes * 60), initial=round(spent), unit="s", desc="head") as bar:
         while spent < minutes * 60:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(2e-3, step, spent / (minutes * 60), warm_up=50)
+                group["lr"] = learning_rate(group["peak"], step, spent / (minutes * 60), warm_up=50)
             images, questions = draw_batch(sets, settings.batch, settings.resolution, rng)
             loss = training_step(features, model, images.to(device), questions, rng)
             loss.backward()

@@ -30,16 +30,16 @@ def features():
 
 
 @pytest.fixture
-def text():
+def text_encoder():
     torch.manual_seed(0)
     names = [name for target in TARGETS for name in target.names]
     return build_text_encoder(names * 3, dim=32, layers=1).eval()
 
 
 @pytest.fixture
-def head(features, text):
+def head(features, text_encoder):
     torch.manual_seed(0)
-    return build_head(features, text).eval()
+    return build_head(features, text_encoder).eval()
 
 
 def disc(size, centre, radius):

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from emitdiff.segmentation import backbone
+
 from .conftest import CHANNELS
 
 

@@ -5,6 +5,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.backbone import build_backbone, build_scheduler
 from emitdiff.segmentation.features import DiffusionFeatures, decoder_blocks
+
 from .conftest import CHANNELS
 
 
@@ -59,13 +60,13 @@ def test_the_noise_is_shared_by_all_images_and_fixed_by_the_seed():
     assert not torch.allclose(alone, other)
 
 
-def test_frozen_bit_for_bit_through_training_of_the_rest(features, head, text):
+def test_frozen_bit_for_bit_through_training_of_the_rest(features, head, text_encoder):
     before = {name: value.clone() for name, value in features.state_dict().items()}
     model = torch.nn.ModuleDict({"features": features, "head": head}).train()
     assert not features.unet.training
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
     for _ in range(2):
-        tokens, mask = text(["liver", "left lung"])
+        tokens, mask = text_encoder(["liver", "left lung"])
         head(features(torch.rand(2, 3, 64, 64)), tokens, mask).square().mean().backward()
         optimizer.step()
     assert all(torch.equal(value, features.state_dict()[name]) for name, value in before.items())

@@ -1,0 +1,98 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from emitdiff.datasets import DatasetInfo, Sample, write_dataset
+from emitdiff.segmentation import metrics
+from emitdiff.segmentation.metrics import EvaluateSegmentation, evaluate_segmentation
+from emitdiff.segmentation.pipeline import SegmentationPipeline
+
+from .conftest import disc
+
+EMPTY = np.zeros((40, 50), bool)
+TRUTH = np.zeros((40, 50), bool)
+TRUTH[10:20, 10:30] = True
+SHIFTED = np.roll(TRUTH, 5, axis=1)
+
+
+def test_measures_of_one_image_by_hand():
+    found = metrics.image_measures(SHIFTED, TRUTH)
+    assert found["dice"] == pytest.approx(2 * 150 / 400)
+    assert found["iou"] == pytest.approx(150 / 250)
+    assert found["precision"] == found["recall"] == pytest.approx(0.75)
+    assert found["hd95"] == pytest.approx(5)
+    assert 0 < found["assd"] < 5
+
+
+def test_a_perfect_and_an_empty_prediction():
+    perfect = metrics.image_measures(TRUTH, TRUTH)
+    assert (perfect["dice"], perfect["iou"], perfect["hd95"], perfect["assd"]) == (1, 1, 0, 0)
+    nothing = metrics.image_measures(EMPTY, TRUTH)
+    assert (nothing["dice"], nothing["iou"], nothing["precision"], nothing["recall"]) == (0, 0, 0, 0)
+    assert nothing["hd95"] == nothing["assd"] == pytest.approx(math.hypot(40, 50))
+
+
+def test_means_pooled_and_false_masks_are_kept_apart():
+    summary = metrics.summarise([(TRUTH, TRUTH), (EMPTY, TRUTH | SHIFTED), (TRUTH, EMPTY), (EMPTY, EMPTY)])
+    assert summary["n"] == 2 and summary["n_empty"] == 2 and summary["false_mask_rate"] == 0.5
+    assert summary["dice"] == pytest.approx(0.5)
+    assert summary["dice_pooled"] == pytest.approx(400 / 650)
+    assert tuple(summary) == metrics.MEASURES
+
+
+def test_what_no_image_allows_is_none():
+    assert metrics.summarise([(EMPTY, EMPTY)])["dice"] is None
+    assert metrics.summarise([(TRUTH, TRUTH)])["false_mask_rate"] is None
+
+
+def test_shuffled_text_is_another_rows_or_another_targets():
+    own = [("nuclei", "dense above"), ("nuclei", "sparse"), ("nuclei", "sparse")]
+    shuffled = metrics.shuffled_sentences(own, 0)
+    assert all(
+        text in ("dense above", "sparse") and text != sentence
+        for text, (_, sentence) in zip(shuffled, own, strict=True)
+    )
+    alike = metrics.shuffled_sentences([("liver", "CT, abdomen, liver")] * 9, 0)
+    assert all("liver" not in text for text in alike)
+    assert alike == metrics.shuffled_sentences([("liver", "CT, abdomen, liver")] * 9, 0)
+
+
+def chest(folder, text=""):
+    mask = (disc((64, 80), (30, 20), 12) | disc((64, 80), (30, 60), 10)).astype(np.uint8)
+    rows = [Sample(np.zeros((64, 80, 3), np.uint8), mask, text, str(i), "", f"images/{i}.png", {}) for i in range(5)]
+    return write_dataset(folder, DatasetInfo("c", "X-ray", "chest", {"background": 0, "lung": 1}), rows)
+
+
+def test_every_label_is_asked_for_and_both_sides_of_a_lung(tmp_path):
+    dataset = chest(tmp_path / "a")
+    asked = {name: text for name, text, _ in metrics.questions_of(dataset[0], dataset)}
+    assert asked == {"lung": "X-ray, chest, lung", "left lung": "X-ray, chest, left lung",
+                     "right lung": "X-ray, chest, right lung"}  # fmt: skip
+    dataset = chest(tmp_path / "b", text="Bilateral.")
+    assert metrics.questions_of(dataset[0], dataset)[0][1] == "Bilateral."
+
+
+@pytest.mark.parametrize("text", ["own", "none", "shuffled"])
+def test_a_whole_evaluation(monkeypatch, capsys, tmp_path, features, head, text, text_encoder):
+    pipeline = SegmentationPipeline(features, text_encoder, head, ("lung",), resolution=64)
+    monkeypatch.setattr(metrics, "load_segmenter", lambda checkpoint: pipeline)
+    dataset = chest(tmp_path / "a")
+    result = evaluate_segmentation(EvaluateSegmentation(dataset.folder, text=text, limit=2, json=True))
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert json.loads(lines[-1]) == result
+    assert set(metrics.MEASURES) <= set(result) and result["n"] == 2
+    assert set(result["targets"]) == {"lung", "left lung", "right lung"}
+
+
+def test_splits_and_limits(tmp_path):
+    dataset = chest(tmp_path / "a")
+
+    def rows(**settings):
+        return {sample["file_name"] for sample in metrics.chosen_rows(
+            dataset, EvaluateSegmentation(dataset.folder, **settings), {}).rows}  # fmt: skip
+
+    assert len(rows(split="held-out")) == 1 and len(rows(split="train")) == 4
+    assert rows(split="held-out") | rows(split="train") == rows()
+    assert len(rows(limit=3)) == 3 and len(rows(limit=99)) == 5

@@ -1,0 +1,109 @@
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter, working_size
+
+
+@pytest.fixture
+def segment(features, text_encoder, head):
+    return SegmentationPipeline(features, text_encoder, head, ("liver", "left lung"), resolution=64)
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 90), (300, 41), (8, 8)])
+def test_masks_have_the_size_of_the_source(segment, size):
+    output = segment(picture(*size), "liver")
+    assert output.mask.shape == output.probability.shape == size
+    assert output.mask.dtype == np.uint8 and set(np.unique(output.mask)) <= {0, 1}
+    assert output.probability.dtype == np.float32 and 0 <= output.probability.min() <= output.probability.max() <= 1
+    assert output.found == bool(output.mask.any()) and output.seconds > 0
+
+
+def test_threshold_cuts_the_probability(segment):
+    image = picture(64, 64)
+    probability = segment(image, "liver").probability
+    low, high = float(probability.min()) + 1e-4, min(0.999, float(probability.max()) + 1e-4)
+    assert segment(image, "liver", low).mask.sum() > 0
+    assert not segment(image, "liver", high).found
+
+
+def test_the_same_question_gets_the_same_answer_whatever_was_asked_between(segment):
+    first = segment(picture(64, 64), "liver").probability
+    segment(picture(64, 64, seed=1), "left lung")
+    assert np.array_equal(segment(picture(64, 64), "liver").probability, first)
+    assert not np.array_equal(segment(picture(64, 64), "left lung").probability, first)
+
+
+def test_another_sentence_does_not_touch_the_backbone_again(segment):
+    passes = []
+    segment.features.unet.conv_in.register_forward_hook(lambda *_: passes.append(1))
+    image = picture(64, 64)
+    segment(image, "liver")
+    segment(image.copy(), "left lung")
+    assert len(passes) == 1
+    image[0, 0] += 1
+    segment(image, "left lung")
+    assert len(passes) == 2
+
+
+def test_targets_and_warnings(segment):
+    image = picture(64, 64)
+    assert segment(image, "Where is the LIVER?").target == "liver"
+    assert segment(image, "liver").warnings == ()
+    assert segment(image, "prostate").target is None  # a word it knows, a target these weights were not taught
+    assert "liver, left lung" in segment(image, "the kidney").warnings[0]
+    assert "No text" in segment(image, "").warnings[0]
+    assert "tokens" in segment(image, "the liver " * 40).warnings[-1]
+    assert "squeezed" in segment(picture(20, 90), "liver").warnings[-1]
+
+
+def test_grey_and_transparent_pictures_are_taken(segment):
+    grey = picture(64, 64)[..., 0]
+    expected = segment(np.repeat(grey[..., None], 3, 2), "liver").probability
+    assert np.array_equal(segment(grey, "liver").probability, expected)
+
+
+@pytest.mark.parametrize("image, text, threshold", [
+    (np.zeros((64, 64), np.float32), "liver", 0.5),
+    (np.zeros((64, 64, 2), np.uint8), "liver", 0.5),
+    (np.zeros((4, 64, 3), np.uint8), "liver", 0.5),
+    (np.zeros((64, 64), np.uint8), None, 0.5),
+    (np.zeros((64, 64), np.uint8), "liver", 1.5),
+])  # fmt: skip
+def test_what_cannot_be_segmented_is_said(segment, image, text, threshold):
+    with pytest.raises(EmitDiffError, match="give"):
+        segment(image, text, threshold)
+
+
+def test_threads_share_one_pipeline(segment):
+    images = [picture(64, 64, seed) for seed in range(4)]
+    alone = [segment(image, "liver").probability for image in images]
+    together = [None] * 4
+
+    def work(index):
+        together[index] = segment(images[index], "liver").probability
+
+    threads = [Thread(target=work, args=(index,)) for index in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+def test_working_size_keeps_the_aspect_up_to_two_to_one():
+    assert working_size((256, 256), 256) == (256, 256)
+    assert working_size((512, 640), 256) == (256, 320)
+    assert working_size((100, 1000), 256) == (256, 512)
+
+
+def test_a_folder_without_a_segmenter_is_said(tmp_path):
+    with pytest.raises(EmitDiffError):
+        load_segmenter(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(EmitDiffError, match="train-segmentation"):
+        load_segmenter(str(tmp_path))

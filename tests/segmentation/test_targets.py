@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from emitdiff.datasets import DatasetInfo, Sample
+from emitdiff.segmentation import targets
+from emitdiff.segmentation.targets import BY_PHRASE, TARGETS
+
+from .conftest import disc
+
+
+def info(modality, organ, *labels):
+    return DatasetInfo("x", modality, organ, {"background": 0, **{name: i for i, name in enumerate(labels, 1)}})
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.phrase)
+def test_sentences_are_many_and_keep_a_name(target):
+    rng = np.random.default_rng(0)
+    sentences = [targets.compose_sentence(target, rng) for _ in range(200)]
+    assert len(set(sentences)) > 120
+    assert sum(targets.asked_for(sentence) is target for sentence in sentences) > 150
+    assert all(sentence.strip() for sentence in sentences)
+
+
+def test_datasets_map_to_targets_by_scene_and_label():
+    assert targets.target_of(info("Ultrasound", "breast", "lesion"), "lesion") is BY_PHRASE["breast lesion"]
+    assert targets.target_of(info("Microscopy", "nuclei", "nucleus"), "nucleus") is BY_PHRASE["nuclei"]
+    assert targets.target_of(info("MRI", "brain", "lesion"), "lesion") is None
+    assert targets.target_of(info("X-ray", "chest", "infection"), "infection") is None
+    assert targets.own_sentence(info("CT", "abdomen", "liver"), "liver") == "CT, abdomen, liver"
+
+
+def test_unlabelled_neighbours_are_no_negatives():
+    """In a CT labelled for the liver the spleen is there too, and a heart MRI may show a part of the liver."""
+    absent = {target.phrase for target in targets.absent_targets(info("CT", "abdomen", "liver"))}
+    assert absent == {"prostate", "breast lesion", "nuclei"}
+    absent = {target.phrase for target in targets.absent_targets(info("MRI", "heart", "left ventricle"))}
+    assert absent == {"pancreas", "prostate", "breast lesion", "nuclei"}
+    assert targets.absent_targets(info("MRI", "brain", "tumour")) == ()
+
+
+def test_no_target_is_absent_at_home():
+    assert all(target.home not in target.absent for target in TARGETS)
+
+
+def test_the_patients_left_lung_is_on_the_images_right():
+    mask = disc((64, 80), (30, 20), 12) | disc((64, 80), (30, 60), 10)
+    left, right = targets.split_lungs(mask)
+    assert left[30, 60] and not left[30, 20]
+    assert right[30, 20] and not right[30, 60]
+    assert np.array_equal(left | right, mask)
+
+
+def test_a_crumb_goes_to_its_own_side():
+    mask = disc((64, 80), (30, 20), 12) | disc((64, 80), (30, 60), 10)
+    mask[60, 70] = True
+    left, right = targets.split_lungs(mask)
+    assert left[60, 70] and not right[60, 70]
+
+
+@pytest.mark.parametrize("mask", [
+    disc((64, 80), (30, 40), 20),
+    disc((64, 80), (15, 40), 12) | disc((64, 80), (48, 40), 12),
+    disc((64, 80), (30, 20), 15) | disc((64, 80), (30, 60), 3),
+    np.zeros((64, 80), bool),
+])  # fmt: skip
+def test_unclear_sides_are_not_guessed(mask):
+    assert targets.split_lungs(mask) is None
+
+
+def test_masks_of_a_labelled_image():
+    mask = (disc((64, 80), (30, 20), 12) | disc((64, 80), (30, 60), 10)).astype(np.uint8)
+    sample = Sample(np.zeros((64, 80, 3), np.uint8), mask, "", "a", "", "a.png", {})
+    assert list(targets.target_masks(sample, info("X-ray", "chest", "lung"))) == ["lung", "left lung", "right lung"]
+    assert list(targets.target_masks(sample, info("CT", "abdomen", "liver"))) == ["liver"]
+    assert not targets.target_masks(sample, info("MRI", "brain", "tumour"))
+
+
+def test_the_longest_name_in_a_sentence_wins():
+    assert targets.asked_for("Show me the LEFT LUNG.").phrase == "left lung"
+    assert targets.asked_for("where is the tumour in the breast?").phrase == "breast lesion"
+    assert targets.asked_for("both lungs").phrase == "lung"
+    assert targets.asked_for("the kidney") is None and targets.asked_for("") is None
