@@ -112,6 +112,11 @@ def test_stem_of_a_double_suffix_and_of_a_folder(tmp_path):
     assert cli._stem(tmp_path) == tmp_path.name
 
 
+def test_sources_are_never_written_over(disc_files, monkeypatch, capsys):
+    assert run(monkeypatch, "edges", disc_files[0], "-o", disc_files[0].parent) == 2
+    assert "is where the source lies" in capsys.readouterr().err
+
+
 def test_output_that_cannot_be_made(disc_files, monkeypatch, capsys):
     assert run(monkeypatch, "edges", disc_files[0], "-o", disc_files[0] / "inside") == 2
     assert "cannot be made" in capsys.readouterr().err
@@ -149,8 +154,26 @@ def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_
     assert np.unique(np.asarray(Image.open(tmp_path / "out" / manifest["mask"]))).tolist() == [0, 1]
 
 
-def test_segment_writes_mask_overlay_probability_and_record(disc_files, monkeypatch, tmp_path):
-    assert run(monkeypatch, "segment", disc_files[0], "--text", "breast lesion", "-o", tmp_path / "out") == 0
+def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dataset_folder, monkeypatch, capsys):
+    flags = ["--checkpoint", tiny_synthesis_folder, "--limit", "1", "--steps", "1", "--json"]
+    assert run(monkeypatch, "evaluate-synthesis", dataset_folder, *flags) == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    names = {"edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim", "n", "images_per_second"}
+    assert names <= set(measured) and measured["n"] == 1
+
+
+def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, monkeypatch, tmp_path, capsys):
+    settings = ["--out", tmp_path / "run", "--resolution", "64", "--minutes", "0.02", "--threads", "1"]
+    assert run(monkeypatch, "train-segmentation", dataset_folder, *settings) == 0
+    weights = ["--checkpoint", tmp_path / "run" / "checkpoint"]
+    assert str(weights[1]) in capsys.readouterr().out
+
+    assert run(monkeypatch, "evaluate-segmentation", dataset_folder, *weights, "--limit", "2", "--json") == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    names = {"dice", "iou", "dice_pooled", "iou_pooled", "precision", "recall", "hd95", "assd", "n"}
+    assert names <= set(measured) and measured["n"] == 2
+
+    assert run(monkeypatch, "segment", disc_files[0], "--text", "breast lesion", *weights, "-o", tmp_path / "out") == 0
     record = json.loads((tmp_path / "out" / "disc_segmentation.json").read_text(encoding="utf-8"))
     for name in ("mask", "overlay", "probability"):
         assert Image.open(tmp_path / "out" / record["files"][name]).size == (64, 64)
