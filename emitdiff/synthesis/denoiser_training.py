@@ -200,8 +200,10 @@ def train_denoiser(
     torch.manual_seed(seed)
     modules = denoiser.modules(lock_unet).train()
     modules.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(modules.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2)
-    average = EMAModel(modules.parameters(), decay=0.9985, use_ema_warmup=True, power=0.8)
+    optimizer = torch.optim.AdamW(
+        modules.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
+    )
+    average = EMAModel(modules.parameters(), decay=0.9985, use_ema_warmup=True, power=0.8, foreach=True)
     state = StageState(state_file, minutes, {"modules": modules, "optimizer": optimizer, "average": average})
     schedule = new_scheduler()
     rng = np.random.default_rng(seed + state.steps)
