@@ -270,7 +270,7 @@ def _decode_frame(name: str, elements: pydicom.Dataset, frame: _Frame, dtype: np
             raise
         raise EmitDiffError(
             f"'{name}' is compressed as {syntax.name}, and cannot be decoded: it is damaged, or needs a decoder "
-            "that is not installed. Run `pip install python-gdcm`, or decompress the file with other software first."
+            "that this program lacks. Decompress the file with other software first, for example `gdcmconv --raw`."
         ) from None
     if frame.colour:
         palette = elements.PhotometricInterpretation == "PALETTE COLOR"
