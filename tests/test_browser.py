@@ -116,7 +116,7 @@ def few_steps(page, images: int, steps: int = 4):
 
 
 def test_the_page_says_what_it_is(page):
-    header = page.locator(".status")
+    header = page.locator(".status header")
     expect(header).to_contain_text("Research use only. Not a medical device.")
     for name in MODELS.values():
         expect(header).to_contain_text(f"{name} ready (embedded)")
@@ -154,6 +154,27 @@ def check_archive(download, folder: Path):
         assert image.shape == (256, 256, 3) and image.std() > 5
         assert mask.shape == (256, 256) and set(np.unique(mask)) == {0, 1}
         assert read_synthetic_settings(folder / entry["file"])["seed"] == entry["seed"]
+
+
+def test_a_mask_is_drawn(page):
+    choose_example(page, "Cardiac MRI")
+    page.wait_for_timeout(1000)
+    page.get_by_role("button", name="Draw the mask").click()
+    canvas = page.locator(".canvas canvas").first
+    expect(canvas).to_be_visible()
+    page.wait_for_timeout(2000)  # the slice comes onto the canvas
+    box = canvas.bounding_box()
+    across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(across - 40, down)
+    page.mouse.down()
+    page.mouse.move(across + 40, down, steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    field = page.locator(".drop", has_text="Its mask")
+    before = field.inner_text()
+    page.get_by_role("button", name="Use the drawing as mask").click()
+    expect(field).to_contain_text("png")
+    expect(field).not_to_have_text(before, use_inner_text=True)
 
 
 def test_stop_stops_and_keeps_what_is_finished(page):

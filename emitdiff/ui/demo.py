@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from html import escape
 from typing import Any
 
@@ -14,6 +15,7 @@ from emitdiff.ui.segmentation_tab import SegmentationTab
 from emitdiff.ui.synthesis_tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
 
+log = logging.getLogger(__name__)
 NOTICE = "Research use only. Not a medical device."
 
 
@@ -36,7 +38,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
         refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731
         demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet).then(
-            calls.prepare, **quiet
+            lambda: prepare(calls), **quiet
         )
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.end_session)
@@ -53,7 +55,16 @@ def launch_settings() -> dict[str, Any]:
         "footer_links": ["api", "settings"],
         "ssr_mode": False,
         "enable_monitoring": False,
+        "state_session_capacity": 128,
     }
+
+
+def prepare(calls: Callables) -> None:
+    """Ahead of the first run; what fails here fails again there, and is told there to whoever asked for it."""
+    try:
+        calls.prepare()
+    except Exception as error:
+        log.warning("preparing failed: %s", error)
 
 
 def header(models: dict[str, Model], synthesis: str, segmentation: str, device: str) -> str:

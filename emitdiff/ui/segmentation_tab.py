@@ -16,7 +16,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
-from emitdiff.ui.source import build_source, enlarged, image_of, mirror, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, build_source, enlarged, image_of, mirror, slice_index
 
 IDLE = "Choose an image, say what to find, press Find."
 
@@ -43,7 +43,9 @@ class SegmentationTab:
         self.calls = calls
         self.cards = [card for card in cards if card.text]
         self.models = {model.name: model for model in calls.models() if model.kind == "segmentation"}
-        self.finding = gr.State(None, time_to_live=3600, delete_callback=lambda finding: finding and finding.remove())
+        self.finding = gr.State(
+            None, time_to_live=KEPT_SECONDS, delete_callback=lambda finding: finding and finding.remove()
+        )
         with gr.Row(elem_classes="workspace three"):
             with gr.Column(elem_classes="pane"):
                 self._lay_out_controls()
@@ -103,7 +105,12 @@ class SegmentationTab:
         truth = {"truth_file": self.truth_file, "truth_class": self.truth_class}
         results = [self.finding, self.progress, self.view, self.download, self.download_note]
         found = [*results, self.probability_view, self.text_note]
-        clear = {"fn": self.clear, "inputs_kwargs": source.inputs, "outputs": [*found, self.figures], **quiet}
+        clear = {
+            "fn": self.clear,
+            "inputs_kwargs": {"finding": self.finding, **source.inputs},
+            "outputs": [*found, self.figures],
+            **quiet,
+        }
         run = {
             "fn": self.find,
             "inputs_kwargs": {
@@ -128,6 +135,9 @@ class SegmentationTab:
             concurrency_limit=2,
             **quiet,
         ).then(**clear)
+        source.file.clear(
+            lambda: {**source.clear(), **self._blank()}, outputs=[*source.outputs, *found, self.figures], **quiet
+        )
         source.examples.select(
             self.take_example, outputs=[*source.outputs, self.truth_file, self.truth_class, self.text], **quiet
         ).then(**clear)
@@ -162,14 +172,20 @@ class SegmentationTab:
         hidden = gr.update(visible=False, value=None)
         return {**updates, self.truth_file: truth, self.truth_class: hidden, self.text: example.text}
 
-    def clear(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
-        """Another slice is shown: what was found on the last one goes."""
+    def clear(self, finding: Finding | None, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+        """Another slice is shown: what was found on the last one goes. The same one again changes nothing."""
         if scan is None:
-            return {self.progress: finished(IDLE)}
+            return self._blank()
+        image = image_of(scan, slice_number, window)
+        if finding is not None and np.array_equal(finding.image, image):
+            return {self.finding: finding}
+        return {**self._blank(), self.view: enlarged(image)}
+
+    def _blank(self) -> dict[Any, Any]:
         return {
             self.finding: None,
             self.progress: finished(IDLE),
-            self.view: enlarged(image_of(scan, slice_number, window)),
+            self.view: None,
             self.probability_view: None,
             self.figures: figures({"Dice": "-", "IoU": "-"}, "Add a true mask to compare with."),
             self.download: gr.DownloadButton(value=None, interactive=False),

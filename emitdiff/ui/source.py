@@ -15,6 +15,8 @@ from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import note, notes, sentence
 
+ACCEPTED = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."
+KEPT_SECONDS = 4 * 3600  # how long a session's decoded scan and results stay in memory without being touched
 VIEW_SIDE = 768  # pictures are enlarged to this before outlines are drawn, so that lines stay fine
 
 
@@ -61,6 +63,11 @@ class Source:
         except Exception as error:
             return {self.message: note(sentence(error), "error"), self.file: None}
 
+    def clear(self) -> dict[Any, Any]:
+        """Updates for a file a person took away again."""
+        hidden = {self.slice: gr.update(visible=False), self.window: gr.update(visible=False)}
+        return {self.scan: None, self.message: note(ACCEPTED), **hidden}
+
     def card(self, index: int) -> tuple[Example, dict[Any, Any]]:
         """Example `index` and the updates that put it in place."""
         example = self.cards[index]
@@ -70,7 +77,7 @@ class Source:
 
 def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
     """Lays the panel out inside the current Blocks context."""
-    scan = gr.State(None, time_to_live=3600)
+    scan = gr.State(None, time_to_live=KEPT_SECONDS)
     examples = gr.Gallery(
         [(str(card.image), card.title) for card in cards],
         label="Examples (drawn or synthetic, no patient)",
@@ -84,7 +91,7 @@ def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
         visible=bool(cards),
     )
     file = gr.File(label=label, height=92, elem_classes="drop")
-    message = gr.HTML(note("PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."), elem_classes="beside")
+    message = gr.HTML(note(ACCEPTED), elem_classes="beside")
     slice_number = gr.Slider(1, 2, value=1, step=1, label="Slice", visible=False, buttons=[])
     window = gr.Dropdown([], label="Window (level / width)", visible=False)
     return Source(calls, cards, scan, examples, file, message, slice_number, window)

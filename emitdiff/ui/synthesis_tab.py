@@ -18,7 +18,7 @@ from emitdiff.ui.drawing import build_drawing, ground, save_drawing
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.runs import Run, check_request
-from emitdiff.ui.source import build_source, enlarged, image_of, mirror, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, build_source, enlarged, image_of, mirror, slice_index
 
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
@@ -32,7 +32,7 @@ class SynthesisTab:
         self.models = {model.name: model for model in calls.models() if model.kind == "synthesis"}
         self._stops: dict[str, threading.Event] = {}
         self.chosen_seed = gr.State(0)
-        self.run = gr.State(None, time_to_live=3600, delete_callback=lambda run: run and run.remove())
+        self.run = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda run: run and run.remove())
         with gr.Row(elem_classes="workspace three"):
             with gr.Column(elem_classes="pane"):
                 self._lay_out_controls()
@@ -151,6 +151,11 @@ class SynthesisTab:
         for event in loaded:
             event.then(**look).then(**close)
         gr.on([source.slice.input, source.window.input], **close)
+        source.file.clear(
+            lambda: {**source.clear(), self.source_view: None, self.control_view: None},
+            outputs=[*source.outputs, self.source_view, self.control_view],
+            **quiet,
+        )
         self.drawing.panel.expand(
             self.open_drawing, inputs_kwargs=source.inputs, outputs=[self.drawing.canvas, self.mask_note], **quiet
         )
@@ -264,7 +269,7 @@ class SynthesisTab:
             if (control != control[..., :1]).any():
                 updates[self.control_note] = note("Red: edges. Green: boundary of the mask. Blue: its inside.")
         except Exception as error:
-            updates[self.control_note] = note(sentence(error), "error")
+            updates |= {self.control_view: None, self.control_note: note(sentence(error), "error")}
         return updates
 
     def _mask(self, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:

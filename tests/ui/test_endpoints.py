@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
-from gradio_client import handle_file
+from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from emitdiff.images import read_synthetic_settings
@@ -73,6 +75,17 @@ def test_segment_gives_mask_and_result(client, example):
     assert result["found"] is False
     with pytest.raises(AppError, match="text is empty"):
         client.predict(handle_file(str(example.image)), "", api_name="/segment")
+
+
+def test_callers_at_the_same_time_get_their_own_results(served, example):
+    def call(seed: int) -> list[int]:
+        arguments = (handle_file(str(example.image)), "X-ray", None, 2, seed)
+        _, manifest = Client(served, verbose=False).predict(*arguments, api_name="/synthesize")
+        return [entry["seed"] for entry in manifest["images"]]
+
+    with ThreadPoolExecutor(6) as callers:
+        seeds = list(callers.map(call, range(0, 60, 10)))
+    assert seeds == [[seed, seed + 1] for seed in range(0, 60, 10)]
 
 
 def test_models_lists_weights_and_targets(client):

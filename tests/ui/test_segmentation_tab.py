@@ -108,8 +108,10 @@ def test_a_truth_of_another_size_is_named_beside_it(tab, example, tmp_path):
 
 
 def test_another_slice_clears_what_was_found(tab, example):
-    updates = tab.clear(scan_that_saves(example.image), 1, None)
+    finding = find(tab, example)[tab.finding]
+    updates = tab.clear(finding, scan_that_saves(read_examples()[1].image), 1, None)
     assert updates[tab.finding] is None and updates[tab.probability_view] is None
+    assert tab.clear(finding, scan_that_saves(example.image), 1, None) == {tab.finding: finding}
 
 
 def test_an_example_brings_sentence_and_truth(tab):
