@@ -50,7 +50,8 @@ class TrainSegmentation:
 def train_segmentation(settings: TrainSegmentation) -> Path:
     """Train on the groups of `settings.datasets` that are not held out; returns the checkpoint folder.
 
-    Raises EmitDiffError when a dataset cannot be read, labels nothing the head can be taught, or `resolution` does not fit.
+    Raises EmitDiffError when a dataset cannot be read or labels nothing the head can be taught, and for a
+    resolution that cannot be used.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -104,6 +105,37 @@ def load_features(folder: Path, blocks: Sequence[str], timesteps: Sequence[int],
     return DiffusionFeatures(unet.to(memory_format=torch.channels_last), scheduler, blocks, timesteps, seed)
 
 
+class ChannelScaling(nn.Module):
+    """Fixed scaling of every channel of every scale to mean 0 and spread 1 over some training images.
+
+    A backbone's finest maps can be ten times fainter than its coarsest; unscaled, the text would drown them. It is
+    folded into the projections when the head is saved, so a saved head has the paper's layers only.
+    """
+
+    def __init__(self, maps: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        for index, part in enumerate(maps):
+            self.register_buffer(f"mean_{index}", part.mean(dim=(0, 2, 3)).float())
+            self.register_buffer(f"spread_{index}", part.std(dim=(0, 2, 3)).float() + 1e-4)
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Maps (B, C_k, H_k, W_k), scaled, float32."""
+        numbered = enumerate(maps)
+        return [(part.float() - self._column("mean", k)) / self._column("spread", k) for k, part in numbered]
+
+    def _column(self, name: str, index: int) -> torch.Tensor:
+        return getattr(self, f"{name}_{index}")[:, None, None]
+
+    @torch.no_grad()
+    def folded(self, head: TextDiff) -> TextDiff:
+        """A copy of `head` that does to unscaled maps what `head` does to scaled ones."""
+        head = deepcopy(head)
+        for index, projection in enumerate(head.projections):
+            projection.weight /= self._column("spread", index)
+            projection.bias -= projection.weight[:, :, 0, 0] @ getattr(self, f"mean_{index}")
+        return head
+
+
 def build_head(features: DiffusionFeatures, text: TextEncoder) -> TextDiff:
     """A small head for the channels that `features` gives."""
     side = 32 * max(1, features.unet.config.sample_size // 32)
@@ -144,7 +176,7 @@ def training_step(features: DiffusionFeatures, model: nn.ModuleDict, images: tor
     device = images.device
     with torch.autocast(device.type, torch.bfloat16):
         tokens, mask = model["text"]([question.text for question in questions])
-        projected = model["head"].project(features(images))
+        projected = model["head"].project(model["scaling"](features(images)))
         cells = projected[0].shape[-1]
         windows = [window_of(question.mask, cells, rng) for question in questions]
         logits = model["head"].classify(cropped(projected, questions, windows), tokens, mask)
@@ -169,11 +201,13 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     else:
         text = build_text_encoder(compose_sentence(target, rng) for target in TARGETS for _ in range(400))
         text.save(checkpoint / "text")
-    model = nn.ModuleDict({"text": text, "head": build_head(features, text)}).to(device).train()
+    seen = features(draw_batch(sets, 16, settings.resolution, rng)[0].to(device))
+    parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(seen)}
+    model = nn.ModuleDict(parts).to(device).train()
     model["head"].to(memory_format=torch.channels_last)
     average = deepcopy(model).eval()
-    parts = [{"params": model[name].parameters(), "peak": peak} for name, peak in (("text", 1e-3), ("head", 2e-3))]
-    optimizer = torch.optim.AdamW(parts, weight_decay=0.01)
+    rates = [{"params": model[name].parameters(), "peak": peak} for name, peak in (("text", 1e-3), ("head", 2e-3))]
+    optimizer = torch.optim.AdamW(rates, weight_decay=0.01)
     step, spent, losses = 0, 0.0, []
     if state_path.exists():
         state = torch.load(state_path, weights_only=True, map_location=device)
@@ -207,7 +241,7 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
 
 def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Path, settings) -> None:
     """head/ and text/ of a checkpoint, and segmenter.json: which blocks, steps, noise and size the head was taught."""
-    model["head"].save(folder / "head")
+    model["scaling"].folded(model["head"]).save(folder / "head")
     model["text"].save(folder / "text")
     facts = {"blocks": features.blocks, "timesteps": features.timesteps, "noise_seed": features.seed,
              "resolution": settings.resolution, "targets": [target.phrase for target in TARGETS]}  # fmt: skip

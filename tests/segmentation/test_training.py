@@ -102,3 +102,13 @@ def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
 def test_what_cannot_be_trained_is_said(lesions, tmp_path, change, answer):
     with pytest.raises(EmitDiffError, match=answer):
         train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01, **change))
+
+
+def test_scaling_is_folded_into_the_saved_head(features, head):
+    maps = features(torch.rand(3, 3, 64, 64))
+    scaling = training.ChannelScaling(maps)
+    scaled = scaling(maps)
+    torch.testing.assert_close(scaled[0].std(dim=(0, 2, 3)), torch.ones(scaled[0].shape[1]), atol=1e-2, rtol=1e-2)
+    plain = scaling.folded(head).project(maps)
+    for one, other in zip(plain, head.project(scaled), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
