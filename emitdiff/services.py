@@ -43,7 +43,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         score=score,
         models=lambda: list_models(chosen),
         describe_device=describe_device,
-        prepare=prepare,
+        prepare=lambda: prepare(*chosen),
         vocabulary=Vocabulary(*words, edges.DETECTORS),
         synthesis_checkpoint=chosen[0].name,
         segmentation_checkpoint=chosen[1].name,
@@ -102,12 +102,11 @@ def segmenter(name: str) -> SegmentationPipeline:
         return _load_segmenter(name)
 
 
-def prepare() -> None:
-    """Loads the first embedded weights of each kind, so that the first press of a button need not wait for them."""
-    for kind, load in (("synthesis", synthesizer), ("segmentation", segmenter)):
-        first = known_checkpoints(kind)[0]
-        if is_ready(first):
-            load(first.name)
+def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:
+    """Loads the weights chosen at first, so that the first press of a button need not wait. Downloads nothing."""
+    for checkpoint, load in ((synthesis, synthesizer), (segmentation, segmenter)):
+        if is_ready(checkpoint):
+            load(checkpoint.name)
 
 
 def is_ready(checkpoint: Checkpoint) -> bool:

@@ -264,6 +264,7 @@ def test_every_control_has_a_name(page, tab):
         ).map(e => e.outerHTML)"""
     )
     assert not nameless
+    expect(page.get_by_role("button", name="Example: Chest X-ray").filter(visible=True)).to_be_visible()
 
 
 def test_programs_get_the_same(address, tmp_path):

@@ -17,6 +17,13 @@ from emitdiff.ui.theme import CSS, build_theme
 
 log = logging.getLogger(__name__)
 NOTICE = "Research use only. Not a medical device."
+# Gradio names every tile "Thumbnail 1 of 6"; a screen reader should hear what the card shows.
+NAME_CARDS = """() => {
+  const name = () => document.querySelectorAll(".cards button:has(img)").forEach(
+    card => card.setAttribute("aria-label", "Example: " + card.querySelector("img").alt));
+  name();
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+}"""
 
 
 def build_demo(calls: Callables) -> gr.Blocks:
@@ -40,6 +47,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet).then(
             lambda: prepare(calls), **quiet
         )
+        demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.end_session)
     return demo.queue(max_size=32, default_concurrency_limit=4)
