@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 FOLDER = Path(__file__).parent
 SIZES = {1440: 940, 390: 844}
+SUFFIX = {1440: "", 390: "_narrow", "light": "", "dark": "_dark"}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
 PATIENCE = 300_000
 SAID = ":is(.results, .reading) .progress:visible"
@@ -61,7 +62,7 @@ def main(address: str) -> None:
                     page.goto(f"{address}/?__theme={theme}")
                     expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=20_000)
                     show(page)
-                    take(page, f"{tab}_{width}_{theme}.png", width)
+                    take(page, f"{tab}{SUFFIX[width]}{SUFFIX[theme]}.png", width)
                     page.close()
         browser.close()
 
