@@ -13,7 +13,7 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import PALETTE, resize_mask
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.source import enlarged
+from emitdiff.ui.source import at_view_size
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def build_drawing() -> Drawing:
 
 def ground(image: np.ndarray) -> dict[str, Any]:
     """The value of an editor that shows uint8 (H, W, 3) with nothing painted on it yet."""
-    large = enlarged(image)
+    large = at_view_size(image)
     return {"background": large, "layers": [], "composite": large}
 
 

@@ -16,7 +16,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
-from emitdiff.ui.source import KEPT_SECONDS, build_source, enlarged, image_of, mirror, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, build_source, at_view_size, image_of, mirror, slice_index
 
 IDLE = "Choose an image, say what to find, press Find."
 
@@ -179,7 +179,7 @@ class SegmentationTab:
         image = image_of(scan, slice_number, window)
         if finding is not None and np.array_equal(finding.image, image):
             return {self.finding: finding}
-        return {**self._blank(), self.view: enlarged(image)}
+        return {**self._blank(), self.view: at_view_size(image)}
 
     def _blank(self) -> dict[Any, Any]:
         return {
@@ -214,7 +214,7 @@ class SegmentationTab:
         if previous:
             previous.remove()
         grey = np.rint(np.clip(output.probability, 0, 1) * 255).astype(np.uint8)
-        shown[self.probability_view] = enlarged(np.repeat(grey[..., None], 3, axis=-1))
+        shown[self.probability_view] = at_view_size(np.repeat(grey[..., None], 3, axis=-1))
         return {**shown, self.text_note: notes(output.warnings, "warning")}
 
     def rethink(
@@ -242,7 +242,7 @@ class SegmentationTab:
         """The image with the mask laid over it; nothing is computed anew."""
         if finding is None:
             return gr.skip()
-        image, mask = enlarged(finding.image), enlarged(finding.output.mask)
+        image, mask = at_view_size(finding.image), at_view_size(finding.output.mask)
         return overlay(image, mask, opacity / 100, thickness=2 if outlined else 0)
 
     def compare(self, finding: Finding | None, truth_file: str | None, truth_class: int | None) -> dict[Any, Any]:

@@ -17,7 +17,8 @@ from emitdiff.ui.messages import note, notes, sentence
 
 ACCEPTED = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."
 KEPT_SECONDS = 4 * 3600  # how long a session's decoded scan and results stay in memory without being touched
-VIEW_SIDE = 768  # pictures are enlarged to this before outlines are drawn, so that lines stay fine
+# Small pictures are enlarged before outlines are drawn, so that lines stay fine; huge ones travel to the page shrunk.
+VIEW_SIDES = (768, 1536)
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def describe_scan(scan: Any) -> str:
     return f"{scan.name}: " + ", ".join(part for part in parts if part)
 
 
-def enlarged(array: np.ndarray) -> np.ndarray:
-    """An image (H, W, 3) or class ids (H, W) grown so that its longer side is at least VIEW_SIDE; never shrunk."""
-    scale = max(1.0, VIEW_SIDE / max(array.shape[:2]))
-    size = (round(array.shape[0] * scale), round(array.shape[1] * scale))
+def at_view_size(array: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) or class ids (H, W) with its longer side within VIEW_SIDES, as it is where it already is."""
+    low, high = VIEW_SIDES
+    scale = min(max(1.0, low / max(array.shape[:2])), high / max(array.shape[:2]))
+    size = (max(1, round(array.shape[0] * scale)), max(1, round(array.shape[1] * scale)))
     return resize_mask(array, size) if array.ndim == 2 else resize_image(array, size)

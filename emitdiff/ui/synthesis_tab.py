@@ -18,7 +18,7 @@ from emitdiff.ui.drawing import build_drawing, ground, save_drawing
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.runs import Run, check_request
-from emitdiff.ui.source import KEPT_SECONDS, build_source, enlarged, image_of, mirror, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, build_source, at_view_size, image_of, mirror, slice_index
 
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
@@ -261,8 +261,8 @@ class SynthesisTab:
             mask = self._mask(mask_file, scan, slice_number)
         except Exception as error:
             updates[self.mask_note] = note(sentence(error), "error")
-        large = enlarged(image)
-        updates[self.source_view] = large if mask is None else overlay(large, enlarged(mask), 0.12)
+        large = at_view_size(image)
+        updates[self.source_view] = large if mask is None else overlay(large, at_view_size(mask), 0.12)
         try:
             known = {name: value for name, value in form.items() if value is not None}
             updates[self.control_view] = control = self.calls.control_image(image, mask, SynthesisRequest(**known))

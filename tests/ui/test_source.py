@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.source import at_view_size, describe_scan, image_of, slice_index
+
+
+def scan(**changes):
+    facts = {
+        "name": "brain.nii.gz",
+        "modality": "MRI",
+        "size": (200, 160),
+        "num_slices": 24,
+        "spacing": (3.0, 0.94, 0.94),
+    }
+    return SimpleNamespace(**facts | {"windows": {}, "image": lambda index, window: (index, window)} | changes)
+
+
+def test_a_scan_is_described_by_what_its_file_says():
+    assert describe_scan(scan()) == "brain.nii.gz: MRI, 160 x 200, 24 slices, 0.94 x 0.94 mm"
+    assert describe_scan(scan(modality=None, num_slices=1, spacing=None)) == "brain.nii.gz: 160 x 200"
+
+
+def test_slices_are_counted_from_one_and_kept_within_the_scan():
+    assert [slice_index(scan(), number) for number in (None, 1, 24, 99)] == [0, 0, 23, 23]
+    assert image_of(scan(windows={"lung": 1}), 3, "lung") == (2, "lung")
+    assert image_of(scan(), 3, "a window of the last scan") == (2, None)
+
+
+def test_no_scan_is_named():
+    with pytest.raises(EmitDiffError, match="No image yet"):
+        image_of(None, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [((64, 32), (768, 384)), ((1000, 900), (1000, 900)), ((6000, 1500), (1536, 384))]
+)
+def test_views_are_neither_tiny_nor_huge(given, shown):
+    assert at_view_size(np.zeros((*given, 3), np.uint8)).shape[:2] == shown
+    assert set(np.unique(at_view_size(np.eye(*given, dtype=np.uint8) * 7))) == {0, 7}
