@@ -16,7 +16,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
-from emitdiff.ui.source import KEPT_SECONDS, build_source, at_view_size, image_of, mirror, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
 
 IDLE = "Choose an image, say what to find, press Find."
 

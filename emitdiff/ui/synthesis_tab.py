@@ -18,7 +18,7 @@ from emitdiff.ui.drawing import build_drawing, ground, save_drawing
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.runs import Run, check_request
-from emitdiff.ui.source import KEPT_SECONDS, build_source, at_view_size, image_of, mirror, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
 
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
