@@ -251,26 +251,30 @@ class SynthesisTab:
 
     def look(
         self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
-    ) -> dict[Any, Any]:
-        """The slice with its mask's outline, and the control image the network would get now."""
+    ) -> Iterator[dict[Any, Any]]:
+        """The slice with its mask's outline at once, then the control image the network would get."""
         if scan is None:
-            return {self.mask_note: note("Now choose the image this mask belongs to.") if mask_file else ""}
-        image = image_of(scan, slice_number, window)
-        mask, updates = None, {self.mask_note: "", self.control_note: ""}
+            yield {self.mask_note: note("Now choose the image this mask belongs to.") if mask_file else ""}
+            return
+        image, mask, complaint = image_of(scan, slice_number, window), None, ""
         try:
             mask = self._mask(mask_file, scan, slice_number)
         except Exception as error:
-            updates[self.mask_note] = note(sentence(error), "error")
+            complaint = note(sentence(error), "error")
         large = at_view_size(image)
-        updates[self.source_view] = large if mask is None else overlay(large, at_view_size(mask), 0.12)
+        shown = large if mask is None else overlay(large, at_view_size(mask), 0.12)
+        yield {self.source_view: shown, self.mask_note: complaint}
+        yield self._structure(image, mask, form)
+
+    def _structure(self, image: np.ndarray, mask: np.ndarray | None, form: dict[str, Any]) -> dict[Any, Any]:
         try:
             known = {name: value for name, value in form.items() if value is not None}
-            updates[self.control_view] = control = self.calls.control_image(image, mask, SynthesisRequest(**known))
-            if (control != control[..., :1]).any():
-                updates[self.control_note] = note("Red: edges. Green: boundary of the mask. Blue: its inside.")
+            control = self.calls.control_image(image, mask, SynthesisRequest(**known))
         except Exception as error:
-            updates |= {self.control_view: None, self.control_note: note(sentence(error), "error")}
-        return updates
+            return {self.control_view: None, self.control_note: note(sentence(error), "error")}
+        layered = (control != control[..., :1]).any()
+        words = "Red: edges. Green: boundary of the mask. Blue: its inside." if layered else ""
+        return {self.control_view: control, self.control_note: note(words)}
 
     def _mask(self, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:
         return self.calls.read_mask(mask_file, scan.size, slice_index(scan, slice_number)) if mask_file else None

@@ -61,9 +61,16 @@ def test_a_mask_of_another_size_is_named_beside_it(tab, example, tmp_path):
     small = tmp_path / "small.png"
     cv2.imwrite(str(small), cv2.resize(cv2.imread(str(example.mask)), (64, 64), interpolation=cv2.INTER_NEAREST))
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    update = tab.look(mask_file=str(small), **form)
-    assert "small.png" in update[tab.mask_note] and "64 x 64" in update[tab.mask_note]
-    assert tab.control_view in update
+    first, second = tab.look(mask_file=str(small), **form)
+    assert "small.png" in first[tab.mask_note] and "64 x 64" in first[tab.mask_note]
+    assert tab.source_view in first and second[tab.control_view].shape == (256, 256, 3)
+
+
+def test_a_preview_that_fails_is_named_below_it(example):
+    tab = build(control_image=failing)
+    form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
+    _, second = tab.look(mask_file=None, **form)
+    assert second[tab.control_view] is None and "The weights are not here" in second[tab.control_note]
 
 
 def test_missing_weights_end_in_their_sentence(example):
