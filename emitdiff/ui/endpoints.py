@@ -11,8 +11,8 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder, build_manifest, file_stem, save_result
 from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.ui.form import check_request, sampling_defaults
 from emitdiff.ui.messages import sentence
-from emitdiff.ui.runs import check_request
 
 
 class Endpoints:
@@ -113,11 +113,7 @@ class Endpoints:
                 "controlnet_conditioning_scale": controlnet_conditioning_scale,
             }
             model = self._model(checkpoint, "synthesis")
-            defaults = {
-                "num_inference_steps": 20,
-                "guidance_scale": 7.5,
-                "controlnet_conditioning_scale": 1.0,
-            } | model.defaults
+            defaults = sampling_defaults(model)
             settings = {name: defaults[name] if value is None else value for name, value in given.items()}
             request = check_request(
                 {

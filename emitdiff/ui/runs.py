@@ -11,37 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import save_archive, save_result
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.messages import duration
 
 PREVIEW_INTERVAL = 0.5  # seconds between pictures sent while one is being made
-LIMITS = {
-    "num_images": ("The number of images", 1, 8),
-    "seed": ("The seed", 0, 2**32 - 1),
-    "num_inference_steps": ("The number of steps", 1, 200),
-    "guidance_scale": ("The guidance", 0, 30),
-    "controlnet_conditioning_scale": ("The control strength", 0, 3),
-    "low_threshold": ("The low threshold", 0, 255),
-    "high_threshold": ("The high threshold", 0, 255),
-}
-WHOLE_NUMBERS = {"num_images", "seed", "num_inference_steps", "low_threshold", "high_threshold"}
-
-
-def check_request(form: dict[str, Any]) -> SynthesisRequest:
-    """The form's values by field name as a request; raises EmitDiffError naming the field that cannot be used."""
-    values = dict(form)
-    for name, (words, low, high) in LIMITS.items():
-        value = values.get(name)
-        if value is None:
-            raise EmitDiffError(f"{words} is empty: enter a value from {low} to {high}.")
-        if not low <= value <= high:
-            raise EmitDiffError(f"{words} is {value:g}: enter a value from {low} to {high}.")
-        values[name] = int(value) if name in WHOLE_NUMBERS else float(value)
-    if not str(values["prompt"] or "").strip():
-        raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write what to paint.")
-    return SynthesisRequest(**values)
 
 
 @dataclass(eq=False)

@@ -13,11 +13,12 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
 from emitdiff.ui.archive import file_stem
-from emitdiff.ui.callables import Callables, Model, SynthesisRequest
+from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.drawing import build_drawing, ground, save_drawing
 from emitdiff.ui.examples import Example
+from emitdiff.ui.form import check_request, menu, sampling_defaults
 from emitdiff.ui.messages import finished, note, progress, sentence
-from emitdiff.ui.runs import Run, check_request
+from emitdiff.ui.runs import Run
 from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
 
 IDLE = "Choose an image, check the words, press Generate."
@@ -30,6 +31,7 @@ class SynthesisTab:
     def __init__(self, calls: Callables, cards: list[Example]) -> None:
         self.calls, self.cards = calls, cards
         self.models = {model.name: model for model in calls.models() if model.kind == "synthesis"}
+        self.first_model = self.models[calls.synthesis_checkpoint]
         self._stops: dict[str, threading.Event] = {}
         self.chosen_seed = gr.State(0)
         self.run = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda run: run and run.remove())
@@ -45,22 +47,18 @@ class SynthesisTab:
         self._connect_words()
         self._connect_run()
 
-    @property
-    def _defaults(self) -> dict[str, Any]:
-        return _settings(self.models.get(self.calls.synthesis_checkpoint))
-
     def _lay_out_controls(self) -> None:
-        words, defaults = self.calls.vocabulary, self._defaults
+        words = self.calls.vocabulary
         self.source = build_source(self.calls, self.cards, "Your image")
         self.mask_file = gr.File(label="Its mask (optional): becomes the label", height=92, elem_classes="drop")
         self.mask_note = gr.HTML(elem_classes="beside")
         self.drawing = build_drawing()
         with gr.Row(elem_classes="pair"):
-            self.modality = gr.Dropdown(_choices(words.modalities), value="", label="Modality")
-            self.organ = gr.Dropdown(_choices(words.organs), value="", label="Organ")
+            self.modality = gr.Dropdown(menu(words.modalities), value="", label="Modality")
+            self.organ = gr.Dropdown(menu(words.organs), value="", label="Organ")
         with gr.Row(elem_classes="pair"):
-            self.finding = gr.Dropdown(_choices(words.findings), value="", label="Finding")
-            self.appearance = gr.Dropdown(_choices(words.appearances), value="", label="Appearance")
+            self.finding = gr.Dropdown(menu(words.findings), value="", label="Finding")
+            self.appearance = gr.Dropdown(menu(words.appearances), value="", label="Appearance")
         self.free_text = gr.Textbox(label="More words", placeholder="e.g. portable, low contrast", max_lines=2)
         self.prompt = gr.Textbox(label="Prompt (edit freely)", lines=2, max_lines=4)
         self.prompt_note = gr.HTML(elem_classes="beside")
@@ -69,7 +67,7 @@ class SynthesisTab:
             self.random_seed = gr.Button("Random", size="sm", render=False)
             self.seed = gr.Number(0, label="First seed", precision=0, buttons=[self.random_seed], elem_classes="seed")
         with gr.Accordion("Advanced", open=False):
-            self._lay_out_advanced(defaults)
+            self._lay_out_advanced(sampling_defaults(self.first_model))
         with gr.Column(elem_classes="actions"):
             self.mirror = gr.HTML(elem_classes="mirror")
             with gr.Row():
@@ -106,10 +104,10 @@ class SynthesisTab:
         )  # fmt: skip
         self.control_note = gr.HTML(elem_classes="beside")
         self.detector = gr.Dropdown(
-            list(self.calls.vocabulary.detectors), value=self._defaults["detector"], label="Edge detector"
+            list(self.calls.vocabulary.detectors), value=self.first_model.detector, label="Edge detector"
         )
         self.boundary = gr.Checkbox(True, label="Add the mask's boundary")
-        with gr.Group(visible=self._defaults["detector"] != "hed") as self.thresholds:
+        with gr.Group(visible=self.first_model.detector != "hed") as self.thresholds:
             self.low_threshold = gr.Slider(0, 255, value=50, step=1, label="Low threshold", buttons=[])
             self.high_threshold = gr.Slider(0, 255, value=120, step=1, label="High threshold", buttons=[])
 
@@ -244,10 +242,11 @@ class SynthesisTab:
 
     def take_defaults(self, name: str) -> tuple[Any, ...]:
         """Other weights were chosen: the settings that suit them, and whether they are on this machine."""
-        settings = _settings(self.models.get(name))
-        numbers = [settings[key] for key in ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")]
-        status = f"{name}: {self.models[name].status}. {self.models[name].summary}"
-        return *numbers, settings["detector"], gr.Group(visible=settings["detector"] != "hed"), note(status)
+        model = self.models[name]
+        defaults = sampling_defaults(model)
+        numbers = [defaults[key] for key in ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")]
+        thresholds = gr.Group(visible=model.detector != "hed")
+        return *numbers, model.detector, thresholds, note(f"{name}: {model.status}. {model.summary}")
 
     def look(
         self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
@@ -377,13 +376,3 @@ class SynthesisTab:
         """The page was closed: whatever still runs for it stops."""
         if stop := self._stops.pop(request.session_hash, None):
             stop.set()
-
-
-def _choices(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [("any", ""), *((word, word) for word in words if word)]
-
-
-def _settings(model: Model | None) -> dict[str, Any]:
-    """The sampling defaults of a model, those of Stable Diffusion where it names none, and its edge detector."""
-    general = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
-    return {**general, **(model.defaults if model else {}), "detector": model.detector if model else "soft"}

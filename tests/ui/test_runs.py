@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 from fakes import Painted, Step
 
-from emitdiff.errors import EmitDiffError
 from emitdiff.images import read_synthetic_settings
 from emitdiff.ui.archive import file_stem
 from emitdiff.ui.callables import SynthesisRequest
-from emitdiff.ui.runs import Run, check_request
-
-FORM = dict(vars(SynthesisRequest("CT, abdomen")))
+from emitdiff.ui.runs import Run
 
 
 def picture(seed: int = 3) -> Painted:
@@ -27,22 +24,6 @@ def run():
     run = Run(SynthesisRequest("CT", num_images=3, seed=3), (8, 6), "scan")
     yield run
     run.remove()
-
-
-def test_check_request_keeps_good_values():
-    request = check_request({**FORM, "seed": 5.0, "num_images": 2})
-    assert request.seed == 5 and isinstance(request.seed, int) and request.prompt == "CT, abdomen"
-
-
-@pytest.mark.parametrize("name", ["seed", "num_images", "num_inference_steps", "guidance_scale"])
-def test_check_request_names_an_empty_field(name):
-    with pytest.raises(EmitDiffError, match="is empty: enter a value from"):
-        check_request({**FORM, name: None})
-
-
-def test_check_request_names_a_value_out_of_range():
-    with pytest.raises(EmitDiffError, match="The number of images is 9: enter a value from 1 to 8"):
-        check_request({**FORM, "num_images": 9})
 
 
 def test_tiles_stand_for_every_image_from_the_start(run):

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+from fakes import models
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.form import check_request, menu, sampling_defaults
+
+FORM = dict(vars(SynthesisRequest("CT, abdomen")))
+
+
+def test_check_request_keeps_good_values():
+    request = check_request({**FORM, "seed": 5.0, "num_images": 2})
+    assert request.seed == 5 and isinstance(request.seed, int) and request.prompt == "CT, abdomen"
+
+
+@pytest.mark.parametrize("name", ["seed", "num_images", "num_inference_steps", "guidance_scale"])
+def test_check_request_names_an_empty_field(name):
+    with pytest.raises(EmitDiffError, match="is empty: enter a value from"):
+        check_request({**FORM, name: None})
+
+
+def test_check_request_names_a_value_out_of_range():
+    with pytest.raises(EmitDiffError, match="The number of images is 9: enter a value from 1 to 8"):
+        check_request({**FORM, "num_images": 9})
+
+
+def test_defaults_are_the_models_own_before_the_general_ones():
+    mini, canny, _ = models()
+    assert sampling_defaults(mini)["num_inference_steps"] == 4
+    assert sampling_defaults(canny) == sampling_defaults(None) and sampling_defaults(None)["guidance_scale"] == 7.5
+
+
+def test_a_menu_begins_with_no_choice():
+    assert menu(("", "CT")) == [("any", ""), ("CT", "CT")]
