@@ -117,7 +117,7 @@ class TrainingRun:
             pool = self._pool(resolution)
             train_denoiser(
                 denoiser, pool, self.state / f"controlnet-{resolution}.pt", minutes * share, batch, self.settings.seed,
-                learning_rate=learning_rate, on_minutes=partial(self._sheet, denoiser, pool.autoencoder),
+                learning_rate=learning_rate, on_look=partial(self._sheet, denoiser, pool.autoencoder),
             )  # fmt: skip
             self._save(denoiser)
             self._sheet(denoiser, pool.autoencoder)
