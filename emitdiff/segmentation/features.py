@@ -33,15 +33,27 @@ def decoder_blocks(unet: nn.Module) -> list[str]:
     return names
 
 
+def coordinates(part: torch.Tensor) -> torch.Tensor:
+    """Where a position lies, for maps (B, C, H, W): (B, 5, H, W) of x, y, x**2, y**2, x * y with x, y in -1..1.
+
+    A denoiser looks at what is near and cares little where it is; "the left lung" is a matter of where.
+    """
+    height, width = part.shape[-2:]
+    y = ((torch.arange(height, device=part.device) + 0.5) * 2 / height - 1)[:, None].expand(height, width)
+    x = ((torch.arange(width, device=part.device) + 0.5) * 2 / width - 1)[None, :].expand(height, width)
+    return torch.stack([x, y, x * x, y * y, x * y]).to(part)[None].expand(len(part), -1, -1, -1)
+
+
 class DiffusionFeatures(nn.Module):
     """Outputs of `blocks` of a frozen `UNet2DModel` or `UNet2DConditionModel` at `timesteps`, steps concatenated.
 
     `blocks` are module names ("up_blocks.1.resnets.0") or numbers of `decoder_blocks`. One noise image, fixed by
-    `seed`, is shared by all images of a size. The U-Net is set to evaluation and its weights never change.
+    `seed`, is shared by all images of a size. With `place`, the five maps of `coordinates` follow the channels of
+    every block. The U-Net is set to evaluation and its weights never change.
     """
 
     def __init__(self, unet: nn.Module, scheduler: Any, blocks: Sequence[str | int], timesteps: Sequence[int],
-                 seed: int = 0) -> None:  # fmt: skip
+                 seed: int = 0, place: bool = False) -> None:  # fmt: skip
         super().__init__()
         self.unet, self.scheduler = unet.eval().requires_grad_(False), scheduler
         numbered = decoder_blocks(unet)
@@ -50,7 +62,7 @@ class DiffusionFeatures(nn.Module):
         steps = scheduler.config.num_train_timesteps
         if not timesteps or not all(0 <= step < steps for step in timesteps):
             raise EmitDiffError(f"Timesteps {tuple(timesteps)} were given: name one or more from 0 to {steps - 1}.")
-        self.timesteps, self.seed = tuple(timesteps), seed
+        self.timesteps, self.seed, self.place = tuple(timesteps), seed, place
 
     @staticmethod
     def _block_name(block: str | int, numbered: list[str], known: dict) -> str:
@@ -76,7 +88,8 @@ class DiffusionFeatures(nn.Module):
         clean = fold(image, fold_factor(self.unet))
         noise = self._noise(clean.shape[1:]).to(clean)
         per_step = [self._at(step, clean, noise, encoder_hidden_states) for step in self.timesteps]
-        return [torch.cat(maps, dim=1) for maps in zip(*per_step, strict=True)]
+        joined = [torch.cat(maps, dim=1) for maps in zip(*per_step, strict=True)]
+        return [torch.cat([part, coordinates(part)], dim=1) for part in joined] if self.place else joined
 
     def _noise(self, shape: torch.Size) -> torch.Tensor:
         return torch.randn((1, *shape), generator=torch.Generator().manual_seed(self.seed))

@@ -133,7 +133,9 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
             "`python -m emitdiff train-segmentation DATASET --out FOLDER` made (FOLDER/checkpoint)."
         )
     place = choose_device(device)
-    features = load_features(folder / "backbone", facts["blocks"], facts["timesteps"], facts["noise_seed"])
+    features = load_features(
+        folder / "backbone", facts["blocks"], facts["timesteps"], facts["noise_seed"], facts["place"]
+    )
     head = TextDiff.load(folder / "head").to(memory_format=torch.channels_last)
     return SegmentationPipeline(
         features.to(place),

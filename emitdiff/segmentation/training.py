@@ -94,7 +94,8 @@ def export_backbone(source: Path, folder: Path) -> None:
     DDPMScheduler.from_pretrained(source).save_pretrained(folder)
 
 
-def load_features(folder: Path, blocks: Sequence[str], timesteps: Sequence[int], seed: int = 0) -> DiffusionFeatures:
+def load_features(folder: Path, blocks: Sequence[str], timesteps: Sequence[int], seed: int = 0,
+                  place: bool = True) -> DiffusionFeatures:  # fmt: skip
     """The frozen backbone of a checkpoint folder, float32. Raises EmitDiffError where there is none."""
     from diffusers import DDPMScheduler, UNet2DModel
 
@@ -102,7 +103,7 @@ def load_features(folder: Path, blocks: Sequence[str], timesteps: Sequence[int],
         raise EmitDiffError(f"{folder} holds no backbone: train one first with --stage backbone into the same folder.")
     unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
     scheduler = DDPMScheduler.from_pretrained(folder, local_files_only=True)
-    return DiffusionFeatures(unet.to(memory_format=torch.channels_last), scheduler, blocks, timesteps, seed)
+    return DiffusionFeatures(unet.to(memory_format=torch.channels_last), scheduler, blocks, timesteps, seed, place)
 
 
 class ChannelScaling(nn.Module):
@@ -244,5 +245,5 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
     model["scaling"].folded(model["head"]).save(folder / "head")
     model["text"].save(folder / "text")
     facts = {"blocks": features.blocks, "timesteps": features.timesteps, "noise_seed": features.seed,
-             "resolution": settings.resolution, "targets": [target.phrase for target in TARGETS]}  # fmt: skip
+             "place": features.place, "resolution": settings.resolution, "targets": [target.phrase for target in TARGETS]}  # fmt: skip
     (folder / "segmenter.json").write_text(json.dumps(facts, indent=1) + "\n")

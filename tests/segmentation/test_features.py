@@ -18,6 +18,17 @@ def test_one_map_per_block_steps_side_by_side():
     assert single[0].shape == (2, 8, 32, 48)
 
 
+def test_coordinates_follow_where_they_are_asked_for(features):
+    placed = DiffusionFeatures(features.unet, features.scheduler, features.blocks, (20,), place=True)
+    image = torch.rand(2, 3, 64, 128)
+    for part, plain in zip(placed(image), features(image), strict=True):
+        assert torch.equal(part[:, :-5], plain)
+        x, y = part[0, -5], part[0, -4]
+        assert (x[0].diff() > 0).all() and (y[:, 0].diff() > 0).all()
+        assert -1 < x.min() < 0 < x.max() < 1 and x.mean().abs() < 1e-5
+        torch.testing.assert_close(part[0, -1], x * y)
+
+
 def test_maps_are_what_a_plain_forward_computes_there(features):
     image = torch.rand(1, 3, 64, 64)
     seen = {}
