@@ -244,6 +244,12 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
     """head/ and text/ of a checkpoint, and segmenter.json: which blocks, steps, noise and size the head was taught."""
     model["scaling"].folded(model["head"]).save(folder / "head")
     model["text"].save(folder / "text")
-    facts = {"blocks": features.blocks, "timesteps": features.timesteps, "noise_seed": features.seed,
-             "place": features.place, "resolution": settings.resolution, "targets": [target.phrase for target in TARGETS]}  # fmt: skip
+    facts = {
+        "blocks": features.blocks,
+        "timesteps": features.timesteps,
+        "noise_seed": features.seed,
+        "place": features.place,
+        "resolution": settings.resolution,
+        "targets": [target.phrase for target in TARGETS],
+    }
     (folder / "segmenter.json").write_text(json.dumps(facts, indent=1) + "\n")
