@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from emitdiff.scans import Scan
 
 IMAGE = arg(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF, NIfTI, or DICOM (file, folder or zip).")
-MASK = arg(metavar="MASK", help="Its mask, of the same size; the boundary joins the edges.", help_behavior_hint="")
+MASK = arg(metavar="MASK", help="Its mask, of the slice or the volume; its boundary joins in.", help_behavior_hint="")
 SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; without it, the middle one.", help_behavior_hint="")
 WINDOW = arg(metavar="W", help='Grey values: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
 DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/ (see README.md).")
@@ -71,10 +71,10 @@ class Synthesize:
 
     def run(self) -> int:
         from emitdiff.images import save_synthetic_png
-        from emitdiff.scans import read_mask
+        from emitdiff.scans import read_slice_mask
 
         scan, index, image = _read_slice(self.image, self.slice, self.window)
-        mask = None if self.mask is None else read_mask(self.mask, size=scan.size)
+        mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)
         pipeline = _load("load_synthesizer", self.checkpoint)
         images = pipeline.stream(
             image,
@@ -166,11 +166,11 @@ class Edges:
     window: GreyWindow = None
 
     def run(self) -> int:
-        from emitdiff.scans import read_mask
+        from emitdiff.scans import read_slice_mask
         from emitdiff.synthesis.edges import control_image, detect_edges
 
-        scan, _, image = _read_slice(self.image, self.slice, self.window)
-        mask = None if self.mask is None else read_mask(self.mask, size=scan.size)
+        scan, index, image = _read_slice(self.image, self.slice, self.window)
+        mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)
         edges = control_image(detect_edges(image, self.detector), mask, boundary=mask is not None, layout="joined")
         folder = _output_folder(self.out, self.image, self.mask)
         print(_write_png(folder / f"edges_{_stem(self.image)}.png", edges))

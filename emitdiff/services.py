@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans import read_scan, read_slice_mask
 from emitdiff.synthesis import edges, prompts
 from emitdiff.ui.callables import Callables, Model, SynthesisRequest, Vocabulary
 
@@ -48,11 +48,6 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         synthesis_checkpoint=chosen[0].name,
         segmentation_checkpoint=chosen[1].name,
     )
-
-
-def read_slice_mask(path: str | Path, size: tuple[int, int], index: int) -> np.ndarray:
-    """Class ids (H, W) of slice `index` of a mask with several slices, or of the only slice of any other."""
-    return read_mask(path, size, index if read_scan(path).num_slices > 1 else None)
 
 
 def _named(name: str, kind: str) -> Checkpoint:

@@ -142,6 +142,23 @@ def test_edges_with_and_without_the_boundary_of_a_mask(disc_files, monkeypatch, 
     assert (joined >= plain).all() and (joined > plain).any()
 
 
+def test_the_mask_of_a_volume_is_taken_at_the_slice(monkeypatch, tmp_path):
+    import nibabel
+
+    values = np.zeros((32, 32, 3), np.int16)
+    values[8:24, 8:24] = 200
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[4:28, 4:28, 2] = 1
+    for name, array in (("volume", values), ("volume_mask", mask)):
+        nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    volume = [tmp_path / "volume.nii.gz", "--mask", tmp_path / "volume_mask.nii.gz"]
+    drawn = []
+    for index in ("1", "2"):
+        assert run(monkeypatch, "edges", *volume, "--slice", index, "-o", tmp_path / index) == 0
+        drawn.append(np.asarray(Image.open(tmp_path / index / "edges_volume.png")))
+    assert (drawn[1] > drawn[0]).any()
+
+
 def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_files, monkeypatch, tmp_path):
     image, mask = disc_files
     flags = ["--prompt", "ct", "-n", "2", "--seed", "5", "--steps", "2", "--checkpoint", tiny_synthesis_folder]

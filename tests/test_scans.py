@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from emitdiff import dicom, scans
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import Window, read_mask, read_scan
+from emitdiff.scans import Window, read_mask, read_scan, read_slice_mask
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 SECRETS = {"PatientName": "Secret^Name", "PatientID": "Secret-4711", "InstitutionName": "Secret Hospital"}
@@ -608,6 +608,55 @@ def test_what_is_no_mask_is_refused(tmp_path, array, sentence):
     Image.fromarray(array).save(tmp_path / "mask.tif")
     with pytest.raises(EmitDiffError, match=sentence):
         read_mask(tmp_path / "mask.tif")
+
+
+def write_pages(path, values):
+    pages = [Image.fromarray(np.full((6, 5), value, np.uint8)) for value in values]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    return path
+
+
+def test_a_mask_with_slices_is_read_at_the_slice_of_its_scan(tmp_path):
+    scan = read_scan(write_pages(tmp_path / "scan.tif", (10, 20, 30)))
+    assert read_slice_mask(write_pages(tmp_path / "mask.tif", (0, 1, 2)), scan, 2).max() == 2
+    Image.new("L", (5, 6), 1).save(tmp_path / "page.png")
+    assert read_slice_mask(tmp_path / "page.png", scan, 2).max() == 1
+    with pytest.raises(EmitDiffError, match="2 slice.*image 3"):
+        read_slice_mask(write_pages(tmp_path / "short.tif", (0, 1)), scan, 1)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "PSR"])
+def test_a_nifti_mask_is_laid_over_its_scan_in_the_patient(tmp_path, codes):
+    labels = (np.random.default_rng(0).random((7, 9, 11)) > 0.5).astype(np.uint8)
+    nibabel.save(in_orientation(patient(), "LAS"), tmp_path / "scan.nii")
+    nibabel.save(in_orientation(labels, "LAS"), tmp_path / "same.nii")
+    nibabel.save(in_orientation(labels, codes), tmp_path / "mask.nii.gz")
+    expected = read_scan(tmp_path / "same.nii").values[4]
+    np.testing.assert_array_equal(
+        read_slice_mask(tmp_path / "mask.nii.gz", read_scan(tmp_path / "scan.nii"), 4), expected
+    )
+
+
+def test_a_mask_that_lies_elsewhere_is_refused(tmp_path):
+    stored = in_orientation(patient(), "LAS")
+    scan = read_scan(write_nifti(tmp_path / "scan.nii", stored.dataobj, stored.affine))
+    mask = np.zeros((7, 9, 11), np.uint8)
+    shifted = stored.affine + np.eye(4, k=3) * 5
+    for array, affine in (
+        (mask, np.eye(4)), (mask, shifted), (mask[:, :, :4], stored.affine), (mask[:, :, :1], stored.affine)
+    ):  # fmt: skip
+        with pytest.raises(EmitDiffError, match="does not lie where"):
+            read_slice_mask(write_nifti(tmp_path / "mask.nii", array, affine), scan, 2)
+
+
+def test_what_save_mask_writes_is_read_again_over_a_sagittal_series(tmp_path):
+    """As NIfTI it would be shown in axial slices: only its place in the patient brings it back."""
+    scan = read_scan(write_series(tmp_path / "series", step=(2.5, 0, 0), orientation=[0, 1, 0, 0, 0, -1]))
+    drawn = np.zeros(scan.size, np.uint8)
+    drawn[1, 2:5] = 3
+    path = scan.save_mask({3: drawn}, tmp_path / "out")
+    np.testing.assert_array_equal(read_slice_mask(path, scan, 3), drawn)
+    assert not read_slice_mask(path, scan, 1).any()
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path):

@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from emitdiff import services
 from emitdiff.errors import EmitDiffError
@@ -81,11 +80,3 @@ def test_score_counts_pixels():
     assert services.score(one, other) == {"dice": 1.0, "iou": 1.0}
     one[:2], other[1:3] = 1, 1
     assert services.score(one, other) == {"dice": 0.5, "iou": pytest.approx(1 / 3)}
-
-
-def test_a_mask_with_slices_is_read_at_the_slice_shown(tmp_path, disc):
-    pages = [Image.fromarray(np.full((6, 5), value, np.uint8)) for value in (0, 1, 2)]
-    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
-    assert services.read_slice_mask(tmp_path / "pages.tif", (6, 5), 2).max() == 2
-    pages[1].save(tmp_path / "page.png")
-    assert services.read_slice_mask(tmp_path / "page.png", (6, 5), 2).max() == 1

@@ -61,8 +61,8 @@ class Callables:
 
     # file -> Scan (num_slices, size, windows, warnings, name, image(index, window), save_mask(mask, folder))
     read_scan: Callable[[str | Path], Any]
-    # file, (H, W), slice -> class ids of that slice, or of the only one a file holds
-    read_mask: Callable[[str | Path, tuple[int, int], int], np.ndarray]
+    # file, scan it belongs to, slice -> class ids (H, W) of that slice
+    read_mask: Callable[[str | Path, Any, int], np.ndarray]
     # image, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
     control_image: Callable[[np.ndarray, np.ndarray | None, SynthesisRequest], np.ndarray]
     # modality, organ, finding, appearance, free text -> prompt

@@ -210,5 +210,6 @@ class Endpoints:
 
     def _read(self, image: str, mask: str | None, slice_number: float) -> tuple[np.ndarray, str, np.ndarray | None]:
         scan, index = self.calls.read_scan(image), int(slice_number) - 1
-        label = self.calls.read_mask(mask, scan.size, index) if mask else None
-        return scan.image(index), file_stem(scan.name), label
+        pixels = scan.image(index)  # first, for it refuses a slice that is not there
+        label = self.calls.read_mask(mask, scan, index) if mask else None
+        return pixels, file_stem(scan.name), label

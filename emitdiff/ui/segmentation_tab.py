@@ -25,6 +25,7 @@ IDLE = "Choose an image, say what to find, press Find."
 class Finding:
     """One finished segmentation; `folder` holds its mask file and is removed with it."""
 
+    scan: Any
     image: np.ndarray
     index: int
     output: Any
@@ -207,7 +208,7 @@ class SegmentationTab:
             if not (text or "").strip():
                 raise EmitDiffError("No sentence yet: write what to find, or press one of the words below the field.")
             output = self.calls.segment(image, text.strip(), threshold, checkpoint)
-            finding = Finding(image, slice_index(scan, slice_number), output, text.strip(), threshold)
+            finding = Finding(scan, image, slice_index(scan, slice_number), output, text.strip(), threshold)
             shown = self._show(finding, scan, opacity, outlined)
         except Exception as error:
             return {self.progress: finished(sentence(error), "error")}
@@ -251,7 +252,7 @@ class SegmentationTab:
         if finding is None or not truth_file:
             return {self.figures: blank, self.truth_note: ""}
         try:
-            truth = self.calls.read_mask(truth_file, finding.image.shape[:2], finding.index)
+            truth = self.calls.read_mask(truth_file, finding.scan, finding.index)
             classes = [int(label) for label in np.unique(truth) if label]
             chosen = truth_class if truth_class in classes else (classes[0] if classes else 1)
             scores = self.calls.score(finding.output.mask, (truth == chosen).astype(np.uint8))

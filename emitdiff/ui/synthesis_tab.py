@@ -276,7 +276,7 @@ class SynthesisTab:
         return {self.control_view: control, self.control_note: note(words)}
 
     def _mask(self, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:
-        return self.calls.read_mask(mask_file, scan.size, slice_index(scan, slice_number)) if mask_file else None
+        return self.calls.read_mask(mask_file, scan, slice_index(scan, slice_number)) if mask_file else None
 
     def open_drawing(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The canvas gets the slice shown; what was painted on another one goes."""

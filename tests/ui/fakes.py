@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans import read_scan, read_slice_mask
 from emitdiff.ui.callables import Callables, Model, Vocabulary
 
 STEPS = 4
@@ -118,7 +118,7 @@ def failing(*arguments):
 def fake_callables(**changes) -> Callables:
     calls = Callables(
         read_scan=scan_that_saves,
-        read_mask=lambda path, size, index: read_mask(path, size),
+        read_mask=read_slice_mask,
         control_image=control_image,
         compose_prompt=compose_prompt,
         prompt_warning=prompt_warning,
