@@ -266,7 +266,7 @@ class CheckDataset:
     folder: Dataset
 
     def run(self) -> int:
-        from emitdiff.datasets import check_dataset
+        from emitdiff.dataset_check import check_dataset
 
         report = check_dataset(self.folder)
         print(report)

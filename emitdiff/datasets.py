@@ -13,14 +13,10 @@ import csv
 import hashlib
 import json
 import math
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -76,8 +72,8 @@ class DatasetFolder:
 
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[index]
-        image, mask = _read_image(self.folder / row["file_name"]), read_mask(self.folder / row["mask"])
-        for defect in _mask_defects(row["mask"], mask, image.shape[:2], self.info):
+        image, mask = read_image(self.folder / row["file_name"]), read_mask(self.folder / row["mask"])
+        for defect in mask_defects(row["mask"], mask, image.shape[:2], self.info):
             raise EmitDiffError(
                 f"{defect.where}: {defect.what}. For all defects: python -m emitdiff check-dataset {self.folder}"
             )
@@ -98,10 +94,10 @@ class DatasetFolder:
 
 def open_dataset(folder: str | Path) -> DatasetFolder:
     """Read dataset.json and metadata.csv; no picture is opened. Raises EmitDiffError when either cannot be used."""
-    folder = _existing_folder(folder)
-    info, rows = _read_info(folder), _read_rows(folder)
+    folder = existing_folder(folder)
+    info, rows = read_info(folder), read_rows(folder)
     for number, row in enumerate(rows, start=2):
-        for problem in _row_problems(row):
+        for problem in row_problems(row):
             raise EmitDiffError(
                 f"metadata.csv line {number}: {problem}. For all defects: python -m emitdiff check-dataset {folder}"
             )
@@ -144,6 +140,23 @@ def few_shot(dataset: DatasetFolder, n: int, seed: int = 0) -> DatasetFolder:
     return dataset.subset([index for one_each in rounds for index in one_each if index is not None][:n])
 
 
+def choose_rows(
+    dataset: DatasetFolder, split: str = "all", limit: int | None = None, held_out: float = 0.2, seed: int = 0
+) -> DatasetFolder:
+    """The rows of a split ("all", "held-out" or "train", as `split_by_group`), at most `limit`, spread evenly over it.
+
+    Raises EmitDiffError for another split, a limit below 1, and a dataset that cannot be split.
+    """
+    if split not in ("all", "held-out", "train"):
+        raise EmitDiffError(f"The split '{split}' is not known: choose all, held-out or train.")
+    if limit is not None and limit < 1:
+        raise EmitDiffError(f"A limit of {limit} images was given: at least one is needed.")
+    if split != "all":
+        dataset = split_by_group(dataset, held_out, seed)[split == "held-out"]
+    count = min(limit or len(dataset), len(dataset))
+    return dataset.subset(np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
+
+
 def _hash(seed: int, dataset: DatasetFolder, name: str) -> str:
     return hashlib.sha256(f"{seed}:{dataset.info.name}:{name}".encode()).hexdigest()
 
@@ -158,14 +171,16 @@ def _without_and_with(dataset: DatasetFolder, groups: set[str]) -> tuple[Dataset
     return dataset.subset(outside), dataset.subset(inside)
 
 
-def _existing_folder(folder: str | Path) -> Path:
+def existing_folder(folder: str | Path) -> Path:
+    """`folder` as a Path; EmitDiffError where there is none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise EmitDiffError(f"There is no folder '{folder}'. A dataset is a folder with dataset.json and metadata.csv.")
     return folder
 
 
-def _read_info(folder: Path) -> DatasetInfo:
+def read_info(folder: Path) -> DatasetInfo:
+    """dataset.json of `folder`. Raises EmitDiffError when it is missing or says something that cannot be used."""
     path = folder / "dataset.json"
     if not path.is_file():
         raise EmitDiffError(f"'{folder}' has no dataset.json (name, modality, organ, labels, licence, citation).")
@@ -189,7 +204,8 @@ def _read_info(folder: Path) -> DatasetInfo:
     return DatasetInfo(content["name"], content["modality"], content["organ"], labels, **texts)
 
 
-def _read_rows(folder: Path) -> list[dict[str, str]]:
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of metadata.csv by column, unchecked. Raises EmitDiffError when it is no table of images."""
     path = folder / "metadata.csv"
     if not path.is_file():
         raise EmitDiffError(f"'{folder}' has no metadata.csv with the columns {', '.join(REQUIRED_COLUMNS)}.")
@@ -207,28 +223,41 @@ def _read_rows(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _row_problems(row: dict[str, str]) -> list[str]:
+def row_problems(row: dict[str, str]) -> list[str]:
     """What is wrong with a row by itself, before any file is looked at."""
     problems = ["it has more cells than there are columns"] if "" in row else []
     problems += [f"the cell '{column}' is empty" for column in REQUIRED_COLUMNS if not row[column].strip()]
-    return problems + [f"the path '{row[column]}' leaves the folder" for column in PATH_COLUMNS if _leaves(row[column])]
+    paths = (row[column] for column in PATH_COLUMNS)
+    return problems + [f"the path '{path}' leaves the folder" for path in paths if leaves_folder(path)]
 
 
-def _leaves(name: str) -> bool:
+def leaves_folder(name: str) -> bool:
+    """Whether a path written in a row is absolute or climbs out of the dataset folder."""
     # Links are followed: a download cache is made of them. Only the written path must stay inside.
     windows = PureWindowsPath(name)
     return bool(windows.drive or windows.root) or ".." in windows.parts
 
 
-def _ids(mask: np.ndarray) -> list[int]:
+def class_ids(mask: np.ndarray) -> list[int]:
+    """The ids that occur in a mask, uint8 (H, W), in order."""
     return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
 
 
-def _read_image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
+    """A picture of one slice as uint8 (H, W, 3). Raises EmitDiffError for any other file."""
     scan = read_scan(path)
     if scan.num_slices != 1:
         raise EmitDiffError(f"'{scan.name}' holds {scan.num_slices} slices. Give each a file and a row of its own.")
     return scan.image()
+
+
+@dataclass(frozen=True)
+class Defect:
+    """`kind` is one of a few words ("missing file", "duplicate", ...), `where` a file or line of the folder."""
+
+    kind: str
+    where: str
+    what: str
 
 
 def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sample]) -> DatasetFolder:
@@ -262,134 +291,20 @@ def _write_sample(folder: Path, info: DatasetInfo, sample: Sample, stem: str) ->
     suffix = ".webp" if sample.name.lower().endswith(".webp") else ".png"
     row = {"file_name": f"images/{stem}{suffix}", "mask": f"masks/{stem}.png", "group": sample.group}
     row |= {"finding": sample.finding, "text": sample.text}
-    defects = _mask_defects(row["mask"], sample.mask, sample.image.shape[:2], info)
-    for problem in _row_problems(row) + [defect.what for defect in defects]:
+    defects = mask_defects(row["mask"], sample.mask, sample.image.shape[:2], info)
+    for problem in row_problems(row) + [defect.what for defect in defects]:
         raise EmitDiffError(f"The sample '{sample.name}' cannot be written: {problem}.")
     Image.fromarray(to_rgb(sample.image)).save(folder / row["file_name"], lossless=True)
     Image.fromarray(sample.mask.astype(np.uint8)).save(folder / row["mask"], optimize=True)
     return {**{key: str(value) for key, value in sample.row.items()}, **row}
 
 
-def _mask_defects(name: str, mask: np.ndarray, size: tuple[int, int], info: DatasetInfo | None) -> list[Defect]:
+def mask_defects(name: str, mask: np.ndarray, size: tuple[int, int], info: DatasetInfo | None) -> list[Defect]:
+    """What is wrong with a mask (H, W) beside an image of `size` = (H, W): another size, ids without a name."""
     defects = []
     if mask.shape != tuple(size):
         sizes = f"the mask is {mask.shape[1]} x {mask.shape[0]} pixels and the image {size[1]} x {size[0]}"
         defects.append(Defect("size mismatch", name, sizes))
-    for label in sorted(set(_ids(mask)) - {0, *info.labels.values()}) if info else ():
+    for label in sorted(set(class_ids(mask)) - {0, *info.labels.values()}) if info else ():
         defects.append(Defect("unknown label id", name, f"dataset.json gives no name to class id {label} in the mask"))
     return defects
-
-
-@dataclass(frozen=True)
-class Defect:
-    """`kind` is one of a few words ("missing file", "duplicate", ...), `where` a file or line of the folder."""
-
-    kind: str
-    where: str
-    what: str
-
-
-@dataclass(frozen=True)
-class DatasetReport:
-    """What `check_dataset` found. `classes` maps a label to (images that show it, pixels); `ok` means no defect."""
-
-    folder: Path
-    info: DatasetInfo | None
-    num_images: int
-    num_groups: int
-    classes: dict[str, tuple[int, int]]
-    findings: dict[str, int]
-    defects: tuple[Defect, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.defects
-
-    def __str__(self) -> str:
-        title = f"{self.info.name}: {self.info.modality}, {self.info.organ}" if self.info else str(self.folder)
-        lines = [title, f"{self.num_images} images in {self.num_groups} groups"]
-        width = max((len(name) for name in self.classes), default=0)
-        lines += [f"{'class':{width}}  {'images':>8}  {'pixels':>14}"] if self.classes else []
-        lines += [f"{name:{width}}  {images:>8,}  {pixels:>14,}" for name, (images, pixels) in self.classes.items()]
-        if self.findings:
-            lines.append("findings: " + ", ".join(f"{name} {count}" for name, count in self.findings.items()))
-        kinds = Counter(defect.kind for defect in self.defects)
-        lines.append(", ".join(f"{kind}: {count}" for kind, count in kinds.items()) or "no defects")
-        return "\n".join(lines + [f"  {defect.kind}: {defect.where}: {defect.what}" for defect in self.defects])
-
-
-def check_dataset(folder: str | Path) -> DatasetReport:
-    """Open every picture and mask of the folder and report every defect; only a missing folder is an error."""
-    folder = _existing_folder(folder)
-    check = _RowCheck()
-    info = _checked_read(check, folder, "dataset.json", lambda path: _read_info(path.parent))
-    rows = _checked_read(check, folder, "metadata.csv", lambda path: _read_rows(path.parent)) or []
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # the decoders let go of the interpreter
-        checks = threads.map(lambda numbered: _check_row(folder, info, *numbered), enumerate(rows, start=2))
-        checks = list(tqdm(checks, total=len(rows), desc=f"checking {folder.name}", unit="image", delay=2))
-    defects = [defect for part in (check, *checks) for defect in part.defects]
-    defects += _duplicates(rows, checks) + _unlisted_files(folder, rows)
-    groups, classes = {row["group"] for row in rows} - {""}, _count_classes(info, checks)
-    findings = dict(Counter(row["finding"] for row in rows if row.get("finding")))
-    return DatasetReport(folder, info, len(rows), len(groups), classes, findings, tuple(defects))
-
-
-@dataclass
-class _RowCheck:
-    defects: list[Defect] = field(default_factory=list)
-    fingerprint: str = ""
-    pixels: dict[int, int] = field(default_factory=dict)
-
-
-def _check_row(folder: Path, info: DatasetInfo | None, number: int, row: dict[str, str]) -> _RowCheck:
-    check = _RowCheck([Defect("row", f"metadata.csv line {number}", problem) for problem in _row_problems(row)])
-    image = _checked_read(check, folder, row["file_name"], _read_image)
-    mask = _checked_read(check, folder, row["mask"], read_mask)
-    if image is not None:
-        check.fingerprint = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-    if mask is not None:
-        check.pixels = {label: int((mask == label).sum()) for label in _ids(mask)}
-        check.defects += _mask_defects(row["mask"], mask, mask.shape if image is None else image.shape[:2], info)
-    return check
-
-
-def _checked_read(check: _RowCheck, folder: Path, name: str, read: Callable[[Path], Any]) -> Any:
-    if not name.strip() or _leaves(name):
-        return None  # reported with the row
-    try:
-        return read(folder / name)
-    except EmitDiffError as error:
-        kind = "unreadable" if (folder / name).is_file() else "missing file"
-        check.defects.append(Defect(kind, name, str(error)))
-        return None
-
-
-def _duplicates(rows: list[dict[str, str]], checks: list[_RowCheck]) -> list[Defect]:
-    """Rows with the same pixels; the worst kind crosses groups, where a split by group would leak."""
-    first: dict[str, dict[str, str]] = {}
-    defects = []
-    for row, check in zip(rows, checks, strict=True):
-        earlier = first.setdefault(check.fingerprint, row) if check.fingerprint else row
-        if earlier["group"] != row["group"]:
-            what = f"the same picture as {earlier['file_name']}: group {row['group']} here, {earlier['group']} there"
-            defects.append(Defect("duplicate across groups", row["file_name"], what))
-        elif earlier is not row:
-            defects.append(Defect("duplicate", row["file_name"], f"the same picture as {earlier['file_name']}"))
-    return defects
-
-
-def _unlisted_files(folder: Path, rows: list[dict[str, str]]) -> list[Defect]:
-    listed = {PurePosixPath(row[column]) for row in rows for column in PATH_COLUMNS}
-    found = (path for part in ("images", "masks") for path in sorted((folder / part).rglob("[!.]*")) if path.is_file())
-    names = (PurePosixPath(path.relative_to(folder).as_posix()) for path in found)
-    return [Defect("not listed", str(name), "no row of metadata.csv names it") for name in names if name not in listed]
-
-
-def _count_classes(info: DatasetInfo | None, checks: list[_RowCheck]) -> dict[str, tuple[int, int]]:
-    images = Counter(label for check in checks for label in check.pixels)
-    pixels: Counter[int] = Counter()
-    for check in checks:
-        pixels.update(check.pixels)
-    names = {label: name for name, label in info.labels.items()} if info else {}
-    labels = sorted({*names, *images})
-    return {names.get(label, f"id {label} (no name)"): (images[label], pixels[label]) for label in labels}

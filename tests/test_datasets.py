@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from emitdiff import datasets
+from emitdiff.dataset_check import check_dataset
 from emitdiff.datasets import (
     DatasetInfo,
     Sample,
-    check_dataset,
+    choose_rows,
     few_shot,
     folds_by_group,
     open_dataset,
@@ -135,6 +136,18 @@ def test_few_shot_takes_different_groups_first_and_grows(folder):
     assert len(set(four.groups)) == 4
     assert six.rows[:4] == four.rows and len({row["file_name"] for row in six.rows}) == 6
     assert few_shot(dataset, 4, seed=1).rows == four.rows != few_shot(dataset, 4, seed=2).rows
+
+
+def test_rows_of_a_split_are_spread_evenly(folder):
+    dataset = open_dataset(folder)
+    train, held_out = split_by_group(dataset, 0.3, seed=2)
+    assert choose_rows(dataset).rows == choose_rows(dataset, limit=99).rows == dataset.rows
+    assert choose_rows(dataset, "train", None, 0.3, 2).rows == train.rows
+    assert choose_rows(dataset, "held-out", None, 0.3, 2).rows == held_out.rows
+    assert choose_rows(dataset, limit=3).rows == [dataset.rows[index] for index in (0, 4, 7)]
+    for wrong, words in ({"limit": 0}, "limit of 0"), ({"limit": -1}, "limit of -1"), ({"split": "test"}, "'test'"):
+        with pytest.raises(EmitDiffError, match=words):
+            choose_rows(dataset, **wrong)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, Sample, open_dataset, split_by_group
-from emitdiff.errors import EmitDiffError
+from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
 from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter
 from emitdiff.segmentation.targets import TARGETS, own_sentence, target_masks, target_of
 
@@ -113,7 +112,10 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     Raises EmitDiffError when the dataset or the weights cannot be used.
     """
     pipeline = load_segmenter(settings.checkpoint)
-    dataset = chosen_rows(open_dataset(settings.dataset), settings, pipeline.card)
+    split = pipeline.card.get("split", {})
+    dataset = choose_rows(
+        open_dataset(settings.dataset), settings.split, settings.limit, split.get("held_out", 0.2), split.get("seed", 0)
+    )
     pairs = predict_all(pipeline, dataset, settings)
     # the whole counts what the dataset labels; lung sides, derived from it, are only listed
     whole = [pair for name, found in pairs.items() if name not in ("left lung", "right lung") for pair in found]
@@ -125,18 +127,6 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     if settings.json:
         print(json.dumps(result))
     return result
-
-
-def chosen_rows(dataset: DatasetFolder, settings: EvaluateSegmentation, card: dict) -> DatasetFolder:
-    """The rows of `settings.split`, at most `settings.limit` of them, spread evenly."""
-    if settings.split != "all":
-        split = card.get("split", {})
-        train, held_out = split_by_group(dataset, split.get("held_out", 0.2), split.get("seed", 0))
-        dataset = held_out if settings.split == "held-out" else train
-    if settings.limit is not None and settings.limit < 1:
-        raise EmitDiffError(f"A limit of {settings.limit} was given: evaluate at least one image.")
-    count = min(settings.limit or len(dataset), len(dataset))
-    return dataset.subset(np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
 
 
 def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, settings: EvaluateSegmentation) -> dict:

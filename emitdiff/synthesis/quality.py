@@ -11,8 +11,7 @@ import numpy as np
 from monai.metrics import MultiScaleSSIMMetric, SSIMMetric
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, Sample, open_dataset, split_by_group
-from emitdiff.errors import EmitDiffError
+from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
 from emitdiff.images import control_to_tensor, resize_image, resize_mask
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
@@ -83,9 +82,9 @@ def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
     dataset = open_dataset(settings.dataset)
     pipeline = load_synthesizer(settings.checkpoint)
     training = pipeline.checkpoint_card.training
-    chosen = choose_split(dataset, settings.split, training.get("held_out", 0.2), training.get("seed", 0))
-    if settings.limit and settings.limit < len(chosen):
-        chosen = chosen.subset(np.linspace(0, len(chosen) - 1, settings.limit).round().astype(int).tolist())
+    chosen = choose_rows(
+        dataset, settings.split, settings.limit, training.get("held_out", 0.2), training.get("split_seed", 0)
+    )
     rows = []
     for index in tqdm(range(len(chosen)), desc=f"painting {dataset.info.name}", unit="image"):
         seed = settings.seed + index * VARIANTS
@@ -101,17 +100,6 @@ def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
     if settings.json:
         print(json.dumps({**result, "settings": {**asdict(settings), "dataset": dataset.info.name}}))
     return result
-
-
-def choose_split(dataset: DatasetFolder, split: str, held_out: float, seed: int) -> DatasetFolder:
-    """The rows of one split. Raises EmitDiffError for an unknown split or one without images."""
-    if split not in ("all", "held-out", "train"):
-        raise EmitDiffError(f"The split '{split}' is not known; choose all, held-out or train.")
-    train, kept = (None, None) if split == "all" else split_by_group(dataset, held_out, seed)
-    chosen = {"all": dataset, "held-out": kept, "train": train}[split]
-    if not len(chosen):
-        raise EmitDiffError(f"The {split} split of {dataset.info.name} has no images; use --split all.")
-    return chosen
 
 
 def print_table(settings: EvaluateSynthesis, dataset: DatasetFolder, rows: list[dict], result: dict) -> None:

@@ -84,15 +84,3 @@ def test_a_whole_evaluation(monkeypatch, capsys, tmp_path, features, head, text,
     assert json.loads(lines[-1]) == result
     assert set(metrics.MEASURES) <= set(result) and result["n"] == 2
     assert set(result["targets"]) == {"lung", "left lung", "right lung"}
-
-
-def test_splits_and_limits(tmp_path):
-    dataset = chest(tmp_path / "a")
-
-    def rows(**settings):
-        return {sample["file_name"] for sample in metrics.chosen_rows(
-            dataset, EvaluateSegmentation(dataset.folder, **settings), {}).rows}  # fmt: skip
-
-    assert len(rows(split="held-out")) == 1 and len(rows(split="train")) == 4
-    assert rows(split="held-out") | rows(split="train") == rows()
-    assert len(rows(limit=3)) == 3 and len(rows(limit=99)) == 5
