@@ -33,7 +33,7 @@ def show_synthesis(page: Page) -> None:
 
 def show_segmentation(page: Page) -> None:
     page.get_by_role("tab", name="Segmentation").click()
-    choose_example(page, "Abdominal CT")
+    choose_example(page, "Chest X-ray")
     page.get_by_role("button", name="Find").click()
     expect(page.locator(SAID)).to_contain_text("ound", timeout=PATIENCE)
 

@@ -241,8 +241,8 @@ def test_an_image_and_a_sentence_become_a_mask(page, tmp_path):
 
 def test_what_is_not_there_is_not_found(page):
     open_tab(page, "Segmentation")
-    choose_example(page, "Chest X-ray")
-    page.get_by_label("What to find").fill("prostate")
+    choose_example(page, "Prostate MRI")
+    page.get_by_label("What to find").fill("left ventricle")
     page.get_by_role("button", name="Find").click()
     expect(said(page)).to_contain_text("Not found", timeout=PATIENCE)
 
