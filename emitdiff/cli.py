@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -70,7 +70,7 @@ class Synthesize:
     window: GreyWindow = None
 
     def run(self) -> int:
-        from emitdiff.images import save_synthetic_png
+        from emitdiff.images import file_stem, manifest_entry, save_synthetic_png, synthetic_manifest
         from emitdiff.scans import read_slice_mask
 
         scan, index, image = _read_slice(self.image, self.slice, self.window)
@@ -88,18 +88,17 @@ class Synthesize:
             controlnet_conditioning_scale=self.control_strength,
             detector=self.detector,
         )
-        stem = _stem(self.image)
-        source = {"source": self.image.name, "slice": index, "window": self.window}
+        stem = file_stem(scan.name)
+        source = {"source": stem, "slice": index, "window": self.window}
         folder = _output_folder(self.out, self.image, self.mask)
-        manifest = {**source, "prompt": self.prompt, "checkpoint": self.checkpoint, "mask": None, "images": []}
-        if mask is not None:
-            manifest["mask"] = _write_png(folder / f"mask_{stem}.png", mask).name
-        for synthetic in _with_progress(images, self.num_images):
-            settings = {**source, **synthetic.settings, "seed": synthetic.seed, "mask": manifest["mask"]}
-            path = save_synthetic_png(synthetic.image, folder / f"synthetic_{stem}_{synthetic.seed}.png", settings)
-            manifest["images"].append({"file": path.name, "seconds": round(synthetic.seconds, 2), **settings})
-            _write_json(folder / "manifest.json", manifest)  # after every image: nothing is lost on a stop
-        print(f"{len(manifest['images'])} synthetic images and manifest.json are in {folder}")
+        label = None if mask is None else _write_png(folder / f"mask_{stem}.png", mask).name
+        entries = []
+        for result in _with_progress(images, self.num_images):
+            result = replace(result, settings={**source, **result.settings, "mask": label})
+            path = save_synthetic_png(result.image, folder / f"synthetic_{stem}_{result.seed}.png", result.settings)
+            entries.append(manifest_entry(result, path.name, label))
+            _write_json(folder / "manifest.json", synthetic_manifest(stem, entries))  # each time: a stop loses nothing
+        print(f"{len(entries)} synthetic images and manifest.json are in {folder}")
         return 0
 
 
@@ -118,7 +117,7 @@ class Segment:
     def run(self) -> int:
         import numpy as np
 
-        from emitdiff.images import overlay
+        from emitdiff.images import file_stem, overlay
 
         if not 0 <= self.threshold <= 1:
             raise EmitDiffError(f"The threshold {self.threshold} is outside 0..1: give a probability.")
@@ -126,7 +125,7 @@ class Segment:
         result = _load("load_segmenter", self.checkpoint)(image, self.text, threshold=self.threshold)
         for warning in result.warnings:
             _say(warning)
-        folder, stem = _output_folder(self.out, self.image), _stem(self.image)
+        folder, stem = _output_folder(self.out, self.image), file_stem(scan.name)
         probability = np.rint(result.probability * 255).astype(np.uint8)
         files = {
             "mask": scan.save_mask({index: result.mask}, folder).name,
@@ -166,6 +165,7 @@ class Edges:
     window: GreyWindow = None
 
     def run(self) -> int:
+        from emitdiff.images import file_stem
         from emitdiff.scans import read_slice_mask
         from emitdiff.synthesis.edges import control_image, detect_edges
 
@@ -173,7 +173,7 @@ class Edges:
         mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)
         edges = control_image(detect_edges(image, self.detector), mask, boundary=mask is not None, layout="joined")
         folder = _output_folder(self.out, self.image, self.mask)
-        print(_write_png(folder / f"edges_{_stem(self.image)}.png", edges))
+        print(_write_png(folder / f"edges_{file_stem(scan.name)}.png", edges))
         return 0
 
 
@@ -361,18 +361,16 @@ def _with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
 
 
 def _output_folder(path: Path, *sources: Path | None) -> Path:
-    """`path`, made if needed; never a folder that a source lies in, whose files would be written over."""
-    if path.resolve() in [source.resolve().parent for source in sources if source]:
+    """`path`, made if needed; never a folder with a source in it, whose files would be written over or mixed up."""
+    for source in (source.resolve() for source in sources if source):
+        if path.resolve() != source.parent and not (source.is_dir() and path.resolve().is_relative_to(source)):
+            continue
         raise EmitDiffError(f"{path} is where the source lies: give another folder, so that nothing is written over.")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EmitDiffError(f"The folder {path} cannot be made ({error.strerror}): give another one.") from error
     return path
-
-
-def _stem(path: Path) -> str:
-    return Path(path.resolve().name.removesuffix(".gz")).stem
 
 
 def _write_png(path: Path, array: np.ndarray) -> Path:

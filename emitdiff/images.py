@@ -7,8 +7,9 @@ edge and control tensors are float in [0, 1]; masks hold class ids and are only 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     import torch
 
 SETTINGS_KEY = "emitdiff"  # the PNG text chunk that keeps how a synthetic image was made
+NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 # IPTC's term for pictures made by a trained model, written as XMP so that other software can tell them from scans.
-SYNTHETIC_XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+SYNTHETIC_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
- Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>
+ Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE_TYPE}"/>
 </rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
 
@@ -112,6 +115,29 @@ def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.45, thicknes
     edge = outline(mask, thickness)
     blended[edge] = colours[edge]
     return np.clip(np.rint(blended), 0, 255).astype(np.uint8)
+
+
+def file_stem(name: str) -> str:
+    """A file's or folder's name for use in other names: no folders, no suffix of a scan, nothing but letters, digits,
+    dots, - and _. The dots of a DICOM identifier stay, so that two series do not share a name."""
+    stem = re.sub(r"(\.nii)?\.(png|jpe?g|webp|tiff?|dcm|dicom|zip|nii|gz)$", "", Path(name).name, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]", "_", stem).strip(".")[:100] or "scan"
+
+
+def manifest_entry(result: Any, file: str, mask: str | None) -> dict:
+    """One synthetic image (`seed`, `seconds`, `settings`) in a manifest, with the names of its file and its label."""
+    return {
+        "file": file,
+        "mask": mask,
+        "seed": result.seed,
+        "seconds": round(result.seconds, 2),
+        "settings": result.settings,
+    }
+
+
+def synthetic_manifest(source: str, entries: list[dict]) -> dict:
+    """What was made from `source` and how, JSON-able; the form is the same wherever images are written."""
+    return {"notice": NOTICE, "digital_source_type": DIGITAL_SOURCE_TYPE, "source": source, "images": entries}
 
 
 def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict) -> Path:

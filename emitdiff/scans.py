@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import to_rgb
+from emitdiff.images import file_stem, to_rgb
 
 MAX_PIXELS = 2**26  # one slice: 8192 x 8192
 MAX_VOXELS = 2**28  # all samples of all slices: 1024 slices of 512 x 512, which is 1 GiB as float32
@@ -139,7 +139,7 @@ class Scan:
         """
         slices, folder = self._stack_masks(masks), Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"(\.nii)?\.(png|jpe?g|webp|tiff?|dcm|dicom|zip|nii|gz)$", "", self.name, flags=re.IGNORECASE)
+        stem = file_stem(self.name)
         if self.geometry is not None:
             from emitdiff.nifti import write_nifti
 

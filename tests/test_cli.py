@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from emitdiff import cli
+from emitdiff.errors import EmitDiffError
 from emitdiff.images import read_synthetic_settings
 
 
@@ -107,14 +108,16 @@ def test_window_by_name_and_by_numbers(tmp_path):
     assert len(np.unique(narrow)) < len(np.unique(wide))
 
 
-def test_stem_of_a_double_suffix_and_of_a_folder(tmp_path):
-    assert cli._stem(Path("a/volume.nii.gz")) == "volume"
-    assert cli._stem(tmp_path) == tmp_path.name
-
-
 def test_sources_are_never_written_over(disc_files, monkeypatch, capsys):
     assert run(monkeypatch, "edges", disc_files[0], "-o", disc_files[0].parent) == 2
     assert "is where the source lies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("inside", [".", "results"])
+def test_nothing_is_written_into_a_series(inside, disc_files, tmp_path):
+    with pytest.raises(EmitDiffError, match="is where the source lies"):
+        cli._output_folder(tmp_path / inside, tmp_path)
+    assert not (tmp_path / "results").exists()
 
 
 def test_output_that_cannot_be_made(disc_files, monkeypatch, capsys):
@@ -168,7 +171,10 @@ def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_
     settings = read_synthetic_settings(tmp_path / "out" / "synthetic_disc_6.png")
     assert settings["synthetic"] is True and settings["seed"] == 6 and settings["prompt"] == "ct"
     assert Image.open(tmp_path / "out" / "synthetic_disc_5.png").size == (64, 64)
-    assert np.unique(np.asarray(Image.open(tmp_path / "out" / manifest["mask"]))).tolist() == [0, 1]
+    entry = manifest["images"][1]
+    assert entry["settings"] | {"synthetic": True} == settings and entry["seed"] == 6
+    assert np.unique(np.asarray(Image.open(tmp_path / "out" / entry["mask"]))).tolist() == [0, 1]
+    assert manifest["source"] == "disc" and manifest["digital_source_type"]
 
 
 def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dataset_folder, monkeypatch, capsys):

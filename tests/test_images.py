@@ -8,6 +8,7 @@ from PIL import Image
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import (
     control_to_tensor,
+    file_stem,
     fitted_size,
     image_to_tensor,
     outline,
@@ -65,6 +66,22 @@ def test_outline_lies_inside_and_overlay_leaves_the_rest_alone(disc):
     shown = overlay(image, mask, opacity=0.5)
     assert np.array_equal(shown[mask == 0], image[mask == 0])
     assert (shown[mask == 1] != image[mask == 1]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("../../brain scan.nii.gz", "brain_scan"),
+        ("Chest.JPEG", "Chest"),
+        ("1.2.840.113", "1.2.840.113"),
+        ("series.zip", "series"),
+        ("", "scan"),
+        (".png", "scan"),
+        ("..", "scan"),
+    ],
+)
+def test_a_stem_is_safe_and_keeps_series_apart(name, stem):
+    assert file_stem(name) == stem
 
 
 def test_synthetic_png_says_what_it_is_and_gives_its_settings_back(disc, tmp_path):

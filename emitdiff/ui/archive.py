@@ -13,11 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emitdiff.images import save_synthetic_png
+from emitdiff.images import manifest_entry, save_synthetic_png, synthetic_manifest
 
 KEPT_SECONDS = 600
-NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
-DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
 def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
@@ -29,18 +27,12 @@ def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
 
 
 def build_manifest(results: list[Any], paths: list[Path], stem: str) -> dict:
-    """What was made and how, JSON-able: one entry an image, with the label it belongs to."""
+    """What was made and how, with the files as the archive has them."""
     entries = [
-        {
-            "file": f"images/{path.name}",
-            "mask": f"masks/{path.name}" if result.mask is not None else None,
-            "seed": result.seed,
-            "seconds": round(result.seconds, 2),
-            "settings": result.settings,
-        }
+        manifest_entry(result, f"images/{path.name}", f"masks/{path.name}" if result.mask is not None else None)
         for result, path in zip(results, paths, strict=True)
     ]
-    return {"notice": NOTICE, "digital_source_type": DIGITAL_SOURCE_TYPE, "source": stem, "images": entries}
+    return synthetic_manifest(stem, entries)
 
 
 def save_archive(results: list[Any], paths: list[Path], stem: str, folder: Path) -> Path:
@@ -62,9 +54,3 @@ def answer_folder() -> Path:
         if time.time() - old.stat().st_mtime > KEPT_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix="emitdiff_answer_"))
-
-
-def file_stem(name: str) -> str:
-    """A file name made safe for other file names: no folders, no suffixes, letters, digits, - and _ only."""
-    stem = Path(name).name.split(".")[0] or "scan"
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in stem)[:60]

@@ -9,7 +9,8 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.archive import answer_folder, build_manifest, file_stem, save_result
+from emitdiff.images import file_stem
+from emitdiff.ui.archive import answer_folder, build_manifest, save_result
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.form import check_request, sampling_defaults
 from emitdiff.ui.messages import sentence

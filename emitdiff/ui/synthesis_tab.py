@@ -11,8 +11,7 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay
-from emitdiff.ui.archive import file_stem
+from emitdiff.images import file_stem, overlay
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.drawing import build_drawing, ground, save_drawing
 from emitdiff.ui.examples import Example

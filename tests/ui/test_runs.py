@@ -9,7 +9,6 @@ import pytest
 from fakes import Painted, Step
 
 from emitdiff.images import read_synthetic_settings
-from emitdiff.ui.archive import file_stem
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.runs import Run
 
@@ -64,7 +63,3 @@ def test_the_archive_holds_images_masks_and_manifest(run):
     assert read_synthetic_settings(run.paths[0])["prompt"] == "CT"
     run.remove()
     assert not run.folder.exists()
-
-
-def test_file_stem_is_safe():
-    assert file_stem("../../brain scan.nii.gz") == "brain_scan" and file_stem("") == "scan"
