@@ -175,7 +175,7 @@ def _has_weights(folder: Path) -> bool:
 def checkpoint_status(checkpoint: Checkpoint) -> str:
     """A few words for people: "ready (embedded)", "ready (downloaded)", "not downloaded (5.7 GB)", "missing"."""
     places = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
-    present = [_present(place, revision) for place, revision in places if place]
+    present = [_cached(place, revision) for place, revision in places if place]
     if all(present):
         if checkpoint.embedded:
             return "ready (embedded)"
@@ -185,15 +185,19 @@ def checkpoint_status(checkpoint: Checkpoint) -> str:
     return f"not downloaded ({checkpoint.size_mb / 1000:.1f} GB)" if checkpoint.size_mb else "not downloaded"
 
 
-def _present(place: str, revision: str | None) -> bool:
-    if revision is None:
-        return _has_weights(Path(place))
+def cached_folder(checkpoint: Checkpoint) -> Path | None:
+    """The folder with `checkpoint`'s base weights if they are on this machine, None otherwise; fetches nothing."""
+    return _cached(checkpoint.base, checkpoint.revision)
+
+
+def _cached(place: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
 
     try:
-        return _has_weights(Path(_snapshot(place, revision, local_files_only=True)))
+        folder = Path(place if revision is None else _snapshot(place, revision, local_files_only=True))
     except (OSError, ValueError, CachedRepoTreeNotFoundError, RevisionResolutionError):
-        return False
+        return None
+    return folder if _has_weights(folder) else None
 
 
 def local_folder(checkpoint: Checkpoint) -> Path:

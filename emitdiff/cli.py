@@ -76,6 +76,8 @@ class Synthesize:
         scan, index, image = _read_slice(self.image, self.slice, self.window)
         mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)
         pipeline = _load("load_synthesizer", self.checkpoint)
+        if warning := pipeline.prompt_warning(self.prompt):
+            _say(warning)
         images = pipeline.stream(
             image,
             mask,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints
+from emitdiff.checkpoints import Checkpoint, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
 from emitdiff.scans import read_scan, read_slice_mask
 from emitdiff.synthesis import edges, prompts
 from emitdiff.ui.callables import Callables, Model, SynthesisRequest, Vocabulary
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from emitdiff.segmentation.pipeline import SegmentationPipeline
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
-SHORT_PROMPT = 70  # characters that no tokenizer makes more than 75 tokens of: not worth loading one to ask
+SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
 _loading = threading.Lock()  # two people pressing a button at once load the weights once
 
 
@@ -119,9 +119,18 @@ def control_image(image: np.ndarray, mask: np.ndarray | None, request: Synthesis
 
 def prompt_warning(prompt: str, checkpoint: str) -> str:
     """What the tokenizer cuts off, in a sentence; "" also while the weights are not on this machine."""
-    if len(prompt) <= SHORT_PROMPT or not is_ready(_named(checkpoint, "synthesis")):
+    folder = cached_folder(_named(checkpoint, "synthesis"))
+    if len(prompt.encode()) <= SHORT_PROMPT or folder is None or not (folder / "tokenizer").is_dir():
         return ""
-    return synthesizer(checkpoint).prompt_warning(prompt)
+    return prompts.cut_warning(prompt, _load_tokenizer(folder / "tokenizer"))
+
+
+@lru_cache(maxsize=4)
+def _load_tokenizer(folder: Path) -> Any:
+    """Alone, without the weights: a second instead of half a minute."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def targets(checkpoint: str) -> tuple[str, ...]:

@@ -177,6 +177,12 @@ def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_
     assert manifest["source"] == "disc" and manifest["digital_source_type"]
 
 
+def test_synthesize_says_what_of_a_prompt_is_not_read(tiny_synthesis_folder, disc_files, monkeypatch, tmp_path, capsys):
+    flags = ["-n", "1", "--steps", "1", "--checkpoint", tiny_synthesis_folder, "-o", tmp_path / "out"]
+    assert run(monkeypatch, "synthesize", disc_files[0], "--prompt", "letters " * 20, *flags) == 0
+    assert "this is not read" in capsys.readouterr().err
+
+
 def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dataset_folder, monkeypatch, capsys):
     flags = ["--checkpoint", tiny_synthesis_folder, "--limit", "1", "--steps", "1", "--json"]
     assert run(monkeypatch, "evaluate-synthesis", dataset_folder, *flags) == 0

@@ -69,9 +69,11 @@ def test_weights_are_loaded_once_for_everybody(request_of):
     assert len({id(pipeline) for pipeline in loaded}) == 1
 
 
-def test_only_a_long_prompt_asks_the_tokenizer(calls, request_of):
+def test_a_prompt_that_is_cut_is_told_without_loading_the_weights(calls, request_of, monkeypatch):
+    monkeypatch.setattr(services, "synthesizer", lambda name: pytest.fail("the weights were loaded"))
     assert calls.prompt_warning("CT, abdomen", request_of.checkpoint) == ""
     assert "tokens" in calls.prompt_warning("letters " * 20, request_of.checkpoint)
+    assert "tokens" in calls.prompt_warning("\N{CJK UNIFIED IDEOGRAPH-809D}" * 26, request_of.checkpoint), "78 bytes"
     assert calls.prompt_warning("letters " * 20, "sd15-canny") == ""
 
 
