@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb runs, so that help is there at once.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.cs
 DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders; see README.md.", help_behavior_hint="(required)")
 PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
 FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
+
+POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit"}
 
 Image = Positional[Annotated[Path, IMAGE]]
 MaskFile = Annotated[Path | None, MASK]
@@ -111,7 +114,7 @@ class Segment:
     image: Image
     text: str  # What to look for, e.g. "left lung".
     out: Output  # Folder for the results; the mask has the size and geometry of the source.
-    threshold: float = 0.5  # Probability from which a pixel belongs to the target, 0..1.
+    threshold: float = 0.5  # Probability from which a pixel belongs to the target, between 0 and 1.
     checkpoint: SegmentationWeights = "textdiff-mini"
     slice: Slice = None
     window: GreyWindow = None
@@ -121,8 +124,6 @@ class Segment:
 
         from emitdiff.images import file_stem, overlay
 
-        if not 0 <= self.threshold <= 1:
-            raise EmitDiffError(f"The threshold {self.threshold} is outside 0..1: give a probability.")
         scan, index, image = _read_slice(self.image, self.slice, self.window)
         result = _load("load_segmenter", self.checkpoint)(image, self.text, threshold=self.threshold)
         for warning in result.warnings:
@@ -303,6 +304,7 @@ def main() -> int:
     verb = parse(sys.argv[1:])
     quiet_libraries()
     try:
+        _check_numbers(verb)
         return verb.run()
     except EmitDiffError as error:
         _say(f"emitdiff: {error}")
@@ -314,6 +316,18 @@ def main() -> int:
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def _check_numbers(verb: Any) -> None:
+    """EmitDiffError for a number that no verb can use, before anything is read or loaded."""
+    for name, value in vars(verb).items():
+        flag = f"--{name.replace('_', '-')} {value}"
+        if name in POSITIVE and value is not None and not (value > 0 and math.isfinite(value)):
+            raise EmitDiffError(f"{flag} cannot be used: give a number above 0.")
+        if name == "threshold" and not 0 < value < 1:
+            raise EmitDiffError(f"{flag} cannot be used: give a probability between 0 and 1, like 0.5.")
+        if name == "seed" and value < 0:
+            raise EmitDiffError(f"{flag} cannot be used: give a whole number from 0 on.")
 
 
 def _require_datasets(folders: tuple[Path, ...]) -> None:

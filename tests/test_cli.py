@@ -85,6 +85,27 @@ def test_what_is_not_there_gets_a_sentence_and_2(arguments, monkeypatch, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate-synthesis", "nowhere", "--limit", "0"],
+        ["evaluate-segmentation", "nowhere", "--limit", "-1"],
+        ["train-synthesis", "nowhere", "--out", "out", "--minutes", "0"],
+        ["train-segmentation", "nowhere", "--out", "out", "--minutes", "-5"],
+        ["train-segmentation", "nowhere", "--out", "out", "--minutes", "nan"],
+        ["train-synthesis", "nowhere", "--out", "out", "--threads", "0"],
+        ["synthesize", "nowhere.png", "--prompt", "CT", "-o", "out", "-n", "0"],
+        ["synthesize", "nowhere.png", "--prompt", "CT", "-o", "out", "--seed", "-1"],
+        ["segment", "nowhere.png", "--text", "liver", "-o", "out", "--threshold", "1"],
+        ["segment", "nowhere.png", "--text", "liver", "-o", "out", "--threshold", "nan"],
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused_before_anything_is_read(arguments, monkeypatch, capsys):
+    assert run(monkeypatch, *arguments) == 2
+    flag = arguments[-2] if arguments[-2] != "-n" else "--num-images"
+    assert capsys.readouterr().err.startswith(f"emitdiff: {flag} {arguments[-1]}")
+
+
 @pytest.mark.parametrize("verb", [["synthesize", "--prompt", "CT"], ["segment", "--text", "liver"]])
 @pytest.mark.parametrize("name", ["no-such-weights", "owner/no-such-repository"])
 def test_missing_weights_get_a_sentence_and_2(verb, name, disc_files, monkeypatch, tmp_path, capsys):
