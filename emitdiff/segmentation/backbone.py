@@ -92,9 +92,9 @@ def diffusion_loss(unet: nn.Module, scheduler: DDPMScheduler, images: torch.Tens
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
+def update_average(average: nn.Module, model: nn.Module, step: int, decay: float = EMA_DECAY) -> None:
     """Exponential moving average of the weights, with a shorter memory in the first steps."""
-    decay = min(EMA_DECAY, (1 + step) / (10 + step))
+    decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):

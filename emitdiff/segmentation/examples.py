@@ -27,15 +27,6 @@ class LabelledImage:
     info: DatasetInfo
 
 
-@dataclass(frozen=True)
-class Question:
-    """A sentence about image number `index` of a batch and its answer, bool (R, R)."""
-
-    index: int
-    text: str
-    mask: np.ndarray
-
-
 def read_labelled(datasets: Sequence[DatasetFolder], resolution: int) -> list[list[LabelledImage]]:
     """Every image of every dataset at `resolution`, kept in memory: one list per dataset."""
     loaded = []
@@ -51,41 +42,38 @@ def read_labelled(datasets: Sequence[DatasetFolder], resolution: int) -> list[li
     return loaded
 
 
-def draw_batch(sets: Sequence[Sequence[LabelledImage]], count: int, resolution: int,
-               rng: np.random.Generator) -> tuple[torch.Tensor, list[Question]]:  # fmt: skip
-    """`count` altered images (count, 3, R, R) in [-1, 1] and three questions about each.
-
-    Datasets come with the square root of their size, so that small ones are seen and large ones not neglected.
+def draw_images(sets: Sequence[Sequence[LabelledImage]], count: int, resolution: int,
+                rng: np.random.Generator) -> list[LabelledImage]:  # fmt: skip
+    """`count` altered R x R images. Datasets come with the square root of their size, so that small ones are seen
+    and large ones not neglected.
     """
     weights = np.sqrt([len(images) for images in sets])
-    images, questions = [], []
-    for index in range(count):
-        chosen = sets[rng.choice(len(sets), p=weights / weights.sum())]
-        image, masks, info = altered(chosen[rng.integers(len(chosen))], resolution, rng)
-        images.append(image)
-        questions += [Question(index, *ask(masks, info, kind, resolution, rng)) for kind in ("own", "any", "any")]
-    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    return batch, questions
+    chosen = [sets[index] for index in rng.choice(len(sets), size=count, p=weights / weights.sum())]
+    return [altered(images[rng.integers(len(images))], resolution, rng) for images in chosen]
 
 
-def ask(masks: dict[str, np.ndarray], info: DatasetInfo, kind: str, resolution: int,
-        rng: np.random.Generator) -> tuple[str, np.ndarray]:  # fmt: skip
-    """One sentence and its mask: about something labelled here ("own"), or else sometimes about something absent.
+def image_tensor(images: Sequence[LabelledImage]) -> torch.Tensor:
+    """Images of one size as (B, 3, R, R) in [-1, 1]."""
+    return torch.from_numpy(np.stack([one.image for one in images])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def ask(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+    """One sentence and its mask: about something labelled here, or if not `own` sometimes about something absent.
 
     An empty sentence stands for whatever the dataset labels first, so that no text is a fair comparison.
     """
-    draw = 0.0 if kind == "own" else rng.random()
-    absent = absent_targets(info)
+    draw, masks = 0.0 if own else rng.random(), labelled.masks
+    absent = absent_targets(labelled.info)
     if draw < 0.5 or not absent:
         phrase = list(masks)[rng.integers(len(masks))]
         return compose_sentence(BY_PHRASE[phrase], rng), masks[phrase]
     if draw < 0.65:
         return "", masks[next(iter(masks))]
     target = absent[rng.integers(len(absent))]
-    return compose_sentence(target, rng), np.zeros((resolution, resolution), dtype=bool)
+    return compose_sentence(target, rng), np.zeros(labelled.image.shape[:2], dtype=bool)
 
 
-def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator) -> tuple:
+def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator) -> LabelledImage:
     """Turn, stretch, shift, mirror where sides mean nothing, and change brightness, contrast and gamma."""
     scene = scene_of(labelled.info)
     angle = rng.uniform(-180, 180) if scene in TURNED and rng.random() < 0.7 else rng.normal(0, 5)
@@ -97,7 +85,7 @@ def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator) 
     image = cv2.warpAffine(labelled.image, matrix, size, flags=cv2.INTER_LINEAR)
     masks = {phrase: cv2.warpAffine(mask.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST).astype(bool)
              for phrase, mask in labelled.masks.items()}  # fmt: skip
-    return _recoloured(image, rng), masks, labelled.info
+    return LabelledImage(_recoloured(image, rng), masks, labelled.info)
 
 
 def _warp(shape: tuple[int, int], side: int, angle: float, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -118,14 +106,3 @@ def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.15:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
     return image
-
-
-def window_of(mask: np.ndarray, cells: int, rng: np.random.Generator) -> tuple[int, int]:
-    """(row, column) of a window half as wide as the image on a grid of `cells`, mostly around a target pixel."""
-    half = cells // 2
-    rows, columns = np.nonzero(mask)
-    if len(rows) == 0 or rng.random() < 0.3:
-        return tuple(int(rng.integers(half + 1)) for _ in "rc")
-    pick = rng.integers(len(rows))
-    corner = [int(place[pick] * cells // len(mask)) - int(rng.integers(half)) for place in (rows, columns)]
-    return tuple(int(np.clip(value, 0, half)) for value in corner)

@@ -44,6 +44,12 @@ def coordinates(part: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, y, x * x, y * y, x * y]).to(part)[None].expand(len(part), -1, -1, -1)
 
 
+def pooled(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> list[torch.Tensor]:
+    """Maps finer than `size` = (H, W) averaged down to it; the others as they are."""
+    shrink = nn.functional.adaptive_avg_pool2d
+    return [shrink(part, tuple(size)) if part.shape[-2] > size[0] else part for part in maps]
+
+
 class DiffusionFeatures(nn.Module):
     """Outputs of `blocks` of a frozen `UNet2DModel` or `UNet2DConditionModel` at `timesteps`, steps concatenated.
 

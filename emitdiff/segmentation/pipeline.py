@@ -16,7 +16,7 @@ from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, to_rgb
-from emitdiff.segmentation.features import DiffusionFeatures
+from emitdiff.segmentation.features import DiffusionFeatures, pooled
 from emitdiff.segmentation.targets import asked_for
 from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
@@ -47,9 +47,10 @@ class SegmentationPipeline:
     """
 
     def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, targets: tuple[str, ...],
-                 resolution: int = 256, card: dict | None = None) -> None:  # fmt: skip
+                 resolution: int = 256, cell: int = 4, card: dict | None = None) -> None:  # fmt: skip
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
+        self.cell = cell
         self.device = next(head.parameters()).device
         self._lock = Lock()
         self._last: tuple[np.ndarray, list[torch.Tensor]] | None = None
@@ -83,7 +84,8 @@ class SegmentationPipeline:
         if self._last is None or not np.array_equal(self._last[0], image):
             small = resize_image(image, working_size(image.shape[:2], self.resolution))
             parts = self.features(image_to_tensor(small).to(self.device))
-            self._last = (image.copy(), self.head.project(parts))
+            cells = tuple(side // self.cell for side in small.shape[:2])
+            self._last = (image.copy(), self.head.project(pooled(parts, cells)))
         return self._last[1]
 
     def _warnings(self, text: str, phrase: str | None, size: tuple[int, int]):
@@ -143,6 +145,7 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
         head.to(place).requires_grad_(False),
         tuple(facts["targets"]),
         facts["resolution"],
+        facts["cell"],
         _read_json(folder / "training.json"),
     )
 

@@ -19,13 +19,16 @@ from tqdm import tqdm
 from emitdiff.datasets import open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.backbone import learning_rate, save_state, train_backbone, update_average
-from emitdiff.segmentation.examples import LabelledImage, Question, draw_batch, read_labelled, window_of
-from emitdiff.segmentation.features import DiffusionFeatures
+from emitdiff.segmentation.examples import LabelledImage, ask, draw_images, image_tensor, read_labelled
+from emitdiff.segmentation.features import DiffusionFeatures, pooled
 from emitdiff.segmentation.targets import TARGETS, compose_sentence, target_of
 from emitdiff.segmentation.text import TextEncoder, build_text_encoder
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
 SAVE_EVERY_SECONDS = 120
+CELL = 4  # the head answers once per CELL x CELL pixels
+KEPT = 500  # images whose features are asked about again
+HEAD_DECAY = 0.99
 BLOCKS = tuple(f"up_blocks.{level}.resnets.1" for level in range(5))  # coarse to fine
 
 
@@ -43,7 +46,7 @@ class TrainSegmentation:
     held_out: float = 0.2
     seed: int = 0
     threads: int | None = None
-    batch: int = 6
+    batch: int = 4
     timesteps: tuple[int, ...] = (20,)
 
 
@@ -142,7 +145,13 @@ def build_head(features: DiffusionFeatures, text: TextEncoder) -> TextDiff:
     side = 32 * max(1, features.unet.config.sample_size // 32)
     parts = features(torch.zeros(1, 3, side, side))
     channels = tuple(part.shape[1] for part in parts)
-    return TextDiff(HeadConfig(channels, tuple(range(len(channels))), 64, text.dim, 4, 32, (48, 32), 2))
+    head = TextDiff(HeadConfig(channels, tuple(range(len(channels))), 64, text.dim, 4, 32, (48, 32), 2))
+    for layer in head.classifier.layers:
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+    for norm in head.attention.after:  # at first the words whisper: learning starts much faster than at full weight
+        nn.init.constant_(norm.weight, 0.1)
+    return head
 
 
 def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -158,36 +167,39 @@ def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor
     return entropy + 1.5 * ((1 - dice) * present).sum() / max(1, len(masks))
 
 
-def cropped(projected: list[torch.Tensor], questions: Sequence[Question], windows: Sequence[tuple]) -> list:
-    """For every question the half-wide window of its image's maps: the head sees only near neighbours, so a part
-    of an image teaches as the whole does, at a quarter of the time.
+@dataclass(frozen=True)
+class Seen:
+    """An altered image and its scaled features (C_k, H_k, W_k), half precision, not finer than the head's cells."""
+
+    labelled: LabelledImage
+    maps: list[torch.Tensor]
+
+
+@torch.no_grad()
+def look_at(images: Sequence[LabelledImage], features: DiffusionFeatures, scaling: ChannelScaling | None) -> list:
+    """The frozen features of images of one size, once each: `Seen`, or plain maps (B, C_k, H_k, W_k) unscaled."""
+    batch = image_tensor(images).to(next(features.parameters()).device)
+    with torch.autocast(batch.device.type, torch.bfloat16):
+        maps = features(batch)
+    maps = pooled([part.float() for part in maps], tuple(side // CELL for side in batch.shape[-2:]))
+    if scaling is None:
+        return maps
+    maps = [part.half() for part in scaling(maps)]
+    return [Seen(labelled, [part[index] for part in maps]) for index, labelled in enumerate(images)]
+
+
+def training_step(model: nn.ModuleDict, examples: Sequence[Seen], cells: int, rng: np.random.Generator) -> torch.Tensor:
+    """The loss of two questions about every example, answered on a grid of `cells` x `cells`.
+
+    Whole images on a coarse grid teach where things are, which small windows of a fine one do not.
     """
-    cells, rows = projected[0].shape[-1], []
-    for part in projected:
-        step = part.shape[-1] // cells
-        half = part.shape[-1] // 2
-        rows.append(torch.stack([part[q.index, :, r * step : r * step + half, c * step : c * step + half]
-                                 for q, (r, c) in zip(questions, windows, strict=True)]))  # fmt: skip
-    return rows
-
-
-def training_step(features: DiffusionFeatures, model: nn.ModuleDict, images: torch.Tensor,
-                  questions: Sequence[Question], rng: np.random.Generator) -> torch.Tensor:  # fmt: skip
-    """The loss of one batch: frozen features once per image, the head once per question."""
-    device = images.device
-    with torch.autocast(device.type, torch.bfloat16):
-        tokens, mask = model["text"]([question.text for question in questions])
-        projected = model["head"].project(model["scaling"](features(images)))
-        cells = projected[0].shape[-1]
-        windows = [window_of(question.mask, cells, rng) for question in questions]
-        logits = model["head"].classify(cropped(projected, questions, windows), tokens, mask)
-    masks = torch.from_numpy(np.stack([question.mask for question in questions])).to(device).float()
-    step = masks.shape[-1] // cells
-    half = masks.shape[-1] // 2
-    answers = torch.stack([masks[i, r * step : r * step + half, c * step : c * step + half]
-                           for i, (r, c) in enumerate(windows)])  # fmt: skip
-    logits = functional.interpolate(logits.float(), size=answers.shape[-2:], mode="bilinear")
-    return segmentation_loss(logits, answers)
+    questions = [(seen, *ask(seen.labelled, own, rng)) for seen in examples for own in (True, False)]
+    maps = [torch.stack(parts).float() for parts in zip(*(seen.maps for seen, _, _ in questions), strict=True)]
+    masks = torch.from_numpy(np.stack([mask for _, _, mask in questions])).to(maps[0].device).float()
+    with torch.autocast(maps[0].device.type, torch.bfloat16):
+        tokens, visible = model["text"]([text for _, text, _ in questions])
+        logits = model["head"](pooled(maps, (cells, cells)), tokens, visible, (cells, cells))
+    return segmentation_loss(logits, functional.adaptive_avg_pool2d(masks, cells))
 
 
 def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path, minutes: float,
@@ -202,14 +214,14 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     else:
         text = build_text_encoder(compose_sentence(target, rng) for target in TARGETS for _ in range(400))
         text.save(checkpoint / "text")
-    seen = features(draw_batch(sets, 16, settings.resolution, rng)[0].to(device))
-    parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(seen)}
+    first = look_at(draw_images(sets, 32, settings.resolution, rng), features, None)
+    parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(first)}
     model = nn.ModuleDict(parts).to(device).train()
     model["head"].to(memory_format=torch.channels_last)
     average = deepcopy(model).eval()
     rates = [{"params": model[name].parameters(), "peak": peak} for name, peak in (("text", 1e-3), ("head", 2e-3))]
     optimizer = torch.optim.AdamW(rates, weight_decay=0.01)
-    step, spent, losses = 0, 0.0, []
+    step, spent, losses, kept = 0, 0.0, [], []
     if state_path.exists():
         state = torch.load(state_path, weights_only=True, map_location=device)
         model.load_state_dict(state["model"]), average.load_state_dict(state["average"])
@@ -221,13 +233,16 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
         while spent < minutes * 60:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(group["peak"], step, spent / (minutes * 60), warm_up=50)
-            images, questions = draw_batch(sets, settings.batch, settings.resolution, rng)
-            loss = training_step(features, model, images.to(device), questions, rng)
+            fresh = look_at(draw_images(sets, settings.batch, settings.resolution, rng), features, model["scaling"])
+            again = [kept[index] for index in rng.integers(len(kept), size=2 * settings.batch)] if kept else []
+            kept = [*kept, *fresh][-KEPT:]
+            cells = settings.resolution // (2 * CELL if spent < minutes * 30 else CELL)  # coarse half, fine half
+            loss = training_step(model, [*fresh, *again], cells, rng)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            update_average(average, model, step)
+            update_average(average, model, step, HEAD_DECAY)
             losses.append(loss.item())
             step, spent = step + 1, time.monotonic() - started
             bar.n = round(spent)
@@ -249,6 +264,7 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
         "timesteps": features.timesteps,
         "noise_seed": features.seed,
         "place": features.place,
+        "cell": CELL,
         "resolution": settings.resolution,
         "targets": [target.phrase for target in TARGETS],
     }

@@ -23,8 +23,8 @@ def test_images_are_read_at_the_training_resolution(lesions):
 def test_image_and_mask_are_altered_together(lesions):
     (images,) = examples.read_labelled([lesions], 64)
     for seed in range(8):
-        image, masks, _ = examples.altered(images[0], 64, np.random.default_rng(seed))
-        mask = masks["breast lesion"]
+        labelled = examples.altered(images[0], 64, np.random.default_rng(seed))
+        image, mask = labelled.image, labelled.masks["breast lesion"]
         assert image.shape == (64, 64, 3) and mask.shape == (64, 64) and mask.any()
         grey = image.mean(-1)
         assert grey[mask].mean() < grey[~mask & (grey > 0)].mean()
@@ -36,37 +36,30 @@ def test_lungs_are_never_mirrored():
     image[:, 40:] = 250
     labelled = examples.LabelledImage(image, {"lung": disc((64, 64), (32, 50), 8)}, info)
     for seed in range(30):
-        altered = examples.altered(labelled, 64, np.random.default_rng(seed))[0]
+        altered = examples.altered(labelled, 64, np.random.default_rng(seed)).image
         assert altered[:, 44:].mean() > altered[:, :20].mean()
 
 
 def test_questions_about_what_is_and_what_is_not_there(lesions):
-    sets = examples.read_labelled([lesions], 64)
-    images, questions = examples.draw_batch(sets, 20, 64, np.random.default_rng(0))
-    assert images.shape == (20, 3, 64, 64) and images.min() >= -1 and images.max() <= 1
-    assert [question.index for question in questions] == [i for i in range(20) for _ in range(3)]
-    assert any(question.text == "" for question in questions)
-    elsewhere = [q for q in questions if asked_for(q.text) not in (None, BY_PHRASE["breast lesion"])]
-    assert elsewhere and not any(question.mask.any() for question in elsewhere)
+    rng = np.random.default_rng(0)
+    images = examples.draw_images(examples.read_labelled([lesions], 64), 30, 64, rng)
+    tensor = examples.image_tensor(images)
+    assert tensor.shape == (30, 3, 64, 64) and tensor.min() >= -1 and tensor.max() <= 1
+    for labelled in images:
+        text, mask = examples.ask(labelled, True, rng)
+        assert text and mask is labelled.masks["breast lesion"]
+    asked = [examples.ask(labelled, False, rng) for labelled in images]
+    assert any(text == "" for text, _ in asked)
+    elsewhere = [mask for text, mask in asked if asked_for(text) not in (None, BY_PHRASE["breast lesion"])]
+    assert elsewhere and not any(mask.any() for mask in elsewhere)
 
 
-def test_windows_lie_inside_and_mostly_hold_the_target():
-    rng, mask = np.random.default_rng(0), disc((64, 64), (50, 8), 5)
-    hits = 0
-    for _ in range(100):
-        row, column = examples.window_of(mask, 8, rng)
-        assert 0 <= row <= 4 and 0 <= column <= 4
-        hits += mask[row * 8 : row * 8 + 32, column * 8 : column * 8 + 32].any()
-    assert hits > 70
-
-
-def test_windows_cut_the_same_part_of_every_scale():
-    image = torch.arange(16.0).view(1, 1, 1, 16).expand(1, 1, 16, 16)
-    parts = [torch.nn.functional.avg_pool2d(image, 4), image]
-    question = examples.Question(0, "", np.zeros((16, 16), bool))
-    coarse, fine = training.cropped(parts, [question], [(0, 2)])
-    assert coarse.shape[-1] == 2 and fine.shape[-1] == 8
-    torch.testing.assert_close(torch.nn.functional.avg_pool2d(fine, 4), coarse)
+def test_features_are_kept_no_finer_than_the_cells(lesions, features):
+    images = examples.draw_images(examples.read_labelled([lesions], 64), 2, 64, np.random.default_rng(0))
+    maps = training.look_at(images, features, None)
+    seen = training.look_at(images, features, training.ChannelScaling(maps))
+    assert [part.shape[-1] for part in maps] == [2, 4, 8, 16, 16]
+    assert seen[1].labelled is images[1] and seen[1].maps[0].shape == maps[0].shape[1:]
 
 
 def test_loss_falls_towards_the_truth_and_forgives_nothing_on_empty_masks():
