@@ -2,8 +2,8 @@
 
     python docs/contact_sheet.py DATASET [DATASET ...] --out docs/synthetic.png
 
-Columns: the control image, two images painted from edges and mask, two painted from the mask alone. `--real` puts the
-source in front, for looking at only: real images are not for publishing.
+Columns: two images painted from edges and mask (the second with the mask's outline), two painted from the mask alone.
+`--real` puts the source and its control image in front, for looking at only: those are not for publishing.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def row_of(pipeline: SynthesisPipeline, info, sample, seed: int, real: bool) -> 
     settings = {"prompt": prompt, "num_images": 2, "seed": seed}
     guided = [one.image for one in pipeline(sample.image, sample.mask, **settings)]
     free = [one.image for one in pipeline(None, sample.mask, **settings)]
-    control = pipeline.control_image(sample.image, sample.mask)
-    pictures = [control, guided[0], overlay(guided[1], sample.mask, 0.0), *free]
-    pictures = [sample.image, *pictures] if real else pictures
+    pictures = [guided[0], overlay(guided[1], sample.mask, 0.0), *free]
+    if real:
+        pictures = [sample.image, pipeline.control_image(sample.image, sample.mask), *pictures]
     tiles = [resize_image(picture, (TILE, TILE)) for picture in pictures]
     row = Image.fromarray(np.concatenate(tiles, axis=1))
     captioned = Image.new("RGB", (row.width, row.height + CAPTION), "white")

@@ -68,16 +68,18 @@ def crops(corpus: Corpus, rng: np.random.Generator, count: int) -> Tensor:
     return torch.cat([image_to_tensor(view) for view in views]).to(memory_format=torch.channels_last)
 
 
-def train_autoencoder(corpus: Corpus, state_folder: Path, minutes: float, seed: int) -> AutoencoderTiny:
+def train_autoencoder(
+    corpus: Corpus, state_folder: Path, minutes: float, seed: int, device: torch.device
+) -> AutoencoderTiny:
     """Trains for `minutes`, resuming from `state_folder`; returns the averaged (EMA) autoencoder in eval mode."""
     torch.manual_seed(seed)
-    model = new_autoencoder().to(memory_format=torch.channels_last)
-    critic = PatchDiscriminator().to(memory_format=torch.channels_last)
+    model = new_autoencoder().to(device, memory_format=torch.channels_last)
+    critic = PatchDiscriminator().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=LEARNING_RATE / 2, betas=(0.5, 0.9))
     average = EMAModel(model.parameters(), decay=0.998)
     parts = {"model": model, "critic": critic, "optimizer": optimizer, "critic_optimizer": critic_optimizer}
-    state = StageState(state_folder / "autoencoder.pt", minutes, {**parts, "average": average})
+    state = StageState(state_folder / "autoencoder.pt", minutes, {**parts, "average": average}, device)
     rng = np.random.default_rng(seed + state.steps)
     last_layer = model.decoder.layers[-1].weight
 
@@ -85,8 +87,8 @@ def train_autoencoder(corpus: Corpus, state_folder: Path, minutes: float, seed: 
         warm = min(1.0, (step + 1) / 200)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * warm * max(0.05, min(1.0, 2.5 * (1 - state.progress)))
-        target = crops(corpus, rng, BATCH)
-        with torch.autocast("cpu", torch.bfloat16):
+        target = crops(corpus, rng, BATCH).to(device)
+        with torch.autocast(target.device.type, torch.bfloat16):
             latents = model.encoder(target)
             output = model.decoder(latents + LATENT_NOISE * torch.randn_like(latents)).float()
         loss = reconstruction_loss(output, target) + 1e-3 * latents.float().pow(2).mean()
@@ -108,13 +110,13 @@ def train_autoencoder(corpus: Corpus, state_folder: Path, minutes: float, seed: 
 
 def _adversarial(critic, critic_optimizer, output: Tensor, target: Tensor, loss: Tensor, last_layer: Tensor) -> Tensor:
     """One step of the critic; returns the weighted generator term."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(target.device.type, torch.bfloat16):
         real, fake = critic(target), critic(output.detach())
     critic_loss = F.relu(1 - real).float().mean() + F.relu(1 + fake).float().mean()
     critic_optimizer.zero_grad(set_to_none=True)
     critic_loss.backward()
     critic_optimizer.step()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(target.device.type, torch.bfloat16):
         generator_loss = -critic(output).float().mean()
     wanted = torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
     given = torch.autograd.grad(generator_loss, last_layer, retain_graph=True)[0].norm()
@@ -124,4 +126,5 @@ def _adversarial(critic, critic_optimizer, output: Tensor, target: Tensor, loss:
 @torch.no_grad()
 def latent_deviation(model: AutoencoderTiny, corpus: Corpus, seed: int) -> float:
     """Standard deviation of the latents over 64 crops; its inverse becomes the autoencoder's scaling factor."""
-    return float(model.encode(crops(corpus, np.random.default_rng(seed), 64)).latents.std())
+    views = crops(corpus, np.random.default_rng(seed), 64).to(model.device)
+    return float(model.encode(views).latents.std())

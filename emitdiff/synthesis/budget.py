@@ -16,14 +16,15 @@ SAVE_EVERY_SECONDS = 60.0
 class StageState:
     """One stage's modules and optimizers, the seconds spent and the steps done, in one file.
 
-    `parts` maps names to anything with state_dict/load_state_dict. An existing file is loaded at once.
+    `parts` maps names to anything with state_dict/load_state_dict. An existing file is loaded at once,
+    its tensors onto `device`.
     """
 
-    def __init__(self, path: Path, minutes: float, parts: dict):
+    def __init__(self, path: Path, minutes: float, parts: dict, device: torch.device | str = "cpu"):
         self.path, self.budget, self.parts = path, minutes * 60, parts
         self.seconds, self.steps = 0.0, 0
         if path.exists():
-            stored = torch.load(path, weights_only=True, map_location="cpu")
+            stored = torch.load(path, weights_only=True, map_location=device)
             self.seconds, self.steps = stored.pop("seconds"), stored.pop("steps")
             for name, part in parts.items():
                 part.load_state_dict(stored[name])
@@ -56,3 +57,11 @@ class StageState:
                     self.save()
                     saved = now
         self.save()
+
+
+def spent(path: Path) -> tuple[float, int]:
+    """(seconds, steps) of a state file; (0, 0) where there is none."""
+    if not path.exists():
+        return 0.0, 0
+    stored = torch.load(path, weights_only=True, mmap=True)
+    return stored["seconds"], stored["steps"]

@@ -2,7 +2,7 @@
 
 v-prediction on a schedule with zero terminal SNR (arXiv 2305.08891): scans are mostly black or mostly bright, and
 a network that never sees pure noise cannot paint either. Where EMIT-Diff locks a U-Net that has seen billions of
-images, ours has seen thousands, so it goes on learning beside the ControlNet unless `lock_unet` is set.
+images, ours has seen thousands, so it goes on learning beside the ControlNet.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ class ViewPool:
             images.append(image_to_tensor(image))
             views.append(View(None, control, facts_of(item, image, mask, self.scale)))
         if views:
-            with torch.autocast("cpu", torch.bfloat16):
-                encoded = self.autoencoder.encode(torch.cat(images)).latents
+            device = self.autoencoder.device
+            with torch.autocast(device.type, torch.bfloat16):
+                encoded = self.autoencoder.encode(torch.cat(images).to(device)).latents
             for view, latents in zip(views, encoded.float() * self.autoencoder.config.scaling_factor, strict=True):
                 view.latents = latents.half()
         return views
@@ -158,10 +159,8 @@ class Denoiser:
     unet: UNet2DConditionModel
     controlnet: ControlNetModel | None = None
 
-    def modules(self, lock_unet: bool = False) -> nn.ModuleList:
-        """What is trained: everything, or with `lock_unet` the ControlNet alone."""
-        if lock_unet:
-            return nn.ModuleList([self.controlnet])
+    def modules(self) -> nn.ModuleList:
+        """Everything that is trained."""
         parts = [self.text_encoder, self.unet, self.controlnet]
         return nn.ModuleList([part for part in parts if part is not None])
 
@@ -173,6 +172,7 @@ class Denoiser:
     def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], control: Tensor | None) -> Tensor:
         """v (B, C, h, w) for noisy latents, with `control` (B, 3, 8h, 8w) in [0, 1]."""
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids = ids.to(noisy.device)
         tokens = self.text_encoder(ids)[0]
         down = middle = None
         if control is not None:
@@ -206,32 +206,35 @@ def train_denoiser(
     minutes: float,
     batch: int,
     seed: int,
-    lock_unet: bool = False,
     learning_rate: float = LEARNING_RATE,
+    settle: bool = True,
     on_look: Callable[[], None] | None = None,
 ) -> None:
     """Trains in place for `minutes`, resuming from `state_file`; the averaged (EMA) weights are what remains.
 
     Args:
         pool: gives views at the resolution to train at.
+        settle: lower the learning rate over the second half, for the last of several phases.
         on_look: called after four minutes and then whenever the time spent has doubled, with the averaged weights
             in place, to draw samples.
     """
     torch.manual_seed(seed)
-    modules = denoiser.modules(lock_unet).train()
-    modules.to(memory_format=torch.channels_last)
+    modules = denoiser.modules().train()
+    device = pool.autoencoder.device
+    modules.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         modules.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
     )
     average = EMAModel(modules.parameters(), decay=0.9985, use_ema_warmup=True, power=0.8, foreach=True)
-    state = StageState(state_file, minutes, {"modules": modules, "optimizer": optimizer, "average": average})
+    state = StageState(state_file, minutes, {"modules": modules, "optimizer": optimizer, "average": average}, device)
     schedule = new_scheduler()
     rng = np.random.default_rng(seed + state.steps)
     next_look, smooth = max(FIRST_LOOK, 2 * state.seconds), None
 
     for step in state.run(state_file.stem):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * max(0.04, min(1.0, 2 * (1 - state.progress)))
+            settled = max(0.04, min(1.0, 2 * (1 - state.progress))) if settle else 1.0
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * settled
         loss = _loss(denoiser, pool.draw(batch, rng), schedule, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -257,12 +260,12 @@ def _loss(denoiser: Denoiser, views: list[View], schedule: DDPMScheduler, rng: n
     control = None
     if denoiser.controlnet is not None:
         control = torch.from_numpy(np.stack([view.control for view in views])).float() / 255
-        control = drop_conditions(control, rng).to(memory_format=torch.channels_last)
+        control = drop_conditions(control, rng).to(latents.device, memory_format=torch.channels_last)
     noise = torch.randn_like(latents)
     # Stratified timesteps: every batch covers the whole schedule, which steadies the loss at small batches.
     offsets = (torch.arange(len(views)) + torch.rand(len(views))) / len(views)
-    timesteps = (offsets * schedule.config.num_train_timesteps).long()
+    timesteps = (offsets * schedule.config.num_train_timesteps).long().to(latents.device)
     noisy = schedule.add_noise(latents, noise, timesteps).to(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(latents.device.type, torch.bfloat16):
         predicted = denoiser.predict(noisy, timesteps, captions, control)
     return F.mse_loss(predicted.float(), schedule.get_velocity(latents, noise, timesteps))

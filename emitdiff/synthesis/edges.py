@@ -27,8 +27,8 @@ def detect_edges(image: np.ndarray, detector: str = "soft", low: float = 50, hig
 
     Args:
         detector: "soft" (multi-scale gradient), "canny", or "hed" (needs its weights from the Hub).
-        low, high: for Canny the hysteresis thresholds; for soft edges the strengths shown as black and as white,
-            all in 0..255. HED has none.
+        low, high: in 0..255. For Canny the hysteresis thresholds. Soft edges are shown as they are at 50 and 120; a
+            higher `low` hides the weaker ones, another `high` scales them by 120 / high. HED has none.
 
     Raises:
         EmitDiffError: unknown detector, thresholds out of order, or HED weights that cannot be had.

@@ -26,6 +26,7 @@ from emitdiff.synthesis.prompts import cut_warning
 
 CARD_FILE = "emitdiff.json"
 PREVIEW_EVERY = 2
+NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], that is no colour on purpose
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class SynthesisPipeline:
         )  # fmt: skip
         control = self.control_image(image, mask, detector, boundary, low_threshold, high_threshold)
         size = mask.shape if image is None else image.shape[:2]
-        grey = image is None or bool((image == image[..., :1]).all())
+        grey = None if image is None else bool((image == image[..., :1]).all())
         return self._paint(control, size, grey, mask, sampling, cancelled or (lambda: False))
 
     def _checked(self, sampling: Sampling) -> Sampling:
@@ -204,7 +205,9 @@ class SynthesisPipeline:
                     picture = event
             if picture is None or cancelled():
                 return
-            painted = tensor_to_image(picture.mean(0, keepdim=True).expand(3, -1, -1) if grey else picture)
+            if grey or (grey is None and picture.std(0).mean() < NEARLY_GREY):
+                picture = picture.mean(0, keepdim=True).expand(3, -1, -1)
+            painted = tensor_to_image(picture)
             settings = {
                 **asdict(sampling), "num_images": 1, "seed": sampling.seed + index, "checkpoint": self.name,
                 "working_size": list(control.shape[:2]),

@@ -43,8 +43,3 @@ def cut_warning(prompt: str, tokenizer) -> str:
         return ""
     lost = tokenizer.decode(ids[limit - 1 : -1]).strip()
     return f"The prompt has {len(ids)} tokens, the text encoder reads {limit}; shorten it, this is not read: “{lost}”."
-
-
-def token_count(prompt: str, tokenizer) -> tuple[int, int]:
-    """(tokens of the prompt with start and end, tokens the text encoder reads)."""
-    return len(tokenizer(prompt, truncation=False)["input_ids"]), tokenizer.model_max_length

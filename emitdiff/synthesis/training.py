@@ -7,10 +7,12 @@ again. What comes out is a diffusers folder that `load_synthesizer` reads like a
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import date
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,11 @@ from diffusers import AutoencoderTiny, StableDiffusionControlNetPipeline, UNet2D
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import fitted_size, resize_image, resize_mask
 from emitdiff.synthesis.autoencoder_training import train_autoencoder
+from emitdiff.synthesis.budget import spent
 from emitdiff.synthesis.captions import AppearanceScale, caption, facts_of
 from emitdiff.synthesis.corpus import Corpus, Item, load_corpus
 from emitdiff.synthesis.denoiser_training import (
@@ -38,7 +42,8 @@ from emitdiff.synthesis.prompts import prompt_of
 
 STAGES = ("autoencoder", "unet", "controlnet")
 SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
-HALF_SIZE_SHARE = 0.5  # part of the ControlNet's time at half the resolution
+SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
+HALF_SIZE_SHARE = 0.62  # part of the ControlNet's time at half the resolution
 DEFAULTS = {"num_inference_steps": 20, "guidance_scale": 2.0, "controlnet_conditioning_scale": 1.0}
 
 
@@ -63,16 +68,21 @@ class TrainSynthesis:
 def train_synthesis(settings: TrainSynthesis) -> Path:
     """Trains and writes the checkpoint folder `settings.out`; returns it.
 
+    `settings.out`/state holds what is needed to go on, and sample sheets with real images: it is not for publishing.
+
     Raises:
-        EmitDiffError: unknown stage, resolution not a multiple of 64, unreadable dataset, or an earlier stage missing.
+        EmitDiffError: unknown stage, resolution not a multiple of 64, no time, unreadable dataset, an earlier stage
+            missing, or a folder begun with other settings.
     """
     if settings.stage not in ("all", *STAGES):
         raise EmitDiffError(f"The stage '{settings.stage}' is not known; choose all or one of {', '.join(STAGES)}.")
     if settings.resolution % 64 or settings.resolution < 64:
         raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of 64, for example 256.")
+    if settings.minutes <= 0:
+        raise EmitDiffError(f"The time to train was {settings.minutes:g} minutes; give a positive number.")
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    corpus = load_corpus(settings.datasets, settings.held_out, settings.seed)
+    corpus = load_corpus(settings.datasets, settings.held_out, SPLIT_SEED)
     run = TrainingRun(settings, corpus)
     for stage in STAGES if settings.stage == "all" else (settings.stage,):
         share = SHARES[stage] if settings.stage == "all" else 1.0
@@ -86,25 +96,66 @@ class TrainingRun:
     def __init__(self, settings: TrainSynthesis, corpus: Corpus):
         self.settings, self.corpus, self.out = settings, corpus, Path(settings.out)
         self.state = self.out / "state"
+        self.device = choose_device()
         self.scale = AppearanceScale.from_items(corpus.items)
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """A folder begun on other data or at another size would mix two models, and held-out images with training."""
+        path = self.state / "settings.json"
+        wanted = {
+            "datasets": sorted({item.info.name for item in self.corpus.items}), "seed": self.settings.seed,
+            "held_out": self.settings.held_out, "resolution": self.settings.resolution,
+        }  # fmt: skip
+        if path.exists() and (begun := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+            different = ", ".join(f"{name} {begun.get(name)}" for name in wanted if begun.get(name) != wanted[name])
+            raise EmitDiffError(f"{self.out} was begun with {different}; use the same settings or another --out.")
+        self.state.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(wanted), encoding="utf-8")
+
+    def _is_done(self, stage: str, minutes: float, later: str) -> bool:
+        """Whether the stage has had its time, or, when all are trained, has later ones that rest on it.
+
+        Raises EmitDiffError for a stage that was named and has such later ones.
+        """
+        done = spent(self.state / f"{stage}.pt")[0] >= minutes * 60
+        if not done and list(self.state.glob(later)):
+            if self.settings.stage == "all":
+                return True
+            raise EmitDiffError(
+                f"{self.out} holds later stages that rest on its {stage}, which cannot be trained further beneath "
+                f"them; give no more than the time it had, or another --out."
+            )
+        return done and (self.out / ("vae" if stage == "autoencoder" else stage)).is_dir()
 
     def autoencoder(self, minutes: float) -> None:
-        model = train_autoencoder(self.corpus, self.state, minutes, self.settings.seed)
+        if self._is_done("autoencoder", minutes, "unet.pt"):
+            return
+        model = train_autoencoder(self.corpus, self.state, minutes, self.settings.seed, self.device)
         model.half().save_pretrained(self.out / "vae")
         self._record()
 
     def unet(self, minutes: float) -> None:
+        if self._is_done("unet", minutes, "controlnet-*.pt"):
+            return
         pool = self._pool(self.settings.resolution // 2)
-        rng = np.random.default_rng(self.settings.seed)
-        captions = [
-            caption(facts_of(item, item.image, item.mask, self.scale), rng)
-            for item in self.corpus.items for _ in range(4)
-        ]  # fmt: skip
-        tokenizer = new_tokenizer(captions)
+        tokenizer = self._tokenizer()
         torch.manual_seed(self.settings.seed)
         denoiser = Denoiser(tokenizer, new_text_encoder(tokenizer), new_unet(pool.autoencoder.config.latent_channels))
         train_denoiser(denoiser, pool, self.state / "unet.pt", minutes, 24, self.settings.seed)
         self._save(denoiser)
+
+    def _tokenizer(self) -> CLIPTokenizer:
+        """Learnt once: a vocabulary learnt anew would give other numbers to the words of trained embeddings."""
+        folder = self.out / "tokenizer"
+        if not folder.is_dir():
+            rng = np.random.default_rng(self.settings.seed)
+            captions = [
+                caption(facts_of(item, item.image, item.mask, self.scale), rng)
+                for item in self.corpus.items for _ in range(4)
+            ]  # fmt: skip
+            new_tokenizer(captions).save_pretrained(folder)
+        return CLIPTokenizer.from_pretrained(folder)
 
     def controlnet(self, minutes: float) -> None:
         """Half the resolution first, where a step costs a quarter; then the full one."""
@@ -112,12 +163,13 @@ class TrainingRun:
         torch.manual_seed(self.settings.seed)
         denoiser.add_controlnet()
         full = self.settings.resolution
-        phases = ((full // 2, HALF_SIZE_SHARE, 24, 4e-4), (full, 1 - HALF_SIZE_SHARE, 6, 2e-4))
+        phases = ((full // 2, HALF_SIZE_SHARE, 12, 5e-4), (full, 1 - HALF_SIZE_SHARE, 4, 3e-4))
         for resolution, share, batch, learning_rate in phases:
             pool = self._pool(resolution)
             train_denoiser(
                 denoiser, pool, self.state / f"controlnet-{resolution}.pt", minutes * share, batch, self.settings.seed,
-                learning_rate=learning_rate, on_look=partial(self._sheet, denoiser, pool.autoencoder),
+                learning_rate=learning_rate, settle=resolution == full,
+                on_look=partial(self._sheet, denoiser, pool.autoencoder),
             )  # fmt: skip
             self._save(denoiser)
             self._sheet(denoiser, pool.autoencoder)
@@ -128,7 +180,7 @@ class TrainingRun:
                 f"{self.out} has no autoencoder yet; run train-synthesis with --stage autoencoder first."
             )
         autoencoder = AutoencoderTiny.from_pretrained(self.out / "vae", dtype=torch.float32).eval()
-        return ViewPool(self.corpus, autoencoder, self.scale, resolution)
+        return ViewPool(self.corpus, autoencoder.to(self.device), self.scale, resolution)
 
     def _load(self) -> Denoiser:
         if not (self.out / "unet").is_dir():
@@ -140,16 +192,14 @@ class TrainingRun:
         )
 
     def _save(self, denoiser: Denoiser) -> None:
-        """Writes every network there is as fp16 safetensors, the networks in memory stay as they are."""
-        autoencoder = AutoencoderTiny.from_pretrained(self.out / "vae", dtype=torch.float16)
-        if denoiser.controlnet is None:
-            save_half(denoiser.unet, self.out / "unet")
-            save_half(denoiser.text_encoder, self.out / "text_encoder")
-            denoiser.tokenizer.save_pretrained(self.out / "tokenizer")
-        else:
-            self._pipeline(denoiser, autoencoder).save_pretrained(self.out)
-            for name in ("unet", "text_encoder", "controlnet"):
-                save_half(getattr(denoiser, name), self.out / name)
+        """Writes the networks as fp16 safetensors; those in memory stay as they are."""
+        if denoiser.controlnet is not None:
+            pipe = self._pipeline(denoiser, AutoencoderTiny.from_pretrained(self.out / "vae"))
+            pipe.scheduler.save_pretrained(self.out / "scheduler")
+            save_half(denoiser.controlnet, self.out / "controlnet")
+            pipe.save_config(self.out)
+        save_half(denoiser.unet, self.out / "unet")
+        save_half(denoiser.text_encoder, self.out / "text_encoder")
         self._record()
 
     def _pipeline(self, denoiser: Denoiser, autoencoder: AutoencoderTiny) -> StableDiffusionControlNetPipeline:
@@ -164,10 +214,7 @@ class TrainingRun:
         """emitdiff.json: what the checkpoint wants to be given, and what it was trained on."""
         items = self.corpus.items
         infos = {item.info.name: item.info for item in items}
-        spent = {}
-        for path in sorted(self.state.glob("*.pt")):
-            stored = torch.load(path, weights_only=True, mmap=True)
-            spent[path.stem] = {"minutes": round(stored["seconds"] / 60, 1), "steps": stored["steps"]}
+        stages = {path.stem: spent(path) for path in sorted(self.state.glob("*.pt"))}
         training = {
             "date": date.today().isoformat(),
             "datasets": [
@@ -175,44 +222,44 @@ class TrainingRun:
                  "citation": info.citation}
                 for name, info in infos.items()
             ],
-            "held_out": self.settings.held_out, "seed": self.settings.seed,
-            "resolution": self.settings.resolution, "stages": spent, "appearance": self.scale.quartiles,
+            "held_out": self.settings.held_out, "split_seed": SPLIT_SEED, "seed": self.settings.seed,
+            "resolution": self.settings.resolution, "appearance": self.scale.quartiles,
+            "stages": {
+                name: {"minutes": round(seconds / 60, 1), "steps": steps} for name, (seconds, steps) in stages.items()
+            },
         }  # fmt: skip
-        card = CheckpointCard("layered", self.settings.resolution**2, 32, "soft", DEFAULTS, training)
-        (self.out / CARD_FILE).write_text(json.dumps(asdict(card), indent=1), encoding="utf-8")
+        (self.out / CARD_FILE).write_text(json.dumps(asdict(self._card(training)), indent=1), encoding="utf-8")
+
+    def _card(self, training: dict | None = None) -> CheckpointCard:
+        return CheckpointCard("layered", self.settings.resolution**2, 32, "soft", DEFAULTS, training or {})
 
     def _sheet(self, denoiser: Denoiser, autoencoder: AutoencoderTiny) -> None:
-        """samples/NUMBER.png: real held-out images beside what is painted from their edges and from their mask."""
-        items = load_corpus(self.settings.datasets, self.settings.held_out, self.settings.seed, "held-out").items
-        names = list(dict.fromkeys(item.info.name for item in items))
-        chosen = [next(item for item in items if item.info.name == name and item.mask.any()) for name in names]
-        card = CheckpointCard("layered", self.settings.resolution**2, 32, "soft", DEFAULTS)
+        """state/samples/NUMBER.png: held-out images beside what is painted from their edges and from their masks."""
         modules = denoiser.modules().eval()
-        pipeline = SynthesisPipeline(self._pipeline(denoiser, autoencoder), card, "training")
-        folder = self.out / "samples"
+        pipeline = SynthesisPipeline(self._pipeline(denoiser, autoencoder), self._card(), "training")
+        folder = self.state / "samples"
         folder.mkdir(exist_ok=True)
-        sheet = contact_sheet(pipeline, chosen)
+        sheet = contact_sheet(pipeline, self._shown)
         Image.fromarray(sheet).save(folder / f"{len(list(folder.glob('*.png'))):03d}.png")
         modules.train()
 
+    @cached_property
+    def _shown(self) -> list[Item]:
+        """One held-out item of each dataset, with a target where there is one."""
+        kept = load_corpus(self.settings.datasets, self.settings.held_out, SPLIT_SEED, "held-out").items
+        chosen: dict[str, Item] = {}
+        for item in sorted(kept, key=lambda item: not item.mask.any()):
+            chosen.setdefault(item.info.name, item)
+        return list(chosen.values())
+
 
 def save_half(model: torch.nn.Module, folder: Path) -> None:
-    """Saves fp16 safetensors without touching the weights in memory."""
-    half = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=half) if hasattr(model, "can_generate") else _save_diffusers(
-        model, folder, half
-    )
-
-
-def _save_diffusers(model, folder: Path, half: dict) -> None:
-    from safetensors.torch import save_file
-
-    model.save_config(folder)
-    save_file(
-        {name: value.contiguous() for name, value in half.items()},
-        folder / "diffusion_pytorch_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    """Saves a copy of a diffusers or transformers model as fp16 safetensors; a kill leaves the old one or the new."""
+    partial_folder = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    deepcopy(model).half().save_pretrained(partial_folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial_folder.rename(folder)
 
 
 def contact_sheet(pipeline: SynthesisPipeline, items: Sequence[Item], tile: int = 192) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 
 from emitdiff.datasets import DatasetInfo
-from emitdiff.synthesis.prompts import compose_prompt, cut_warning, prompt_of, token_count
+from emitdiff.synthesis.prompts import compose_prompt, cut_warning, prompt_of
 
 
 def test_parts_are_joined_in_order_and_empty_ones_left_out():
@@ -23,6 +23,6 @@ def test_a_long_prompt_is_warned_about_with_what_is_lost(tiny_synthesis_folder):
     tokenizer = CLIPTokenizer.from_pretrained(tiny_synthesis_folder / "tokenizer")
     assert cut_warning("CT", tokenizer) == ""
     prompt = " ".join(["liver"] * 100 + ["zebra"])
-    count, limit = token_count(prompt, tokenizer)
+    count = len(tokenizer(prompt).input_ids)
     warning = cut_warning(prompt, tokenizer)
-    assert count > limit and str(count) in warning and "zebra" in warning.replace(" ", "")
+    assert str(count) in warning and "zebra" in warning.replace(" ", "")

@@ -5,19 +5,21 @@ import pytest
 import torch
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.synthesis.budget import StageState
+from emitdiff.synthesis.budget import StageState, spent
 from emitdiff.synthesis.corpus import load_corpus
 from emitdiff.synthesis.denoiser_training import drop_conditions, new_scheduler, new_tokenizer
 from emitdiff.synthesis.pipeline import load_synthesizer
 from emitdiff.synthesis.quality import EvaluateSynthesis, evaluate_synthesis, similarity
 from emitdiff.synthesis.training import TrainSynthesis, train_synthesis
 
+MINUTES = 0.1
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, dataset_folder) -> Path:
     """A whole checkpoint trained for seconds at 64 x 64 with the very command that trains the embedded one."""
     out = tmp_path_factory.mktemp("trained") / "checkpoint"
-    return train_synthesis(TrainSynthesis((dataset_folder,), out, resolution=64, minutes=0.15))
+    return train_synthesis(TrainSynthesis((dataset_folder,), out, resolution=64, minutes=MINUTES))
 
 
 def test_training_leaves_a_pipeline_that_paints(trained, disc):
@@ -39,10 +41,31 @@ def test_weights_are_half_precision_safetensors_and_nothing_else(trained):
 
 
 def test_started_again_it_goes_on_where_it_was(trained, dataset_folder):
-    before = torch.load(trained / "state" / "controlnet-64.pt", weights_only=True)["steps"]
-    train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=0.15, stage="controlnet"))
-    after = torch.load(trained / "state" / "controlnet-64.pt", weights_only=True)["steps"]
-    assert after >= before > 0
+    def stages():
+        return {path.stem: spent(path) for path in (trained / "state").glob("*.pt")}
+
+    def weights():
+        return {path: path.read_bytes() for name in ("vae", "unet", "tokenizer") for path in (trained / name).iterdir()}
+
+    before, files = stages(), weights()
+    train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=MINUTES))
+    assert stages() == before and weights() == files
+
+    longer = 2 * sum(seconds for name, (seconds, _) in before.items() if "controlnet" in name) / 60
+    train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=longer, stage="controlnet"))
+    for name, (seconds, steps) in before.items():
+        grown = stages()[name]
+        assert grown[1] > steps and grown[0] > seconds if "controlnet" in name else grown == (seconds, steps)
+
+
+def test_a_finished_stage_is_not_trained_further_beneath_later_ones(trained, dataset_folder):
+    with pytest.raises(EmitDiffError, match="later stages that rest on its unet"):
+        train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=5, stage="unet"))
+
+
+def test_other_settings_in_the_same_folder_are_refused(trained, dataset_folder):
+    with pytest.raises(EmitDiffError, match="was begun with seed 0"):
+        train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=MINUTES, seed=1))
 
 
 def test_held_out_groups_are_not_trained_on(dataset_folder):
