@@ -31,6 +31,7 @@ SYNTHETIC_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 </rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
 
+MAX_ASPECT = 8  # of an image that a network is given
 # Okabe-Ito colours: told apart with every common colour vision, in the order class ids use them.
 PALETTE = np.array(
     [(0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0)],
@@ -88,8 +89,18 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fitted_size(size: tuple[int, int], area: int, multiple: int) -> tuple[int, int]:
-    """The (height, width) nearest to `size`'s aspect ratio with about `area` pixels, both divisible by `multiple`."""
+    """The (height, width) nearest to `size`'s aspect ratio with about `area` pixels, both divisible by `multiple`.
+
+    A size that is one already is kept. Raises EmitDiffError for strips longer than 8:1, which would need far more.
+    """
     height, width = size
+    if height % multiple == width % multiple == 0 and 0.6 <= height * width / area <= 1.6:
+        return height, width
+    if max(size) > MAX_ASPECT * min(size):
+        raise EmitDiffError(
+            f"The image is a strip of {width} x {height} pixels; one side may be {MAX_ASPECT} times the other at most. "
+            "Cut a part out."
+        )
     scale = (area / (height * width)) ** 0.5
     return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
 

@@ -52,11 +52,24 @@ def test_resizing_a_mask_makes_no_new_classes_and_undoes_itself(disc):
     assert resize_image(disc[0], (32, 48)).shape == (32, 48, 3)
 
 
-@pytest.mark.parametrize("size", [(100, 100), (300, 200), (64, 1000)])
+@pytest.mark.parametrize("size", [(100, 100), (300, 200), (100, 700)])
 def test_fitted_size_keeps_ratio_and_divisibility(size):
     height, width = fitted_size(size, area=256 * 256, multiple=32)
     assert height % 32 == width % 32 == 0
     assert abs(np.log(height / width) - np.log(size[0] / size[1])) < 0.3
+
+
+@pytest.mark.parametrize(("area", "multiple"), [(256 * 256, 32), (256 * 256, 64), (512 * 512, 64)])
+def test_a_fitted_size_fits(area, multiple):
+    for size in np.random.default_rng(0).integers(300, 2400, (2000, 2)).tolist():
+        fitted = fitted_size(size, area, multiple)
+        assert fitted_size(fitted, area, multiple) == fitted, size
+
+
+@pytest.mark.parametrize("size", [(1, 1_000_000), (8001, 1000)])
+def test_strips_are_refused(size):
+    with pytest.raises(EmitDiffError, match="strip of"):
+        fitted_size(size, 256 * 256, 64)
 
 
 def test_outline_lies_inside_and_overlay_leaves_the_rest_alone(disc):
