@@ -10,6 +10,7 @@ source, for dataset folders do not know millimetres.
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +43,12 @@ class EvaluateSegmentation:
 
 def image_measures(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """dice, iou, precision, recall, hd95 and assd of one boolean mask (H, W) against a truth that is not empty."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of its own inner calls
+        return _image_measures(predicted, truth)
+
+
+def _image_measures(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance, compute_iou
 
     both = [torch.from_numpy(np.asarray(mask, dtype=bool))[None, None].float() for mask in (predicted, truth)]
