@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -22,7 +23,12 @@ def read_picture(path: Path, keep_indices: bool = False) -> Scan:
 
     `keep_indices` leaves palette pictures as indices and 1-bit pictures as 0 and 1, which is what masks mean by them.
     """
-    picture = _open(path)
+    # An open file, not its name: Pillow would map the file into memory, and scramble a TIFF that lies on its side.
+    with path.open("rb") as file:
+        return _read_picture(_open(path, file), path, keep_indices)
+
+
+def _read_picture(picture: Image.Image, path: Path, keep_indices: bool) -> Scan:
     try:
         pages, others = _pages_of_one_size(picture)
     except Exception:
@@ -45,17 +51,17 @@ def read_picture(path: Path, keep_indices: bool = False) -> Scan:
     return Scan(path.name, "image", values, warnings=tuple(warnings), windows=windows)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, file: BinaryIO) -> Image.Image:
     """Header only: format and size are known and within limits, no pixel has been decoded."""
     try:
-        picture = Image.open(path, formats=FORMATS)
+        picture = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise EmitDiffError(
             f"'{path.name}' is too large: the limit is {MAX_PIXELS:,} pixels. Make it smaller."
         ) from None
     except Exception:
-        with path.open("rb") as file:
-            known = file.read(4) in {b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", b"II*\0", b"MM\0*"}
+        file.seek(0)
+        known = file.read(4) in {b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", b"II*\0", b"MM\0*"}
         if known:
             raise damaged(path.name) from None
         raise EmitDiffError(f"'{path.name}' is not a picture or scan that can be read. {EXPECTED}") from None

@@ -161,6 +161,15 @@ def test_16_bit_colour_keeps_its_contrast_and_order(tmp_path, suffix):
     np.testing.assert_allclose(scan.image()[-1, -1], [255, 0, 64], atol=1)
 
 
+@pytest.mark.parametrize("turn", [np.ndarray.copy, np.fliplr, lambda a: a[::-1, ::-1], np.flipud, np.transpose,
+                                  lambda a: np.rot90(a, -1), lambda a: a[::-1, ::-1].T, np.rot90])  # fmt: skip
+def test_a_tiff_is_turned_as_its_orientation_says(tmp_path, turn, request):
+    orientation = 1 + request.node.callspec.indices["turn"]
+    array = np.random.default_rng(0).integers(0, 256, (17, 23), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "a.tif", tiffinfo={274: orientation})
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.tif").values[0], turn(array))
+
+
 def deep_tiff(array, orientation):
     """An uncompressed TIFF of 16-bit colour, byte by byte: neither Pillow nor OpenCV writes an orientation."""
     height, width, _ = array.shape
