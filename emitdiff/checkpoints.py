@@ -234,6 +234,14 @@ def hed_weights() -> Path:
     return Path(_fetched(fetch, repository, f"hf download {repository} {name} --revision {revision}"))
 
 
+def hed_is_here() -> bool:
+    """Whether `hed_weights` would answer without a network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, revision = ANNOTATORS
+    return isinstance(try_to_load_from_cache(repository, "ControlNetHED.pth", revision=revision), str)
+
+
 def _folder(checkpoint: Checkpoint, place: str, revision: str | None) -> Path:
     if revision is not None:
         fetch = partial(_snapshot, place, revision, local_files_only=not _hub_answers())

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emitdiff.checkpoints import Checkpoint, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
+from emitdiff.checkpoints import (
+    Checkpoint,
+    cached_folder,
+    checkpoint_status,
+    find_checkpoint,
+    hed_is_here,
+    known_checkpoints,
+)
+from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_scan, read_slice_mask
 from emitdiff.synthesis import edges, prompts
 from emitdiff.ui.callables import Callables, Model, SynthesisRequest, Vocabulary
@@ -112,8 +120,13 @@ def control_image(image: np.ndarray, mask: np.ndarray | None, request: Synthesis
     """What these weights would be given, uint8 (h, w, 3). Only their card is read: a preview downloads nothing."""
     from emitdiff.synthesis.pipeline import SynthesisPipeline, read_card
 
+    if request.detector == "hed" and not hed_is_here():
+        raise EmitDiffError(
+            "The HED edge detector is not on this machine, and a preview downloads nothing. Generate fetches it; "
+            "or choose another edge detector."
+        )
     checkpoint = _named(request.checkpoint, "synthesis")
-    weightless = SynthesisPipeline(None, read_card(checkpoint, Path(checkpoint.base)), checkpoint.name)
+    weightless = SynthesisPipeline(None, read_card(checkpoint, _folder(checkpoint)), checkpoint.name)
     return weightless.control_image(image, mask, **_structure(request))
 
 
@@ -139,9 +152,14 @@ def targets(checkpoint: str) -> tuple[str, ...]:
 
 
 def _read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    """A JSON file beside weights that lie in a folder; {} where there is none (yet). Cheaper than loading them."""
-    record = Path(checkpoint.base) / name
+    """A JSON file beside weights on this machine; {} where there is none (yet). Cheaper than loading them."""
+    record = _folder(checkpoint) / name
     return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+
+
+def _folder(checkpoint: Checkpoint) -> Path:
+    """Where the records of `checkpoint` lie, if anywhere; a Hub repository's are in the cache."""
+    return cached_folder(checkpoint) or Path(checkpoint.base)
 
 
 def synthesize(

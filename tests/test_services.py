@@ -46,6 +46,22 @@ def test_the_preview_of_weights_that_are_not_here_downloads_nothing(calls, disc)
     assert control.shape == (512, 512, 3)
 
 
+def test_a_preview_fetches_no_edge_detector(calls, disc, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("emitdiff.synthesis.hed.hed_weights", lambda: pytest.fail("it was fetched"))
+    with pytest.raises(EmitDiffError, match="a preview downloads nothing"):
+        calls.control_image(*disc, SynthesisRequest("", detector="hed", checkpoint="sd15-softedge"))
+
+
+def test_records_of_a_downloaded_repository_are_read(calls, disc, monkeypatch, tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "emitdiff.json").write_text('{"area": 65536}')
+    (tmp_path / "segmenter.json").write_text('{"targets": ["knee"]}')
+    monkeypatch.setattr("emitdiff.checkpoints._snapshot", lambda *place, **settings: str(tmp_path))
+    assert calls.control_image(*disc, SynthesisRequest("", checkpoint="owner/repo")).shape == (256, 256, 3)
+    assert calls.targets("owner/repo") == ("knee",)
+
+
 def test_synthesize_streams_steps_and_images_until_cancelled(calls, request_of, disc):
     stop = threading.Event()
     events = []
