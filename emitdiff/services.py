@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
-_loading = threading.Lock()  # two people pressing a button at once load the weights once
+KEPT = 2  # pipelines of each kind, the ones used last
+_loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
+_loading: dict[tuple[str, str], threading.Lock] = {}  # two people pressing a button at once load the weights once
+_books = threading.Lock()  # over these two, never held while anything is loaded
 
 
 def build_callables(synthesis: str, segmentation: str) -> Callables:
@@ -81,28 +84,37 @@ def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[Model, ...]:
     )
 
 
-@lru_cache(maxsize=2)
-def _load_synthesizer(name: str) -> SynthesisPipeline:
-    from emitdiff.synthesis.pipeline import load_synthesizer
-
-    return load_synthesizer(name)
-
-
-@lru_cache(maxsize=2)
-def _load_segmenter(name: str) -> SegmentationPipeline:
-    from emitdiff.segmentation.pipeline import load_segmenter
-
-    return load_segmenter(name)
-
-
 def synthesizer(name: str) -> SynthesisPipeline:
-    with _loading:
-        return _load_synthesizer(name)
+    def load() -> SynthesisPipeline:
+        from emitdiff.synthesis.pipeline import load_synthesizer
+
+        return load_synthesizer(name)
+
+    return _loaded_once("synthesis", name, load)
 
 
 def segmenter(name: str) -> SegmentationPipeline:
-    with _loading:
-        return _load_segmenter(name)
+    def load() -> SegmentationPipeline:
+        from emitdiff.segmentation.pipeline import load_segmenter
+
+        return load_segmenter(name)
+
+    return _loaded_once("segmentation", name, load)
+
+
+def _loaded_once(kind: str, name: str, load: Callable[[], Any]) -> Any:
+    """The pipeline, loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
+    key = (kind, name)
+    with _books:
+        lock = _loading.setdefault(key, threading.Lock())
+    with lock:
+        pipeline = _loaded.get(key) or load()
+        with _books:
+            _loaded.pop(key, None)
+            _loaded[key] = pipeline
+            for oldest in [other for other in _loaded if other[0] == kind][:-KEPT]:
+                del _loaded[oldest]
+    return pipeline
 
 
 def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:

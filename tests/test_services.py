@@ -85,6 +85,20 @@ def test_weights_are_loaded_once_for_everybody(request_of):
     assert len({id(pipeline) for pipeline in loaded}) == 1
 
 
+def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
+    ready, loaded, answered = services.synthesizer(request_of.checkpoint), threading.Event(), threading.Event()
+    monkeypatch.setattr("emitdiff.synthesis.pipeline.load_synthesizer", lambda name: loaded.wait(30))
+    waiting = threading.Thread(target=lambda: (services.synthesizer(request_of.checkpoint), answered.set()))
+    slow = threading.Thread(target=services.synthesizer, args=["slow"])
+    slow.start()
+    waiting.start()
+    assert answered.wait(10)
+    loaded.set()
+    slow.join()
+    waiting.join()
+    assert services.synthesizer(request_of.checkpoint) is ready
+
+
 def test_a_prompt_that_is_cut_is_told_without_loading_the_weights(calls, request_of, monkeypatch):
     monkeypatch.setattr(services, "synthesizer", lambda name: pytest.fail("the weights were loaded"))
     assert calls.prompt_warning("CT, abdomen", request_of.checkpoint) == ""
