@@ -245,7 +245,15 @@ def hed_is_here() -> bool:
 def _folder(checkpoint: Checkpoint, place: str, revision: str | None) -> Path:
     if revision is not None:
         fetch = partial(_snapshot, place, revision, local_files_only=not _hub_answers())
-        return Path(_fetched(fetch, place, _download_command(checkpoint)))
+        try:
+            return Path(_fetched(fetch, place, _download_command(checkpoint)))
+        except EmitDiffError as error:
+            if checkpoint in known_checkpoints():
+                raise
+            raise EmitDiffError(
+                f"{error} There is no folder of the name {place} here either; "
+                f"`python -m emitdiff train-{checkpoint.kind} DATASET --out {place}` would make one."
+            ) from error
     if not _has_weights(Path(place)):
         raise EmitDiffError(f"{place} holds no .safetensors weights: give a folder in diffusers layout.")
     return Path(place)

@@ -88,6 +88,13 @@ def test_offline_machine_is_told_what_to_run(name, monkeypatch, tmp_path):
     assert f"hf download {checkpoint.controlnet} --revision" in str(caught.value)
 
 
+def test_a_mistyped_folder_is_not_only_taken_for_a_repository(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EmitDiffError, match="no folder of the name weights/mine here.*train-segmentation DATASET"):
+        local_folder(find_checkpoint("weights/mine", "segmentation"))
+
+
 def test_hub_failures_become_sentences():
     import httpx2
     from huggingface_hub import errors
