@@ -28,6 +28,7 @@ from emitdiff.scans import read_mask, read_scan
 
 REQUIRED_COLUMNS = ("file_name", "mask", "group")
 PATH_COLUMNS = ("file_name", "mask")
+SURPLUS = "\0"  # the key of cells beyond the last column; an empty key is a column without a name, like pandas' index
 FIRST_COLUMNS = (*REQUIRED_COLUMNS, "finding", "text")
 
 
@@ -194,10 +195,10 @@ def read_info(folder: Path) -> DatasetInfo:
             raise EmitDiffError(f"'{path}' must give \"{key}\" as a text that is not empty.")
     labels = content.get("labels")
     ids = list(labels.values()) if isinstance(labels, dict) else []
-    whole = all(type(label) is int and 0 <= label <= 255 for label in ids)
+    whole = all(type(label) is int and 0 <= label <= 254 for label in ids)
     if not whole or not any(ids) or len(set(ids)) != len(ids):
         raise EmitDiffError(
-            f"'{path}' must give \"labels\" as class names with different whole ids from 0 (background) to 255, "
+            f"'{path}' must give \"labels\" as class names with different whole ids from 0 (background) to 254, "
             'like {"background": 0, "lesion": 1}.'
         )
     texts = {key: str(content.get(key) or "") for key in ("licence", "citation")}
@@ -211,7 +212,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         raise EmitDiffError(f"'{folder}' has no metadata.csv with the columns {', '.join(REQUIRED_COLUMNS)}.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
+            reader = csv.DictReader(file, restkey=SURPLUS, restval="")
             columns, rows = reader.fieldnames or [], list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise EmitDiffError(f"'{path}' is not a CSV file in UTF-8: {error}.") from None
@@ -225,7 +226,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
 
 def row_problems(row: dict[str, str]) -> list[str]:
     """What is wrong with a row by itself, before any file is looked at."""
-    problems = ["it has more cells than there are columns"] if "" in row else []
+    problems = ["it has more cells than there are columns"] if SURPLUS in row else []
     problems += [f"the cell '{column}' is empty" for column in REQUIRED_COLUMNS if not row[column].strip()]
     paths = (row[column] for column in PATH_COLUMNS)
     return problems + [f"the path '{path}' leaves the folder" for path in paths if leaves_folder(path)]

@@ -97,6 +97,11 @@ def test_optional_columns_may_be_absent(folder):
     assert check_dataset(folder).ok
 
 
+def test_an_index_column_without_a_name_is_no_defect(folder):
+    edit_rows(folder, lambda rows: [{"": str(number), **row} for number, row in enumerate(rows)])
+    assert open_dataset(folder)[1].row[""] == "1" and check_dataset(folder).ok
+
+
 def test_masks_of_0_and_255_are_class_1(folder):
     path = folder / "masks" / "case_000.png"
     Image.fromarray(np.asarray(Image.open(path)) * 255).save(path)
@@ -226,6 +231,7 @@ def test_paths_that_leave_the_folder_are_not_opened(folder, path, monkeypatch):
         ('{"name": "a", "modality": "CT", "organ": "x"}', '"labels"'),
         ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": 1, "b": 1}}', "different whole ids"),
         ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": 300}}', "different whole ids"),
+        ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": 255}}', "from 0 .background. to 254"),
         ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": "1"}}', "different whole ids"),
         ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": true}}', "different whole ids"),
         (None, "no dataset.json"),
