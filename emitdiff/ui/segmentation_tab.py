@@ -137,7 +137,10 @@ class SegmentationTab:
             **quiet,
         ).then(**clear)
         source.file.clear(
-            lambda: {**source.clear(), **self._blank()}, outputs=[*source.outputs, *found, self.figures], **quiet
+            lambda finding: {**source.clear(), **self._blank(finding)},
+            self.finding,
+            [*source.outputs, *found, self.figures],
+            **quiet,
         )
         source.examples.select(
             self.take_example, outputs=[*source.outputs, self.truth_file, self.truth_class, self.text], **quiet
@@ -176,13 +179,16 @@ class SegmentationTab:
     def clear(self, finding: Finding | None, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """Another slice is shown: what was found on the last one goes. The same one again changes nothing."""
         if scan is None:
-            return self._blank()
+            return self._blank(finding)
         image = image_of(scan, slice_number, window)
         if finding is not None and np.array_equal(finding.image, image):
             return {self.finding: finding}
-        return {**self._blank(), self.view: at_view_size(image)}
+        return {**self._blank(finding), self.view: at_view_size(image)}
 
-    def _blank(self) -> dict[Any, Any]:
+    def _blank(self, finding: Finding | None) -> dict[Any, Any]:
+        """Nothing found any more; `finding` leaves no file behind."""
+        if finding:
+            finding.remove()
         return {
             self.finding: None,
             self.progress: finished(IDLE),
@@ -203,6 +209,7 @@ class SegmentationTab:
         checkpoint: str, opacity: float, outlined: bool,
     ) -> dict[Any, Any]:  # fmt: skip
         """Runs the segmenter once; every failure ends as a sentence above the image."""
+        finding = None
         try:
             image = image_of(scan, slice_number, window)
             if not (text or "").strip():
@@ -211,6 +218,8 @@ class SegmentationTab:
             finding = Finding(scan, image, slice_index(scan, slice_number), output, text.strip(), threshold)
             shown = self._show(finding, scan, opacity, outlined)
         except Exception as error:
+            if finding:
+                finding.remove()
             return {self.progress: finished(sentence(error), "error")}
         if previous:
             previous.remove()

@@ -109,9 +109,18 @@ def test_a_truth_of_another_size_is_named_beside_it(tab, example, tmp_path):
 
 def test_another_slice_clears_what_was_found(tab, example):
     finding = find(tab, example)[tab.finding]
+    assert tab.clear(finding, scan_that_saves(example.image), 1, None) == {tab.finding: finding}
+    assert list(finding.folder.iterdir())
     updates = tab.clear(finding, scan_that_saves(read_examples()[1].image), 1, None)
     assert updates[tab.finding] is None and updates[tab.probability_view] is None
-    assert tab.clear(finding, scan_that_saves(example.image), 1, None) == {tab.finding: finding}
+    assert not finding.folder.exists(), "a patient's mask is not left behind"
+
+
+def test_a_mask_that_cannot_be_shown_is_not_left_behind(tab, example, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(tab, "blend", lambda *arguments: 1 / 0)
+    assert "did not foresee" in find(tab, example)[tab.progress]
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_example_brings_sentence_and_truth(tab):
