@@ -93,7 +93,9 @@ def export_backbone(source: Path, folder: Path) -> None:
     """The averaged backbone in half precision, with its scheduler."""
     from diffusers import DDPMScheduler, UNet2DModel
 
-    UNet2DModel.from_pretrained(source).half().save_pretrained(folder)
+    unet = UNet2DModel.from_pretrained(source).half()
+    unet.register_to_config(_name_or_path="")  # not where it lay on the machine that trained it
+    unet.save_pretrained(folder)
     DDPMScheduler.from_pretrained(source).save_pretrained(folder)
 
 

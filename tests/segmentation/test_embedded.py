@@ -1,0 +1,50 @@
+"""The weights that come with the project: whole, small, documented, and awake. Quality is measured, not tested."""
+
+import numpy as np
+import pytest
+import torch
+
+from emitdiff.checkpoints import find_checkpoint, local_folder
+from emitdiff.segmentation.pipeline import load_segmenter
+from emitdiff.segmentation.targets import TARGETS
+
+
+@pytest.fixture(scope="module")
+def segment():
+    return load_segmenter("textdiff-mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return local_folder(find_checkpoint("textdiff-mini", "segmentation"))
+
+
+def test_small_safe_and_with_a_card(folder):
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 24 * 2**20
+    assert {path.suffix for path in files} == {".json", ".md", ".safetensors"}
+    card = (folder / "README.md").read_text()
+    assert "Not a medical device" in card and all(target.phrase in card for target in TARGETS)
+
+
+def test_knows_its_targets_and_what_it_was_trained_on(segment):
+    assert segment.targets == tuple(target.phrase for target in TARGETS)
+    assert segment.card["split"] == {"rule": "split_by_group", "held_out": 0.2, "seed": 0}
+    assert all(dataset["licence"] and dataset["citation"] for dataset in segment.card["datasets"])
+
+
+def test_every_weight_is_a_number_and_frozen(segment):
+    for part in (segment.features, segment.text, segment.head):
+        for parameter in part.parameters():
+            assert torch.isfinite(parameter).all() and not parameter.requires_grad
+
+
+def test_the_words_change_the_mask(segment):
+    rows, columns = np.mgrid[:256, :256] / 256
+    body = ((rows - 0.5) / 0.45) ** 2 + ((columns - 0.5) / 0.42) ** 2 < 1
+    lungs = [((rows - 0.45) / 0.27) ** 2 + ((columns - middle) / 0.14) ** 2 < 1 for middle in (0.33, 0.67)]
+    drawn = 20 + 170 * body - 110 * (lungs[0] | lungs[1])
+    image = np.repeat(drawn[..., None], 3, axis=-1).astype(np.uint8)
+    both, nuclei = segment(image, "both lungs").probability, segment(image, "cell nuclei").probability
+    assert np.isfinite(both).all() and both.shape == (256, 256)
+    assert both[lungs[0] | lungs[1]].mean() > nuclei[lungs[0] | lungs[1]].mean()
