@@ -188,7 +188,7 @@ def existing_file(path: str | Path) -> Path:
     """`path` if it is a file with something in it; EmitDiffError otherwise."""
     path = Path(path)
     if not path.is_file():
-        raise EmitDiffError(f"There is no file '{path}'. Check the path.")
+        raise EmitDiffError(f"There is no file '{path.name}' at that place. Check the path.")
     if path.stat().st_size == 0:
         raise EmitDiffError(f"'{path.name}' is empty (0 bytes). Copy or download it again.")
     return path

@@ -784,8 +784,9 @@ def test_a_bad_file_gets_a_sentence(tmp_path, name):
 
 
 def test_missing_files_and_empty_folders_get_a_sentence(tmp_path):
-    with pytest.raises(EmitDiffError, match="There is no file"):
+    with pytest.raises(EmitDiffError, match="There is no file") as caught:
         read_scan(tmp_path / "nowhere.png")
+    assert str(tmp_path) not in str(caught.value), "a server's folders are nobody's business"
     (tmp_path / "folder").mkdir()
     with pytest.raises(EmitDiffError, match="holds no DICOM image"):
         read_scan(tmp_path / "folder")

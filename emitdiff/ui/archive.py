@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from emitdiff.images import manifest_entry, save_synthetic_png, synthetic_manifest
 
-KEPT_SECONDS = 600
+ANSWER_SECONDS = 600  # Gradio has copied an answer long before
 
 
 def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
@@ -51,6 +52,7 @@ def save_archive(results: list[Any], paths: list[Path], stem: str, folder: Path)
 def answer_folder() -> Path:
     """A new folder for files handed to Gradio, which copies them; those handed over long ago are removed."""
     for old in Path(tempfile.gettempdir()).glob("emitdiff_answer_*"):
-        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another request was quicker
+            if time.time() - old.stat().st_mtime > ANSWER_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix="emitdiff_answer_"))

@@ -12,6 +12,7 @@ from emitdiff.ui.callables import Callables, Model
 from emitdiff.ui.endpoints import Endpoints
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation_tab import SegmentationTab
+from emitdiff.ui.source import KEPT_SECONDS
 from emitdiff.ui.synthesis_tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
 
@@ -29,7 +30,8 @@ NAME_CARDS = """() => {
 def build_demo(calls: Callables) -> gr.Blocks:
     """The whole page from plain functions. Launch it with `demo.launch(**launch_settings())`."""
     cards = read_examples()
-    with gr.Blocks(title="EmitDiff", analytics_enabled=False, fill_width=True, delete_cache=(600, 3600)) as demo:
+    kept = (600, KEPT_SECONDS)  # files go with the results that show them, and not before
+    with gr.Blocks(title="EmitDiff", analytics_enabled=False, fill_width=True, delete_cache=kept) as demo:
         models = {model.name: model for model in calls.models()}
         device = gr.State("")
         status = gr.HTML(

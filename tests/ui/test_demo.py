@@ -8,6 +8,7 @@ from fakes import fake_callables
 
 from emitdiff.ui import demo as page
 from emitdiff.ui import theme
+from emitdiff.ui.source import KEPT_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def test_heavy_events_share_one_place_in_the_queue(demo):
 def test_what_the_host_is_protected_by(demo):
     settings = page.launch_settings()
     assert settings["max_file_size"] and settings["run_history"] is False
-    assert demo.delete_cache == (600, 3600) and demo._queue.max_size == 32
+    assert demo.delete_cache == (600, KEPT_SECONDS), "files live as long as what shows them"
+    assert demo._queue.max_size == 32
     assert demo.analytics_enabled is False
 
 

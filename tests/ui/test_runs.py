@@ -9,6 +9,7 @@ import pytest
 from fakes import Painted, Step
 
 from emitdiff.images import read_synthetic_settings
+from emitdiff.ui import archive
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.runs import Run
 
@@ -63,3 +64,9 @@ def test_the_archive_holds_images_masks_and_manifest(run):
     assert read_synthetic_settings(run.paths[0])["prompt"] == "CT"
     run.remove()
     assert not run.folder.exists()
+
+
+def test_a_folder_that_another_request_removes_is_no_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(archive.Path, "glob", lambda folder, pattern: iter([tmp_path / "emitdiff_answer_gone"]))
+    assert archive.answer_folder().is_dir()
