@@ -118,10 +118,11 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     The result holds `MEASURES` over all questions and, under "targets", for each target alone.
     Raises EmitDiffError when the dataset or the weights cannot be used.
     """
+    dataset = open_dataset(settings.dataset)
     pipeline = load_segmenter(settings.checkpoint)
     split = pipeline.card.get("split", {})
     dataset = choose_rows(
-        open_dataset(settings.dataset), settings.split, settings.limit, split.get("held_out", 0.2), split.get("seed", 0)
+        dataset, settings.split, settings.limit, split.get("held_out", 0.2), split.get("seed", 0)
     )
     pairs = predict_all(pipeline, dataset, settings)
     # the whole counts what the dataset labels; lung sides, derived from it, are only listed
