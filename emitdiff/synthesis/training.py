@@ -43,7 +43,7 @@ from emitdiff.synthesis.prompts import prompt_of
 STAGES = ("autoencoder", "unet", "controlnet")
 SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
-HALF_SIZE_SHARE = 0.62  # part of the ControlNet's time at half the resolution
+HALF_SIZE_SHARE = 0.66  # part of the ControlNet's time at half the resolution
 DEFAULTS = {"num_inference_steps": 20, "guidance_scale": 2.0, "controlnet_conditioning_scale": 1.0}
 
 
