@@ -251,6 +251,7 @@ class EvaluateSegmentation:
     checkpoint: SegmentationWeights = "textdiff-mini"
     split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
     limit: Count = None  # At most so many images.
+    threshold: float = 0.5  # Probability from which a pixel belongs to the target, between 0 and 1.
     seed: int = 0  # Seed of the choice of images and of the shuffling.
     json: bool = False  # Print one JSON object as the last line.
 
@@ -277,15 +278,8 @@ class CheckDataset:
 
 
 VERBS = (
-    Synthesize,
-    Segment,
-    Edges,
-    TrainSynthesis,
-    TrainSegmentation,
-    EvaluateSynthesis,
-    EvaluateSegmentation,
-    CheckDataset,
-)
+    Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation, CheckDataset
+)  # fmt: skip
 
 
 def parse(arguments: list[str]) -> Any:
@@ -342,7 +336,7 @@ def _read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan
     scan = read_scan(path)
     for warning in scan.warnings:
         _say(warning)
-    index = scan.num_slices // 2 if index is None else index
+    index = scan.middle if index is None else index
     if not 0 <= index < scan.num_slices:
         raise EmitDiffError(f"{path.name} has no slice {index}: give a number from 0 to {scan.num_slices - 1}.")
     width, _, level = (window or "").partition("/")

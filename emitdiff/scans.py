@@ -100,6 +100,11 @@ class Scan:
         return self.values.shape[0]
 
     @property
+    def middle(self) -> int:
+        """The slice shown where none was asked for."""
+        return self.num_slices // 2
+
+    @property
     def size(self) -> tuple[int, int]:
         """(H, W) of a displayed slice."""
         return self.values.shape[1:3]
@@ -107,8 +112,9 @@ class Scan:
     def window_used(self, index: int = 0, window: str | Window | None = None) -> Window | None:
         """The window that `image(index, window)` applies; None where the values are shown as they are."""
         if isinstance(window, Window):
-            if window.width <= 0:
-                raise EmitDiffError(f"A window needs a width above 0; {window.width:g} was given.")
+            if not (window.width > 0 and np.isfinite([window.width, window.centre]).all()):
+                given = f"{window.width:g}/{window.centre:g}"
+                raise EmitDiffError(f"A window needs a width above 0 and a level, both finite; {given} was given.")
             return window
         if not self.windows and window is None:
             return None

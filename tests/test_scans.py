@@ -233,8 +233,9 @@ def test_slices_and_windows_that_are_not_there(tmp_path):
     for ask in (lambda: scan.image(1), lambda: scan.image(-1), lambda: scan.image(0, "lung")):
         with pytest.raises(EmitDiffError, match="'a.png' has"):
             ask()
-    with pytest.raises(EmitDiffError, match="width above 0"):
-        scan.image(0, Window(0, 0))
+    for window in (Window(0, 0), Window(0, float("nan")), Window(0, float("inf")), Window(float("nan"), 100)):
+        with pytest.raises(EmitDiffError, match="width above 0"):
+            scan.image(0, window)
 
 
 # ---- DICOM

@@ -59,7 +59,7 @@ class Callables:
     Images are uint8 (H, W, 3), masks uint8 class ids (H, W), probabilities float32 (H, W) in 0..1.
     """
 
-    # file -> Scan (num_slices, size, windows, warnings, name, image(index, window), save_mask(mask, folder))
+    # file -> Scan (num_slices, middle, size, windows, warnings, name, image(index, window), save_mask(mask, folder))
     read_scan: Callable[[str | Path], Any]
     # file, scan it belongs to, slice -> class ids (H, W) of that slice
     read_mask: Callable[[str | Path, Any, int], np.ndarray]

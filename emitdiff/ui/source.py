@@ -47,12 +47,12 @@ class Source:
         """Updates for `outputs` that put the file at `path` in place; raises EmitDiffError."""
         scan = self.calls.read_scan(path)
         names = list(scan.windows)
-        windows = [(f"{name} ({used.centre:.0f} / {used.width:.0f})", name) for name, used in scan.windows.items()]
+        windows = [(f"{name} ({used.width:.0f} / {used.centre:.0f})", name) for name, used in scan.windows.items()]
         return {
             self.scan: scan,
             self.message: note(describe_scan(scan)) + notes(scan.warnings, "warning"),
             self.slice: gr.update(
-                maximum=max(2, scan.num_slices), value=(scan.num_slices + 1) // 2, visible=scan.num_slices > 1
+                maximum=max(2, scan.num_slices), value=scan.middle + 1, visible=scan.num_slices > 1
             ),
             self.window: gr.update(choices=windows, value=names[0] if names else None, visible=len(windows) > 1),
         }
@@ -94,7 +94,7 @@ def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
     file = gr.File(label=label, height=92, elem_classes="drop")
     message = gr.HTML(note(ACCEPTED), elem_classes="beside")
     slice_number = gr.Slider(1, 2, value=1, step=1, label="Slice", visible=False, buttons=[])
-    window = gr.Dropdown([], label="Window (level / width)", visible=False)
+    window = gr.Dropdown([], label="Window (width / level)", visible=False)
     return Source(calls, cards, scan, examples, file, message, slice_number, window)
 
 

@@ -42,3 +42,22 @@ def test_no_scan_is_named():
 def test_views_are_neither_tiny_nor_huge(given, shown):
     assert at_view_size(np.zeros((*given, 3), np.uint8)).shape[:2] == shown
     assert set(np.unique(at_view_size(np.eye(*given, dtype=np.uint8) * 7))) == {0, 7}
+
+
+def test_a_volume_opens_at_its_middle_with_windows_as_the_command_line_takes_them(tmp_path):
+    """WIDTH / LEVEL, and the slice that a command without --slice takes."""
+    import gradio as gr
+    import nibabel
+    from fakes import fake_callables
+
+    from emitdiff.scans import read_scan
+    from emitdiff.ui.source import build_source
+
+    values = np.linspace(-1000, 1000, 8 * 8 * 6).reshape(8, 8, 6).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "volume.nii")
+    with gr.Blocks():
+        source = build_source(fake_callables(), [], "Your image")
+    updates = source.load(tmp_path / "volume.nii")
+    assert updates[source.slice]["value"] == read_scan(tmp_path / "volume.nii").middle + 1 == 4
+    assert ("lung (1500 / -600)", "lung") in updates[source.window]["choices"]
+    assert source.window.label == "Window (width / level)"
