@@ -17,7 +17,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem, to_rgb
 
 MAX_PIXELS = 2**26  # one slice: 8192 x 8192
-MAX_VOXELS = 2**28  # all samples of all slices: 1024 slices of 512 x 512, which is 1 GiB as float32
+MAX_VOXELS = 2**27  # all samples of all slices: 512 slices of 512 x 512, which is 512 MiB as float32
 MAX_SLICES = 4096
 MAX_MASK_CLASSES = 32
 EXPECTED = "Expected PNG, JPEG, WebP, TIFF, DICOM (file, folder or zip) or NIfTI (.nii, .nii.gz)."

@@ -65,7 +65,7 @@ def launch_settings() -> dict[str, Any]:
         "footer_links": ["api", "settings"],
         "ssr_mode": False,
         "enable_monitoring": False,
-        "state_session_capacity": 128,
+        "state_session_capacity": 32,  # each may keep two scans of up to 512 MiB
     }
 
 

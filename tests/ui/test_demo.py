@@ -37,6 +37,7 @@ def test_heavy_events_share_one_place_in_the_queue(demo):
 
 def test_what_the_host_is_protected_by(demo):
     settings = page.launch_settings()
+    assert settings["state_session_capacity"] <= 32
     assert settings["max_file_size"] and settings["run_history"] is False
     assert demo.delete_cache == (600, KEPT_SECONDS), "files live as long as what shows them"
     assert demo._queue.max_size == 32
