@@ -1,7 +1,7 @@
-# make demo   set everything up and serve the application (PORT=8000 make demo for another port)
+# make demo   set everything up and serve the application at the address it prints (PORT=8000 make demo: another port)
 # make test   set everything up and run linter and tests
 #
-# Only python3 (3.11 or newer) and pip are presumed. The first run creates .venv and installs into it, later ones start at once.
+# Only python3 (3.11 or newer) and pip are presumed; by make test also Chromium, which the test of the page drives. The first run creates .venv and installs into it, later ones start at once.
 
 PYTHON ?= python3
 VENV   ?= .venv
