@@ -27,7 +27,7 @@ def test_nothing_heavy_is_imported_before_the_page_is_built():
     assert not HEAVY & set(modules.split())
 
 
-def test_the_page_is_up_soon():
+def seconds_until_the_page_is_up() -> float:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,7 +46,12 @@ def test_the_page_is_up_soon():
         app.terminate()
         app.wait(20)
     assert "Research use only" in page
-    assert seconds < 15, "6 s on an idle machine with two cores; a busy one is given more"
+    return seconds
+
+
+def test_the_page_is_up_soon():
+    """6 s on an idle machine with two cores; a busy one is given more, and another try."""
+    assert any(seconds_until_the_page_is_up() < 15 for _ in range(3))
 
 
 def test_unknown_weights_are_answered_with_a_sentence():
