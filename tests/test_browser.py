@@ -162,7 +162,8 @@ def test_a_mask_is_drawn(page):
     page.get_by_role("button", name="Draw the mask").click()
     canvas = page.locator(".canvas canvas").first
     expect(canvas).to_be_visible()
-    page.wait_for_timeout(2000)  # the slice comes onto the canvas
+    page.wait_for_timeout(3000)  # the slice comes onto the canvas, which is built anew for it
+    expect(canvas).to_be_visible()
     box = canvas.bounding_box()
     across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(across - 40, down)
