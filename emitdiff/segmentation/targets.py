@@ -6,6 +6,7 @@ the masks they stand for in a labelled image.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,10 +168,16 @@ def absent_targets(info: DatasetInfo) -> tuple[Target, ...]:
 
 def asked_for(text: str) -> Target | None:
     """The target a sentence names literally (the longest name found wins), None where it is put another way."""
-    padded = f" {' '.join(text.lower().replace(',', ' ').replace('.', ' ').replace('?', ' ').split())} "
+    said = _words(text)
     found = [(len(name), target) for target in TARGETS for name in (*target.names, *target.labels, target.phrase)
-             if f" {name.lower()} " in padded]  # fmt: skip
+             if _words(name) in said]  # fmt: skip
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _words(text: str) -> str:
+    """The words alone, each between spaces: punctuation and hyphens part words and mean nothing else."""
+    words = re.findall(r"[\w&]+", text.lower())
+    return f" {' '.join(words)} "
 
 
 def split_lungs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -80,3 +80,17 @@ def test_the_longest_name_in_a_sentence_wins():
     assert targets.asked_for("where is the tumour in the breast?").phrase == "breast lesion"
     assert targets.asked_for("both lungs").phrase == "lung"
     assert targets.asked_for("the kidney") is None and targets.asked_for("") is None
+
+
+@pytest.mark.parametrize("text, phrase", [
+    ("left lung!", "left lung"), ("(liver)", "liver"), ("liver; axial CT", "liver"), ("lung: both", "lung"),
+    ("left-lung", "left lung"), ("left sided lung", "left lung"), ("the patient\u2019s left lung", "left lung"),
+    ('"Pancreas"', "pancreas"), ("CT/spleen", "spleen"), ("H&E: cell-nuclei", "nuclei"),
+])  # fmt: skip
+def test_punctuation_does_not_hide_a_name(text, phrase):
+    assert targets.asked_for(text).phrase == phrase
+
+
+@pytest.mark.parametrize("text", ["livery", "massive", "!?", "delivered"])
+def test_a_name_within_another_word_is_no_name(text):
+    assert targets.asked_for(text) is None
