@@ -14,6 +14,9 @@ from torch import nn
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.backbone import fold, fold_factor
 
+LONGEST = 2  # longer images than this many short sides are squeezed
+MULTIPLE = 32  # what the backbone's strides divide
+
 
 class _EverythingRead(Exception):
     """Raised by the last hook, so that nothing past the last block needed is computed."""
@@ -48,6 +51,12 @@ def pooled(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> list[torch.Te
     """Maps finer than `size` = (H, W) averaged down to it; the others as they are."""
     shrink = nn.functional.adaptive_avg_pool2d
     return [shrink(part, tuple(size)) if part.shape[-2] > size[0] else part for part in maps]
+
+
+def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """The (height, width) the backbone sees: short side `resolution`, aspect kept up to 2 : 1, multiples of 32."""
+    scale = resolution / min(size)
+    return tuple(min(LONGEST * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
 
 
 class DiffusionFeatures(nn.Module):

@@ -16,13 +16,11 @@ from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, to_rgb
-from emitdiff.segmentation.features import DiffusionFeatures, pooled
+from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, working_size
+from emitdiff.segmentation.presence import Scenes, signature
 from emitdiff.segmentation.targets import asked_for
 from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
-
-LONGEST = 2  # longer images than this many short sides are squeezed
-MULTIPLE = 32  # what the backbone's strides divide
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,14 @@ class SegmentationPipeline:
     """
 
     def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, targets: tuple[str, ...],
-                 resolution: int = 256, cell: int = 4, card: dict | None = None) -> None:  # fmt: skip
+                 resolution: int = 256, cell: int = 4, card: dict | None = None,
+                 scenes: Scenes | None = None) -> None:  # fmt: skip
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
-        self.cell = cell
+        self.cell, self.scenes = cell, scenes
         self.device = next(head.parameters()).device
         self._lock = Lock()
-        self._last: tuple[np.ndarray, list[torch.Tensor]] | None = None
+        self._last: tuple[np.ndarray, list[torch.Tensor], torch.Tensor] | None = None
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, text: str, threshold: float = 0.5) -> SegmentationOutput:
@@ -65,11 +64,15 @@ class SegmentationPipeline:
         image = _checked(image, text, threshold)
         with self._lock:
             tokens, mask = self.text([text])
-            logits = self.head.classify(self._projected(image), tokens, mask)
+            projected, shown = self._seen(image)
+            logits = self.head.classify(projected, tokens, mask)
             grown = functional.interpolate(logits.float(), size=image.shape[:2], mode="bilinear", antialias=False)
         probability = grown.softmax(dim=1)[0, 1].cpu().numpy()
-        found = probability > threshold
         target = asked_for(text)
+        instead = self.scenes.absent(target, shown) if self.scenes and target else ""
+        if instead:
+            probability = np.zeros_like(probability)
+        found = probability > threshold
         phrase = target.phrase if target is not None and target.phrase in self.targets else None
         return SegmentationOutput(
             mask=found.astype(np.uint8),
@@ -77,32 +80,34 @@ class SegmentationPipeline:
             found=bool(found.any()),
             target=phrase,
             seconds=time.perf_counter() - started,
-            warnings=tuple(self._warnings(text, phrase, image.shape[:2])),
+            warnings=tuple(self._warnings(text, phrase, image.shape[:2], instead)),
         )
 
-    def _projected(self, image: np.ndarray) -> list[torch.Tensor]:
+    def _seen(self, image: np.ndarray) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """(the projected features, the signature) of an image; those of the last one are kept."""
         if self._last is None or not np.array_equal(self._last[0], image):
             small = resize_image(image, working_size(image.shape[:2], self.resolution))
             parts = self.features(image_to_tensor(small).to(self.device))
             cells = tuple(side // self.cell for side in small.shape[:2])
-            self._last = (image.copy(), self.head.project(pooled(parts, cells)))
-        return self._last[1]
+            shown = signature(parts, self.features.place)
+            self._last = (image.copy(), self.head.project(pooled(parts, cells)), shown)
+        return self._last[1:]
 
-    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int]):
+    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], instead: str):
         if not text.strip():
             yield "No text was given: the mask shows what is usually labelled in such an image."
         elif phrase is None:
             yield f"These weights were taught: {', '.join(self.targets)}. The text names none of them literally."
+        if instead:
+            yield f"This looks like {_with_article(instead)}, which does not show the {phrase or 'target'}."
         if self.text.is_cut(text):
             yield f"The text is longer than {self.text.max_tokens} tokens: its end was not read."
         if max(size) > LONGEST * min(size):
             yield f"The image is longer than {LONGEST} times its short side and was squeezed for the analysis."
 
 
-def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
-    """The (height, width) the backbone sees: short side `resolution`, aspect kept up to 2 : 1, multiples of 32."""
-    scale = resolution / min(size)
-    return tuple(min(LONGEST * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
+def _with_article(scene: str) -> str:
+    return scene if scene == "microscopy" else f"{'an' if scene[0] in 'aeiou' else 'a'} {scene}"
 
 
 def _checked(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
@@ -147,6 +152,7 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
         facts["resolution"],
         facts["cell"],
         _read_json(folder / "training.json"),
+        Scenes.load(folder / "scenes.safetensors"),
     )
 
 

@@ -18,14 +18,17 @@ from tqdm import tqdm
 
 from emitdiff.datasets import open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
+from emitdiff.images import image_to_tensor, resize_image
 from emitdiff.segmentation.backbone import learning_rate, save_state, train_backbone, update_average
 from emitdiff.segmentation.examples import LabelledImage, ask, draw_images, image_tensor, read_labelled
-from emitdiff.segmentation.features import DiffusionFeatures, pooled
-from emitdiff.segmentation.targets import TARGETS, compose_sentence, target_of
+from emitdiff.segmentation.features import DiffusionFeatures, pooled, working_size
+from emitdiff.segmentation.presence import Scenes, signature
+from emitdiff.segmentation.targets import TARGETS, compose_sentence, scene_of, target_of
 from emitdiff.segmentation.text import TextEncoder, build_text_encoder
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
 SAVE_EVERY_SECONDS = 120
+SCENE_IMAGES = 36  # of each dataset, to learn what its kind of image looks like
 CELL = 4  # the head answers once per CELL x CELL pixels
 KEPT = 500  # images whose features are asked about again
 HEAD_DECAY = 0.99
@@ -80,6 +83,7 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
         export_backbone(out / "backbone", checkpoint / "backbone")
     if share < 1:
         train_head(sets, settings, checkpoint, settings.minutes * (1 - share), device)
+        learn_scenes(sets, settings, checkpoint, device)
     record = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
                            if k not in ("datasets", "out")},
               "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
@@ -255,6 +259,23 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
                 save_state(state_path, state)
                 save_segmenter(average, features, checkpoint, settings)
                 saved = time.monotonic()
+
+
+def learn_scenes(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path,
+                 device: torch.device) -> None:  # fmt: skip
+    """scenes.safetensors: what kinds of image the head was taught on look like; none where it is a single kind."""
+    features = load_features(checkpoint / "backbone", BLOCKS, settings.timesteps, settings.seed).to(device)
+    rng = np.random.default_rng(settings.seed)
+    signatures: dict[str, list[torch.Tensor]] = {}
+    for images in tqdm(sets, desc="scenes", unit="set"):
+        scene = scene_of(images[0].info)
+        for index in rng.permutation(len(images))[:SCENE_IMAGES] if scene else ():
+            image = images[index].image
+            small = resize_image(image, working_size(image.shape[:2], settings.resolution))
+            seen = signature(features(image_to_tensor(small).to(device)), features.place)
+            signatures.setdefault(scene, []).append(seen)
+    if len(signatures) > 1:
+        Scenes.learnt_from(signatures).save(checkpoint / "scenes.safetensors")
 
 
 def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Path, settings) -> None:

@@ -1,0 +1,96 @@
+"""Whether an image is of a kind that can show what is asked for: "not found" instead of a false mask.
+
+A head marks something in almost any image. But which kind of image it is (its scene: chest x-ray, abdominal CT, ...)
+can be read off the frozen features with a logistic regression on their means and deviations over the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from emitdiff.segmentation.targets import Target
+
+ABSENT_BELOW = 0.1  # probability of all scenes that could show the target, below which it is held to be absent
+L2 = 0.01
+COORDINATES = 5
+
+
+def signature(parts: Sequence[torch.Tensor], place: bool) -> torch.Tensor:
+    """Mean and deviation over the image of every channel of (1, C_k, H_k, W_k): (D,). Maps of `coordinates`, there
+    with `place`, are left out."""
+    kept = [part[0, :-COORDINATES] if place else part[0] for part in parts]
+    flat = [part.float().flatten(1) for part in kept]
+    return torch.cat([torch.cat([part.mean(1), part.std(1)]) for part in flat]).cpu()
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Logistic regression from a signature (D,), standardized by `mean` and `spread` (D,), to K scenes."""
+
+    names: tuple[str, ...]
+    mean: torch.Tensor
+    spread: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    @classmethod
+    def learnt_from(cls, signatures: Mapping[str, Sequence[torch.Tensor]]) -> Scenes:
+        """From some signatures (D,) of each scene; scenes count alike however many images they have."""
+        names = tuple(signatures)
+        rows = torch.stack([one for group in signatures.values() for one in group])
+        labels = torch.cat([torch.full((len(group),), k) for k, group in enumerate(signatures.values())])
+        mean, spread = rows.mean(0), rows.std(0) + 1e-4
+        weight = torch.zeros(len(names), rows.shape[1], requires_grad=True)
+        bias = torch.zeros(len(names), requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+        standard = _standardized(rows, mean, spread)
+        balance = 1 / torch.bincount(labels).float()
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(standard @ weight.T + bias, labels, weight=balance)
+            loss = loss + L2 * weight.pow(2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return cls(names, mean, spread, weight.detach(), bias.detach())
+
+    def probabilities(self, one: torch.Tensor) -> dict[str, float]:
+        """Scene to its probability, for one signature (D,)."""
+        logits = self.weight @ _standardized(one, self.mean, self.spread) + self.bias
+        return dict(zip(self.names, logits.softmax(0).tolist(), strict=True))
+
+    def absent(self, target: Target, one: torch.Tensor) -> str:
+        """The scene that a signature shows instead, where `target` is surely not in it; "" where it may be."""
+        probabilities = self.probabilities(one)
+        possible = sum(value for scene, value in probabilities.items() if scene not in target.absent)
+        return max(probabilities, key=probabilities.get) if possible < ABSENT_BELOW else ""
+
+    def save(self, path: Path) -> None:
+        """One safetensors file in half precision; the names are in its metadata."""
+        from safetensors.torch import save_file
+
+        tensors = {"mean": self.mean, "spread": self.spread, "weight": self.weight, "bias": self.bias}
+        halves = {name: value.half().contiguous() for name, value in tensors.items()}
+        save_file(halves, path, {"names": "|".join(self.names)})
+
+    @classmethod
+    def load(cls, path: Path) -> Scenes | None:
+        """None where there is no file: nothing is then held to be absent."""
+        if not path.exists():
+            return None
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).float() for name in ("mean", "spread", "weight", "bias")}
+            return cls(tuple(file.metadata()["names"].split("|")), **tensors)
+
+
+def _standardized(rows: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    return ((rows - mean) / spread).clamp(-5, 5)

@@ -1,0 +1,40 @@
+import torch
+
+from emitdiff.segmentation.presence import Scenes, signature
+from emitdiff.segmentation.targets import BY_PHRASE
+
+
+def drawn(centre: float, count: int = 12) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(int(centre * 10))
+    return [centre * torch.linspace(-1, 1, 20) + 0.3 * torch.randn(20, generator=generator) for _ in range(count)]
+
+
+def scenes() -> Scenes:
+    return Scenes.learnt_from({"chest x-ray": drawn(1.0), "abdominal CT": drawn(-1.0), "microscopy": drawn(3.0)})
+
+
+def test_a_scene_is_recognised_and_says_what_it_cannot_show(tmp_path):
+    learnt = scenes()
+    learnt.save(tmp_path / "scenes.safetensors")
+    for known in (learnt, Scenes.load(tmp_path / "scenes.safetensors")):
+        chest = drawn(1.0)[0]
+        assert max(known.probabilities(chest), key=known.probabilities(chest).get) == "chest x-ray"
+        assert known.absent(BY_PHRASE["lung"], chest) == ""
+        assert known.absent(BY_PHRASE["liver"], chest) == "chest x-ray"
+        assert known.absent(BY_PHRASE["nuclei"], drawn(-1.0)[0]) == "abdominal CT"
+
+
+def test_a_scene_that_may_show_a_target_unlabelled_is_not_held_against_it():
+    assert scenes().absent(BY_PHRASE["lung"], drawn(-1.0)[0]) == ""
+
+
+def test_no_file_holds_nothing_absent(tmp_path):
+    assert Scenes.load(tmp_path / "scenes.safetensors") is None
+
+
+def test_a_signature_leaves_coordinates_out_and_does_not_depend_on_size():
+    part = torch.arange(8.0).reshape(1, 8, 1, 1)
+    small, large = part.expand(1, 8, 4, 4), part.expand(1, 8, 16, 12)
+    assert torch.equal(signature([small], place=True), signature([large], place=True))
+    assert signature([small], place=True).tolist() == [0, 1, 2, 0, 0, 0]
+    assert len(signature([small], place=False)) == 16
