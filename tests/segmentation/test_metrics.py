@@ -59,10 +59,10 @@ def test_shuffled_text_is_another_rows_or_another_targets():
     assert alike == metrics.shuffled_sentences([("liver", "CT, abdomen, liver")] * 9, 0)
 
 
-def chest(folder, text=""):
+def chest(folder, text="", labels=None):
     mask = (disc((64, 80), (30, 20), 12) | disc((64, 80), (30, 60), 10)).astype(np.uint8)
     rows = [Sample(np.zeros((64, 80, 3), np.uint8), mask, text, str(i), "", f"images/{i}.png", {}) for i in range(5)]
-    return write_dataset(folder, DatasetInfo("c", "X-ray", "chest", {"background": 0, "lung": 1}), rows)
+    return write_dataset(folder, DatasetInfo("c", "X-ray", "chest", labels or {"background": 0, "lung": 1}), rows)
 
 
 def test_every_label_is_asked_for_and_both_sides_of_a_lung(tmp_path):
@@ -72,6 +72,16 @@ def test_every_label_is_asked_for_and_both_sides_of_a_lung(tmp_path):
                      "right lung": "X-ray, chest, right lung"}  # fmt: skip
     dataset = chest(tmp_path / "b", text="Bilateral.")
     assert metrics.questions_of(dataset[0], dataset)[0][1] == "Bilateral."
+
+
+@pytest.mark.parametrize("labels, own", [
+    ({"lung": 1}, "Bilateral."),
+    ({"background": 0, "lung": 1, "heart": 2}, "X-ray, chest, lung"),
+    ({"lung": 1, "heart": 2}, "X-ray, chest, lung"),
+])  # fmt: skip
+def test_a_rows_text_is_asked_where_one_thing_is_labelled(tmp_path, labels, own):
+    dataset = chest(tmp_path / "a", "Bilateral.", labels)
+    assert metrics.questions_of(dataset[0], dataset)[0][:2] == ("lung", own)
 
 
 @pytest.mark.parametrize("text", ["own", "none", "shuffled"])
