@@ -25,6 +25,7 @@ from emitdiff.segmentation.targets import TARGETS, own_sentence, target_masks, t
 
 MEASURES = ("dice", "iou", "dice_pooled", "iou_pooled", "precision", "recall", "hd95", "assd", "n",
             "false_mask_rate", "n_empty")  # fmt: skip
+SIDES = ("left lung", "right lung")  # derived from a mask of both lungs
 
 
 @dataclass(frozen=True)
@@ -89,25 +90,30 @@ def questions_of(sample: Sample, dataset: DatasetFolder) -> list[tuple[str, str,
         own = sample.text if sample.text and len(labels) == 1 else own_sentence(dataset.info, label)
         asked.append((name, own, sample.mask == value))
     sides = target_masks(sample, dataset.info)
-    asked += [(side, own_sentence(dataset.info, side), sides[side]) for side in ("left lung", "right lung")
+    asked += [(side, own_sentence(dataset.info, side), sides[side]) for side in SIDES
               if side in sides and side not in dataset.info.labels]  # fmt: skip
     return asked
 
 
 def shuffled_sentences(own: list[tuple[str, str]], seed: int) -> list[str]:
-    """Another sentence for every (target, own sentence): another row's, or one about another target where all agree."""
+    """Another sentence for every (target, own sentence): another row's about the same, or where all agree one about
+    another target of the dataset, or of all. A target that is part of the one asked for contradicts nothing: neither
+    "left lung" for "lung" nor the other way round, and lung sides that are only derived are never asked instead.
+    """
     rng = np.random.default_rng(seed)
-    variety = sorted({sentence for _, sentence in own})
-    others = {target.phrase: f"{target.home}, {target.phrase}" for target in TARGETS}
+    derived = SIDES if any(name == "lung" for name, _ in own) else ()
+    variety = {(name, sentence) for name, sentence in own if name not in derived}
+    others = {(target.phrase, f"{target.home}, {target.phrase}") for target in TARGETS}
     chosen = []
     for name, sentence in own:
-        same = sorted({text for phrase, text in own if phrase == name} - {sentence})
-        if not same:
-            same = [text for text in variety if text != sentence] or [
-                text for phrase, text in others.items() if phrase != name and phrase not in name
-            ]
-        chosen.append(same[rng.integers(len(same))])
+        same = {text for phrase, text in own if phrase == name} - {sentence}
+        contradicting = same or _about_others(name, variety) or _about_others(name, others)
+        chosen.append(sorted(contradicting)[rng.integers(len(contradicting))])
     return chosen
+
+
+def _about_others(name: str, sentences: set[tuple[str, str]]) -> set[str]:
+    return {text for phrase, text in sentences if phrase not in name and name not in phrase}
 
 
 def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
@@ -119,12 +125,10 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     dataset = open_dataset(settings.dataset)
     pipeline = load_segmenter(settings.checkpoint)
     split = pipeline.card.get("split", {})
-    dataset = choose_rows(
-        dataset, settings.split, settings.limit, split.get("held_out", 0.2), split.get("seed", 0)
-    )
+    dataset = choose_rows(dataset, settings.split, settings.limit, split.get("held_out", 0.2), split.get("seed", 0))
     pairs = predict_all(pipeline, dataset, settings)
     # the whole counts what the dataset labels; lung sides, derived from it, are only listed
-    whole = [pair for name, found in pairs.items() if name not in ("left lung", "right lung") for pair in found]
+    whole = [pair for name, found in pairs.items() if name not in SIDES for pair in found]
     result = {**summarise(whole or [pair for found in pairs.values() for pair in found]),
               "dataset": dataset.info.name, "text": settings.text, "split": settings.split,
               "checkpoint": settings.checkpoint,

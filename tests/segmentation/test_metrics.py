@@ -59,6 +59,20 @@ def test_shuffled_text_is_another_rows_or_another_targets():
     assert alike == metrics.shuffled_sentences([("liver", "CT, abdomen, liver")] * 9, 0)
 
 
+def test_shuffled_text_contradicts_what_is_asked():
+    own = [(name, f"X-ray, chest, {name}") for name in ("lung", "left lung", "right lung")] * 20
+    shuffled = metrics.shuffled_sentences(own, 0)
+    assert all("lung" not in text for (name, _), text in zip(own, shuffled, strict=True) if name == "lung")
+    assert all(name not in text and not text.endswith(", lung")
+               for (name, _), text in zip(own, shuffled, strict=True))  # fmt: skip
+    organs = [(name, f"CT, abdomen, {name}") for name in ("liver", "spleen")] * 4
+    assert metrics.shuffled_sentences(organs, 0) == ["CT, abdomen, spleen", "CT, abdomen, liver"] * 4
+    labelled = [(name, f"X-ray, chest, {name}") for name in ("left lung", "right lung")]
+    assert metrics.shuffled_sentences(labelled, 0) == ["X-ray, chest, right lung", "X-ray, chest, left lung"]
+    with_heart = [*own, ("heart", "X-ray, chest, heart")]
+    assert metrics.shuffled_sentences(with_heart, 0)[-1] == "X-ray, chest, lung"
+
+
 def chest(folder, text="", labels=None):
     mask = (disc((64, 80), (30, 20), 12) | disc((64, 80), (30, 60), 10)).astype(np.uint8)
     rows = [Sample(np.zeros((64, 80, 3), np.uint8), mask, text, str(i), "", f"images/{i}.png", {}) for i in range(5)]
