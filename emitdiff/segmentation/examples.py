@@ -42,6 +42,12 @@ def read_labelled(datasets: Sequence[DatasetFolder], resolution: int) -> list[li
     return loaded
 
 
+def taught(sets: Sequence[Sequence[LabelledImage]]) -> list[str]:
+    """The phrases of the targets that at least one image shows labelled: what a head trained on them may claim."""
+    shown = {phrase for images in sets for one in images for phrase, mask in one.masks.items() if mask.any()}
+    return [phrase for phrase in BY_PHRASE if phrase in shown]
+
+
 def draw_images(sets: Sequence[Sequence[LabelledImage]], count: int, resolution: int,
                 rng: np.random.Generator) -> list[LabelledImage]:  # fmt: skip
     """`count` altered R x R images. Datasets come with the square root of their size, so that small ones are seen

@@ -20,7 +20,7 @@ from emitdiff.datasets import open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image
 from emitdiff.segmentation.backbone import learning_rate, save_state, train_backbone, update_average
-from emitdiff.segmentation.examples import LabelledImage, ask, draw_images, image_tensor, read_labelled
+from emitdiff.segmentation.examples import LabelledImage, ask, draw_images, image_tensor, read_labelled, taught
 from emitdiff.segmentation.features import DiffusionFeatures, pooled, working_size
 from emitdiff.segmentation.presence import Scenes, signature
 from emitdiff.segmentation.targets import TARGETS, compose_sentence, scene_of, target_of
@@ -88,7 +88,7 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
                            if k not in ("datasets", "out")},
               "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
               "split": {"rule": "split_by_group", "held_out": settings.held_out, "seed": settings.seed},
-              "targets": [target.phrase for target in TARGETS]}  # fmt: skip
+              "targets": taught(sets)}  # fmt: skip
     (checkpoint / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     return checkpoint
 
@@ -257,7 +257,7 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
                 state = {"model": model.state_dict(), "average": average.state_dict(), "losses": losses,
                          "optimizer": optimizer.state_dict(), "step": step, "seconds": spent}  # fmt: skip
                 save_state(state_path, state)
-                save_segmenter(average, features, checkpoint, settings)
+                save_segmenter(average, features, checkpoint, settings, taught(sets))
                 saved = time.monotonic()
 
 
@@ -278,8 +278,9 @@ def learn_scenes(sets: list[list[LabelledImage]], settings: TrainSegmentation, c
         Scenes.learnt_from(signatures).save(checkpoint / "scenes.safetensors")
 
 
-def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Path, settings) -> None:
-    """head/ and text/ of a checkpoint, and segmenter.json: which blocks, steps, noise and size the head was taught."""
+def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Path, settings: TrainSegmentation,
+                   targets: Sequence[str]) -> None:  # fmt: skip
+    """head/ and text/ of a checkpoint, and segmenter.json: which blocks, steps, noise, size and targets it knows."""
     model["scaling"].folded(model["head"]).save(folder / "head")
     model["text"].save(folder / "text")
     facts = {
@@ -289,6 +290,6 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
         "place": features.place,
         "cell": CELL,
         "resolution": settings.resolution,
-        "targets": [target.phrase for target in TARGETS],
+        "targets": targets,
     }
     (folder / "segmenter.json").write_text(json.dumps(facts, indent=1) + "\n")

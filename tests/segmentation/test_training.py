@@ -54,6 +54,15 @@ def test_questions_about_what_is_and_what_is_not_there(lesions):
     assert elsewhere and not any(mask.any() for mask in elsewhere)
 
 
+def test_only_what_some_image_shows_counts_as_taught(lesions):
+    (images,) = examples.read_labelled([lesions], 64)
+    assert examples.taught([images]) == ["breast lesion"]
+    assert examples.taught([images[-1:]]) == []  # labelled, but not there
+    lungs = {"right lung": disc((64, 64), (30, 20), 9), "lung": disc((64, 64), (30, 20), 9)}
+    chest = [examples.LabelledImage(images[0].image, lungs, lesions.info)]
+    assert examples.taught([images, chest]) == ["lung", "right lung", "breast lesion"]
+
+
 def test_features_are_kept_no_finer_than_the_cells(lesions, features):
     images = examples.draw_images(examples.read_labelled([lesions], 64), 2, 64, np.random.default_rng(0))
     maps = training.look_at(images, features, None)
@@ -85,6 +94,7 @@ def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
     assert record["datasets"][0]["images"] == len(split_by_group(lesions, 0.2, 0)[0])
     assert str(tmp_path) not in json.dumps(record)
     segment = load_segmenter(str(folder))
+    assert segment.targets == tuple(record["targets"]) == ("breast lesion",)
     assert segment(lesions[0].image, "breast lesion").mask.shape == (64, 72)
     assert segment.card == record
 
