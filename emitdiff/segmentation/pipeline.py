@@ -22,6 +22,8 @@ from emitdiff.segmentation.targets import asked_for
 from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
 
+AGAIN = "copy or download the checkpoint again, or train it once more."
+
 
 @dataclass(frozen=True)
 class SegmentationOutput:
@@ -128,10 +130,8 @@ def _checked(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
 def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None) -> SegmentationPipeline:
     """The segmenter called `checkpoint`: an embedded name, a local folder or a Hub repository.
 
-    Raises EmitDiffError when it is not there or is no segmenter.
+    Raises EmitDiffError when it is not there, is no segmenter or is damaged.
     """
-    from emitdiff.segmentation.training import load_features
-
     folder = local_folder(find_checkpoint(checkpoint, "segmentation"))
     facts = _read_json(folder / "segmenter.json")
     if not facts:
@@ -139,22 +139,59 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
             f"{folder} is no segmenter (it has no segmenter.json): give a folder that "
             "`python -m emitdiff train-segmentation DATASET --out FOLDER` made (FOLDER/checkpoint)."
         )
-    place = choose_device(device)
-    features = load_features(
-        folder / "backbone", facts["blocks"], facts["timesteps"], facts["noise_seed"], facts["place"]
-    )
-    head = TextDiff.load(folder / "head").to(memory_format=torch.channels_last)
+    lacking = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in facts]
+    if lacking:
+        raise EmitDiffError(f"{folder / 'segmenter.json'} says nothing of {', '.join(lacking)}: {AGAIN}")
+    card, place = _read_json(folder / "training.json"), choose_device(device)
+    features, text, head, scenes = _read_weights(folder, facts)
     return SegmentationPipeline(
         features.to(place),
-        TextEncoder.load(folder / "text").to(place),
-        head.to(place).requires_grad_(False),
+        text.to(place),
+        head.to(place, memory_format=torch.channels_last).requires_grad_(False),
         tuple(facts["targets"]),
         facts["resolution"],
-        facts["cell"],
-        _read_json(folder / "training.json"),
-        Scenes.load(folder / "scenes.safetensors"),
+        facts.get("cell", 4),
+        card,
+        scenes,
     )
+
+
+def _read_weights(folder: Path, facts: dict) -> tuple[DiffusionFeatures, TextEncoder, TextDiff, Scenes | None]:
+    """All networks of a checkpoint folder, on the CPU. Raises EmitDiffError where one is missing or damaged."""
+    from safetensors import SafetensorError
+
+    from emitdiff.segmentation.training import load_features
+
+    where = [facts["blocks"], facts["timesteps"], facts["noise_seed"], facts.get("place", False)]
+    readers = {
+        "backbone": lambda part: load_features(part, *where),
+        "text": TextEncoder.load,
+        "head": TextDiff.load,
+        "scenes.safetensors": Scenes.load,
+    }
+    parts = []
+    for name, read in readers.items():
+        if name != "scenes.safetensors" and not (folder / name).is_dir():
+            raise EmitDiffError(f"{folder} has no folder {name}: {AGAIN}")
+        try:
+            parts.append(read(folder / name))
+        except EmitDiffError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            raise EmitDiffError(f"{folder / name} cannot be read ({_first_line(error)}): {AGAIN}") from error
+    return tuple(parts)
 
 
 def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
+    """{} where there is no such file. Raises EmitDiffError when it is no JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise EmitDiffError(f"{path} cannot be read ({_first_line(error)}): {AGAIN}") from error
+    if not isinstance(content, dict):
+        raise EmitDiffError(f"{path} holds a {type(content).__name__} instead of an object: {AGAIN}")
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

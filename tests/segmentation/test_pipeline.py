@@ -1,3 +1,4 @@
+import json
 from threading import Thread
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter, working_size
+from emitdiff.segmentation.training import BLOCKS
 
 
 @pytest.fixture
@@ -107,3 +109,54 @@ def test_a_folder_without_a_segmenter_is_said(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(EmitDiffError, match="train-segmentation"):
         load_segmenter(str(tmp_path))
+
+
+FACTS = {"blocks": BLOCKS, "timesteps": [20], "noise_seed": 0, "place": False, "cell": 4, "resolution": 64,
+         "targets": ["liver"]}  # fmt: skip
+
+
+@pytest.fixture
+def saved(tmp_path, features, text_encoder, head):
+    """A checkpoint folder as training leaves it."""
+    features.unet.save_pretrained(tmp_path / "backbone")
+    features.scheduler.save_pretrained(tmp_path / "backbone")
+    text_encoder.save(tmp_path / "text")
+    head.save(tmp_path / "head")
+    (tmp_path / "segmenter.json").write_text(json.dumps(FACTS))
+    return tmp_path
+
+
+def test_a_checkpoint_without_the_later_facts_is_read(saved):
+    facts = {key: value for key, value in FACTS.items() if key not in ("place", "cell")}
+    (saved / "segmenter.json").write_text(json.dumps(facts))
+    segment = load_segmenter(str(saved), "cpu")
+    assert segment(picture(64, 64), "liver").target == "liver" and segment.cell == 4
+
+
+@pytest.mark.parametrize("name, content, answer", [
+    ("segmenter.json", "{", "segmenter.json cannot be read"),
+    ("segmenter.json", "[1]", "holds a list"),
+    ("segmenter.json", '{"blocks": []}', "says nothing of timesteps, noise_seed, resolution, targets"),
+    ("training.json", "{", "training.json cannot be read"),
+    ("head/config.json", "{", "head cannot be read"),
+    ("head/config.json", '{"dim": 3}', "head cannot be read"),
+    ("head/model.safetensors", "cut", "head cannot be read"),
+    ("head/model.safetensors", None, "head cannot be read"),
+    ("text/config.json", "{", "text cannot be read"),
+    ("scenes.safetensors", "cut", "scenes.safetensors cannot be read"),
+    ("backbone/config.json", "{", "backbone cannot be read"),
+])  # fmt: skip
+def test_a_damaged_checkpoint_is_said(saved, name, content, answer):
+    if content is None:
+        (saved / name).unlink()
+    else:
+        (saved / name).write_text(content)
+    with pytest.raises(EmitDiffError, match=answer):
+        load_segmenter(str(saved), "cpu")
+
+
+@pytest.mark.parametrize("part", ["backbone", "head", "text"])
+def test_a_checkpoint_without_a_part_is_said(saved, part):
+    (saved / part).rename(saved / "away")
+    with pytest.raises(EmitDiffError, match=f"no folder {part}: .*again"):
+        load_segmenter(str(saved), "cpu")
