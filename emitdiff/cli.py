@@ -203,7 +203,7 @@ class TrainSynthesis:
 
 @dataclass(frozen=True)
 class TrainSegmentation:
-    """Train a text-guided segmenter on dataset folders; started again, it goes on."""
+    """Train a text-guided segmenter on dataset folders; started again, it goes on. It answers to the labels' names."""
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint.

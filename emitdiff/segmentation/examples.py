@@ -12,7 +12,14 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, DatasetInfo
 from emitdiff.images import resize_image, resize_mask
-from emitdiff.segmentation.targets import BY_PHRASE, absent_targets, compose_sentence, scene_of, target_masks
+from emitdiff.segmentation.targets import (
+    BY_PHRASE,
+    absent_targets,
+    compose_sentence,
+    scene_of,
+    target_masks,
+    targets_of,
+)
 
 MIRRORED = ("breast ultrasound", "microscopy", "prostate MRI")  # elsewhere left and right mean something
 TURNED = ("microscopy",)
@@ -45,7 +52,7 @@ def read_labelled(datasets: Sequence[DatasetFolder], resolution: int) -> list[li
 def taught(sets: Sequence[Sequence[LabelledImage]]) -> list[str]:
     """The phrases of the targets that at least one image shows labelled: what a head trained on them may claim."""
     shown = {phrase for images in sets for one in images for phrase, mask in one.masks.items() if mask.any()}
-    return [phrase for phrase in BY_PHRASE if phrase in shown]
+    return [phrase for phrase in BY_PHRASE if phrase in shown] + sorted(shown - set(BY_PHRASE))
 
 
 def draw_images(sets: Sequence[Sequence[LabelledImage]], count: int, resolution: int,
@@ -72,7 +79,7 @@ def ask(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[s
     absent = absent_targets(labelled.info)
     if draw < 0.5 or not absent:
         phrase = list(masks)[rng.integers(len(masks))]
-        return compose_sentence(BY_PHRASE[phrase], rng), masks[phrase]
+        return compose_sentence(targets_of(labelled.info)[phrase], rng), masks[phrase]
     if draw < 0.65:
         return "", masks[next(iter(masks))]
     target = absent[rng.integers(len(absent))]

@@ -84,11 +84,9 @@ def questions_of(sample: Sample, dataset: DatasetFolder) -> list[tuple[str, str,
     """(target, own sentence, truth) for every label of the dataset in one image, left and right lung included."""
     asked, labels = [], {label: value for label, value in dataset.info.labels.items() if value}
     for label, value in labels.items():
-        target = target_of(dataset.info, label)
-        name = target.phrase if target is not None else label
         # a row's own text speaks of all its labels at once: with several labels it would not say which is meant
         own = sample.text if sample.text and len(labels) == 1 else own_sentence(dataset.info, label)
-        asked.append((name, own, sample.mask == value))
+        asked.append((target_of(dataset.info, label).phrase, own, sample.mask == value))
     sides = target_masks(sample, dataset.info)
     asked += [(side, own_sentence(dataset.info, side), sides[side]) for side in SIDES
               if side in sides and side not in dataset.info.labels]  # fmt: skip

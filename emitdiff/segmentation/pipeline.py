@@ -70,7 +70,7 @@ class SegmentationPipeline:
             logits = self.head.classify(projected, tokens, mask)
             grown = functional.interpolate(logits.float(), size=image.shape[:2], mode="bilinear", antialias=False)
         probability = grown.softmax(dim=1)[0, 1].cpu().numpy()
-        target = asked_for(text)
+        target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
         if instead:
             probability = np.zeros_like(probability)

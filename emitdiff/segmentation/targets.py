@@ -1,4 +1,4 @@
-"""What the embedded head was taught to find, how people may ask for it, and where it can certainly not be.
+"""What a head can be taught to find, how people may ask for it, and where it can certainly not be.
 
 Everything about words and their meaning is in this file: the targets, their names, the sentences made of them, and
 the masks they stand for in a labelled image.
@@ -7,6 +7,7 @@ the masks they stand for in a labelled image.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +87,8 @@ TARGETS = (
         "ventricle on the left", "left ventricular blood pool", "LV cavity"),
         _all_scenes_but("cardiac MRI", "abdominal CT")),
 )  # fmt: skip
+# Labels that say nothing without the organ.
+GENERAL = ("lesion", "lesions", "tumour", "tumours", "tumor", "tumors", "mass", "nodule", "cyst", "abnormality")
 BY_PHRASE = {target.phrase: target for target in TARGETS}
 
 TEMPLATES = (
@@ -117,14 +120,14 @@ def compose_sentence(target: Target, rng: np.random.Generator) -> str:
     name = _pick(target.names, rng)
     kind = rng.random()
     if kind < 0.2:
-        modality, organ = SCENES[target.home]
-        sentence = f"{modality}, {organ}, {_pick((name, _pick(target.labels, rng)), rng)}"
+        home = ", ".join(SCENES[target.home]) if target.home in SCENES else target.home
+        sentence = f"{home}, {_pick((name, _pick(target.labels, rng)), rng)}"
     elif kind < 0.35:
         sentence = _pick(REMARKS, rng).format(name=name)
     else:
         sentence = _pick(TEMPLATES, rng).format(name=name)
         if rng.random() < 0.35:
-            scene = _pick(SCENE_PHRASES[target.home], rng)
+            scene = _pick(SCENE_PHRASES.get(target.home) or (target.home.replace(",", ""),), rng)
             sentence = _pick(WITH_SCENE, rng).format(rest=sentence, scene=scene)
     return _rewritten(sentence.replace("the the ", "the "), name, rng)
 
@@ -154,24 +157,54 @@ def scene_of(info: DatasetInfo) -> str | None:
     return next((name for name, pair in SCENES.items() if tuple(part.lower() for part in pair) == wanted), None)
 
 
-def target_of(info: DatasetInfo, label: str) -> Target | None:
-    """The target that a dataset's label stands for, None where the head was not taught it there."""
-    scene = scene_of(info)
-    return next((t for t in TARGETS if t.home == scene and label.lower() in t.labels), None)
+def home_of(info: DatasetInfo) -> str:
+    """The scene of a dataset, or for one that is none of `SCENES` its modality and organ."""
+    return scene_of(info) or f"{info.modality}, {info.organ}"
+
+
+def target_of(info: DatasetInfo, label: str) -> Target:
+    """The target that a dataset's label stands for; one made of its own name where none of `TARGETS` is meant."""
+    home, label = home_of(info), label.lower().replace("_", " ")
+    known = next((target for target in TARGETS if target.home == home and label in target.labels), None)
+    return known or _named_by(label, info.organ.lower(), home)
+
+
+def _named_by(label: str, organ: str, home: str) -> Target:
+    """A target whose only names are its label and, for a label like "lesion", the organ with it."""
+    phrase = f"{organ} {label}" if label in GENERAL else label
+    return Target(phrase, home, (label,), tuple(dict.fromkeys((phrase, label))), ())
+
+
+def targets_of(info: DatasetInfo) -> dict[str, Target]:
+    """Phrase to target of everything a dataset can teach: what it labels, and the sides of a labelled lung."""
+    labelled = [target_of(info, label) for label, value in info.labels.items() if value]
+    found = {target.phrase: target for target in labelled}
+    sides = ("left lung", "right lung") if found.get("lung") is BY_PHRASE["lung"] else ()
+    return {**{side: BY_PHRASE[side] for side in sides}, **found}
 
 
 def absent_targets(info: DatasetInfo) -> tuple[Target, ...]:
     """Targets that no image of this dataset shows."""
-    scene = scene_of(info)
-    return tuple(target for target in TARGETS if scene in target.absent)
+    scene, shown = scene_of(info), targets_of(info)
+    return tuple(target for target in TARGETS if scene in target.absent and target.phrase not in shown)
 
 
-def asked_for(text: str) -> Target | None:
-    """The target a sentence names literally (the longest name found wins), None where it is put another way."""
-    said = _words(text)
-    found = [(len(name), target) for target in TARGETS for name in (*target.names, *target.labels, target.phrase)
-             if _words(name) in said]  # fmt: skip
+def asked_for(text: str, taught: Sequence[str] = ()) -> Target | None:
+    """The target a sentence names literally (the longest name found wins), None where it is put another way.
+
+    `taught` are the phrases a head was taught: among them may be others than `TARGETS`, and of targets that share a
+    name ("tumour") the taught one is meant.
+    """
+    said, own = _words(text), [_taught_elsewhere(phrase) for phrase in taught if phrase not in BY_PHRASE]
+    found = [((len(name), target.phrase in taught), target) for target in (*TARGETS, *own)
+             for name in (*target.names, *target.labels, target.phrase) if _words(name) in said]  # fmt: skip
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def _taught_elsewhere(phrase: str) -> Target:
+    """A phrase that is none of `TARGETS`, as `target_of` made it; its home is not known any more."""
+    organ, _, label = phrase.rpartition(" ")
+    return _named_by(label, organ, "") if organ and label in GENERAL else _named_by(phrase, "", "")
 
 
 def _words(text: str) -> str:
@@ -208,10 +241,9 @@ def target_masks(sample: Sample, info: DatasetInfo) -> dict[str, np.ndarray]:
     """Every target this labelled image teaches: phrase to boolean (H, W); empty masks mean that it is not there."""
     masks = {}
     for label, value in info.labels.items():
-        target = target_of(info, label) if value else None
-        if target is not None:
-            masks[target.phrase] = sample.mask == value
-    sides = split_lungs(masks["lung"]) if masks.get("lung") is not None else None
+        if value:
+            masks[target_of(info, label).phrase] = sample.mask == value
+    sides = split_lungs(masks["lung"]) if "left lung" in targets_of(info) and "lung" in masks else None
     if sides is not None:
         masks["left lung"], masks["right lung"] = sides
     return masks

@@ -23,7 +23,7 @@ from emitdiff.segmentation.backbone import learning_rate, save_state, train_back
 from emitdiff.segmentation.examples import LabelledImage, ask, draw_images, image_tensor, read_labelled, taught
 from emitdiff.segmentation.features import DiffusionFeatures, pooled, working_size
 from emitdiff.segmentation.presence import Scenes, signature
-from emitdiff.segmentation.targets import TARGETS, compose_sentence, scene_of, target_of
+from emitdiff.segmentation.targets import TARGETS, compose_sentence, home_of, targets_of
 from emitdiff.segmentation.text import TextEncoder, build_text_encoder
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
@@ -68,10 +68,10 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
     device, out = choose_device(), Path(settings.out)
     train = [split_by_group(open_dataset(folder), settings.held_out, settings.seed)[0] for folder in settings.datasets]
     for dataset in train:
-        if settings.stage != "backbone" and not any(target_of(dataset.info, label) for label in dataset.info.labels):
+        if settings.stage != "backbone" and not any(dataset.info.labels.values()):
             raise EmitDiffError(
-                f"'{dataset.info.name}' ({dataset.info.modality}, {dataset.info.organ}) labels nothing this head is "
-                f"taught ({', '.join(target.phrase for target in TARGETS)}): leave it out, or use --stage backbone."
+                f"'{dataset.info.name}' labels nothing but background: name what its masks show under \"labels\" in "
+                "dataset.json, leave it out, or use --stage backbone."
             )
     sets = read_labelled(train, settings.resolution)
     share = {"all": 0.58, "backbone": 1.0, "head": 0.0}[settings.stage]
@@ -218,7 +218,8 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     if state_path.exists():  # word pieces learnt anew would differ
         text = TextEncoder.load(checkpoint / "text").requires_grad_(True)
     else:
-        text = build_text_encoder(compose_sentence(target, rng) for target in TARGETS for _ in range(400))
+        spoken = [*TARGETS, *(target for images in sets for target in targets_of(images[0].info).values())]
+        text = build_text_encoder(compose_sentence(target, rng) for target in dict.fromkeys(spoken) for _ in range(400))
         text.save(checkpoint / "text")
     first = look_at(draw_images(sets, 32, settings.resolution, rng), features, None)
     parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(first)}
@@ -268,8 +269,8 @@ def learn_scenes(sets: list[list[LabelledImage]], settings: TrainSegmentation, c
     rng = np.random.default_rng(settings.seed)
     signatures: dict[str, list[torch.Tensor]] = {}
     for images in tqdm(sets, desc="scenes", unit="set"):
-        scene = scene_of(images[0].info)
-        for index in rng.permutation(len(images))[:SCENE_IMAGES] if scene else ():
+        scene = home_of(images[0].info)
+        for index in rng.permutation(len(images))[:SCENE_IMAGES]:
             image = images[index].image
             small = resize_image(image, working_size(image.shape[:2], settings.resolution))
             seen = signature(features(image_to_tensor(small).to(device)), features.place)

@@ -24,9 +24,31 @@ def test_sentences_are_many_and_keep_a_name(target):
 def test_datasets_map_to_targets_by_scene_and_label():
     assert targets.target_of(info("Ultrasound", "breast", "lesion"), "lesion") is BY_PHRASE["breast lesion"]
     assert targets.target_of(info("Microscopy", "nuclei", "nucleus"), "nucleus") is BY_PHRASE["nuclei"]
-    assert targets.target_of(info("MRI", "brain", "lesion"), "lesion") is None
-    assert targets.target_of(info("X-ray", "chest", "infection"), "infection") is None
     assert targets.own_sentence(info("CT", "abdomen", "liver"), "liver") == "CT, abdomen, liver"
+
+
+@pytest.mark.parametrize("modality, organ, label, phrase, home", [
+    ("MRI", "brain", "lesion", "brain lesion", "MRI, brain"),
+    ("X-ray", "chest", "infection", "infection", "chest x-ray"),
+    ("OCT", "retina", "Optic_Disc", "optic disc", "OCT, retina"),
+])  # fmt: skip
+def test_other_labels_are_targets_by_their_own_name(modality, organ, label, phrase, home):
+    target = targets.target_of(info(modality, organ, label), label)
+    assert (target.phrase, target.home, target.absent) == (phrase, home, ())
+    rng = np.random.default_rng(0)
+    sentences = [targets.compose_sentence(target, rng) for _ in range(100)]
+    assert sum(getattr(targets.asked_for(text, [phrase]), "phrase", "") == phrase for text in sentences) > 90
+    assert any(organ in sentence.lower() for sentence in sentences)
+
+
+def test_of_targets_that_share_a_name_the_taught_one_is_meant():
+    assert targets.asked_for("the tumour", ["brain tumour", "liver"]).phrase == "brain tumour"
+    assert targets.asked_for("the tumour", ["breast lesion", "liver"]).phrase == "breast lesion"
+    assert targets.asked_for("the optic disc", ["liver"]) is None
+
+
+def test_what_a_dataset_labels_is_not_absent_from_it():
+    assert "liver" not in {target.phrase for target in targets.absent_targets(info("X-ray", "chest", "liver"))}
 
 
 def test_unlabelled_neighbours_are_no_negatives():
@@ -72,7 +94,8 @@ def test_masks_of_a_labelled_image():
     sample = Sample(np.zeros((64, 80, 3), np.uint8), mask, "", "a", "", "a.png", {})
     assert list(targets.target_masks(sample, info("X-ray", "chest", "lung"))) == ["lung", "left lung", "right lung"]
     assert list(targets.target_masks(sample, info("CT", "abdomen", "liver"))) == ["liver"]
-    assert not targets.target_masks(sample, info("MRI", "brain", "tumour"))
+    assert list(targets.target_masks(sample, info("MRI", "brain", "tumour"))) == ["brain tumour"]
+    assert list(targets.target_masks(sample, info("CT", "thorax", "lung"))) == ["lung"]
 
 
 def test_the_longest_name_in_a_sentence_wins():

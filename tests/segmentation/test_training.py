@@ -63,6 +63,24 @@ def test_only_what_some_image_shows_counts_as_taught(lesions):
     assert examples.taught([images, chest]) == ["lung", "right lung", "breast lesion"]
 
 
+def test_labels_of_ones_own_are_taught_by_their_name(lesions):
+    (images,) = examples.read_labelled([lesions], 64)
+    info = examples.DatasetInfo("mine", "OCT", "retina", {"background": 0, "optic disc": 1})
+    own = [examples.LabelledImage(one.image, {"optic disc": one.masks["breast lesion"]}, info) for one in images]
+    assert examples.taught([own, images]) == ["breast lesion", "optic disc"]
+    rng = np.random.default_rng(0)
+    for own_question in (True, False) * 10:
+        text, mask = examples.ask(own[0], own_question, rng)
+        assert mask is own[0].masks["optic disc"] and (not text or "optic disc" in text.lower())
+
+
+def test_a_dataset_of_background_alone_is_refused(lesions, tmp_path):
+    content = json.loads((lesions.folder / "dataset.json").read_text())
+    (lesions.folder / "dataset.json").write_text(json.dumps({**content, "labels": {"background": 0}}))
+    with pytest.raises(EmitDiffError, match="dataset.json"):
+        train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01))
+
+
 def test_features_are_kept_no_finer_than_the_cells(lesions, features):
     images = examples.draw_images(examples.read_labelled([lesions], 64), 2, 64, np.random.default_rng(0))
     maps = training.look_at(images, features, None)
@@ -115,3 +133,17 @@ def test_scaling_is_folded_into_the_saved_head(features, head):
     plain = scaling.folded(head).project(maps)
     for one, other in zip(plain, head.project(scaled), strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_a_kind_of_image_of_ones_own_is_trained_and_answered(lesions, tmp_path, monkeypatch):
+    from emitdiff.segmentation.pipeline import load_segmenter
+
+    content = json.loads((lesions.folder / "dataset.json").read_text())
+    (lesions.folder / "dataset.json").write_text(json.dumps({**content, "modality": "MRI", "organ": "brain"}))
+    build = backbone.build_backbone
+    monkeypatch.setattr(backbone, "build_backbone", lambda sample_size: build(CHANNELS, sample_size))
+    folder = train_segmentation(TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1))
+    segment = load_segmenter(str(folder))
+    assert segment.targets == ("brain lesion",)
+    assert segment(lesions[0].image, "Show me the lesion!").target == "brain lesion"
+    assert segment(lesions[0].image, "liver").target is None
