@@ -44,7 +44,7 @@ STAGES = ("autoencoder", "unet", "controlnet")
 SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
 HALF_SIZE_SHARE = 0.66  # part of the ControlNet's time at half the resolution
-DEFAULTS = {"num_inference_steps": 20, "guidance_scale": 2.0, "controlnet_conditioning_scale": 1.0}
+DEFAULTS = {"num_inference_steps": 12, "guidance_scale": 2.0, "controlnet_conditioning_scale": 1.0}
 
 
 @dataclass(frozen=True)
@@ -258,6 +258,9 @@ def save_half(model: torch.nn.Module, folder: Path) -> None:
     partial_folder = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
     deepcopy(model).half().save_pretrained(partial_folder)
+    config = json.loads((partial_folder / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # a folder of the machine it was trained on
+    (partial_folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial_folder.rename(folder)
 
