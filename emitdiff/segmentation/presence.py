@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from emitdiff.segmentation.targets import Target
 
-ABSENT_BELOW = 0.1  # probability of all scenes that could show the target, below which it is held to be absent
+ABSENT_BELOW = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
+UNFAMILIAR = 1.6  # root mean square of the standardized signature from which an image is like none of those taught
 L2 = 0.01
 COORDINATES = 5
 
@@ -67,7 +68,12 @@ class Scenes:
         return dict(zip(self.names, logits.softmax(0).tolist(), strict=True))
 
     def absent(self, target: Target, one: torch.Tensor) -> str:
-        """The scene that a signature shows instead, where `target` is surely not in it; "" where it may be."""
+        """The scene that a signature shows instead, where `target` is surely not in it; "" where it may be.
+
+        Nothing is held to be absent from an image unlike all that was taught: there a guess is better than a refusal.
+        """
+        if ((one - self.mean) / self.spread).pow(2).mean().sqrt() > UNFAMILIAR:
+            return ""
         probabilities = self.probabilities(one)
         possible = sum(value for scene, value in probabilities.items() if scene not in target.absent)
         return max(probabilities, key=probabilities.get) if possible < ABSENT_BELOW else ""

@@ -28,6 +28,12 @@ def test_a_scene_that_may_show_a_target_unlabelled_is_not_held_against_it():
     assert scenes().absent(BY_PHRASE["lung"], drawn(-1.0)[0]) == ""
 
 
+def test_an_image_unlike_all_that_was_taught_is_not_refused():
+    learnt = scenes()
+    assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 0.9 * learnt.spread) != ""
+    assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == ""
+
+
 def test_no_file_holds_nothing_absent(tmp_path):
     assert Scenes.load(tmp_path / "scenes.safetensors") is None
 
