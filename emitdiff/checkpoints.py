@@ -6,6 +6,7 @@ Everything becomes a folder on this machine in diffusers layout, so whoever load
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Checkpoint:
     `base` is a folder or a Hub repository at `revision`; `controlnet` the same for a ControlNet that lies elsewhere
     (None: in `base`/controlnet). `detector` is the edge detector the ControlNet was taught with, `size_mb` the
     download in megabytes (None: not known), `defaults` the sampling settings that suit it, by their diffusers names.
+    `card` is the folder whose emitdiff.json describes the weights, where that is not `base`.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Checkpoint:
     size_mb: int | None = None
     embedded: bool = False
     defaults: dict = field(default_factory=dict)
+    card: str | None = None
 
 
 def checkpoints_folder() -> Path:
@@ -121,17 +124,30 @@ def find_checkpoint(name: str, kind: Kind) -> Checkpoint:
         )
     places = [(str(Path(part).resolve()), None) if Path(part).is_dir() else (part, "main") for part in parts]
     (base, revision), (controlnet, controlnet_revision) = places[0], places[1] if len(places) == 2 else (None, None)
+    summary, card = "Local folder" if revision is None else "Hub repository", None
+    if len(places) == 1 and (named := _named_base(Path(base))):
+        card, controlnet, (base, revision) = base, str(Path(base) / "controlnet"), named
     return Checkpoint(
         name=name,
         kind=kind,
-        summary="Local folder" if revision is None else "Hub repository",
+        summary=summary,
         licence="see its model card",
         base=base,
         revision=revision,
         controlnet=controlnet,
         controlnet_revision=controlnet_revision,
         detector="soft" if kind == "synthesis" else None,
+        card=card,
     )
+
+
+def _named_base(folder: Path) -> tuple[str, str] | None:
+    """(repository, revision) of the Hub base that a fine-tuned ControlNet's emitdiff.json names, if it names one."""
+    try:
+        base = json.loads((folder / "emitdiff.json").read_text(encoding="utf-8"))["base"]
+        return base["repository"], base["revision"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _checked(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
@@ -211,7 +227,9 @@ def local_folder(checkpoint: Checkpoint) -> Path:
 def controlnet_folder(checkpoint: Checkpoint) -> Path:
     """The folder with `checkpoint`'s ControlNet: its own place, or controlnet/ in the base. Raises EmitDiffError."""
     if checkpoint.controlnet:
-        return _folder(checkpoint, checkpoint.controlnet, checkpoint.controlnet_revision)
+        folder = _folder(checkpoint, checkpoint.controlnet, checkpoint.controlnet_revision)
+        inside = folder / "controlnet"  # a folder that fine-tuning left
+        return inside if _has_weights(inside) else folder
     folder = local_folder(checkpoint) / "controlnet"
     if not _has_weights(folder):
         raise EmitDiffError(

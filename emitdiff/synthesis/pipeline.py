@@ -32,7 +32,8 @@ NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], t
 @dataclass(frozen=True)
 class CheckpointCard:
     """What a checkpoint was taught with: the control layout (see edges.py), the area in pixels to paint at, the number
-    both sides must be divisible by, the detector and the sampling defaults. These defaults here suit SD 1.5."""
+    both sides must be divisible by, the detector and the sampling defaults. These defaults here suit SD 1.5.
+    `base` names the Hub repository and revision of the other networks, where only a ControlNet lies beside the card."""
 
     control_layout: str = "joined"
     area: int = 512 * 512
@@ -40,6 +41,7 @@ class CheckpointCard:
     detector: str = "soft"
     defaults: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
+    base: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -273,8 +275,9 @@ class SynthesisPipeline:
 
 
 def read_card(checkpoint: Checkpoint, folder: Path) -> CheckpointCard:
-    """The folder's emitdiff.json, or for weights without one what suits Stable Diffusion 1.5."""
-    path = folder / CARD_FILE
+    """The emitdiff.json of the base's `folder`, or of the fine-tuned ControlNet where it has one of its own; for
+    weights without one, what suits Stable Diffusion 1.5."""
+    path = Path(checkpoint.card or folder) / CARD_FILE
     if not path.exists():
         return CheckpointCard(detector=checkpoint.detector or "soft", defaults=checkpoint.defaults)
     try:
