@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from emitdiff.images import image_to_tensor
 from emitdiff.synthesis.budget import StageState
 from emitdiff.synthesis.corpus import Corpus, random_view, vary_tone
+from emitdiff.synthesis.inheritance import inherit
 
 CROP = 128
 BATCH = 8
@@ -25,11 +26,11 @@ LEARNING_RATE = 4e-4
 ADVERSARIAL_FROM = 0.35  # part of the budget after which the discriminator joins
 ADVERSARIAL_WEIGHT = 0.35
 LATENT_NOISE = 0.05
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 12
 
 
 def new_autoencoder() -> AutoencoderTiny:
-    """f8, 8 latent channels; without normalization layers, which are what a CPU is slowest at."""
+    """f8, 12 latent channels; without normalization layers, which are what a CPU is slowest at."""
     return AutoencoderTiny(
         encoder_block_out_channels=(32,) * 4,
         decoder_block_out_channels=(32,) * 4,
@@ -69,11 +70,22 @@ def crops(corpus: Corpus, rng: np.random.Generator, count: int) -> Tensor:
 
 
 def train_autoencoder(
-    corpus: Corpus, state_folder: Path, minutes: float, seed: int, device: torch.device
+    corpus: Corpus,
+    state_folder: Path,
+    minutes: float,
+    seed: int,
+    device: torch.device,
+    start: AutoencoderTiny | None = None,
 ) -> AutoencoderTiny:
-    """Trains for `minutes`, resuming from `state_folder`; returns the averaged (EMA) autoencoder in eval mode."""
+    """Trains for `minutes`, resuming from `state_folder`; returns the averaged (EMA) autoencoder in eval mode.
+
+    `start` gives the first weights; it may have fewer latent channels (see `inherit`).
+    """
     torch.manual_seed(seed)
-    model = new_autoencoder().to(device, memory_format=torch.channels_last)
+    model = new_autoencoder()
+    if start is not None:
+        inherit(model, start)
+    model = model.to(device, memory_format=torch.channels_last)
     critic = PatchDiscriminator().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=LEARNING_RATE / 2, betas=(0.5, 0.9))
@@ -81,6 +93,7 @@ def train_autoencoder(
     parts = {"model": model, "critic": critic, "optimizer": optimizer, "critic_optimizer": critic_optimizer}
     state = StageState(state_folder / "autoencoder.pt", minutes, {**parts, "average": average}, device)
     rng = np.random.default_rng(seed + state.steps)
+    adversarial_from = ADVERSARIAL_FROM if start is None else 0.1
     last_layer = model.decoder.layers[-1].weight
 
     for step in state.run("autoencoder"):
@@ -92,7 +105,7 @@ def train_autoencoder(
             latents = model.encoder(target)
             output = model.decoder(latents + LATENT_NOISE * torch.randn_like(latents)).float()
         loss = reconstruction_loss(output, target) + 1e-3 * latents.float().pow(2).mean()
-        if state.progress > ADVERSARIAL_FROM:
+        if state.progress > adversarial_from:
             loss = loss + _adversarial(critic, critic_optimizer, output, target, loss, last_layer)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

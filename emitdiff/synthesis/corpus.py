@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,14 +35,17 @@ class Item:
 class Corpus:
     """Every item of every dataset, and a sampler that keeps small datasets from drowning.
 
-    A dataset is drawn in proportion to the square root of its size.
+    A dataset is drawn in proportion to the square root of its size, and so is each finding within it.
     """
 
     def __init__(self, items: list[Item]):
         self.items = items
-        names = [item.info.name for item in items]
-        sizes = {name: names.count(name) for name in set(names)}
-        weights = np.array([sizes[name] ** -0.5 for name in names])
+        kinds = [(item.info.name, item.finding) for item in items]
+        sizes, roots = Counter(name for name, _ in kinds), Counter()
+        counts = Counter(kinds)
+        for (name, _), count in counts.items():
+            roots[name] += count**0.5
+        weights = np.array([sizes[name] ** 0.5 / roots[name] * counts[name, kind] ** -0.5 for name, kind in kinds])
         self.weights = weights / weights.sum()
 
     def draw(self, count: int, rng: np.random.Generator) -> list[Item]:

@@ -33,7 +33,9 @@ LEARNING_RATE = 4e-4
 FRESH_VIEW = 0.25  # part of the drawn views that are cut, encoded and described anew
 POOL = 6000
 FIRST_LOOK = 240.0  # seconds
-DROP_TEXT, DROP_EDGES, DROP_MASK, DROP_PATCHES = 0.1, 0.12, 0.15, 0.2
+DROP_TEXT = 0.1
+# What is left of the control image while training, and how often.
+CONDITIONS = {"all": 0.42, "strong edges": 0.12, "patches": 0.12, "mask": 0.2, "edges": 0.06, "nothing": 0.08}
 
 
 def new_tokenizer(captions: list[str]) -> CLIPTokenizer:
@@ -137,16 +139,24 @@ class ViewPool:
 
 
 def drop_conditions(control: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blanks all edges, the mask, or some patches of the edges in (B, 3, H, W), so that each can be left out later."""
-    for one in control:
-        if rng.random() < DROP_EDGES:
+    """Blanks parts of (B, 3, H, W), in place, so that each can be left out later (`CONDITIONS` says how often).
+
+    "strong edges" takes a random floor off the edges, "patches" some cells of a 4 x 4 grid; "mask" and "edges" are what
+    alone remains.
+    """
+    for one, kept in zip(control, rng.choice(list(CONDITIONS), len(control), p=list(CONDITIONS.values())), strict=True):
+        if kept == "strong edges":
+            floor = rng.uniform(0.05, 0.9)
+            one[0] = ((one[0] - floor) / (1 - floor)).clamp(min=0)
+        elif kept == "patches":
+            cells = torch.from_numpy(rng.random((1, 1, 4, 4)) < rng.uniform(0.2, 0.9)).float()
+            one[0] *= F.interpolate(cells, size=one.shape[-2:])[0, 0].to(one)
+        elif kept == "mask":
             one[0] = 0
-        elif rng.random() < DROP_PATCHES:
-            side = one.shape[-1] // 4
-            kept = torch.from_numpy(rng.random((4, 4)) < rng.uniform(0.3, 0.9)).to(one)
-            one[0] *= kept.repeat_interleave(side, 0).repeat_interleave(side, 1)
-        if rng.random() < DROP_MASK:
+        elif kept == "edges":
             one[1:] = 0
+        elif kept == "nothing":
+            one[:] = 0
     return control
 
 

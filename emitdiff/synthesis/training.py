@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionControlNetPipeline, UNet2DConditionModel
+from diffusers import AutoencoderTiny, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -37,6 +37,7 @@ from emitdiff.synthesis.denoiser_training import (
     sampling_scheduler,
     train_denoiser,
 )
+from emitdiff.synthesis.inheritance import inherit
 from emitdiff.synthesis.pipeline import CARD_FILE, CheckpointCard, SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
 
@@ -44,6 +45,7 @@ STAGES = ("autoencoder", "unet", "controlnet")
 SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
 HALF_SIZE_SHARE = 0.66  # part of the ControlNet's time at half the resolution
+HALF_SIZE_SHARE_AGAIN = 0.25  # the same where the networks are inherited and know the structure already
 DEFAULTS = {"num_inference_steps": 12, "guidance_scale": 2.0, "controlnet_conditioning_scale": 1.0}
 
 
@@ -52,7 +54,8 @@ class TrainSynthesis:
     """Settings of `train_synthesis`, saved with the checkpoint.
 
     `minutes` are shared among the stages (`SHARES`), or go to the one `stage` named. `held_out` is the part of each
-    dataset's groups that is never trained on. `resolution` is the side of the square crops in pixels.
+    dataset's groups that is never trained on. `resolution` is the side of the square crops in pixels. `start` names
+    a checkpoint folder of the same architecture whose weights every stage begins with.
     """
 
     datasets: tuple[Path, ...]
@@ -63,6 +66,7 @@ class TrainSynthesis:
     seed: int = 0
     threads: int | None = None
     held_out: float = 0.2
+    start: Path | None = None
 
 
 def train_synthesis(settings: TrainSynthesis) -> Path:
@@ -131,13 +135,16 @@ class TrainingRun:
     def autoencoder(self, minutes: float) -> None:
         if self._is_done("autoencoder", minutes, "unet.pt"):
             return
-        model = train_autoencoder(self.corpus, self.state, minutes, self.settings.seed, self.device)
+        start = None
+        if self.settings.start is not None:
+            start = AutoencoderTiny.from_pretrained(self.settings.start / "vae", dtype=torch.float32)
+        model = train_autoencoder(self.corpus, self.state, minutes, self.settings.seed, self.device, start)
         model.half().save_pretrained(self.out / "vae")
         self._record()
 
     def unet(self, minutes: float) -> None:
-        if self._is_done("unet", minutes, "controlnet-*.pt"):
-            return
+        if self.settings.start is not None or self._is_done("unet", minutes, "controlnet-*.pt"):
+            return  # a checkpoint to start from brings a U-Net that has learnt beside its ControlNet
         pool = self._pool(self.settings.resolution // 2)
         tokenizer = self._tokenizer()
         torch.manual_seed(self.settings.seed)
@@ -159,11 +166,14 @@ class TrainingRun:
 
     def controlnet(self, minutes: float) -> None:
         """Half the resolution first, where a step costs a quarter; then the full one."""
-        denoiser = self._load()
         torch.manual_seed(self.settings.seed)
-        denoiser.add_controlnet()
+        if self.settings.start is None:
+            denoiser, half = self._load(), HALF_SIZE_SHARE
+            denoiser.add_controlnet()
+        else:
+            denoiser, half = self._inherited(self.settings.start), HALF_SIZE_SHARE_AGAIN
         full = self.settings.resolution
-        phases = ((full // 2, HALF_SIZE_SHARE, 12, 5e-4), (full, 1 - HALF_SIZE_SHARE, 4, 3e-4))
+        phases = ((full // 2, half, 12, 5e-4), (full, 1 - half, 4, 3e-4))
         for resolution, share, batch, learning_rate in phases:
             pool = self._pool(resolution)
             train_denoiser(
@@ -190,6 +200,20 @@ class TrainingRun:
             CLIPTextModel.from_pretrained(self.out / "text_encoder", dtype=torch.float32),
             UNet2DConditionModel.from_pretrained(self.out / "unet", dtype=torch.float32),
         )
+
+    def _inherited(self, start: Path) -> Denoiser:
+        """The networks of another checkpoint, widened to this autoencoder's latents; its words keep their numbers."""
+        shutil.copytree(start / "tokenizer", self.out / "tokenizer", dirs_exist_ok=True)
+        unet = new_unet(AutoencoderTiny.load_config(self.out / "vae")["latent_channels"])
+        inherit(unet, UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32))
+        denoiser = Denoiser(
+            CLIPTokenizer.from_pretrained(start / "tokenizer"),
+            CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32),
+            unet,
+        )
+        denoiser.add_controlnet()
+        inherit(denoiser.controlnet, ControlNetModel.from_pretrained(start / "controlnet", dtype=torch.float32))
+        return denoiser
 
     def _save(self, denoiser: Denoiser) -> None:
         """Writes the networks as fp16 safetensors; those in memory stay as they are."""

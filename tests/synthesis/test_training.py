@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.budget import StageState, spent
 from emitdiff.synthesis.corpus import load_corpus
-from emitdiff.synthesis.denoiser_training import drop_conditions, new_scheduler, new_tokenizer
+from emitdiff.synthesis.denoiser_training import CONDITIONS, drop_conditions, new_scheduler, new_tokenizer
+from emitdiff.synthesis.inheritance import inherit
 from emitdiff.synthesis.pipeline import load_synthesizer
 from emitdiff.synthesis.quality import EvaluateSynthesis, evaluate_synthesis, similarity
 from emitdiff.synthesis.training import TrainSynthesis, train_synthesis
@@ -113,11 +115,23 @@ def test_stage_state_survives_a_kill(tmp_path):
 
 
 def test_conditions_are_dropped_at_their_rates():
-    control = torch.ones(2000, 3, 8, 8)
+    control = torch.ones(3000, 3, 8, 8)
     dropped = drop_conditions(control, np.random.default_rng(0))
-    no_edges = (dropped[:, 0].flatten(1).sum(1) == 0).float().mean()
-    no_mask = (dropped[:, 1:].flatten(1).sum(1) == 0).float().mean()
-    assert 0.08 < no_edges < 0.2 and 0.11 < no_mask < 0.19
+    edges, mask = dropped[:, 0].flatten(1).sum(1) > 0, dropped[:, 1:].flatten(1).sum(1) > 0
+    for kept, name in ((~edges & mask, "mask"), (edges & ~mask, "edges"), (~edges & ~mask, "nothing")):
+        assert abs(kept.float().mean() - CONDITIONS[name]) < 0.025, name
+    assert 0.03 < ((dropped[:, 0] == 0).any((1, 2)) & edges).float().mean() < 0.15  # patches alone
+
+
+def test_a_wider_autoencoder_starts_by_answering_like_the_narrow_one():
+    sizes = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+    narrow, wide = AutoencoderTiny(**sizes, latent_channels=2), AutoencoderTiny(**sizes, latent_channels=5)
+    inherit(wide, narrow)
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(wide.encode(image).latents[:, :2], narrow.encode(image).latents, atol=1e-6)
+    assert torch.allclose(wide(image).sample, narrow(image).sample, atol=1e-5)
+    with pytest.raises(ValueError, match="does not fit"):
+        inherit(narrow, wide)
 
 
 def test_the_schedule_ends_in_pure_noise():
