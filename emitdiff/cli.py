@@ -34,7 +34,7 @@ DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders; see READM
 PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
 FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
 
-POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit"}
+POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 
 Image = Positional[Annotated[Path, IMAGE]]
 MaskFile = Annotated[Path | None, MASK]
@@ -51,6 +51,9 @@ SynthesisWeights = Annotated[str, arg(metavar="NAME", help=PAINTER)]
 SegmentationWeights = Annotated[str, arg(metavar="NAME", help=FINDER)]
 Text = Literal["own", "none", "shuffled"]
 Split = Literal["all", "held-out", "train"]
+Network = Literal["unet", "attention-unet", "swin-unetr"]
+Mix = Literal["inputs", "logits", "pool"]
+Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -277,8 +280,71 @@ class CheckDataset:
         return 0 if report.ok else 1
 
 
+@dataclass(frozen=True)
+class Utility:
+    """Train a segmenter on synthetic images, test it on real ones: does it match one trained on the real images?"""
+
+    dataset: Dataset
+    out: Output  # Folder for results.csv, report.md, report.json and what is painted; started again, it goes on.
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    synthetic: Folder = None  # Folder that `augment` wrote; without it, images are painted into OUT/synthetic.
+    # Sets of images, joined by +: real, synthetic; classical adds mirror, rotation, scale and contrast.
+    arms: tuple[str, ...] = ("real", "synthetic")
+    ratio: int = 1  # Images painted from each real one.
+    limit: Count = None  # Paint from at most so many training images; every arm then rests on these alone.
+    network: Network = "unet"
+    steps: int = 300  # Training steps of every arm and seed.
+    resolution: int = 128  # Side of the training images in pixels, a multiple of 32.
+    seeds: int = 3  # How often each arm is trained, with seeds 0, 1, ...
+    mix: Mix = "inputs"  # How real and synthetic join in one arm: merging mask on inputs or logits, or one pool.
+    alpha: float = 0.6  # Share of real squares in the merging mask.
+    patch: Count = None  # Side of its squares in pixels; without it, a sixth of the resolution, as in the paper.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        from emitdiff.studies.utility import Utility as Settings
+        from emitdiff.studies.utility import study_utility
+
+        study_utility(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Tabulate sampling steps, guidance and schedulers against measures and time, on held-out images."""
+
+    datasets: Datasets
+    out: Output  # Folder for results.csv, report.md and report.json; started again, it goes on.
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    steps: tuple[int, ...] = (4, 6, 8, 12, 20, 50)  # Sampling steps to try.
+    guidance: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)  # Guidance scales to try.
+    schedulers: tuple[Literal["ddim", "unipc", "dpm++"], ...] = ("ddim",)  # Samplers to try.
+    limit: int = 4  # Images of each dataset, spread evenly over its held-out groups; two are painted from each.
+    seed: int = 0  # Seed of the images painted; the same for every setting.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        _require_datasets(self.datasets)
+        from emitdiff.studies.steps import Steps as Settings
+        from emitdiff.studies.steps import study_steps
+
+        study_steps(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """Experiments on dataset folders, one result row a run; started again, they go on."""
+
+    study: Utility | Steps
+
+    def run(self) -> int:
+        return self.study.run()
+
+
 VERBS = (
-    Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation, CheckDataset
+    Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
+    CheckDataset, Study,
 )  # fmt: skip
 
 
@@ -289,7 +355,7 @@ def parse(arguments: list[str]) -> Any:
         prog="python -m emitdiff",
         description="Synthetic medical images from edges and text, masks from an image and a sentence.",
         args=arguments or ["--help"],
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
 
 
@@ -298,7 +364,7 @@ def main() -> int:
     verb = parse(sys.argv[1:])
     quiet_libraries()
     try:
-        _check_numbers(verb)
+        _check_numbers(verb.study if isinstance(verb, Study) else verb)
         return verb.run()
     except EmitDiffError as error:
         _say(f"emitdiff: {error}")
@@ -316,7 +382,8 @@ def _check_numbers(verb: Any) -> None:
     """EmitDiffError for a number that no verb can use, before anything is read or loaded."""
     for name, value in vars(verb).items():
         flag = f"--{name.replace('_', '-')} {value}"
-        if name in POSITIVE and value is not None and not (value > 0 and math.isfinite(value)):
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        if name in POSITIVE and not all(number > 0 and math.isfinite(number) for number in numbers):
             raise EmitDiffError(f"{flag} cannot be used: give a number above 0.")
         if name == "threshold" and not 0 < value < 1:
             raise EmitDiffError(f"{flag} cannot be used: give a probability between 0 and 1, like 0.5.")
