@@ -67,6 +67,39 @@ def soft_edges(grey: np.ndarray) -> np.ndarray:
     return np.clip(strength / max(float(np.percentile(strength, 99)), 0.06), 0, 1) ** 0.8
 
 
+def weaken_edges(edges: np.ndarray, structure: float, image: np.ndarray | None = None) -> np.ndarray:
+    """uint8 (H, W) edges at a dose: all at `structure` 1, none at 0.5 and below, the weaker ones gone in between.
+
+    A floor is taken off and what is left stretched to the old maximum, (e - floor) / (255 - floor), as in training with
+    conditions dropped. The floor is such that the share of the edges' sum that remains is 2 x structure - 1: equal
+    steps of the slider take equal amounts of ink away, whatever the image. Lines that are all of one strength (Canny)
+    go one by one instead, those first where the soft edges of `image`, uint8 (H, W, 3), are faintest.
+    """
+    if structure >= 1 or not edges.any():
+        return edges
+    if structure <= 0.5:
+        return np.zeros_like(edges)
+    share = 2 * structure - 1
+    if image is not None and set(np.unique(edges)) <= {0, 255}:
+        return _strongest_lines(edges, share, soft_edges(cv2.cvtColor(to_rgb(image), cv2.COLOR_RGB2GRAY)))
+    values, counts = np.unique(edges.astype(np.float32), return_counts=True)
+    wanted = share * float(values @ counts)
+    floors = np.arange(255, dtype=np.float32)
+    left = [float(np.clip((values - floor) / (255 - floor) * 255, 0, None) @ counts) for floor in floors]
+    floor = int(np.abs(np.array(left) - wanted).argmin())
+    return np.clip((edges.astype(np.float32) - floor) / (255 - floor) * 255, 0, 255).astype(np.uint8)
+
+
+def _strongest_lines(edges: np.ndarray, share: float, strength: np.ndarray) -> np.ndarray:
+    """The connected lines of uint8 (H, W) whose mean `strength` is highest, until `share` of the pixels is there."""
+    count, labels = cv2.connectedComponents((edges > 0).astype(np.uint8))
+    sizes = np.bincount(labels.ravel(), minlength=count)[1:]
+    means = np.bincount(labels.ravel(), strength.ravel(), minlength=count)[1:] / sizes
+    order = np.argsort(-means)
+    kept = order[np.cumsum(sizes[order]) - sizes[order] / 2 <= share * sizes.sum()]
+    return np.where(np.isin(labels, kept + 1), edges, 0).astype(np.uint8)
+
+
 def boundary_of(mask: np.ndarray) -> np.ndarray:
     """The outline of every class of (H, W) ids, uint8 (H, W) in {0, 255}."""
     thickness = max(1, round(BOUNDARY_THICKNESS * min(mask.shape) / 256))

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,8 +22,11 @@ from emitdiff.checkpoints import Checkpoint, controlnet_folder, find_checkpoint,
 from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, resize_mask, tensor_to_image, to_rgb
-from emitdiff.synthesis.edges import control_image, detect_edges
+from emitdiff.synthesis.edges import control_image, detect_edges, weaken_edges
+from emitdiff.synthesis.mask_edits import MaskEdit, edit_edges, edit_mask
+from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import cut_warning
+from emitdiff.synthesis.sampling import NUMBERS, Sampling, resolve_edit, text_arguments
 
 CARD_FILE = "emitdiff.json"
 PREVIEW_EVERY = 2
@@ -65,23 +69,6 @@ class SyntheticImage:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """The settings of one call, after defaults were filled in and checked."""
-
-    prompt: str
-    negative_prompt: str
-    num_images: int
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    controlnet_conditioning_scale: float
-    detector: str
-    boundary: bool
-    low_threshold: float
-    high_threshold: float
-
-
 class SynthesisPipeline:
     """Paints new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
 
@@ -103,9 +90,13 @@ class SynthesisPipeline:
         image: np.ndarray | None,
         mask: np.ndarray | None = None,
         detector: str | None = None,
-        boundary: bool = True,
+        boundary: bool | None = None,
         low_threshold: float = 50,
         high_threshold: float = 120,
+        structure: float = 1.0,
+        edit: MaskEdit | dict | None = None,
+        preset: str = "default",
+        size: tuple[int, int] | None = None,
     ) -> np.ndarray:
         """Exactly what the ControlNet is given: uint8 (H, W, 3) at the working size.
 
@@ -113,25 +104,68 @@ class SynthesisPipeline:
             image: uint8 (H, W, 3), or None to paint from the mask alone.
             mask: class ids (H, W) of the same size, or None.
             boundary: whether the mask's outline (and, for "layered" checkpoints, its inside) is joined in.
+            structure, edit, preset, size: as in `stream`.
 
         Raises:
-            EmitDiffError: neither image nor mask, or they differ in size.
+            EmitDiffError: neither image nor mask (and not free), or they differ in size.
         """
-        if image is None and mask is None:
-            raise EmitDiffError("Neither an image nor a mask was given; open an image, or a mask to paint from.")
+        sampling = self._settings(
+            detector=detector, boundary=boundary, low_threshold=low_threshold, high_threshold=high_threshold,
+            structure=structure, edit=edit, preset=preset, size=size,
+        )  # fmt: skip
+        return self._control(image, mask, sampling)[0]
+
+    def _control(
+        self, image: np.ndarray | None, mask: np.ndarray | None, sampling: Sampling
+    ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+        """The control image, the edited mask and the (height, width) wanted in the end."""
+        wanted = self._wanted_size(image, mask, sampling)
+        size, edit = self.working_size(*wanted), sampling.edit
+        if edit and not edit.changes_nothing and (mask is None or not mask.any()):
+            raise EmitDiffError("An edit moves or deforms the mask, and none was given; open or draw one.")
+        edited = edit_mask(mask, edit) if edit and mask is not None else mask
+        small = None if edited is None else resize_mask(edited, size)
+        edges = self._edges(image, size, sampling)
+        if edit and mask is not None:
+            edges = edit_edges(edges, resize_mask(mask, size), small, edit)
+        layout = self.checkpoint_card.control_layout
+        return control_image(edges, small, sampling.boundary and sampling.structure > 0, layout), edited, wanted
+
+    def _wanted_size(self, image, mask, sampling: Sampling) -> tuple[int, int]:
         if image is not None and mask is not None and image.shape[:2] != mask.shape:
             raise EmitDiffError(
                 f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels and the image "
                 f"{image.shape[1]} x {image.shape[0]}; export the mask at the size of its image."
             )
-        size = self.working_size(*(mask.shape if image is None else image.shape[:2]))
-        if image is None:
-            edges = np.zeros(size, np.uint8)
-        else:
-            detector = detector or self.checkpoint_card.detector
-            edges = detect_edges(resize_image(to_rgb(image), size), detector, low_threshold, high_threshold)
-        mask = resize_mask(mask, size) if mask is not None else None
-        return control_image(edges, mask, boundary, self.checkpoint_card.control_layout)
+        if image is not None or mask is not None:
+            return mask.shape if image is None else image.shape[:2]
+        if sampling.structure > 0:
+            raise EmitDiffError(
+                "Neither an image nor a mask was given; open an image, or a mask to paint from, "
+                "or set structure to 0 to paint from text alone."
+            )
+        side = round(self.checkpoint_card.area**0.5)
+        return sampling.size or (side, side)
+
+    def _edges(self, image: np.ndarray | None, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
+        """Edges at the dose asked for; where none are wanted no detector is asked, so none need be there."""
+        if image is None or sampling.structure <= 0.5:
+            return np.zeros(size, np.uint8)
+        image = resize_image(to_rgb(image), size)
+        edges = detect_edges(image, sampling.detector, sampling.low_threshold, sampling.high_threshold)
+        return weaken_edges(edges, sampling.structure, image)
+
+    def _settings(self, **given) -> Sampling:
+        """Explicit arguments first, then the preset, then the checkpoint's card. Raises EmitDiffError."""
+        preset = find_preset(given["preset"])
+        card = {"detector": self.checkpoint_card.detector, "boundary": True, **self.defaults}
+        chosen = {"prompt": "", "negative_prompt": "", "num_images": 1, "seed": 0, **given}
+        for name in ("detector", "boundary", *NUMBERS):
+            if chosen.get(name) is None:
+                of_preset = getattr(preset, name)
+                chosen[name] = card[name] if of_preset is None else of_preset
+        size = tuple(chosen["size"]) if chosen.get("size") else None
+        return Sampling(**{**chosen, "edit": resolve_edit(chosen.get("edit")), "size": size}).check()
 
     def prompt_warning(self, prompt: str) -> str:
         """What the tokenizer would cut, as a sentence; "" when the whole prompt is read."""
@@ -153,48 +187,44 @@ class SynthesisPipeline:
         guidance_scale: float | None = None,
         controlnet_conditioning_scale: float | None = None,
         detector: str | None = None,
-        boundary: bool = True,
+        boundary: bool | None = None,
         low_threshold: float = 50,
         high_threshold: float = 120,
         cancelled: Callable[[], bool] | None = None,
+        structure: float = 1.0,
+        edit: MaskEdit | dict | None = None,
+        preset: str = "default",
+        appearance: str = "",
+        size: tuple[int, int] | None = None,
     ) -> Iterator[Step | SyntheticImage]:
         """Yields a `Step` after every denoising step and a `SyntheticImage` as each is finished.
 
         Image i is made with a generator of its own, seeded `seed + i`, so it does not depend on `num_images`.
         `cancelled` is asked after every step; once it answers True nothing more is yielded.
 
+        Args:
+            structure: in [0, 1]. 1 follows every edge; towards 0.5 the weaker edges go (see `weaken_edges`); 0.5 leaves
+                the mask alone; below, the ControlNet's strength fades with structure / 0.5; 0 is free: text alone, for
+                which neither image nor mask is needed.
+            edit: what is done to the mask before; the edges of the target go along, and the label is the edited mask.
+            preset: a name in PRESETS; arguments given here win over what it sets.
+            appearance: a phrase on the look, joined to the prompt or mixed in as the preset says; presets that mix one
+                in draw one for each image where none is given.
+            size: (height, width) where there is neither image nor mask; None: the checkpoint's square.
+
         Raises:
             EmitDiffError: settings out of range, or an image and mask that do not fit (before the first step).
         """
-        sampling = self._checked(
-            Sampling(
-                prompt, negative_prompt, num_images, seed,
-                *(self.defaults[name] if value is None else value for name, value in (
-                    ("num_inference_steps", num_inference_steps), ("guidance_scale", guidance_scale),
-                    ("controlnet_conditioning_scale", controlnet_conditioning_scale),
-                )),
-                detector or self.checkpoint_card.detector, boundary, low_threshold, high_threshold,
-            )
+        sampling = self._settings(
+            prompt=prompt, negative_prompt=negative_prompt, num_images=num_images, seed=seed,
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
+            controlnet_conditioning_scale=controlnet_conditioning_scale, detector=detector, boundary=boundary,
+            low_threshold=low_threshold, high_threshold=high_threshold, structure=structure, edit=edit, preset=preset,
+            appearance=appearance, size=size,
         )  # fmt: skip
-        control = self.control_image(image, mask, detector, boundary, low_threshold, high_threshold)
-        size = mask.shape if image is None else image.shape[:2]
-        grey = None if image is None else bool((image == image[..., :1]).all())
-        return self._paint(control, size, grey, mask, sampling, cancelled or (lambda: False))
-
-    def _checked(self, sampling: Sampling) -> Sampling:
-        if not 1 <= sampling.num_images <= 1000:
-            raise EmitDiffError(f"{sampling.num_images} images were asked for; give a number from 1 to 1000.")
-        if not 1 <= sampling.num_inference_steps <= 1000:
-            raise EmitDiffError(f"{sampling.num_inference_steps} steps were asked for; give a number from 1 to 1000.")
-        if not 0 <= sampling.seed < 2**63 - 1000:
-            raise EmitDiffError(f"The seed was {sampling.seed}; give a whole number from 0 to 2^63 - 1000.")
-        for name, value, top in (
-            ("guidance scale", sampling.guidance_scale, 50),
-            ("control strength", sampling.controlnet_conditioning_scale, 5),
-        ):
-            if not 0 <= value <= top:
-                raise EmitDiffError(f"The {name} was {value:g}; give a number from 0 to {top}.")
-        return sampling
+        control, mask, wanted = self._control(image, mask, sampling)
+        grey = sampling.look.grey or (None if image is None else bool((image == image[..., :1]).all()))
+        return self._paint(control, wanted, grey, mask, sampling, cancelled or (lambda: False))
 
     def _paint(self, control, size, grey, mask, sampling: Sampling, cancelled) -> Iterator[Step | SyntheticImage]:
         for index in range(sampling.num_images):
@@ -211,8 +241,8 @@ class SynthesisPipeline:
                 picture = picture.mean(0, keepdim=True).expand(3, -1, -1)
             painted = tensor_to_image(picture)
             settings = {
-                **asdict(sampling), "num_images": 1, "seed": sampling.seed + index, "checkpoint": self.name,
-                "working_size": list(control.shape[:2]),
+                **sampling.record(sampling.seed + index),
+                "checkpoint": self.name, "working_size": list(control.shape[:2]),
             }  # fmt: skip
             seconds = time.perf_counter() - started
             copy = None if mask is None else np.array(mask)
@@ -251,20 +281,33 @@ class SynthesisPipeline:
 
     def _sample(self, control, sampling: Sampling, seed: int, after_step) -> torch.Tensor:
         """One image, float (3, H, W) in [-1, 1] on the CPU."""
-        pictures = self.pipe(
-            prompt=sampling.prompt,
-            negative_prompt=sampling.negative_prompt or None,
-            image=control_to_tensor(control),
-            height=control.shape[0],
-            width=control.shape[1],
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.guidance_scale,
-            controlnet_conditioning_scale=float(sampling.controlnet_conditioning_scale),
-            generator=torch.Generator().manual_seed(seed),
-            output_type="pt",
-            callback_on_step_end=after_step,
-        ).images
+        with self._sampler(sampling):
+            pictures = self.pipe(
+                **text_arguments(self.pipe, sampling, seed),
+                image=control_to_tensor(control),
+                height=control.shape[0],
+                width=control.shape[1],
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_scale=sampling.guidance_scale,
+                controlnet_conditioning_scale=sampling.control_strength,
+                generator=torch.Generator().manual_seed(seed),
+                output_type="pt",
+                callback_on_step_end=after_step,
+            ).images
         return pictures[0].float().cpu() * 2 - 1
+
+    @contextmanager
+    def _sampler(self, sampling: Sampling) -> Iterator[None]:
+        """The checkpoint's own scheduler, or for presets that name it DDIM."""
+        from diffusers import DDIMScheduler
+
+        own = self.pipe.scheduler
+        if sampling.look.ddim and not isinstance(own, DDIMScheduler):
+            self.pipe.scheduler = DDIMScheduler.from_config(own.config)
+        try:
+            yield
+        finally:
+            self.pipe.scheduler = own
 
     @torch.inference_mode()
     def _preview(self, latents: torch.Tensor) -> np.ndarray:
