@@ -235,6 +235,7 @@ class EvaluateSynthesis:
     limit: Count = None  # At most so many images.
     seed: int = 0  # Seed of the images painted.
     steps: Count = None  # Sampling steps; without it, what suits the checkpoint.
+    guidance: Strength = None  # How strongly the prompt counts; without it, what suits the checkpoint.
     json: bool = False  # Print one JSON object as the last line.
 
     def run(self) -> int:

@@ -211,6 +211,7 @@ def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dat
     assert run(monkeypatch, "evaluate-synthesis", dataset_folder, *flags) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     names = {"edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim", "n", "images_per_second"}
+    names |= {"autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1"}
     assert names <= set(measured) and measured["n"] == 1
 
 

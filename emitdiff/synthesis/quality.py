@@ -8,17 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from monai.metrics import MultiScaleSSIMMetric, SSIMMetric
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
-from emitdiff.images import control_to_tensor, resize_image, resize_mask
+from emitdiff.datasets import DatasetFolder, DatasetInfo, Sample, choose_rows, open_dataset
+from emitdiff.images import control_to_tensor, image_to_tensor, resize_image, resize_mask, tensor_to_image
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
 from emitdiff.synthesis.prompts import prompt_of
 
 VARIANTS = 2
 MEASURES = ("edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim")
+CEILING = ("autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class EvaluateSynthesis:
     limit: int | None = None
     seed: int = 0
     steps: int | None = None
+    guidance: float | None = None
     json: bool = False
 
 
@@ -52,25 +55,47 @@ def similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     }
 
 
-def measure_sample(pipeline: SynthesisPipeline, sample: Sample, info, seed: int, steps: int | None) -> dict[str, float]:
+def edges_kept(source: np.ndarray, other: np.ndarray) -> float:
+    """Edge F1 of two uint8 (H, W, 3) images: one-pixel ridges of their soft edges, tolerance 2 pixels at 256."""
+    tolerance = max(1, round(2 * min(source.shape[:2]) / 256))
+    return edge_f1(edge_ridges(source), edge_ridges(other), tolerance)
+
+
+@torch.inference_mode()
+def round_trip(pipeline: SynthesisPipeline, image: np.ndarray) -> dict[str, float]:
+    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: PSNR in dB, SSIM and edge F1.
+
+    Nothing painted with it can be sharper than that.
+    """
+    vae = pipeline.pipe.vae
+    encoded = vae.encode(image_to_tensor(image).to(vae.device, vae.dtype))
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    decoded = tensor_to_image(vae.decode(latents).sample.float().clamp(-1, 1).cpu())
+    error = np.mean((image.astype(np.float64) - decoded) ** 2)
+    return {
+        "autoencoder_psnr": float(10 * np.log10(255**2 / max(error, 1e-3))),
+        "autoencoder_ssim": similarity(image, decoded)["ssim"],
+        "autoencoder_edge_f1": edges_kept(image, decoded),
+    }
+
+
+def measure_sample(
+    pipeline: SynthesisPipeline, sample: Sample, info: DatasetInfo, seed: int, **sampling
+) -> dict[str, float]:
     """Paints `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
 
-    `edge_f1` compares one-pixel ridges of the soft edges of source and painted image, tolerance 2 pixels at 256.
+    `sampling` goes to the pipeline: num_inference_steps, guidance_scale, structure, ...
     """
     size = pipeline.working_size(*sample.mask.shape)
     source, mask = resize_image(sample.image, size), resize_mask(sample.mask, size)
     prompt = prompt_of(info, mask, sample.finding)
     started = time.perf_counter()
-    painted = pipeline(source, mask, prompt=prompt, num_images=VARIANTS, seed=seed, num_inference_steps=steps)
+    painted = pipeline(source, mask, prompt=prompt, num_images=VARIANTS, seed=seed, **sampling)
     seconds = time.perf_counter() - started
-    asked, tolerance = edge_ridges(source), max(1, round(2 * min(size) / 256))
-    rows = [
-        {**similarity(source, one.image), "edge_f1": edge_f1(asked, edge_ridges(one.image), tolerance)}
-        for one in painted
-    ]
+    rows = [{**similarity(source, one.image), "edge_f1": edges_kept(source, one.image)} for one in painted]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     means["pairwise_ms_ssim"] = similarity(painted[0].image, painted[1].image)["ms_ssim"]
-    return {**means, "seconds": seconds}
+    return {**means, **round_trip(pipeline, source), "seconds": seconds}
 
 
 def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
@@ -85,11 +110,12 @@ def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
     chosen = choose_rows(
         dataset, settings.split, settings.limit, training.get("held_out", 0.2), training.get("split_seed", 0)
     )
+    sampling = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
     rows = []
     for index in tqdm(range(len(chosen)), desc=f"painting {dataset.info.name}", unit="image"):
         seed = settings.seed + index * VARIANTS
-        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, settings.steps))
-    result = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in MEASURES}
+        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, **sampling))
+    result = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in MEASURES + CEILING}
     result["n"] = len(rows)
     result["images_per_second"] = round(VARIANTS * len(rows) / sum(row["seconds"] for row in rows), 3)
     print_table(settings, dataset, rows, result)
@@ -105,7 +131,7 @@ def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
 def print_table(settings: EvaluateSynthesis, dataset: DatasetFolder, rows: list[dict], result: dict) -> None:
     """Mean and standard deviation of every measure over the images."""
     print(f"\n{settings.checkpoint} on {dataset.info.name}, {settings.split}: {len(rows)} images x {VARIANTS} variants")
-    for name in MEASURES:
+    for name in MEASURES + CEILING:
         spread = float(np.std([row[name] for row in rows]))
         print(f"  {name:18} {result[name]:7.4f} +- {spread:.4f}")
     print(f"  {'images_per_second':18} {result['images_per_second']:7.3f}")
