@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
@@ -239,6 +241,11 @@ def leaves_folder(name: str) -> bool:
     return bool(windows.drive or windows.root) or ".." in windows.parts
 
 
+def is_synthetic(row: dict[str, str]) -> bool:
+    """Whether a row says that a model made its picture (the column `provenance`)."""
+    return bool(row.get("provenance", "").strip())
+
+
 def class_ids(mask: np.ndarray) -> list[int]:
     """The ids that occur in a mask, uint8 (H, W), in order."""
     return np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
@@ -278,14 +285,27 @@ def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sampl
         if stem in rows:
             raise EmitDiffError(f"Two samples are called '{stem}'. Give every sample a name of its own.")
         rows[stem] = _write_sample(folder, info, sample, stem)
-    columns = dict.fromkeys((*FIRST_COLUMNS, *(key for row in rows.values() for key in row)))
-    content = {**asdict(info), "count": len(rows), "groups": len({row["group"] for row in rows.values()})}
-    (folder / "dataset.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns), restval="")
-        writer.writeheader()
-        writer.writerows(rows.values())
+    return write_tables(folder, info, list(rows.values()))
+
+
+def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str]]) -> DatasetFolder:
+    """dataset.json and metadata.csv of pictures that are already there; each appears whole or not at all."""
+    folder = Path(folder)
+    content = {**asdict(info), "count": len(rows), "groups": len({row["group"] for row in rows})}
+    table = io.StringIO(newline="")
+    columns = dict.fromkeys((*FIRST_COLUMNS, *(key for row in rows for key in row)))
+    writer = csv.DictWriter(table, list(columns), restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    _replace(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _replace(folder / "metadata.csv", table.getvalue())
     return open_dataset(folder)
+
+
+def _replace(path: Path, text: str) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished.write_bytes(text.encode())
+    os.replace(unfinished, path)
 
 
 def _write_sample(folder: Path, info: DatasetInfo, sample: Sample, stem: str) -> dict[str, str]:
