@@ -48,6 +48,18 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
+def choose_mixed_precision(device: torch.device) -> Literal["no", "fp16", "bf16"]:
+    """What to train in beside float32 master weights: bf16 where the hardware computes it, fp16 on older CUDA cards."""
+    import torch
+
+    if device.type == "cpu":
+        capable = torch.cpu.get_capabilities()
+        return "bf16" if any(capable.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "no"
+    if device.type != "cuda":
+        return "no"
+    return "bf16" if choose_dtype(device) == torch.bfloat16 else "fp16"
+
+
 def choose_attention(device: torch.device) -> Literal["xformers", "SDPA"]:
     """xformers where it is installed and its kernels run on `device`, else PyTorch's own SDPA."""
     return "xformers" if device.type == "cuda" and _xformers_runs(str(device)) else "SDPA"
