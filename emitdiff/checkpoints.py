@@ -249,7 +249,8 @@ def hed_weights() -> Path:
     def fetch() -> str:
         return hf_hub_download(repository, name, revision=revision, local_files_only=not _hub_answers())
 
-    return Path(_fetched(fetch, repository, f"hf download {repository} {name} --revision {revision}"))
+    command = f"hf download {repository} {name} --revision {revision}"
+    return Path(_fetched(fetch, repository, command, instead="another edge detector (soft or canny)"))
 
 
 def hed_is_here() -> bool:
@@ -315,7 +316,7 @@ def _hub_answers() -> bool:
     return True
 
 
-def _fetched(fetch: Callable[[], str], repository: str, command: str) -> str:
+def _fetched(fetch: Callable[[], str], repository: str, command: str, instead: str = "an embedded checkpoint") -> str:
     """`fetch()`, with every way the Hub can fail turned into one sentence and the command that fixes it."""
     from huggingface_hub import errors
 
@@ -330,6 +331,6 @@ def _fetched(fetch: Callable[[], str], repository: str, command: str) -> str:
     except (OSError, errors.CachedRepoTreeNotFoundError, errors.RevisionResolutionError) as error:
         reason = (
             f"The weights {repository} are not on this machine and the Hub cannot be reached: "
-            f"run `{command}` where there is a network, or choose an embedded checkpoint."
+            f"run `{command}` where there is a network, or choose {instead}."
         )
         raise EmitDiffError(reason) from error
