@@ -252,6 +252,9 @@ class TrainingRun:
                 name: {"minutes": round(seconds / 60, 1), "steps": steps} for name, (seconds, steps) in stages.items()
             },
         }  # fmt: skip
+        if self.settings.start is not None:
+            parent = json.loads((self.settings.start / CARD_FILE).read_text(encoding="utf-8"))["training"]
+            training["start"] = {name: parent[name] for name in ("date", "stages", "start") if name in parent}
         (self.out / CARD_FILE).write_text(json.dumps(asdict(self._card(training)), indent=1), encoding="utf-8")
 
     def _card(self, training: dict | None = None) -> CheckpointCard:
