@@ -6,6 +6,7 @@ Nothing heavy is imported before a verb runs, so that help is there at once.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,9 +33,15 @@ WINDOW = arg(metavar="W", help='Grey values: a name ("lung") or WIDTH/LEVEL ("15
 DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/ (see README.md).")
 DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders; see README.md.", help_behavior_hint="(required)")
 PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
+PARENT = f"A checkpoint to start from: {PAINTER}"
 FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
+POSITIVE |= {"batch", "gradient_accumulation", "learning_rate"}
+# Options of train-synthesis that only the fine-tuning of a ControlNet knows.
+FINETUNING = (
+    "steps", "batch", "gradient_accumulation", "learning_rate", "mixed_precision", "gradient_checkpointing", "ema"
+)  # fmt: skip
 
 Image = Positional[Annotated[Path, IMAGE]]
 MaskFile = Annotated[Path | None, MASK]
@@ -50,6 +57,8 @@ OwnDetector = Annotated[Detector | None, arg(metavar="{soft,canny,hed}", help_be
 SynthesisWeights = Annotated[str, arg(metavar="NAME", help=PAINTER)]
 SegmentationWeights = Annotated[str, arg(metavar="NAME", help=FINDER)]
 Text = Literal["own", "none", "shuffled"]
+Precision = Literal["no", "fp16", "bf16"]
+OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_behavior_hint="")]
 Split = Literal["all", "held-out", "train"]
 Network = Literal["unet", "attention-unet", "swin-unetr"]
 Mix = Literal["inputs", "logits", "pool"]
@@ -185,23 +194,62 @@ class Edges:
 
 @dataclass(frozen=True)
 class TrainSynthesis:
-    """Train a complete synthesis checkpoint from scratch on dataset folders; started again, it goes on."""
+    """Train a synthesis checkpoint on dataset folders, from scratch or from another one; started again, it goes on.
+
+    With --from NAME --train controlnet only the ControlNet learns (the paper's second stage), also that of Stable
+    Diffusion, and `accelerate launch -m emitdiff train-synthesis ...` spreads the work over several GPUs.
+    """
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint, in diffusers layout.
-    resolution: int = 256  # Side of the training images in pixels, a multiple of 64.
-    minutes: float = 60.0  # Time to train, all stages together.
-    stage: Literal["all", "autoencoder", "unet", "controlnet"] = "all"  # Which part to train.
+    start: Annotated[str | None, arg(name="from", metavar="NAME", help=PARENT, help_behavior_hint="")] = None
+    # Which part to train.
+    train: Annotated[Literal["all", "autoencoder", "unet", "controlnet"], arg(aliases=["--stage"])] = "all"
+    resolution: Count = None  # Side of the training images, a multiple of 64; without it, the checkpoint's, else 256.
+    minutes: Strength = None  # Time to train, all stages together; without it and without --steps, 60.
     seed: int = 0  # Seed of the order and of the weights' beginning.
     threads: Count = None  # CPU threads; without it, all.
+    held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, 0.2.
+    # From here on only with --from NAME --train controlnet.
+    steps: Count = None  # Steps of the optimizer, instead of --minutes.
+    batch: Count = None  # Images at once in each process; without it, 4.
+    gradient_accumulation: Count = None  # So many batches make one step; without it, 1.
+    learning_rate: Strength = None  # Constant; without it, 1e-6 (the paper's) for Stable Diffusion, else 5e-5.
+    mixed_precision: OwnPrecision = None  # Without it, what suits the device.
+    gradient_checkpointing: bool = False  # Less memory, more time.
+    ema: bool = True  # Keep the weights as they are at the end; without it, averaged ones.
 
     def run(self) -> int:
         _require_datasets(self.datasets)
+        tunes = self.start is not None and self.train == "controlnet"
+        folder = self._finetune() if tunes else self._train()
+        if os.environ.get("RANK", "0") == "0":  # one voice for all that `accelerate launch` started
+            print(f"The checkpoint is in {folder}")
+        return 0
+
+    def _finetune(self) -> Path:
+        from emitdiff.synthesis.finetuning import FinetuneControlnet, finetune_controlnet
+
+        given = {name: value for name, value in vars(self).items() if name != "train" and value is not None}
+        return finetune_controlnet(FinetuneControlnet(**given))
+
+    def _train(self) -> Path:
+        for name in FINETUNING:
+            if (value := getattr(self, name)) is not None and value != self.__dataclass_fields__[name].default:
+                flag = "no-ema" if name == "ema" else name.replace("_", "-")
+                raise EmitDiffError(f"--{flag} is for fine-tuning only: give --from NAME --train controlnet as well.")
         from emitdiff.synthesis.training import TrainSynthesis as Settings
         from emitdiff.synthesis.training import train_synthesis
 
-        print(f"The checkpoint is in {train_synthesis(Settings(**vars(self)))}")
-        return 0
+        folder, side = (None, 256) if self.start is None else _folder_to_inherit(self.start, self.train)
+        own = {name: getattr(self, name) for name in ("datasets", "out", "seed", "threads")}
+        held_out, minutes = 0.2 if self.held_out is None else self.held_out, self.minutes or 60.0
+        return train_synthesis(
+            Settings(
+                **own, stage=self.train, resolution=self.resolution or side, minutes=minutes, held_out=held_out,
+                start=folder,
+            )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -392,6 +440,22 @@ def _check_numbers(verb: Any) -> None:
             raise EmitDiffError(f"{flag} cannot be used: give a whole number from 0 on.")
 
 
+def _folder_to_inherit(name: str, train: str) -> tuple[Path, int]:
+    """The folder of a checkpoint all of whose networks can be trained further, and the side of its images in pixels."""
+    from emitdiff.checkpoints import find_checkpoint, local_folder
+
+    if train == "unet":
+        raise EmitDiffError("With --from, the U-Net learns beside its ControlNet: give --train all.")
+    found = find_checkpoint(name, "synthesis")
+    index = {} if found.controlnet else _read_json(local_folder(found) / "model_index.json")
+    if index.get("vae", ("", ""))[1] != "AutoencoderTiny":
+        raise EmitDiffError(
+            f"Of {name} only the ControlNet can be trained: add --train controlnet, or leave --from out to train small "
+            "networks from scratch."
+        )
+    return local_folder(found), round(_read_json(local_folder(found) / "emitdiff.json").get("area", 256**2) ** 0.5)
+
+
 def _require_datasets(folders: tuple[Path, ...]) -> None:
     if not folders:
         raise EmitDiffError("No dataset folder was named: give one or more, each with dataset.json and metadata.csv.")
@@ -456,6 +520,12 @@ def _write_png(path: Path, array: np.ndarray) -> Path:
 
     Picture.fromarray(array).save(path)
     return path
+
+
+def _read_json(path: Path) -> dict:
+    import json
+
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _write_json(path: Path, content: dict) -> None:

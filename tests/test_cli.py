@@ -43,7 +43,8 @@ def test_every_field_of_every_verb_is_explained(verb, capsys):
     printed = capsys.readouterr().out
     for field in dataclasses.fields(verb):
         if field.default is not dataclasses.MISSING:
-            assert f"--{field.name.replace('_', '-')}" in printed
+            name = {"start": "from"}.get(field.name, field.name).replace("_", "-")
+            assert f"--{'no-' if field.default is True else ''}{name}" in printed
 
 
 def test_short_flags_and_defaults():
@@ -57,6 +58,32 @@ def test_several_datasets_and_flags_for_json():
     assert verb.datasets == (Path("a"), Path("b")) and verb.minutes == 1.5
     verb = cli.parse(["evaluate-segmentation", "a", "--text", "shuffled", "--limit", "3", "--json"])
     assert (verb.text, verb.limit, verb.json) == ("shuffled", 3, True)
+
+
+def test_training_goes_by_train_or_by_its_old_name_and_from_another_checkpoint():
+    old = cli.parse(["train-synthesis", "a", "--out", "b", "--stage", "unet"])
+    assert old == cli.parse(["train-synthesis", "a", "--out", "b", "--train", "unet"]) and old.start is None
+    words = ["--from", "sd15-hed", "--train", "controlnet", "--steps", "5", "--no-ema", "--mixed-precision", "bf16"]
+    verb = cli.parse(["train-synthesis", "a", "--out", "b", *words])
+    assert (verb.start, verb.train, verb.steps, verb.ema) == ("sd15-hed", "controlnet", 5, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--steps", "5"], "--steps is for fine-tuning only"),
+        (["--from", "emitdiff-mini", "--no-ema"], "--no-ema is for fine-tuning only"),
+        (["--train", "controlnet", "--learning-rate", "1e-4"], "--learning-rate is for fine-tuning only"),
+        (["--from", "sd15-hed"], "only the ControlNet can be trained"),
+        (["--from", "emitdiff-mini", "--train", "unet"], "give --train all"),
+        (["--from", "emitdiff-mini", "--train", "controlnet", "--steps", "5", "--minutes", "1"], "Both minutes and"),
+        (["--from", "nobody", "--train", "controlnet"], "No synthesis weights are called 'nobody'"),
+        (["--from", "emitdiff-mini", "--train", "controlnet", "--batch", "0"], "--batch 0 cannot be used"),
+    ],
+)
+def test_options_of_training_that_do_not_go_together(words, answer, dataset_folder, monkeypatch, tmp_path, capsys):
+    assert run(monkeypatch, "train-synthesis", dataset_folder, "--out", tmp_path / "out", *words) == 2
+    assert answer in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_unknown_verb_exits_2():
@@ -237,7 +264,6 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
 @pytest.mark.parametrize(
     ("arguments", "module"),
     [
-        (["train-synthesis", "a", "--out", "b"], "emitdiff.synthesis.training"),
         (["train-segmentation", "a", "--out", "b"], "emitdiff.segmentation.training"),
         (["evaluate-synthesis", "a"], "emitdiff.synthesis.quality"),
         (["evaluate-segmentation", "a"], "emitdiff.segmentation.metrics"),
