@@ -129,7 +129,16 @@ class SynthesisPipeline:
         if edit and mask is not None:
             edges = edit_edges(edges, resize_mask(mask, size), small, edit)
         layout = self.checkpoint_card.control_layout
-        return control_image(edges, small, sampling.boundary and sampling.structure > 0, layout), edited, wanted
+        control = control_image(edges, small, sampling.boundary and sampling.structure > 0, layout)
+        if layout == "layered" and sampling.mask_share < 1:
+            control = np.rint(control * sampling.mask_share).astype(np.uint8)
+        return control, edited, wanted
+
+    def _strength(self, sampling: Sampling) -> float:
+        """Weights of our own layout learnt with their ControlNet always beside them, so for them the mask's ink fades;
+        a U-Net that was locked can do without, so for others the ControlNet's strength does."""
+        fades = self.checkpoint_card.control_layout != "layered"
+        return sampling.controlnet_conditioning_scale * (sampling.mask_share if fades else 1.0)
 
     def _wanted_size(self, image, mask, sampling: Sampling) -> tuple[int, int]:
         if image is not None and mask is not None and image.shape[:2] != mask.shape:
@@ -204,7 +213,7 @@ class SynthesisPipeline:
 
         Args:
             structure: in [0, 1]. 1 follows every edge; towards 0.5 the weaker edges go (see `weaken_edges`); 0.5 leaves
-                the mask alone; below, the ControlNet's strength fades with structure / 0.5; 0 is free: text alone, for
+                the mask alone; below, the mask fades with structure / 0.5; 0 is free: text alone, for
                 which neither image nor mask is needed.
             edit: what is done to the mask before; the edges of the target go along, and the label is the edited mask.
             preset: a name in PRESETS; arguments given here win over what it sets.
@@ -289,7 +298,7 @@ class SynthesisPipeline:
                 width=control.shape[1],
                 num_inference_steps=sampling.num_inference_steps,
                 guidance_scale=sampling.guidance_scale,
-                controlnet_conditioning_scale=sampling.control_strength,
+                controlnet_conditioning_scale=float(self._strength(sampling)),
                 generator=torch.Generator().manual_seed(seed),
                 output_type="pt",
                 callback_on_step_end=after_step,

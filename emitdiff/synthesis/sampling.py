@@ -41,9 +41,9 @@ class Sampling:
         return find_preset(self.preset)
 
     @property
-    def control_strength(self) -> float:
-        """The strength the ControlNet is run with: it fades as structure falls from 0.5 to 0."""
-        return float(self.controlnet_conditioning_scale * min(1.0, self.structure / 0.5))
+    def mask_share(self) -> float:
+        """In [0, 1]: how much of the mask is left; it fades as structure falls from 0.5 to 0."""
+        return min(1.0, self.structure / 0.5)
 
     def phrase(self, seed: int) -> str:
         """The appearance phrase of the image made with `seed`: the one given, else the preset's draw."""

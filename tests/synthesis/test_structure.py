@@ -77,18 +77,23 @@ def test_half_the_structure_joined_is_the_outline_alone(joined, disc):
     assert not joined.control_image(image, mask, structure=0).any()
 
 
-def test_below_half_the_control_strength_fades(pipeline, disc):
-    half = pipeline(None, disc[1], **ONE, structure=0.5, controlnet_conditioning_scale=0.4)[0]
-    quarter = pipeline(None, disc[1], **ONE, structure=0.25, controlnet_conditioning_scale=0.8)[0]
+def test_below_half_the_mask_fades_for_weights_taught_beside_their_controlnet(pipeline, disc):
+    half, quarter = (pipeline.control_image(*disc, structure=structure) for structure in (0.5, 0.25))
+    assert np.array_equal(quarter, np.rint(half * 0.5).astype(np.uint8)) and quarter.any()
+
+
+def test_below_half_the_control_strength_fades_for_a_locked_unet(joined, disc):
+    half = joined(None, disc[1], **ONE, structure=0.5, controlnet_conditioning_scale=0.4)[0]
+    quarter = joined(None, disc[1], **ONE, structure=0.25, controlnet_conditioning_scale=0.8)[0]
     assert np.array_equal(half.image, quarter.image)
-    assert not np.array_equal(half.image, pipeline(None, disc[1], **ONE, structure=0.5)[0].image)
+    assert not np.array_equal(half.image, joined(None, disc[1], **ONE, structure=0.5)[0].image)
 
 
-def test_free_is_text_alone_whatever_is_given(pipeline, disc):
+def test_free_is_text_alone_whatever_is_given(pipeline, joined, disc):
     with_both = pipeline(*disc, **ONE, structure=0)[0]
     alone = pipeline(None, None, **ONE, structure=0, size=(64, 64))[0]
-    unsteered = pipeline(*disc, **ONE, controlnet_conditioning_scale=0.0)[0]
-    assert np.array_equal(with_both.image, unsteered.image)
+    unsteered = joined(*disc, **ONE, controlnet_conditioning_scale=0.0)[0]
+    assert np.array_equal(joined(*disc, **ONE, structure=0)[0].image, unsteered.image)
     grey = alone.image.astype(float).mean(-1)  # a grey source makes grey, text alone may be in colour
     assert np.abs(grey - with_both.image[..., 0]).max() < 1.5
     assert alone.mask is None and pipeline(None, None, **ONE, structure=0)[0].image.shape == (64, 64, 3)
