@@ -62,7 +62,9 @@ OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_be
 Split = Literal["all", "held-out", "train"]
 Network = Literal["unet", "attention-unet", "swin-unetr"]
 Mix = Literal["inputs", "logits", "pool"]
+Preset = Literal["default", "paper", "released"]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+NewFolder = Positional[Annotated[Path, arg(metavar="OUT", help="Folder to write; it must not hold anything else.")]]
 
 
 @dataclass(frozen=True)
@@ -330,6 +332,40 @@ class CheckDataset:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """Paint a dataset folder of synthetic images from a real one; started again, it goes on where it stopped.
+
+    Under `accelerate launch -m emitdiff augment ...` each process paints its share.
+    """
+
+    dataset: Dataset
+    out: NewFolder
+    ratio: float = 1.0  # Synthetic images per real one; 0.5 paints one from every other image.
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    split: Split = "all"  # train: leave out the fifth of the groups that training never sees; held-out: only that.
+    limit: Count = None  # At most so many real images.
+    seed: int = 0  # Every image and variant gets a seed of its own from this one.
+    steps: Count = None  # Sampling steps; without it, what suits the checkpoint or preset, like the two below.
+    guidance: Strength = None  # How strongly the prompt counts.
+    control_strength: Strength = None  # How strongly the edges count.
+    structure: float = 1.0  # 1 follows every edge, 0.5 only the mask.
+    preset: Preset = "default"  # The settings of EMIT-Diff's paper or of its released code.
+    edit: float = 0.0  # Move, turn, scale and deform mask and edges at random: strength from 0 (not) to 1.
+    appearance: bool = False  # Draw appearance words, like "dark" or "noisy", into each prompt.
+    include_real: bool = False  # Copy the real images into OUT too.
+
+    def run(self) -> int:
+        from emitdiff.synthesis.augmentation import Augment as Settings
+        from emitdiff.synthesis.augmentation import augment
+
+        written = augment(Settings(**vars(self)))
+        if written is not None:
+            painted = sum(bool(row["provenance"]) for row in written.rows)
+            print(f"{painted} synthetic and {len(written) - painted} real images are in {self.out}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Utility:
     """Train a segmenter on synthetic images, test it on real ones: does it match one trained on the real images?"""
 
@@ -393,7 +429,7 @@ class Study:
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, Study,
+    CheckDataset, Augment, Study,
 )  # fmt: skip
 
 

@@ -1,0 +1,319 @@
+"""From a dataset folder to a larger one: every image is painted anew from its edges, its mask and a prompt.
+
+What is painted follows from the settings, the row and the number of the variant alone, and a file is there whole or not
+at all. So a run that was stopped goes on where it was, and several processes share the work without talking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from emitdiff.datasets import (
+    FIRST_COLUMNS,
+    DatasetFolder,
+    Sample,
+    choose_rows,
+    is_synthetic,
+    open_dataset,
+    write_tables,
+)
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import file_stem, read_synthetic_settings, save_synthetic_png
+from emitdiff.synthesis.captions import APPEARANCE_WORDS
+from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
+from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
+from emitdiff.synthesis.prompts import compose_prompt, prompt_of
+
+PROVENANCE = "trainedAlgorithmicMedia"  # IPTC's word for pictures that a trained model made
+COLUMNS = (
+    *FIRST_COLUMNS, "source", "seed", "prompt", "checkpoint", "structure", "edit", "steps", "guidance", "preset",
+    "provenance",
+)  # fmt: skip
+RECORD = "augment.json"
+UNFINISHED = ".unfinished"
+PROGRESS = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
+EDIT_DRAWS = 10  # after so many edits that push a small target out of the picture, the mask stays as it is
+# Below it the mask is no longer followed, and would be no label.
+LEAST_STRUCTURE = 0.5
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Settings of `augment`.
+
+    `ratio` synthetic images are painted per real one; of a fraction, like 0.5, a part of the images (drawn by hash) has
+    one more than the others. `split`, with the fraction and seed the checkpoint records, and `limit` are those of
+    `choose_rows`. `edit` in [0, 1] is the strength of random mask edits, 0 for none; `appearance` draws one or two
+    words like "dark" for each image; `include_real` copies the real images too. `steps`, `guidance`,
+    `control_strength` are the checkpoint's or the preset's own where None.
+    """
+
+    dataset: Path
+    out: Path
+    ratio: float = 1.0
+    checkpoint: str = "emitdiff-mini"
+    split: str = "all"
+    limit: int | None = None
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    control_strength: float | None = None
+    structure: float = 1.0
+    preset: str = "default"
+    edit: float = 0.0
+    appearance: bool = False
+    include_real: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to write: variant number `variant` of row `index`, or the real image itself where it is None."""
+
+    index: int
+    variant: int | None
+    image: str
+    mask: str
+
+
+def augment(settings: Augment) -> DatasetFolder | None:
+    """Writes a dataset folder of synthetic images, with where each comes from in every row; started again, it goes on.
+
+    Under `accelerate launch` or torchrun each process paints its share, and whichever is last writes the tables.
+    Returns the folder, or None where other processes are still at it.
+
+    `dataset.json` keeps the source's name and every row its source's group, so that whoever splits by group keeps an
+    image and what was painted from it on the same side.
+
+    Raises:
+        EmitDiffError: settings that cannot be used, an unreadable dataset, an unknown checkpoint, or an `out` that
+            holds something else or was begun with other settings.
+    """
+    _check(settings)
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    dataset = open_dataset(settings.dataset)
+    pipeline = load_synthesizer(settings.checkpoint, _device(world))
+    training = pipeline.checkpoint_card.training
+    held_out = training.get("held_out", 0.2), training.get("split_seed", 0)
+    real = dataset.subset([index for index, row in enumerate(dataset.rows) if not is_synthetic(row)])
+    if not len(real):
+        raise EmitDiffError(f"Every image of {settings.dataset} is synthetic; give a dataset with real ones.")
+    chosen = choose_rows(real, settings.split, settings.limit, *held_out)
+    jobs = plan(chosen, settings)
+    out = _begin(settings, chosen, pipeline)
+    if rank == 0 and len(real) < len(dataset):
+        _say(f"{len(dataset) - len(real)} images of {settings.dataset} are synthetic; nothing is painted from those.")
+    copies, paintings = ([job for job in jobs if (job.variant is None) == copied] for copied in (True, False))
+    for job in copies[rank::world]:
+        if not (out / job.image).exists():
+            _copy(chosen[job.index], job, out)
+    _paint_all(paintings[rank::world], chosen, pipeline, settings, rank, world)
+    return _finish(jobs, chosen, out)
+
+
+def _check(settings: Augment) -> None:
+    if not LEAST_STRUCTURE <= settings.structure <= 1:
+        raise EmitDiffError(
+            f"The structure was {settings.structure:g}; give a number from {LEAST_STRUCTURE:g} to 1: below, an image "
+            "no longer follows its mask, which would be no label for it."
+        )
+    if not 0 <= settings.edit <= 1:
+        raise EmitDiffError(f"The strength of mask edits was {settings.edit:g}; give a number from 0 (none) to 1.")
+    if not 0 < settings.ratio <= 1000:
+        raise EmitDiffError(f"The ratio was {settings.ratio:g}; give a number above 0 and at most 1000.")
+
+
+def _device(world: int) -> str | None:
+    """One card per process where there are several; None leaves the choice to `load_synthesizer`."""
+    import torch
+
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return "cpu"
+    if world == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+
+
+def plan(dataset: DatasetFolder, settings: Augment) -> list[Job]:
+    """Every file there will be, row by row. Raises EmitDiffError where the ratio leaves nothing to paint."""
+    whole, count = int(settings.ratio), len(dataset)
+    names = [row["file_name"] for row in dataset.rows]
+    drawn = sorted(range(count), key=lambda index: _hash(settings.seed, dataset.info.name, names[index], "one more"))
+    more = set(drawn[: round((settings.ratio - whole) * count)])
+    if not whole and not more:
+        raise EmitDiffError(f"A ratio of {settings.ratio:g} of {count} image(s) is none; give a larger one.")
+    jobs = []
+    for index, stem in enumerate(_stems(names)):
+        if settings.include_real:
+            jobs.append(Job(index, None, f"images/{stem}.png", f"masks/{stem}.png"))
+        for variant in range(whole + (index in more)):
+            name = f"synthetic_{stem}_{variant}.png"
+            jobs.append(Job(index, variant, f"images/{name}", f"masks/{name}"))
+    return jobs
+
+
+def _stems(names: list[str]) -> list[str]:
+    """A stem for each file, all different, even where capital and small letters are the same to the file system."""
+    stems = [file_stem("_".join(PurePosixPath(name).parts[name.startswith("images/") :])) for name in names]
+    counts = Counter(stem.lower() for stem in stems)
+    short = [f"_{hashlib.sha256(name.encode()).hexdigest()[:8]}" for name in names]
+    return [stem + (more if counts[stem.lower()] > 1 else "") for stem, more in zip(stems, short, strict=True)]
+
+
+def _hash(*parts: object) -> int:
+    """48 bits: enough to tell every image apart, few enough for any spreadsheet to keep."""
+    return int.from_bytes(hashlib.sha256(":".join(map(str, parts)).encode()).digest()[:6])
+
+
+def image_seed(settings: Augment, sample: Sample, name: str, variant: int) -> int:
+    """The seed of a variant of a sample of the dataset called `name`: another one for every image and variant."""
+    return _hash(settings.seed, name, sample.name, variant)
+
+
+def _begin(settings: Augment, dataset: DatasetFolder, pipeline: SynthesisPipeline) -> Path:
+    """The folder, with the record of what it is made with. Raises EmitDiffError where it holds anything else."""
+    out = Path(settings.out)
+    rows = json.dumps(dataset.rows, sort_keys=True)
+    record = {name: value for name, value in asdict(settings).items() if name not in ("dataset", "out")}
+    record |= {"dataset": dataset.info.name, "rows": hashlib.sha256(rows.encode()).hexdigest()}
+    record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
+    path = out / RECORD
+    if path.exists():
+        _compare(json.loads(path.read_text(encoding="utf-8")), record, out)
+    elif (out / "metadata.csv").exists() or (out / "images").exists():
+        raise EmitDiffError(f"{out} holds something else already. Give another folder, or remove this one.")
+    try:
+        for part in ("images", "masks", UNFINISHED):
+            (out / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmitDiffError(f"The folder {out} cannot be made ({error.strerror}): give another one.") from error
+    if not path.exists():
+        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        _whole(path, out, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    return out
+
+
+def _compare(before: dict, now: dict, out: Path) -> None:
+    words = {"rows": "other rows of the dataset", "weights": "other weights"}
+    changes = [
+        words.get(name) or f"{name} {before.get(name)}, now {now.get(name)}"
+        for name in now
+        if before.get(name) != now[name]
+    ]
+    if changes:
+        raise EmitDiffError(f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had.")
+
+
+def _whole(path: Path, out: Path, write: Callable[[Path], object]) -> None:
+    """Has `write` make the file aside and moves it to `path`, so that whoever is killed leaves no half file there."""
+    unfinished = out / UNFINISHED / f"{path.stem}.{os.getpid()}{path.suffix}"
+    write(unfinished)
+    os.replace(unfinished, path)
+
+
+def _copy(sample: Sample, job: Job, out: Path) -> None:
+    """The real image, as PNG like the synthetic ones, for nothing but the content should tell them apart."""
+    _whole(out / job.mask, out, Image.fromarray(sample.mask).save)
+    _whole(out / job.image, out, Image.fromarray(sample.image).save)
+
+
+def _paint_all(jobs, dataset: DatasetFolder, pipeline, settings: Augment, rank: int, world: int) -> None:
+    """Paints what is not there yet; Ctrl-C says how to go on."""
+    out, warned = Path(settings.out), set()
+    left = [job for job in jobs if not (out / job.image).exists()]
+    share = f" (process {rank + 1} of {world})" if world > 1 else ""
+    bar = tqdm(
+        left, f"painting {dataset.info.name}{share}", len(jobs), initial=len(jobs) - len(left), disable=rank > 0,
+        bar_format=PROGRESS, unit=" images",
+    )  # fmt: skip
+    try:
+        for job in bar:
+            warning = _paint(job, dataset, pipeline, settings)
+            if warning and rank == 0 and warning not in warned:
+                bar.write(warning, file=sys.stderr)
+                warned.add(warning)
+    except KeyboardInterrupt:
+        bar.close()
+        there = sum((out / job.image).exists() for job in jobs)
+        _say(f"Stopped{share}: {there} of {len(jobs)} images are in {out}. The same command goes on from there.")
+        raise
+
+
+def _paint(job: Job, dataset: DatasetFolder, pipeline: SynthesisPipeline, settings: Augment) -> str:
+    """Paints and writes one variant; returns what the tokenizer would cut off its prompt."""
+    out, sample = Path(settings.out), dataset[job.index]
+    seed = image_seed(settings, sample, dataset.info.name, job.variant)
+    edit = _draw_edit(sample.mask, seed, settings.edit)
+    mask = sample.mask if edit is None else edit_mask(sample.mask, edit)
+    words = ", ".join(_draw_words(seed)) if settings.appearance else ""
+    prompt = compose_prompt(prompt_of(dataset.info, mask, sample.finding), appearance=words)
+    (result,) = pipeline(
+        sample.image, sample.mask, prompt=prompt, num_images=1, seed=seed, num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance, controlnet_conditioning_scale=settings.control_strength,
+        structure=settings.structure, edit=edit, preset=settings.preset,
+    )  # fmt: skip
+    row = {
+        "file_name": job.image, "mask": job.mask, "group": sample.group, "finding": sample.finding,
+        "text": sample.text if edit is None else "",  # it may say where the target was
+        "source": sample.name, "seed": str(seed), "prompt": prompt, "checkpoint": pipeline.name,
+        "structure": f"{settings.structure:g}", "edit": "" if edit is None else json.dumps(asdict(edit)),
+        "steps": str(result.settings["num_inference_steps"]), "guidance": f"{result.settings['guidance_scale']:g}",
+        "preset": settings.preset, "provenance": PROVENANCE,
+    }  # fmt: skip
+    _whole(out / job.mask, out, Image.fromarray(result.mask.astype(np.uint8)).save)
+    _whole(out / job.image, out, lambda path: save_synthetic_png(result.image, path, {**result.settings, "row": row}))
+    return pipeline.prompt_warning(prompt)
+
+
+def _draw_edit(mask: np.ndarray, seed: int, strength: float) -> MaskEdit | None:
+    if not strength or not mask.any():
+        return None
+    rng = np.random.default_rng((seed, 1))
+    for _ in range(EDIT_DRAWS):
+        edit = random_edit(rng, strength)
+        try:
+            edit_mask(mask, edit)
+        except EmitDiffError:
+            continue
+        return edit
+    return None
+
+
+def _draw_words(seed: int) -> list[str]:
+    """One or two appearance words, never a word and its opposite."""
+    rng = np.random.default_rng((seed, 2))
+    pairs = rng.permutation(list(APPEARANCE_WORDS.values()))[: rng.integers(1, 3)]
+    return [str(pair[rng.integers(2)]) for pair in pairs]
+
+
+def _finish(jobs: list[Job], dataset: DatasetFolder, out: Path) -> DatasetFolder | None:
+    """The tables, once every picture is there; what was asked of a synthetic one is kept in the picture itself."""
+    missing = sum(not (out / job.image).exists() for job in jobs)
+    if missing:
+        _say(f"This process has finished its share; {missing} of {len(jobs)} images are not there yet.")
+        return None
+    rows = []
+    for job in jobs:
+        if job.variant is None:
+            rows.append({**dataset.rows[job.index], "file_name": job.image, "mask": job.mask, "provenance": ""})
+        else:
+            row = read_synthetic_settings(out / job.image)["row"]
+            rows.append({column: row[column] for column in COLUMNS})
+    written = write_tables(out, dataset.info, rows)
+    shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+    return written
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
