@@ -44,7 +44,11 @@ FINETUNING = (
 )  # fmt: skip
 
 Image = Positional[Annotated[Path, IMAGE]]
+PerhapsImage = Positional[Annotated[Path | None, IMAGE]]
 MaskFile = Annotated[Path | None, MASK]
+PRESET = arg(help="The paper's settings or its released code's; what is given beside it wins.")
+PresetName = Annotated[Literal["default", "paper", "released"], PRESET]
+Size = Annotated[str | None, arg(metavar="HxW", help="Size to paint at without image and mask.", help_behavior_hint="")]
 Slice = Annotated[int | None, SLICE]
 GreyWindow = Annotated[str | None, WINDOW]
 Dataset = Positional[Annotated[Path, DATASET]]
@@ -67,17 +71,25 @@ Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 NewFolder = Positional[Annotated[Path, arg(metavar="OUT", help="Folder to write; it must not hold anything else.")]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Synthesize:
     """Paint synthetic images that keep the edges of one image, so that its mask stays their label."""
 
-    image: Image
+    image: PerhapsImage = None
     prompt: str  # What to paint, e.g. "ultrasound, breast, benign".
     out: Output  # Folder for the images, the mask and manifest.json.
     mask: MaskFile = None
     num_images: Annotated[int, arg(aliases=["-n"])] = 4  # How many images; image i uses seed + i.
     seed: int = 0  # The same seed gives the same images.
     negative_prompt: str = ""  # What to keep away from.
+    structure: float = 1.0  # 1 follows every edge, 0.5 only the mask, 0 is free: text alone, no image needed.
+    size: Size = None
+    move: Annotated[tuple[float, float], arg(metavar="X Y")] = (0.0, 0.0)  # Move the mask right and down; 1: the image.
+    scale: float = 1.0  # Scale the mask about its middle; its edges go along, like with the three others.
+    rotate: float = 0.0  # Turn it, in degrees anticlockwise.
+    deform: float = 0.0  # Deform it smoothly, from 0 to 1; written is the mask that results.
+    deform_seed: int = 0  # Another seed, another deformation.
+    preset: PresetName = "default"
     steps: Count = None  # Sampling steps; without it, what suits the checkpoint, like the two below.
     guidance: Strength = None  # How strongly the prompt counts.
     control_strength: Strength = None  # How strongly the edges count.
@@ -87,11 +99,12 @@ class Synthesize:
     window: GreyWindow = None
 
     def run(self) -> int:
-        from emitdiff.images import file_stem, manifest_entry, save_synthetic_png, synthetic_manifest
-        from emitdiff.scans import read_slice_mask
+        from emitdiff.images import manifest_entry, save_synthetic_png, synthetic_manifest
+        from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
 
-        scan, index, image = _read_slice(self.image, self.slice, self.window)
-        mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)
+        stem, index, image, mask = _read_source(self.image, self.mask, self.slice, self.window)
+        edit = MaskEdit(*self.move, self.scale, self.rotate, self.deform, self.deform_seed)
+        size = _read_size(self.size)
         pipeline = _load("load_synthesizer", self.checkpoint)
         if warning := pipeline.prompt_warning(self.prompt):
             _say(warning)
@@ -106,11 +119,14 @@ class Synthesize:
             guidance_scale=self.guidance,
             controlnet_conditioning_scale=self.control_strength,
             detector=self.detector,
+            structure=self.structure,
+            edit=edit,
+            preset=self.preset,
+            size=size,
         )
-        stem = file_stem(scan.name)
         source = {"source": stem, "slice": index, "window": self.window}
         folder = _output_folder(self.out, self.image, self.mask)
-        label = None if mask is None else _write_png(folder / f"mask_{stem}.png", mask).name
+        label = None if mask is None else _write_png(folder / f"mask_{stem}.png", edit_mask(mask, edit)).name
         entries = []
         for result in _with_progress(images, self.num_images):
             result = replace(result, settings={**source, **result.settings, "mask": label})
@@ -513,6 +529,34 @@ def _read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan
     except ValueError:
         chosen = window  # a name; the scan knows which it has
     return scan, index, scan.image(index, chosen)
+
+
+def _read_source(
+    path: Path | None, mask_file: Path | None, index: int | None, window: str | None
+) -> tuple[str, int | None, np.ndarray | None, np.ndarray | None]:
+    """What to paint from: a name for files, the slice, and image and mask where they are given."""
+    from emitdiff.images import file_stem
+    from emitdiff.scans import read_mask, read_slice_mask
+
+    if path is not None:
+        scan, index, image = _read_slice(path, index, window)
+        mask = None if mask_file is None else read_slice_mask(mask_file, scan, index)
+        return file_stem(scan.name), index, image, mask
+    if window is not None:
+        raise EmitDiffError(f"--window {window} is for an image, and none was given; leave it out.")
+    if mask_file is None:
+        return "text", None, None, None
+    return file_stem(mask_file.name), index, None, read_mask(mask_file, index=index)
+
+
+def _read_size(size: str | None) -> tuple[int, int] | None:
+    """(height, width) from "HxW"."""
+    height, _, width = (size or "").lower().partition("x")
+    if size is None:
+        return None
+    if not (height.isdecimal() and width.isdecimal()):
+        raise EmitDiffError(f"--size {size} cannot be used: give height and width in pixels, like 256x384.")
+    return int(height), int(width)
 
 
 def _load(loader: Literal["load_synthesizer", "load_segmenter"], checkpoint: str) -> Any:

@@ -42,14 +42,16 @@ def test_every_field_of_every_verb_is_explained(verb, capsys):
     assert stopped.value.code == 0
     printed = capsys.readouterr().out
     for field in dataclasses.fields(verb):
-        if field.default is not dataclasses.MISSING:
+        if field.name == "image":
+            assert "IMAGE" in printed
+        elif field.default is not dataclasses.MISSING:
             name = {"start": "from"}.get(field.name, field.name).replace("_", "-")
             assert f"--{'no-' if field.default is True else ''}{name}" in printed
 
 
 def test_short_flags_and_defaults():
     verb = cli.parse(["synthesize", "scan.png", "--prompt", "MRI, prostate", "-n", "2", "-o", "out"])
-    assert verb == cli.Synthesize(Path("scan.png"), "MRI, prostate", Path("out"), num_images=2)
+    assert verb == cli.Synthesize(image=Path("scan.png"), prompt="MRI, prostate", out=Path("out"), num_images=2)
     assert verb.seed == 0 and verb.checkpoint == "emitdiff-mini"
 
 
@@ -225,6 +227,38 @@ def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_
     assert entry["settings"] | {"synthetic": True} == settings and entry["seed"] == 6
     assert np.unique(np.asarray(Image.open(tmp_path / "out" / entry["mask"]))).tolist() == [0, 1]
     assert manifest["source"] == "disc" and manifest["digital_source_type"]
+
+
+def test_synthesize_from_an_edited_mask_alone_and_from_text_alone(
+    tiny_synthesis_folder, disc_files, monkeypatch, tmp_path
+):
+    words = ["--prompt", "CT", "--checkpoint", tiny_synthesis_folder, "-n", "1", "--steps", "1"]
+    moves = ["--move", "-0.1", "0.2", "--scale", "0.7", "--rotate", "-15", "--deform", "0.5", "--deform-seed", "2"]
+    out = tmp_path / "mask"
+    assert run(monkeypatch, "synthesize", "--mask", disc_files[1], *moves, *words, "--structure", "0.6", "-o", out) == 0
+    edited, mask = (np.asarray(Image.open(path)) > 0 for path in (out / "mask_disc_mask.png", disc_files[1]))
+    rows, columns = (np.subtract(*(np.nonzero(one)[axis].mean() for one in (edited, mask))) for axis in (0, 1))
+    assert 8 < rows < 18 and -11 < columns < -2 and edited.sum() < 0.7 * mask.sum()
+    kept = json.loads((out / "manifest.json").read_text())["images"][0]["settings"]
+    assert kept["structure"] == 0.6 and kept["edit"]["move_x"] == -0.1 and kept["edit"]["seed"] == 2
+    free = ["--structure", "0", "--size", "48x80", "--preset", "released", "-o", tmp_path / "free"]
+    assert run(monkeypatch, "synthesize", *words, *free) == 0
+    assert Image.open(tmp_path / "free" / "synthetic_text_0.png").size == (80, 48)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--structure", "0", "--size", "big"], "like 256x384"),
+        (["--window", "lung"], "--window lung is for an image"),
+        ([], "set structure to 0"),
+        (["--structure", "0", "--move", "0.1", "0"], "none was given"),
+    ],
+)
+def test_sources_of_synthesis_that_cannot_be(words, answer, tiny_synthesis_folder, monkeypatch, tmp_path, capsys):
+    given = ["--prompt", "CT", "--checkpoint", tiny_synthesis_folder, "-o", tmp_path / "out"]
+    assert run(monkeypatch, "synthesize", *given, *words) == 2
+    assert answer in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_synthesize_says_what_of_a_prompt_is_not_read(tiny_synthesis_folder, disc_files, monkeypatch, tmp_path, capsys):
