@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from math import isfinite
@@ -99,6 +100,8 @@ def finetune_controlnet(settings: FinetuneControlnet) -> Path:
     if rate is None:
         rate = RATE_FULL_SIZE if start.full_size else RATE_SMALL
     FineTuning(replace(settings, held_out=held_out, learning_rate=rate), accelerator, start).run()
+    if accelerator.num_processes > 1:
+        accelerator.end_training()
     return settings.out
 
 
@@ -259,7 +262,8 @@ class FineTuning:
     def _learn(self, batch: dict) -> Tensor:
         """Loss of one batch; every `gradient_accumulation`-th one moves the weights."""
         with self.accelerator.accumulate(self.controlnet):
-            with self.accelerator.autocast():
+            # Locked networks in half precision need no autocast; the ControlNet has its own, from `prepare`.
+            with self.accelerator.autocast() if self.dtype == torch.float32 else nullcontext():
                 loss = self.start.loss(self.controlnet, batch)
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:

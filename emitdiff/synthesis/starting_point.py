@@ -41,6 +41,7 @@ class StartingPoint:
     def seconds_a_step(self, images: int) -> float:
         """About how long a full-size model takes on this CPU for a step of so many images."""
         matrix = torch.ones(1024, 1024)
+        matrix @ matrix  # the first product also sets threads up
         started = time.perf_counter()
         matrix @ matrix
         speed = 2 * 1024**3 / (time.perf_counter() - started)
@@ -61,11 +62,12 @@ class StartingPoint:
         with torch.no_grad():
             latents, tokens = self._encoded(batch["image"]), self._tokens(batch["caption"])
         noise, timesteps = self._noise(batch["seed"], latents)
-        noisy = self.schedule.add_noise(latents, noise, timesteps)
+        noisy, dtype = self.schedule.add_noise(latents, noise, timesteps), self.pipe.unet.dtype
         down, middle = controlnet(noisy, timesteps, tokens, controlnet_cond=batch["control"], return_dict=False)
         predicted = self.pipe.unet(
-            noisy, timesteps, tokens, down_block_additional_residuals=down, mid_block_additional_residual=middle
-        ).sample
+            noisy.to(dtype), timesteps, tokens.to(dtype), mid_block_additional_residual=middle.to(dtype),
+            down_block_additional_residuals=[residual.to(dtype) for residual in down],
+        ).sample  # fmt: skip
         target = noise
         if self.schedule.config.prediction_type == "v_prediction":
             target = self.schedule.get_velocity(latents, noise, timesteps)

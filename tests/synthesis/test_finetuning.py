@@ -159,6 +159,17 @@ def test_a_dataset_of_one_group_is_trained_on_whole(one_image, dataset_folder):
     assert len(split_datasets([dataset_folder], 0, 0)[0][0]) == 10
 
 
+def test_full_size_weights_on_a_cpu_get_a_warning_the_papers_rate_and_no_sheets(
+    dataset_folder, tiny_synthesis_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("emitdiff.synthesis.starting_point.FULL_SIZE", 1)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    out = finetune_controlnet(settings_for(dataset_folder, tmp_path / "out", tiny_synthesis_folder, steps=1))
+    assert "There is no GPU here" in capsys.readouterr().err
+    assert json.loads((out / "emitdiff.json").read_text())["training"]["recipe"]["learning_rate"] == 1e-6
+    assert not list((out / "state" / "samples").iterdir())
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_with_checkpointing_and_accumulation(
     precision, dataset_folder, tiny_synthesis_folder, tmp_path
