@@ -64,7 +64,7 @@ Text = Literal["own", "none", "shuffled"]
 Precision = Literal["no", "fp16", "bf16"]
 OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_behavior_hint="")]
 Split = Literal["all", "held-out", "train"]
-Network = Literal["unet", "attention-unet", "swin-unetr"]
+Network = Literal["unet", "attention-unet"]
 Mix = Literal["inputs", "logits", "pool"]
 Preset = Literal["default", "paper", "released"]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
@@ -382,6 +382,34 @@ class Augment:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """Score synthetic images beside their sources, copy the good ones, and write quality.csv and a report page."""
+
+    synthetic: Positional[Annotated[Path, arg(metavar="SYNTHETIC", help="Dataset folder that `augment` wrote.")]]
+    real: Positional[Annotated[Path, arg(metavar="REAL", help="Dataset folder the images were painted from.")]]
+    out: NewFolder
+    segmenter: Annotated[str, arg(metavar="NAME", help=f"{FINDER} none: do not ask one.")] = "textdiff-mini"
+    min_edges: float = 0.6  # F1 of the edges asked for and found.
+    min_dice: float = 0.7  # Dice of the segmenter's answer and the mask, as a share of its Dice on the source.
+    max_histogram: float = 12.0  # Grey levels between its histogram and the nearest real image's.
+    max_copy: float = 0.96  # Similarity to the nearest real image, mirrored or not; 1 is the same.
+    max_twin: float = 0.96  # Similarity to another one kept of the same source; the later is dropped.
+
+    def run(self) -> int:
+        from emitdiff.synthesis.filtering import Filter as Settings
+        from emitdiff.synthesis.filtering import filter_images
+
+        settings = {name: value for name, value in vars(self).items() if name != "segmenter"}
+        kept = filter_images(Settings(**settings), _answers(self.segmenter, self.synthetic))
+        where = f"{self.out / 'report.html'} and quality.csv say why"
+        if kept is None:
+            print(f"No image is good enough: {where}, and {self.out} holds no dataset")
+        else:
+            print(f"{len(kept)} images are kept in {self.out}; {where}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Utility:
     """Train a segmenter on synthetic images, test it on real ones: does it match one trained on the real images?"""
 
@@ -445,7 +473,7 @@ class Study:
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, Augment, Study,
+    CheckDataset, Filter, Augment, Study,
 )  # fmt: skip
 
 
@@ -567,6 +595,23 @@ def _load(loader: Literal["load_synthesizer", "load_segmenter"], checkpoint: str
     pipeline = getattr(emitdiff, loader)(checkpoint)
     _say(f"Running on {describe_device()}")
     return pipeline
+
+
+def _answers(segmenter: str, folder: Path) -> Any:
+    """What `filter_images` asks: every label that a sample holds as (mask found, mask); None for "none"."""
+    from emitdiff.datasets import open_dataset
+
+    dataset = open_dataset(folder)  # before any weights are loaded
+    if segmenter == "none":
+        return None
+    from emitdiff.segmentation.metrics import SIDES, questions_of
+
+    find, labels = _load("load_segmenter", segmenter), dataset.info.labels
+    return lambda sample: [
+        (find(sample.image, text).mask > 0, truth)
+        for name, text, truth in questions_of(sample, dataset)
+        if truth.any() and (name not in SIDES or name in labels)
+    ]
 
 
 def _with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
