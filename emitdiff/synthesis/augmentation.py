@@ -186,7 +186,11 @@ def _begin(settings: Augment, dataset: DatasetFolder, pipeline: SynthesisPipelin
     out = Path(settings.out)
     rows = json.dumps(dataset.rows, sort_keys=True)
     record = {name: value for name, value in asdict(settings).items() if name not in ("dataset", "out")}
-    record |= {"dataset": dataset.info.name, "rows": hashlib.sha256(rows.encode()).hexdigest()}
+    record |= {
+        "ratio": float(settings.ratio),
+        "dataset": dataset.info.name,
+        "rows": hashlib.sha256(rows.encode()).hexdigest(),
+    }
     record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
     path = out / RECORD
     if path.exists():

@@ -279,12 +279,17 @@ class SynthesisPipeline:
                 events.put(error)
             events.put(None)
 
-        threading.Thread(target=work, daemon=True).start()
+        painter = threading.Thread(target=work, daemon=True)
+        painter.start()
         try:
             while (event := events.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
                 yield event
+        except KeyboardInterrupt:  # a program that ends in the middle of a step is aborted, not ended
+            stop.set()
+            painter.join()
+            raise
         finally:
             stop.set()
 

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emitdiff.dataset_check import check_dataset
+from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import DIGITAL_SOURCE_TYPE, read_synthetic_settings
+from emitdiff.synthesis.augmentation import Augment, augment, plan
+from emitdiff.synthesis.prompts import APPEARANCES
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_synthesis_folder, tmp_path_factory) -> Path:
+    """The tiny weights, told to paint 64 x 64 pixels in two steps."""
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    shutil.copytree(tiny_synthesis_folder, folder)
+    card = {"area": 64 * 64, "multiple": 8, "defaults": {"num_inference_steps": 2}}
+    (folder / "emitdiff.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.fixture
+def settings(dataset_folder, tiny_checkpoint, tmp_path) -> Augment:
+    return Augment(dataset_folder, tmp_path / "out", ratio=2, checkpoint=str(tiny_checkpoint), limit=3)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(settings: Augment, *launcher: str) -> list[str]:
+    """The command line of `settings`; the weights' own defaults stay."""
+    words = [str(settings.dataset), str(settings.out), "--ratio", str(settings.ratio), "--limit", str(settings.limit)]
+    return [sys.executable, "-m", *launcher, "emitdiff", "augment", *words, "--checkpoint", settings.checkpoint]
+
+
+def test_every_row_says_where_it_comes_from(settings):
+    written = augment(replace(settings, include_real=True, appearance=True, edit=0.5))
+    assert check_dataset(settings.out).ok and len(written) == 9
+    source = open_dataset(settings.dataset)
+    groups = {row["file_name"]: row["group"] for row in source.rows}
+    real = [row for row in written.rows if not row["provenance"]]
+    painted = [row for row in written.rows if row["provenance"] == "trainedAlgorithmicMedia"]
+    assert len(real) == 3 and len(painted) == 6 and written.info == source.info
+    assert len({row["seed"] for row in painted}) == 6
+    for row in painted:
+        assert row["group"] == groups[row["source"]] and Path(row["file_name"]).name.startswith("synthetic_")
+        words = row["prompt"].removeprefix("Ultrasound, breast, benign, lesion, ").split(", ")
+        assert 1 <= len(words) <= 2 and set(words) <= set(APPEARANCES)
+        kept = read_synthetic_settings(settings.out / row["file_name"])
+        assert str(kept["seed"]) == row["seed"] and kept["prompt"] == row["prompt"] and kept["row"] == row
+        assert DIGITAL_SOURCE_TYPE in Image.open(settings.out / row["file_name"]).info["XML:com.adobe.xmp"]
+        assert (row["steps"], row["preset"], row["structure"], row["text"]) == ("2", "default", "1", "")
+        before = np.array(Image.open(settings.dataset / row["source"].replace("images", "masks")))
+        assert json.loads(row["edit"]) and (np.array(Image.open(settings.out / row["mask"])) != before).any()
+    assert "emitdiff" not in Image.open(settings.out / real[0]["file_name"]).info
+
+
+def test_without_edits_the_mask_and_the_text_are_the_source_s(settings):
+    source = {sample.name: sample for sample in open_dataset(settings.dataset)}
+    for sample in augment(settings):
+        assert (sample.mask == source[sample.row["source"]].mask).all() and sample.row["edit"] == ""
+        assert sample.text == source[sample.row["source"]].text
+
+
+def test_groups_held_out_of_the_source_are_those_held_out_of_the_copy(settings):
+    written = augment(replace(settings, ratio=1, limit=None, include_real=True, steps=1))
+    for one, other in zip(split_by_group(written), split_by_group(open_dataset(settings.dataset)), strict=True):
+        assert set(one.groups) == set(other.groups)
+
+
+def test_every_variant_is_another_image_and_a_larger_ratio_keeps_them(settings):
+    augment(settings)
+    augment(replace(settings, ratio=1, out=settings.out / "fewer"))
+    pictures = {path.name: path.read_bytes() for path in (settings.out / "images").iterdir()}
+    assert len(set(pictures.values())) == 6
+    fewer = {path.name: path.read_bytes() for path in (settings.out / "fewer" / "images").iterdir()}
+    assert len(fewer) == 3 and fewer.items() <= pictures.items()
+
+
+@pytest.mark.parametrize(("ratio", "counts"), [(0.5, {1: 5}), (1.3, {1: 7, 2: 3}), (2, {2: 10})])
+def test_a_ratio_may_have_a_fraction(ratio, counts, settings):
+    jobs = plan(open_dataset(settings.dataset), replace(settings, ratio=ratio))
+    assert Counter(Counter(job.index for job in jobs).values()) == counts
+    assert len({job.image for job in jobs}) == len(jobs)
+
+
+def test_names_that_collide_are_told_apart(dataset_folder, settings):
+    dataset = open_dataset(dataset_folder)
+    names = ["images/a.png", "images/A.webp", "images/b/a.png", "images/b_a.png", "c.png"]
+    rows = [{**dataset.rows[0], "file_name": name} for name in names]
+    jobs = plan(replace(dataset, rows=rows), replace(settings, ratio=1))
+    assert len({job.image.lower() for job in jobs}) == 5 and jobs[-1].image == "images/synthetic_c_0.png"
+
+
+def test_killed_and_started_again_it_ends_as_if_never_stopped(settings, tmp_path):
+    settings = replace(settings, ratio=4, limit=5)
+    whole = contents(augment(replace(settings, out=tmp_path / "whole")).folder)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(run(settings), env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(list(settings.out.glob("images/*.png"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = {path: path.stat().st_mtime_ns for path in settings.out.glob("images/*.png")}
+    assert 3 <= len(there) < 20 and not (settings.out / "metadata.csv").exists()
+    augment(settings)
+    assert contents(settings.out) == whole
+    assert all(path.stat().st_mtime_ns == before for path, before in there.items())
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(settings, tmp_path):
+    whole = contents(augment(replace(settings, out=tmp_path / "whole")).folder)
+    launcher = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+    launcher += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m")
+    result = subprocess.run(run(settings, *launcher), capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert contents(settings.out) == whole
+    assert "(process 1 of 2)" in result.stderr
+
+
+def test_a_share_alone_waits_for_the_others(settings, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert augment(settings) is None and not (settings.out / "metadata.csv").exists()
+    assert len(list(settings.out.glob("images/*.png"))) == 3 and "3 of 6 images" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "0")
+    assert len(augment(settings)) == 6
+
+
+@pytest.mark.slow
+def test_stopped_by_hand_it_says_how_to_go_on(settings):
+    settings = replace(settings, ratio=40, limit=10)
+    process = subprocess.Popen(run(settings), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(settings.out.glob("images/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "The same command goes on from there." in said and "Traceback" not in said
+
+
+def test_other_settings_or_another_folder_s_content_are_refused(settings, dataset_folder, tmp_path):
+    augment(settings)
+    before = contents(settings.out)
+    with pytest.raises(EmitDiffError, match="begun with ratio 2.0, now 3.0; seed 0, now 1"):
+        augment(replace(settings, ratio=3, seed=1))
+    with pytest.raises(EmitDiffError, match="other rows of the dataset"):
+        augment(replace(settings, split="train", limit=3))
+    with pytest.raises(EmitDiffError, match="holds something else"):
+        augment(replace(settings, out=dataset_folder))
+    augment(settings)
+    assert contents(settings.out) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"structure": 0.2}, "no label"),
+        ({"edit": 2.0}, "strength of mask edits"),
+        ({"ratio": 0.01}, "is none"),
+        ({"ratio": -1.0}, "above 0"),
+        ({"preset": "other"}, "preset"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(change, sentence, settings):
+    with pytest.raises(EmitDiffError, match=sentence):
+        augment(replace(settings, **change))
+    assert not (settings.out / "metadata.csv").exists()
+
+
+def test_nothing_is_painted_from_what_is_synthetic(settings, tmp_path, capsys):
+    augment(replace(settings, ratio=1, include_real=True))
+    again = augment(replace(settings, dataset=settings.out, out=tmp_path / "again", ratio=1, limit=None))
+    assert len(again) == 3 and "3 images" in capsys.readouterr().err
+    with (tmp_path / "again" / "metadata.csv").open() as file:
+        assert all("synthetic" not in row["source"] for row in csv.DictReader(file))
+    with pytest.raises(EmitDiffError, match="is synthetic"):
+        augment(replace(settings, dataset=tmp_path / "again", out=tmp_path / "third"))
