@@ -232,8 +232,8 @@ def _reason(name: str, one: Scored, limit: float) -> str:
         return f"Its edges agree with those asked for by F1 {value:.2f}; at least {limit:.2f} is wanted."
     if name == "dice":
         return (
-            f"The segmenter agrees with the mask by Dice {one.dice:.2f}, {value:.2f} of the {one.dice_source:.2f} on "
-            f"the source; at least {limit:.2f} of it is wanted."
+            f"The segmenter's Dice with the mask is {one.dice:.2f}, with that of the source {one.dice_source:.2f}: a "
+            f"share of {value:.2f}; at least {limit:.2f} is wanted."
         )
     if name == "histogram":
         return f"Its greys lie {value:.1f} levels from those of any real image; at most {limit:.1f} are allowed."

@@ -49,9 +49,9 @@ def report_page(ranked: Sequence[Scored], synthetic: DatasetFolder, real: Datase
         one = ranked[rank]
         third = None
         if "twin" in one.failed:
-            third = ("repeats", synthetic[by_name[one.twin_of]], False)
+            third = ("earlier one", synthetic[by_name[one.twin_of]], False)
         elif "copy" in one.failed and one.nearest_name != one.row["source"]:
-            third = ("copies", real[places[one.nearest_name]], one.nearest.mirrored)
+            third = ("real image", real[places[one.nearest_name]], one.nearest.mirrored)
         pictures = [("source", real[places[one.row["source"]]], False), ("synthetic", synthetic[one.index], False)]
         cards.append(_card(rank, one, pictures + ([third] if third else []), settings))
     kept = sum(one.kept for one in ranked)
@@ -153,6 +153,8 @@ def _card(rank: int, one: Scored, pictures: list, settings: Filter) -> str:
     state = "kept" if one.kept else "dropped"
     row, name = one.row, one.row["file_name"].rsplit("/", 1)[-1]
     facts = [row.get("prompt", ""), *(f"{key} {row[key]}" for key in ("seed", "structure") if row.get(key))]
+    if one.values["dice"] is None and one.dice is not None:
+        facts.append(_why_absent("dice", one))
     reason = f'<p class="reason">{escape(one.reason)}</p>' if one.reason else ""
     return f"""<article class="{state}" id="image-{rank + 1}">
 <h2><span class="rank">{rank + 1}</span><span class="name" title="{escape(one.row["file_name"])}">{escape(name)}</span>
@@ -169,25 +171,20 @@ def _score(name: str, one: Scored, settings: Filter) -> str:
     """Name, value and a small meter with a tick at the threshold."""
     value, limit = one.values[name], settings.limit(name)
     if value is None:
-        why = escape(_why_absent(name, one))
-        return (
-            f'<div class="absent" title="{why}"><dt>{TITLES[name]}</dt><dd>–</dd><span class="why">{why}</span></div>'
-        )
+        return f'<div title="{escape(_why_absent(name, one))}"><dt>{TITLES[name]}</dt><dd>–</dd></div>'
     top = 2 * limit if name == "histogram" else 1.0
-    failed = name in one.failed
     share, tick = (100 * min(1.0, max(0.0, part / top)) if top else 0 for part in (value, limit))
-    digits = 1 if name == "histogram" else 2
-    bound = f"{'&lt;' if name in ('edges', 'dice') else '&gt;'} {limit:.{digits}f}" if failed else ""
+    failed = name in one.failed
+    said = f"{'✕ ' if failed else ''}{value:.{1 if name == 'histogram' else 2}f}"
     return (
         f'<div class="{"failed" if failed else "passed"}" title="{escape(MEANINGS[name])}"><dt>{TITLES[name]}</dt>'
-        f"<dd>{value:.{digits}f} {bound}</dd>"
-        f'<span class="meter" style="--share:{share:.0f}%;--tick:{tick:.0f}%"></span></div>'
+        f'<dd>{said}</dd><span class="meter" style="--share:{share:.0f}%;--tick:{tick:.0f}%"></span></div>'
     )
 
 
 def _why_absent(name: str, one: Scored) -> str:
     if name == "dice" and one.dice is not None and one.dice_source is not None:
-        return f"no judge: the segmenter has Dice {one.dice_source:.2f} on the source itself, {one.dice:.2f} here"
+        return f"the segmenter is no judge here, with Dice {one.dice_source:.2f} on the source itself"
     return ABSENT[name]
 
 
@@ -212,12 +209,13 @@ def _summary(name: str, ranked: Sequence[Scored], settings: Filter) -> str:
         )
         if height
     )
-    line = f"{240 * limit / top:.1f}"
-    digits = 0 if name == "histogram" else 2
+    line, right = f"{240 * limit / top:.1f}", limit > 0.8 * top  # near the end, its number stands for the axis' own
+    digits, sign = 0 if name == "histogram" else 2, "≥" if at_least else "≤"
+    end = "" if right else f'<text x="240" y="73" text-anchor="end">{top:.{digits}f}</text>'
+    where = 'x="240" text-anchor="end"' if right else f'x="{line}" text-anchor="middle"'
     return f"""<div class="chart">{head}
 <svg viewBox="0 0 240 76" role="img" aria-label="{TITLES[name]} of {len(values)} images, threshold {limit:g}">{bars}
 <line class="base" x2="240" y1="60.5" y2="60.5"/><line class="limit" x1="{line}" x2="{line}" y2="60"/>
-<text x="0" y="73">0</text><text x="240" y="73" text-anchor="end">{top:.{digits}f}</text>
-<text class="limit" x="{line}" y="73" text-anchor="middle">{"≥" if at_least else "≤"} {limit:g}</text></svg>
+<text x="0" y="73">0</text>{end}<text class="limit" y="73" {where}>{sign} {limit:g}</text></svg>
 <p>{escape(MEANINGS[name])}</p></div>
 """
