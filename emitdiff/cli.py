@@ -37,7 +37,7 @@ PARENT = f"A checkpoint to start from: {PAINTER}"
 FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
-POSITIVE |= {"batch", "gradient_accumulation", "learning_rate"}
+POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate"}
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
 FINETUNING = (
     "steps", "batch", "gradient_accumulation", "learning_rate", "mixed_precision", "gradient_checkpointing", "ema"
@@ -410,6 +410,28 @@ class Filter:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a dataset folder in the layout of nnU-Net v2, MONAI, COCO, or as paired folders; folds go by group."""
+
+    dataset: Dataset
+    out: NewFolder
+    format: Literal["nnunet", "monai", "coco", "paired"]  # nnunet: OUT is nnUNet_raw, Dataset501_NAME goes into it.
+    folds: int = 5  # Folds of cross-validation, on real images only; 0 for none.
+    seed: int = 0  # Seed of the folds.
+    dataset_id: int = 501  # nnU-Net's number of the dataset.
+
+    def run(self) -> int:
+        from emitdiff.exports import Export as Settings
+        from emitdiff.exports import export
+
+        written = export(Settings(**vars(self)))
+        for note in written.notes:
+            _say(note)
+        print(f"{written.images} images are in {written.folder}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Utility:
     """Train a segmenter on synthetic images, test it on real ones: does it match one trained on the real images?"""
 
@@ -419,7 +441,7 @@ class Utility:
     synthetic: Folder = None  # Folder that `augment` wrote; without it, images are painted into OUT/synthetic.
     # Sets of images, joined by +: real, synthetic; classical adds mirror, rotation, scale and contrast.
     arms: tuple[str, ...] = ("real", "synthetic")
-    ratio: int = 1  # Images painted from each real one.
+    ratio: Count = None  # Images painted from each real one, 1 if not given; of --synthetic, at most so many, else all.
     limit: Count = None  # Paint from at most so many training images; every arm then rests on these alone.
     network: Network = "unet"
     steps: int = 300  # Training steps of every arm and seed.
@@ -462,10 +484,31 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Compare samples, and real images kept out, with the training images most like them: is anything repeated?"""
+
+    datasets: Datasets
+    out: Output  # Folder for copies.json, sheets of the nearest pairs and what is painted; started again, it goes on.
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    samples: int = 500  # Images painted from kept-out edges, and as many from masks alone, for each dataset.
+    minutes: Strength = None  # Stop painting after that long and measure what is there.
+    seed: int = 0  # Sample i uses this + i.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        _require_datasets(self.datasets)
+        from emitdiff.studies.copies import Copies as Settings
+        from emitdiff.studies.copies import study_copies
+
+        study_copies(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
 class Study:
     """Experiments on dataset folders, one result row a run; started again, they go on."""
 
-    study: Utility | Steps
+    study: Utility | Steps | Copies
 
     def run(self) -> int:
         return self.study.run()
@@ -473,7 +516,7 @@ class Study:
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, Filter, Augment, Study,
+    CheckDataset, Filter, Augment, Export, Study,
 )  # fmt: skip
 
 

@@ -1,0 +1,71 @@
+"""A study's results: one row a run in a CSV file, written whole as each run ends, so that a stopped study goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+from emitdiff.errors import EmitDiffError
+
+RECORD = "study.json"
+RESULTS = "results.csv"
+
+
+def begin(out: Path, record: dict) -> Path:
+    """The folder of a study with `record`, all that its rows depend on, saved in it.
+
+    Raises:
+        EmitDiffError: the folder cannot be made, or holds a study begun with another record.
+    """
+    record = json.loads(json.dumps(record, default=str))
+    path = Path(out) / RECORD
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        changes = [f"{name} {begun.get(name)}, now {record.get(name)}" for name in {**begun, **record}
+                   if begun.get(name) != record.get(name)]  # fmt: skip
+        if changes:
+            raise EmitDiffError(
+                f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had."
+            )
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmitDiffError(f"The folder {out} cannot be made ({error.strerror}): give another one.") from error
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return Path(out)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none where there is no file yet."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    """All rows with every column that occurs, at once or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text, at once or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table in markdown, its columns padded so that it reads well as it is."""
+    widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
+    lines = [columns, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
