@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
@@ -25,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import to_rgb
+from emitdiff.images import file_stem, to_rgb
 from emitdiff.scans import read_mask, read_scan
 
 REQUIRED_COLUMNS = ("file_name", "mask", "group")
@@ -239,6 +240,15 @@ def leaves_folder(name: str) -> bool:
     # Links are followed: a download cache is made of them. Only the written path must stay inside.
     windows = PureWindowsPath(name)
     return bool(windows.drive or windows.root) or ".." in windows.parts
+
+
+def distinct_stems(names: list[str]) -> list[str]:
+    """A stem for the file_name of each row, all different, even where a file system takes capitals for small letters;
+    "images/" in front is left out, other folders become part of it."""
+    stems = [file_stem("_".join(PurePosixPath(name).parts[name.startswith("images/") :])) for name in names]
+    counts = Counter(stem.lower() for stem in stems)
+    marks = [f"_{hashlib.sha256(name.encode()).hexdigest()[:8]}" for name in names]
+    return [stem + (mark if counts[stem.lower()] > 1 else "") for stem, mark in zip(stems, marks, strict=True)]
 
 
 def is_synthetic(row: dict[str, str]) -> bool:

@@ -168,6 +168,20 @@ def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict) -> P
     return path
 
 
+def copy_png_text(source: str | Path) -> PngImagePlugin.PngInfo | None:
+    """The text chunks of a PNG, to be given to `Image.save(pnginfo=...)`; None where `source` is none or has none."""
+    try:
+        with Image.open(source, formats=["PNG"]) as png:
+            png.load()
+            chunks = dict(png.text)
+    except (OSError, SyntaxError):
+        return None
+    text = PngImagePlugin.PngInfo()
+    for key, value in chunks.items():
+        text.add_text(key, value)  # XMP comes as iTXt and stays it
+    return text if chunks else None
+
+
 def read_synthetic_settings(path: str | Path) -> dict:
     """The settings `save_synthetic_png` kept in a PNG. Raises EmitDiffError for any file without them."""
     try:

@@ -11,10 +11,9 @@ import json
 import os
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -25,12 +24,13 @@ from emitdiff.datasets import (
     DatasetFolder,
     Sample,
     choose_rows,
+    distinct_stems,
     is_synthetic,
     open_dataset,
     write_tables,
 )
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, read_synthetic_settings, save_synthetic_png
+from emitdiff.images import read_synthetic_settings, save_synthetic_png
 from emitdiff.synthesis.captions import APPEARANCE_WORDS
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
@@ -154,21 +154,13 @@ def plan(dataset: DatasetFolder, settings: Augment) -> list[Job]:
     if not whole and not more:
         raise EmitDiffError(f"A ratio of {settings.ratio:g} of {count} image(s) is none; give a larger one.")
     jobs = []
-    for index, stem in enumerate(_stems(names)):
+    for index, stem in enumerate(distinct_stems(names)):
         if settings.include_real:
             jobs.append(Job(index, None, f"images/{stem}.png", f"masks/{stem}.png"))
         for variant in range(whole + (index in more)):
             name = f"synthetic_{stem}_{variant}.png"
             jobs.append(Job(index, variant, f"images/{name}", f"masks/{name}"))
     return jobs
-
-
-def _stems(names: list[str]) -> list[str]:
-    """A stem for each file, all different, even where capital and small letters are the same to the file system."""
-    stems = [file_stem("_".join(PurePosixPath(name).parts[name.startswith("images/") :])) for name in names]
-    counts = Counter(stem.lower() for stem in stems)
-    short = [f"_{hashlib.sha256(name.encode()).hexdigest()[:8]}" for name in names]
-    return [stem + (more if counts[stem.lower()] > 1 else "") for stem, more in zip(stems, short, strict=True)]
 
 
 def _hash(*parts: object) -> int:
