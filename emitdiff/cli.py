@@ -334,6 +334,21 @@ class EvaluateSegmentation:
 
 
 @dataclass(frozen=True)
+class ConvertAdm:
+    """Make TextDiff's backbone from OpenAI's 256x256_diffusion_uncond.pt: a diffusers folder, about 2.3 GB."""
+
+    source: Positional[Annotated[Path, arg(metavar="FILE", help="256x256_diffusion_uncond.pt as OpenAI published it.")]]
+    out: Positional[Annotated[Path, arg(metavar="DIR", help="Folder to make.")]]
+
+    def run(self) -> int:
+        from emitdiff.segmentation.adm import ConvertAdm as Settings
+        from emitdiff.segmentation.adm import convert_adm
+
+        print(f"The backbone is in {convert_adm(Settings(**vars(self)))}")
+        return 0
+
+
+@dataclass(frozen=True)
 class CheckDataset:
     """Count the classes of a dataset folder and list every defect; exit status 1 where there are any."""
 
@@ -516,7 +531,7 @@ class Study:
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, Filter, Augment, Export, Study,
+    CheckDataset, ConvertAdm, Filter, Augment, Export, Study,
 )  # fmt: skip
 
 
