@@ -23,9 +23,11 @@ from emitdiff.checkpoints import (
     known_checkpoints,
 )
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_scan, read_slice_mask
-from emitdiff.synthesis import edges, prompts
-from emitdiff.ui.callables import Callables, Model, SynthesisRequest, Vocabulary
+from emitdiff.scans import read_mask, read_scan, read_slice_mask
+from emitdiff.synthesis import edges, presets, prompts
+from emitdiff.synthesis.mask_edits import MaskEdit
+from emitdiff.synthesis.merging import merging_mask
+from emitdiff.ui.callables import Callables, Model, Preset, SynthesisRequest, Vocabulary
 
 if TYPE_CHECKING:
     from emitdiff.segmentation.pipeline import SegmentationPipeline
@@ -44,7 +46,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
     words = (prompts.MODALITIES, prompts.ORGANS, prompts.FINDINGS, prompts.APPEARANCES)
     return Callables(
         read_scan=read_scan,
-        read_mask=read_slice_mask,
+        read_mask=read_label,
         control_image=control_image,
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
@@ -52,10 +54,11 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         segment=segment,
         targets=targets,
         score=score,
+        merging_mask=merging_mask,
         models=lambda: list_models(chosen),
         describe_device=describe_device,
         prepare=lambda: prepare(*chosen),
-        vocabulary=Vocabulary(*words, edges.DETECTORS),
+        vocabulary=Vocabulary(*words, edges.DETECTORS, list_presets()),
         synthesis_checkpoint=chosen[0].name,
         segmentation_checkpoint=chosen[1].name,
     )
@@ -70,18 +73,39 @@ def _named(name: str, kind: str) -> Checkpoint:
 def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[Model, ...]:
     """The known weights and the chosen ones, with their state on this machine right now."""
     listed = {checkpoint.name: checkpoint for checkpoint in (*known_checkpoints(), *chosen)}
-    return tuple(
-        Model(
-            name=checkpoint.name,
-            kind=checkpoint.kind,
-            summary=checkpoint.summary,
-            licence=checkpoint.licence,
-            status=checkpoint_status(checkpoint),
-            defaults={**checkpoint.defaults, **_read_record(checkpoint, "emitdiff.json").get("defaults", {})},
-            detector=checkpoint.detector or "soft",
-        )
-        for checkpoint in listed.values()
+    return tuple(_model(checkpoint) for checkpoint in listed.values())
+
+
+def _model(checkpoint: Checkpoint) -> Model:
+    """With a damaged record the page still comes up and says so; whoever uses the weights gets the whole sentence."""
+    status, own = checkpoint_status(checkpoint), {}
+    try:
+        own = _read_record(checkpoint, "emitdiff.json").get("defaults", {})
+    except EmitDiffError:
+        status = "damaged (emitdiff.json cannot be read)"
+    return Model(
+        name=checkpoint.name,
+        kind=checkpoint.kind,
+        summary=checkpoint.summary,
+        licence=checkpoint.licence,
+        status=status,
+        defaults={**checkpoint.defaults, **own},
+        detector=checkpoint.detector or "soft",
     )
+
+
+def list_presets() -> tuple[Preset, ...]:
+    """The presets with what each sets of a request."""
+    fields = [name for name in SynthesisRequest.__dataclass_fields__ if hasattr(presets.Preset, name)]
+    return tuple(
+        Preset(name, preset.summary, {key: value for key in fields if (value := getattr(preset, key)) is not None})
+        for name, preset in presets.PRESETS.items()
+    )
+
+
+def read_label(path: str | Path, scan: Any, index: int) -> np.ndarray:
+    """Class ids (H, W) of slice `index` of `scan`, or with no scan of the file's own (which then has that slice)."""
+    return read_mask(path) if scan is None else read_slice_mask(path, scan, index)
 
 
 def synthesizer(name: str) -> SynthesisPipeline:
@@ -128,11 +152,11 @@ def is_ready(checkpoint: Checkpoint) -> bool:
     return checkpoint_status(checkpoint).startswith("ready")
 
 
-def control_image(image: np.ndarray, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
+def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
     """What these weights would be given, uint8 (h, w, 3). Only their card is read: a preview downloads nothing."""
     from emitdiff.synthesis.pipeline import SynthesisPipeline, read_card
 
-    if request.detector == "hed" and not hed_is_here():
+    if request.detector == "hed" and image is not None and request.structure > 0.5 and not hed_is_here():
         raise EmitDiffError(
             "The HED edge detector is not on this machine, and a preview downloads nothing. Generate fetches it; "
             "or choose another edge detector."
@@ -164,9 +188,22 @@ def targets(checkpoint: str) -> tuple[str, ...]:
 
 
 def _read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    """A JSON file beside weights on this machine; {} where there is none (yet). Cheaper than loading them."""
-    record = _folder(checkpoint) / name
-    return json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    """A JSON file beside weights on this machine; {} where there is none (yet). Cheaper than loading them.
+
+    Raises EmitDiffError where the file is damaged.
+    """
+    path = _folder(checkpoint) / name
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise EmitDiffError(_damaged(path, str(error))) from error
+    if not isinstance(record, dict):
+        raise EmitDiffError(_damaged(path, f"it holds a {type(record).__name__}"))
+    return record
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is damaged ({reason}); restore it from where the weights came from, or train them again."
 
 
 def _folder(checkpoint: Checkpoint) -> Path:
@@ -175,7 +212,7 @@ def _folder(checkpoint: Checkpoint) -> Path:
 
 
 def synthesize(
-    image: np.ndarray, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool]
+    image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool]
 ) -> Iterator[Any]:
     """Steps and images as they come; ends early, between two steps, once `cancelled()` is true."""
     return synthesizer(request.checkpoint).stream(
@@ -199,6 +236,11 @@ def _structure(request: SynthesisRequest) -> dict[str, Any]:
         "boundary": request.boundary,
         "low_threshold": request.low_threshold,
         "high_threshold": request.high_threshold,
+        "structure": request.structure,
+        "edit": MaskEdit(
+            request.move_x, request.move_y, request.scale, request.rotate, request.deform, request.edit_seed
+        ),
+        "preset": request.preset,
     }
 
 

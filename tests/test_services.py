@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,3 +113,34 @@ def test_score_counts_pixels():
     assert services.score(one, other) == {"dice": 1.0, "iou": 1.0}
     one[:2], other[1:3] = 1, 1
     assert services.score(one, other) == {"dice": 0.5, "iou": pytest.approx(1 / 3)}
+
+
+@pytest.mark.parametrize("damaged", ['{"defaults": ', "[1, 2]", "\x00"])
+def test_a_damaged_record_is_said_in_a_sentence_and_the_page_comes_up(calls, disc, monkeypatch, tmp_path, damaged):
+    (tmp_path / "model.safetensors").touch()
+    for name in ("emitdiff.json", "segmenter.json"):
+        (tmp_path / name).write_text(damaged)
+    monkeypatch.setattr("emitdiff.checkpoints._snapshot", lambda *place, **settings: str(tmp_path))
+    model = {model.name: model for model in calls.models()}["sd15-canny"]
+    assert model.status.startswith("damaged") and model.defaults["num_inference_steps"] == 20
+    with pytest.raises(EmitDiffError, match=r"segmenter\.json is damaged"):
+        services._read_record(services.find_checkpoint("owner/repo", "segmentation"), "segmenter.json")
+    with pytest.raises(EmitDiffError, match=r"emitdiff\.json cannot be read"):
+        calls.control_image(*disc, SynthesisRequest("", detector="canny", checkpoint="sd15-canny"))
+
+
+def test_preview_and_pipeline_agree_on_structure_edit_and_preset(calls, request_of, disc):
+    request = replace(request_of, structure=0.7, move_x=0.2, deform=0.5, edit_seed=3, preset="released")
+    edit = {"move_x": 0.2, "deform": 0.5, "seed": 3}
+    pipeline = services.synthesizer(request.checkpoint)
+    given = pipeline.control_image(*disc, detector="soft", structure=0.7, edit=edit, preset="released")
+    np.testing.assert_array_equal(calls.control_image(*disc, request), given)
+    images = [event for event in calls.synthesize(*disc, request, lambda: False) if hasattr(event, "image")]
+    assert images[0].settings["edit"]["deform"] == 0.5 and images[0].settings["preset"] == "released"
+    assert not np.array_equal(images[0].mask, disc[1])
+
+
+def test_presets_name_only_fields_of_a_request(calls):
+    presets = {preset.name: preset.settings for preset in calls.vocabulary.presets}
+    assert presets["default"] == {} and presets["paper"]["guidance_scale"] == 9.0
+    assert set(presets["released"]) <= set(SynthesisRequest.__dataclass_fields__)

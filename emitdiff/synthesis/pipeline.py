@@ -60,7 +60,8 @@ class Step:
 
 @dataclass(frozen=True)
 class SyntheticImage:
-    """`image` uint8 (H, W, 3) and `mask` (H, W), both at the source's size; `settings` make it again."""
+    """`image` uint8 (H, W, 3) and its label, the (edited) `mask` (H, W) or None, both at the source's size;
+    `settings` make it again."""
 
     image: np.ndarray
     mask: np.ndarray | None
@@ -132,7 +133,7 @@ class SynthesisPipeline:
         control = control_image(edges, small, sampling.boundary and sampling.structure > 0, layout)
         if layout == "layered" and sampling.mask_share < 1:
             control = np.rint(control * sampling.mask_share).astype(np.uint8)
-        return control, edited, wanted
+        return control, edited if sampling.structure > 0 else None, wanted  # what nothing follows is no label
 
     def _strength(self, sampling: Sampling) -> float:
         """Weights of our own layout learnt with their ControlNet always beside them, so for them the mask's ink fades;
@@ -214,7 +215,7 @@ class SynthesisPipeline:
         Args:
             structure: in [0, 1]. 1 follows every edge; towards 0.5 the weaker edges go (see `weaken_edges`); 0.5 leaves
                 the mask alone; below, the mask fades with structure / 0.5; 0 is free: text alone, for
-                which neither image nor mask is needed.
+                which neither image nor mask is needed, and which has no label.
             edit: what is done to the mask before; the edges of the target go along, and the label is the edited mask.
             preset: a name in PRESETS; arguments given here win over what it sets.
             appearance: a phrase on the look, joined to the prompt or mixed in as the preset says; presets that mix one

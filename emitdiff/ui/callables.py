@@ -26,6 +26,24 @@ class SynthesisRequest:
     low_threshold: int = 50
     high_threshold: int = 120
     checkpoint: str = "emitdiff-mini"
+    structure: float = 1.0
+    preset: str = "default"
+    # what is done to the mask first: fractions of width and height, a factor, degrees, strength in 0..1
+    move_x: float = 0.0
+    move_y: float = 0.0
+    scale: float = 1.0
+    rotate: float = 0.0
+    deform: float = 0.0
+    edit_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Named settings: `settings` are fields of the request, set where a person sets none."""
+
+    name: str
+    summary: str
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,7 @@ class Vocabulary:
     findings: tuple[str, ...]
     appearances: tuple[str, ...]
     detectors: tuple[str, ...]
+    presets: tuple[Preset, ...] = (Preset("default", "what suits the weights", {}),)
 
 
 @dataclass(frozen=True)
@@ -61,23 +80,25 @@ class Callables:
 
     # file -> Scan (num_slices, middle, size, windows, warnings, name, image(index, window), save_mask(mask, folder))
     read_scan: Callable[[str | Path], Any]
-    # file, scan it belongs to, slice -> class ids (H, W) of that slice
+    # file, scan it belongs to or None, slice -> class ids (H, W) of that slice
     read_mask: Callable[[str | Path, Any, int], np.ndarray]
-    # image, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
-    control_image: Callable[[np.ndarray, np.ndarray | None, SynthesisRequest], np.ndarray]
+    # image or None, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
+    control_image: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest], np.ndarray]
     # modality, organ, finding, appearance, free text -> prompt
     compose_prompt: Callable[[str, str, str, str, str], str]
     # prompt, checkpoint -> "" or a sentence saying which words the tokenizer cuts
     prompt_warning: Callable[[str, str], str]
-    # image, mask, request, cancelled ->
+    # image or None, mask or None, request, cancelled ->
     # steps (image_index, step, steps, preview) and images (image, mask, seed, settings, seconds)
-    synthesize: Callable[[np.ndarray, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
+    synthesize: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
     # image, text, threshold, checkpoint -> mask, probability, found, target, seconds, warnings
     segment: Callable[[np.ndarray, str, float, str], Any]
     # checkpoint -> the phrases its head was taught
     targets: Callable[[str], tuple[str, ...]]
     # prediction, truth (both 0/1) -> {"dice": .., "iou": ..}
     score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    # height, width, patch in pixels, share of real squares, generator -> (H, W) True where the real image stays
+    merging_mask: Callable[[int, int, int, float, np.random.Generator], np.ndarray]
     models: Callable[[], tuple[Model, ...]]
     describe_device: Callable[[], str]
     # called once a page is open: may load what the first run would wait for

@@ -9,11 +9,11 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
 from emitdiff.ui.callables import Callables, SynthesisRequest
-from emitdiff.ui.form import check_request, sampling_defaults
+from emitdiff.ui.form import check_request, find_preset, sampling_defaults
 from emitdiff.ui.messages import sentence
+from emitdiff.ui.preview import given
 
 
 class Endpoints:
@@ -41,6 +41,8 @@ class Endpoints:
             "negative_prompt": gr.Textbox("", label="negative_prompt"),
             "slice_number": gr.Number(1, label="slice_number", precision=0),
             "checkpoint": gr.Textbox(self.calls.synthesis_checkpoint, label="checkpoint"),
+            "detector": gr.Textbox(None, label="detector"),
+            **_structure_inputs(),
         }
         outputs = [gr.File(label="images", file_count="multiple"), gr.JSON(label="manifest")]
         gr.Button().click(
@@ -58,6 +60,7 @@ class Endpoints:
             gr.File(label="mask"),
             gr.Textbox("soft", label="detector"),
             gr.Textbox(self.calls.synthesis_checkpoint, label="checkpoint"),
+            *_structure_inputs().values(),
         ]
         gr.Button().click(
             self.edges, inputs, gr.File(label="edges"), api_name="edges", concurrency_id="preview", concurrency_limit=2
@@ -78,7 +81,7 @@ class Endpoints:
 
     def synthesize(
         self,
-        image: str,
+        image: str | None,
         prompt: str,
         mask: str | None = None,
         num_images: int = 1,
@@ -89,13 +92,22 @@ class Endpoints:
         negative_prompt: str = "",
         slice_number: int = 1,
         checkpoint: str = "emitdiff-mini",
+        detector: str | None = None,
+        structure: float = 1.0,
+        preset: str = "default",
+        move_x: float = 0.0,
+        move_y: float = 0.0,
+        scale: float = 1.0,
+        rotate: float = 0.0,
+        deform: float = 0.0,
+        edit_seed: int = 0,
     ) -> tuple[list[str], dict]:
         """Synthetic images that keep the edges of `image` and follow `prompt`; image i uses seed + i.
 
         Parameters:
-            image: PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series
+            image: PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series; empty to paint from the mask alone
             prompt: what to paint, for example "chest X-ray of the lungs"
-            mask: class ids at the size of the image; its boundary joins the edges and it stays the label
+            mask: class ids at the size of the image; its boundary joins the edges and, edited, it becomes the label
             num_images: 1 to 8
             seed: seed of the first image
             num_inference_steps: denoising steps; leave empty for what suits the weights
@@ -104,26 +116,37 @@ class Endpoints:
             negative_prompt: what to avoid
             slice_number: 1 is the first slice of a volume
             checkpoint: name of the weights, see /models
+            detector: soft, canny or hed; leave empty for what suits preset and weights
+            structure: 1 follows every edge, 0.5 only the mask, 0 is free: then the text alone is enough
+            preset: default, paper or released; what is given beside it wins
+            move_x: moves mask and edges of the target to the right, a fraction of the width
+            move_y: moves them down, a fraction of the height
+            scale: scales them, a factor
+            rotate: turns them, degrees anticlockwise
+            deform: deforms them smoothly, 0 to 1
+            edit_seed: seed of the deformation
         Returns:
             PNG files with their settings inside, and a manifest. Research use only, not a medical device.
         """
         try:
-            given = {
+            own = {
                 "num_inference_steps": num_inference_steps,
                 "guidance_scale": guidance_scale,
                 "controlnet_conditioning_scale": controlnet_conditioning_scale,
             }
-            model = self._model(checkpoint, "synthesis")
-            defaults = sampling_defaults(model)
-            settings = {name: defaults[name] if value is None else value for name, value in given.items()}
+            chosen = find_preset(self.calls.vocabulary.presets, preset)
+            defaults = sampling_defaults(self._model(checkpoint, "synthesis"), chosen)
+            settings = {name: defaults[name] if value is None else value for name, value in own.items()}
             request = check_request(
                 {
                     **settings, "prompt": prompt, "negative_prompt": negative_prompt or "", "num_images": num_images,
-                    "seed": seed, "low_threshold": 50, "high_threshold": 120, "detector": model.detector,
-                    "checkpoint": checkpoint,
+                    "seed": seed, "low_threshold": 50, "high_threshold": 120,
+                    "detector": self._detector(detector or defaults["detector"]), "checkpoint": checkpoint,
+                    "structure": structure, "preset": preset, "move_x": move_x, "move_y": move_y, "scale": scale,
+                    "rotate": rotate, "deform": deform, "edit_seed": edit_seed,
                 }
             )  # fmt: skip
-            pixels, stem, label = self._read(image, mask, slice_number)
+            pixels, stem, label = self._read(image, mask, slice_number, structure)
             events = self.calls.synthesize(pixels, label, request, lambda: False)
             results = [event for event in events if getattr(event, "image", None) is not None]
         except Exception as error:
@@ -133,7 +156,19 @@ class Endpoints:
         return [str(path) for path in paths], build_manifest(results, paths, stem)
 
     def edges(
-        self, image: str, mask: str | None = None, detector: str = "soft", checkpoint: str = "emitdiff-mini"
+        self,
+        image: str | None,
+        mask: str | None = None,
+        detector: str = "soft",
+        checkpoint: str = "emitdiff-mini",
+        structure: float = 1.0,
+        preset: str = "default",
+        move_x: float = 0.0,
+        move_y: float = 0.0,
+        scale: float = 1.0,
+        rotate: float = 0.0,
+        deform: float = 0.0,
+        edit_seed: int = 0,
     ) -> str:
         """The control image that the network would get for `image`, as a PNG file.
 
@@ -142,15 +177,26 @@ class Endpoints:
             mask: class ids at the size of the image; its boundary is joined in
             detector: soft, canny or hed
             checkpoint: name of the weights, see /models
+            structure: 1 follows every edge, 0.5 only the mask, 0 is free: nothing
+            preset: default, paper or released; what is given beside it wins
+            move_x: moves mask and edges of the target to the right, a fraction of the width
+            move_y: moves them down, a fraction of the height
+            scale: scales them, a factor
+            rotate: turns them, degrees anticlockwise
+            deform: deforms them smoothly, 0 to 1
+            edit_seed: seed of the deformation
         """
         try:
-            if detector not in self.calls.vocabulary.detectors:
-                known = ", ".join(self.calls.vocabulary.detectors)
-                raise EmitDiffError(f"No edge detector is called {detector!r}: give one of {known}.")
-            pixels, stem, label = self._read(image, mask, 1)
-            request = SynthesisRequest(
-                prompt="", detector=detector, checkpoint=self._model(checkpoint, "synthesis").name
-            )
+            find_preset(self.calls.vocabulary.presets, preset)
+            request = check_request(
+                {
+                    **vars(SynthesisRequest("edges")), "detector": self._detector(detector),
+                    "checkpoint": self._model(checkpoint, "synthesis").name, "structure": structure, "preset": preset,
+                    "move_x": move_x, "move_y": move_y, "scale": scale, "rotate": rotate, "deform": deform,
+                    "edit_seed": edit_seed,
+                }
+            )  # fmt: skip
+            pixels, stem, label = self._read(image, mask, 1, structure)
             control = self.calls.control_image(pixels, label, request)
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
@@ -209,8 +255,30 @@ class Endpoints:
             raise EmitDiffError(f"No {kind} weights are called {name!r} here: give one of {known}.")
         return model
 
-    def _read(self, image: str, mask: str | None, slice_number: float) -> tuple[np.ndarray, str, np.ndarray | None]:
-        scan, index = self.calls.read_scan(image), int(slice_number) - 1
-        pixels = scan.image(index)  # first, for it refuses a slice that is not there
-        label = self.calls.read_mask(mask, scan, index) if mask else None
-        return pixels, file_stem(scan.name), label
+    def _detector(self, name: str) -> str:
+        if name not in self.calls.vocabulary.detectors:
+            known = ", ".join(self.calls.vocabulary.detectors)
+            raise EmitDiffError(f"No edge detector is called {name!r}: give one of {known}.")
+        return name
+
+    def _read(
+        self, image: str | None, mask: str | None, slice_number: float, structure: float
+    ) -> tuple[np.ndarray | None, str, np.ndarray | None]:
+        scan = self.calls.read_scan(image) if image else None
+        if scan is not None:
+            scan.image(int(slice_number) - 1)  # first, for it refuses a slice that is not there
+        pixels, label, stem = given(self.calls, scan, slice_number, None, mask, structure)
+        return pixels, stem, label
+
+
+def _structure_inputs() -> dict[str, Any]:
+    return {
+        "structure": gr.Number(1, label="structure"),
+        "preset": gr.Textbox("default", label="preset"),
+        "move_x": gr.Number(0, label="move_x"),
+        "move_y": gr.Number(0, label="move_y"),
+        "scale": gr.Number(1, label="scale"),
+        "rotate": gr.Number(0, label="rotate"),
+        "deform": gr.Number(0, label="deform"),
+        "edit_seed": gr.Number(0, label="edit_seed", precision=0),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Model, SynthesisRequest
+from emitdiff.ui.callables import Model, Preset, SynthesisRequest
 
 GENERAL = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
 LIMITS = {
@@ -16,8 +16,15 @@ LIMITS = {
     "controlnet_conditioning_scale": ("The control strength", 0, 3),
     "low_threshold": ("The low threshold", 0, 255),
     "high_threshold": ("The high threshold", 0, 255),
+    "structure": ("The structure", 0, 1),
+    "move_x": ("The mask's move to the right", -1, 1),
+    "move_y": ("The mask's move down", -1, 1),
+    "scale": ("The mask's scale", 0.1, 10),
+    "rotate": ("The mask's rotation", -360, 360),
+    "deform": ("The mask's deformation", 0, 1),
+    "edit_seed": ("The seed of the deformation", 0, 2**32 - 1),
 }
-WHOLE_NUMBERS = {"num_images", "seed", "num_inference_steps", "low_threshold", "high_threshold"}
+WHOLE_NUMBERS = {"num_images", "seed", "num_inference_steps", "low_threshold", "high_threshold", "edit_seed"}
 
 
 def check_request(form: dict[str, Any]) -> SynthesisRequest:
@@ -35,9 +42,19 @@ def check_request(form: dict[str, Any]) -> SynthesisRequest:
     return SynthesisRequest(**values)
 
 
-def sampling_defaults(model: Model | None) -> dict[str, Any]:
-    """The sampling settings that suit a model, those of Stable Diffusion where it names none."""
-    return GENERAL | (model.defaults if model else {})
+def sampling_defaults(model: Model | None, preset: Preset | None = None) -> dict[str, Any]:
+    """The preset's settings, before those that suit the model, before Stable Diffusion's; with the edge detector."""
+    suits = {"detector": model.detector, **model.defaults} if model else {"detector": "soft"}
+    return GENERAL | suits | (preset.settings if preset else {})
+
+
+def find_preset(presets: tuple[Preset, ...], name: str) -> Preset:
+    """Raises EmitDiffError for a name that none of them has."""
+    for preset in presets:
+        if preset.name == name:
+            return preset
+    known = ", ".join(preset.name for preset in presets)
+    raise EmitDiffError(f"No preset is called {name!r}: give one of {known}.")
 
 
 def menu(words: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.messages import duration
 
 PREVIEW_INTERVAL = 0.5  # seconds between pictures sent while one is being made
+SQUARE = (256, 256)  # of a tile that waits for what is painted from text alone
 
 
 @dataclass(eq=False)
@@ -23,7 +24,8 @@ class Run:
     """The state of one run; `folder` is its own temporary folder and is removed with it."""
 
     request: SynthesisRequest
-    size: tuple[int, int]
+    source: np.ndarray | None  # the real image and its mask, where they are given
+    label: np.ndarray | None
     stem: str
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="emitdiff_")))
     started: float = field(default_factory=time.monotonic)
@@ -64,7 +66,8 @@ class Run:
         return tiles
 
     def _empty(self) -> np.ndarray:
-        return np.full((*self.size, 3), 24, np.uint8)
+        given = self.label if self.source is None else self.source
+        return np.full((*(given.shape[:2] if given is not None else SQUARE), 3), 24, np.uint8)
 
     @property
     def fraction(self) -> float:

@@ -17,6 +17,7 @@ from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
 from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
+from emitdiff.ui.views import written_once
 
 IDLE = "Choose an image, say what to find, press Find."
 
@@ -75,9 +76,11 @@ class SegmentationTab:
 
     def _lay_out_reading(self) -> None:
         self.progress = gr.HTML(finished(IDLE))
-        self.view = gr.Image(
-            label="Image and mask", interactive=False, format="png", buttons=["download", "fullscreen"],
-            elem_classes="view large", alt_text="The chosen slice with the mask that was found",
+        self.view = written_once(
+            gr.Image(
+                label="Image and mask", interactive=False, format="png", buttons=["download", "fullscreen"],
+                elem_classes="view large", alt_text="The chosen slice with the mask that was found",
+            )
         )  # fmt: skip
         with gr.Row(elem_classes="after"):
             self.opacity = gr.Slider(0, 100, value=40, step=1, label="Mask opacity, %", buttons=[], min_width=160)
@@ -85,9 +88,11 @@ class SegmentationTab:
             self.outlined = gr.Checkbox(True, label="Outline", min_width=90, scale=0)
 
     def _lay_out_side(self) -> None:
-        self.probability_view = gr.Image(
-            label="Probability, 0 (black) to 1 (white)", interactive=False, format="png", buttons=["fullscreen"],
-            elem_classes="view", alt_text="Probability map: white where the sentence applies",
+        self.probability_view = written_once(
+            gr.Image(
+                label="Probability, 0 (black) to 1 (white)", interactive=False, format="png", buttons=["fullscreen"],
+                elem_classes="view", alt_text="Probability map: white where the sentence applies",
+            )
         )  # fmt: skip
         self.figures = gr.HTML(figures({"Dice": "-", "IoU": "-"}, "Add a true mask to compare with."))
         self.download = gr.DownloadButton("Download mask", size="sm", interactive=False, elem_classes="download")

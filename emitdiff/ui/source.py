@@ -51,9 +51,7 @@ class Source:
         return {
             self.scan: scan,
             self.message: note(describe_scan(scan)) + notes(scan.warnings, "warning"),
-            self.slice: gr.update(
-                maximum=max(2, scan.num_slices), value=scan.middle + 1, visible=scan.num_slices > 1
-            ),
+            self.slice: gr.update(maximum=max(2, scan.num_slices), value=scan.middle + 1, visible=scan.num_slices > 1),
             self.window: gr.update(choices=windows, value=names[0] if names else None, visible=len(windows) > 1),
         }
 

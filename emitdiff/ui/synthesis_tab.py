@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, overlay
+from emitdiff.images import file_stem
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.drawing import build_drawing, ground, save_drawing
 from emitdiff.ui.examples import Example
-from emitdiff.ui.form import check_request, menu, sampling_defaults
+from emitdiff.ui.form import check_request, find_preset, menu, sampling_defaults
+from emitdiff.ui.merging_panel import build_merging_panel
 from emitdiff.ui.messages import finished, note, progress, sentence
+from emitdiff.ui.preview import build_preview, given
 from emitdiff.ui.runs import Run
-from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, build_source, image_of, mirror
+from emitdiff.ui.structure_controls import EDIT_FIELDS, build_structure_controls, thresholds_of
+from emitdiff.ui.views import written_once
 
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
@@ -32,7 +35,7 @@ class SynthesisTab:
         self.models = {model.name: model for model in calls.models() if model.kind == "synthesis"}
         self.first_model = self.models[calls.synthesis_checkpoint]
         self._stops: dict[str, threading.Event] = {}
-        self.chosen_seed = gr.State(0)
+        self.chosen_seed, self.chosen_index = gr.State(0), gr.State(0)
         self.run = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda run: run and run.remove())
         with gr.Row(elem_classes="workspace three"):
             with gr.Column(elem_classes="pane"):
@@ -41,7 +44,8 @@ class SynthesisTab:
                 self._lay_out_views()
             with gr.Column(elem_classes="pane results"):
                 self._lay_out_results()
-        self.form = {name: getattr(self, name) for name in SynthesisRequest.__dataclass_fields__}
+        own = [name for name in SynthesisRequest.__dataclass_fields__ if name not in self.structure.fields]
+        self.form = {**{name: getattr(self, name) for name in own}, **self.structure.fields}
         self._connect_source()
         self._connect_words()
         self._connect_run()
@@ -74,6 +78,8 @@ class SynthesisTab:
                 self.stop_button = gr.Button("Stop", variant="stop", scale=1, min_width=80, interactive=False)
 
     def _lay_out_advanced(self, defaults: dict[str, Any]) -> None:
+        presets = [(f"{one.name}: {one.summary}", one.name) for one in self.calls.vocabulary.presets]
+        self.preset = gr.Dropdown(presets, value=presets[0][1], label="Preset: sets the fields below")
         self.num_inference_steps = gr.Slider(
             1, 100, value=defaults["num_inference_steps"], step=1, label="Steps", buttons=[]
         )
@@ -93,28 +99,16 @@ class SynthesisTab:
         self.checkpoint_note = gr.HTML(elem_classes="beside")
 
     def _lay_out_views(self) -> None:
-        self.source_view = gr.Image(
-            label="Image", interactive=False, format="png", buttons=["fullscreen"], elem_classes="view",
-            alt_text="The chosen slice with the outline of its mask",
-        )  # fmt: skip
-        self.control_view = gr.Image(
-            label="What the network sees", interactive=False, format="png", buttons=["fullscreen"], elem_classes="view",
-            alt_text="The control image: edges of the chosen slice",
-        )  # fmt: skip
-        self.control_note = gr.HTML(elem_classes="beside")
-        self.detector = gr.Dropdown(
-            list(self.calls.vocabulary.detectors), value=self.first_model.detector, label="Edge detector"
-        )
-        self.boundary = gr.Checkbox(True, label="Add the mask's boundary")
-        with gr.Group(visible=self.first_model.detector != "hed") as self.thresholds:
-            self.low_threshold = gr.Slider(0, 255, value=50, step=1, label="Low threshold", buttons=[])
-            self.high_threshold = gr.Slider(0, 255, value=120, step=1, label="High threshold", buttons=[])
+        self.preview = build_preview(self.calls, self.mask_note)
+        self.structure = build_structure_controls(self.calls.vocabulary.detectors, self.first_model.detector)
 
     def _lay_out_results(self) -> None:
         self.progress = gr.HTML(finished(IDLE))
-        self.gallery = gr.Gallery(
-            label="Synthetic images", columns=2, object_fit="contain", format="png", interactive=False,
-            buttons=["download", "fullscreen"], elem_classes="painted", height="100%",
+        self.gallery = written_once(
+            gr.Gallery(
+                label="Synthetic images", columns=2, object_fit="contain", format="png", interactive=False,
+                buttons=["download", "fullscreen"], elem_classes="painted", height="100%",
+            )
         )  # fmt: skip
         with gr.Row(elem_classes="after"):
             self.chosen = gr.HTML(note("Every image keeps its own seed."), elem_classes="beside")
@@ -122,6 +116,7 @@ class SynthesisTab:
             self.download = gr.DownloadButton(
                 "Download ZIP", size="sm", scale=0, min_width=130, interactive=False, elem_classes="download"
             )
+        self.merging = build_merging_panel(self.calls)
 
     def _connect_source(self) -> None:
         source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
@@ -136,9 +131,9 @@ class SynthesisTab:
             ),
         ]  # fmt: skip
         look = {
-            "fn": self.look,
+            "fn": self.preview.look,
             "inputs_kwargs": {**source.inputs, "mask_file": self.mask_file, **self.form},
-            "outputs": [self.source_view, self.control_view, self.control_note, self.mask_note],
+            "outputs": self.preview.outputs,
             "concurrency_id": "preview",
             "concurrency_limit": 2,
             **quiet,
@@ -149,8 +144,8 @@ class SynthesisTab:
             event.then(**look).then(**close)
         gr.on([source.slice.input, source.window.input], **close)
         source.file.clear(
-            lambda: {**source.clear(), self.source_view: None, self.control_view: None},
-            outputs=[*source.outputs, self.source_view, self.control_view],
+            lambda: {**source.clear(), **self.preview.clear()},
+            outputs=[*source.outputs, *self.preview.outputs],
             **quiet,
         )
         self.drawing.panel.expand(
@@ -162,17 +157,20 @@ class SynthesisTab:
             outputs=[self.mask_file, self.mask_note],
             **quiet,
         ).then(**look)
-        self.detector.input(lambda name: gr.Group(visible=name != "hed"), self.detector, self.thresholds, **quiet)
+        self.structure.connect(quiet)
+        changed = [
+            field.change if name in EDIT_FIELDS else field.input for name, field in self.structure.fields.items()
+        ]
         gr.on(
-            [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear, self.detector.input,
-             self.boundary.input, self.low_threshold.input, self.high_threshold.input],
+            [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear, *changed],
             trigger_mode="always_last", **look,
         )  # fmt: skip
-        self.checkpoint.input(
+        gr.on(
+            [self.checkpoint.input, self.preset.input],
             self.take_defaults,
-            self.checkpoint,
-            [self.num_inference_steps, self.guidance_scale, self.controlnet_conditioning_scale, self.detector,
-             self.thresholds, self.checkpoint_note],
+            [self.checkpoint, self.preset],
+            [self.num_inference_steps, self.guidance_scale, self.controlnet_conditioning_scale, self.structure.detector,
+             self.structure.thresholds, self.checkpoint_note],
             **quiet,
         ).then(**look)  # fmt: skip
 
@@ -201,17 +199,23 @@ class SynthesisTab:
         self.random_seed.click(lambda: random.randrange(2**31), outputs=self.seed, queue=False, **quiet)
         buttons = [self.generate_button, self.stop_button]
         # Three events: the buttons answer at once even when the run must queue, and recover whatever happens to it.
-        self.generate_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **quiet).then(
-            self.generate,
-            inputs_kwargs={"previous": self.run, **self.source.inputs, "mask_file": self.mask_file, **self.form},
-            outputs=[self.run, self.progress, self.gallery, self.chosen, self.use_seed, self.download],
-            concurrency_id="device",
-            concurrency_limit=1,
-            **quiet,
-        ).then(self.rest, outputs=buttons, queue=False, **quiet)
+        ended = (
+            self.generate_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **quiet)
+            .then(
+                self.generate,
+                inputs_kwargs={"previous": self.run, **self.source.inputs, "mask_file": self.mask_file, **self.form},
+                outputs=[self.run, self.progress, self.gallery, self.chosen, self.use_seed, self.download],
+                concurrency_id="device",
+                concurrency_limit=1,
+                **quiet,
+            )
+            .then(self.rest, outputs=buttons, queue=False, **quiet)
+        )
         mirror(self.progress, self.mirror)
         self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
-        self.gallery.select(self.choose, self.run, [self.chosen, self.chosen_seed, self.use_seed], queue=False, **quiet)
+        chosen = [self.chosen, self.chosen_seed, self.use_seed, self.chosen_index]
+        selected = self.gallery.select(self.choose, self.run, chosen, queue=False, **quiet)
+        self.merging.connect(self.run, self.chosen_index, ended, selected, quiet)
         self.use_seed.click(lambda seed: seed, self.chosen_seed, self.seed, queue=False, **quiet)
 
     def take_file(self, path: str, request: gr.Request) -> dict[Any, Any]:
@@ -239,43 +243,13 @@ class SynthesisTab:
         prompt = self.calls.compose_prompt(*words, "")
         return {**updates, self.free_text: "", self.prompt: prompt, self.mask_file: mask}
 
-    def take_defaults(self, name: str) -> tuple[Any, ...]:
-        """Other weights were chosen: the settings that suit them, and whether they are on this machine."""
+    def take_defaults(self, name: str, preset: str = "default") -> tuple[Any, ...]:
+        """Other weights or another preset: the settings they ask for, and whether the weights are on this machine."""
         model = self.models[name]
-        defaults = sampling_defaults(model)
+        defaults = sampling_defaults(model, find_preset(self.calls.vocabulary.presets, preset))
         numbers = [defaults[key] for key in ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")]
-        thresholds = gr.Group(visible=model.detector != "hed")
-        return *numbers, model.detector, thresholds, note(f"{name}: {model.status}. {model.summary}")
-
-    def look(
-        self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
-    ) -> Iterator[dict[Any, Any]]:
-        """The slice with its mask's outline at once, then the control image the network would get."""
-        if scan is None:
-            yield {self.mask_note: note("Now choose the image this mask belongs to.") if mask_file else ""}
-            return
-        image, mask, complaint = image_of(scan, slice_number, window), None, ""
-        try:
-            mask = self._mask(mask_file, scan, slice_number)
-        except Exception as error:
-            complaint = note(sentence(error), "error")
-        large = at_view_size(image)
-        shown = large if mask is None else overlay(large, at_view_size(mask), 0.12)
-        yield {self.source_view: shown, self.mask_note: complaint}
-        yield self._structure(image, mask, form)
-
-    def _structure(self, image: np.ndarray, mask: np.ndarray | None, form: dict[str, Any]) -> dict[Any, Any]:
-        try:
-            known = {name: value for name, value in form.items() if value is not None}
-            control = self.calls.control_image(image, mask, SynthesisRequest(**known))
-        except Exception as error:
-            return {self.control_view: None, self.control_note: note(sentence(error), "error")}
-        layered = (control != control[..., :1]).any()
-        words = "Red: edges. Green: boundary of the mask. Blue: its inside." if layered else ""
-        return {self.control_view: control, self.control_note: note(words)}
-
-    def _mask(self, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:
-        return self.calls.read_mask(mask_file, scan, slice_index(scan, slice_number)) if mask_file else None
+        words = note(f"{name}: {model.status}. {model.summary}")
+        return *numbers, defaults["detector"], thresholds_of(defaults["detector"]), words
 
     def open_drawing(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The canvas gets the slice shown; what was painted on another one goes."""
@@ -324,9 +298,8 @@ class SynthesisTab:
         """Runs the synthesis and keeps the page up to date; every failure ends as a sentence above the gallery."""
         stop = self._stops.get(request.session_hash) or threading.Event()
         try:
-            image = image_of(scan, slice_number, window)
-            mask = self._mask(mask_file, scan, slice_number)
-            run = Run(check_request(form), image.shape[:2], file_stem(scan.name))
+            image, mask, stem = given(self.calls, scan, slice_number, window, mask_file, form.get("structure"))
+            run = Run(check_request(form), image, mask, stem)
         except Exception as error:
             yield {self.progress: finished(sentence(error), "error")}
             return
@@ -369,7 +342,12 @@ class SynthesisTab:
         text = (
             f"Image {event.index + 1} of {run.request.num_images}: seed {result.seed}, made in {result.seconds:.1f} s."
         )
-        return {self.chosen: note(text), self.chosen_seed: result.seed, self.use_seed: gr.Button(interactive=True)}
+        return {
+            self.chosen: note(text),
+            self.chosen_seed: result.seed,
+            self.chosen_index: event.index,
+            self.use_seed: gr.Button(interactive=True),
+        }
 
     def end_session(self, request: gr.Request) -> None:
         """The page was closed: whatever still runs for it stops."""

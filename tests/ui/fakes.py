@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_scan, read_slice_mask
-from emitdiff.ui.callables import Callables, Model, Vocabulary
+from emitdiff.scans import read_mask, read_scan, read_slice_mask
+from emitdiff.ui.callables import Callables, Model, Preset, Vocabulary
 
 STEPS = 4
 
@@ -44,11 +44,17 @@ class Segmented:
 
 
 def control_image(image, mask, request):
+    if image is None or request.structure <= 0.5:
+        edges = np.zeros(mask.shape if image is None else image.shape[:2], np.uint8) if mask is None else mask * 255
+        return np.repeat(edges[..., None], 3, axis=-1)
     edges = cv2.Canny(image, request.low_threshold, request.high_threshold)
     return np.repeat(edges[..., None], 3, axis=-1)
 
 
 def synthesize(image, mask, request, cancelled, pause=0.0):
+    settings = {"prompt": request.prompt, "structure": request.structure, "move_x": request.move_x}
+    if image is None:
+        image = np.full((*(mask.shape if mask is not None else (64, 64)), 3), 90, np.uint8)
     for index in range(request.num_images):
         random = np.random.default_rng(request.seed + index)
         for step in range(1, STEPS + 1):
@@ -57,7 +63,7 @@ def synthesize(image, mask, request, cancelled, pause=0.0):
             time.sleep(pause)
             yield Step(index, step, STEPS, cv2.GaussianBlur(image, (0, 0), 6 / step))
         noisy = np.clip(image + random.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
-        yield Painted(noisy, mask, request.seed + index, {"prompt": request.prompt, "seed": request.seed + index}, 0.1)
+        yield Painted(noisy, mask, request.seed + index, settings, 0.1)
 
 
 def segment(image, text, threshold, checkpoint):
@@ -118,7 +124,8 @@ def failing(*arguments):
 def fake_callables(**changes) -> Callables:
     calls = Callables(
         read_scan=scan_that_saves,
-        read_mask=read_slice_mask,
+        read_mask=lambda path, scan, index: read_mask(path) if scan is None else read_slice_mask(path, scan, index),
+        merging_mask=lambda height, width, patch, alpha, rng: rng.random((height, width)) < alpha,
         control_image=control_image,
         compose_prompt=compose_prompt,
         prompt_warning=prompt_warning,
@@ -143,6 +150,7 @@ def fake_callables(**changes) -> Callables:
             ("normal", "benign lesion", "liver", "prostate", "left ventricle", "fluorescence"),
             ("high contrast",),
             ("soft", "canny", "hed"),
+            (Preset("default", "own", {}), Preset("paper", "as published", {"detector": "hed", "guidance_scale": 9.0})),
         ),
     )
     return replace(calls, **changes)

@@ -37,9 +37,23 @@ def test_synthesize_needs_only_an_image_and_a_prompt(client, example):
     assert len(files) == 1 and manifest["images"][0]["mask"] is None
 
 
+def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_them(client, example):
+    mask, settings = handle_file(str(example.mask)), {"structure": 0.6, "move_x": 0.1, "detector": "canny"}
+    files, manifest = client.predict(None, "X-ray", mask, preset="paper", **settings, api_name="/synthesize")
+    (entry,) = manifest["images"]
+    assert entry["settings"]["structure"] == 0.6 and entry["settings"]["move_x"] == 0.1 and entry["mask"]
+    assert "drawn_chest_xray_mask" in files[0]
+    _, manifest = client.predict(None, "X-ray", None, structure=0, api_name="/synthesize")
+    assert manifest["images"][0]["settings"]["structure"] == 0 and manifest["images"][0]["mask"] is None
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"image": None}, "set the structure to free"),
+        ({"structure": 2}, "structure is 2"),
+        ({"preset": "best"}, "No preset is called"),
+        ({"detector": "sobel"}, "No edge detector"),
         ({"prompt": " "}, "prompt is empty"),
         ({"num_images": 9}, "number of images is 9"),
         ({"seed": -1}, "seed is -1"),
@@ -65,6 +79,9 @@ def test_edges_gives_the_control_image(client, example):
     assert cv2.imread(path).shape == (256, 256, 3)
     with pytest.raises(AppError, match="No edge detector"):
         client.predict(handle_file(str(example.image)), None, "sobel", api_name="/edges")
+    image, mask = handle_file(str(example.image)), handle_file(str(example.mask))
+    alone = client.predict(image, mask, "canny", structure=0.5, api_name="/edges")
+    assert np.array_equal(cv2.imread(alone), cv2.imread(client.predict(None, mask, api_name="/edges")))
 
 
 def test_segment_gives_mask_and_result(client, example):

@@ -4,9 +4,10 @@ import pytest
 from fakes import models
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import SynthesisRequest
-from emitdiff.ui.form import check_request, menu, sampling_defaults
+from emitdiff.ui.callables import Preset, SynthesisRequest
+from emitdiff.ui.form import check_request, find_preset, menu, sampling_defaults
 
+PRESETS = (Preset("default", "own", {}), Preset("paper", "as published", {"guidance_scale": 9.0, "detector": "hed"}))
 FORM = dict(vars(SynthesisRequest("CT, abdomen")))
 
 
@@ -29,7 +30,25 @@ def test_check_request_names_a_value_out_of_range():
 def test_defaults_are_the_models_own_before_the_general_ones():
     mini, canny, _ = models()
     assert sampling_defaults(mini)["num_inference_steps"] == 4
-    assert sampling_defaults(canny) == sampling_defaults(None) and sampling_defaults(None)["guidance_scale"] == 7.5
+    assert sampling_defaults(canny) == {**sampling_defaults(None), "detector": "canny"}
+    assert sampling_defaults(None)["guidance_scale"] == 7.5
+    paper = find_preset(PRESETS, "paper")
+    assert sampling_defaults(mini, paper) == {**sampling_defaults(mini), "guidance_scale": 9.0, "detector": "hed"}
+    with pytest.raises(EmitDiffError, match="give one of default, paper"):
+        find_preset(PRESETS, "best")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("structure", 1.5, "The structure is 1.5"),
+        ("scale", 0, "mask's scale is 0"),
+        ("move_x", None, "to the right is"),
+    ],
+)
+def test_check_request_names_what_is_wrong_with_an_edit(name, value, words):
+    with pytest.raises(EmitDiffError, match=words):
+        check_request({**FORM, name: value})
 
 
 def test_a_menu_begins_with_no_choice():

@@ -21,7 +21,7 @@ def picture(seed: int = 3) -> Painted:
 
 @pytest.fixture
 def run():
-    run = Run(SynthesisRequest("CT", num_images=3, seed=3), (8, 6), "scan")
+    run = Run(SynthesisRequest("CT", num_images=3, seed=3), np.zeros((8, 6, 3), np.uint8), None, "scan")
     yield run
     run.remove()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import gradio as gr
+import numpy as np
 import pytest
 from fakes import failing, fake_callables, scan_that_saves
 
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.source import at_view_size
 from emitdiff.ui.synthesis_tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
@@ -45,8 +47,53 @@ def test_generate_fills_the_gallery_and_offers_the_archive(tab, example):
 
 
 def test_generate_without_an_image_says_so(tab, example):
-    (update,) = generate(tab, example, scan=None)
+    (update,) = generate(tab, example, scan=None, mask_file=None)
     assert "No image yet" in update[tab.progress] and 'role="alert"' in update[tab.progress]
+
+
+def test_a_mask_alone_or_free_text_is_enough(tab, example):
+    alone = generate(tab, example, scan=None)[-1]
+    assert "drawn_chest_xray_mask" in alone[tab.gallery][0][0] and "2 synthetic images" in alone[tab.progress]
+    free = generate(tab, example, scan=None, mask_file=None, structure=0)
+    assert "synthetic_text_000" in free[-1][tab.gallery][0][0] and free[0][tab.run].label is None
+    shown, control = tab.preview.look(None, 1, None, str(example.mask), **FORM)
+    assert "mask alone" in shown[tab.mask_note] and control[tab.preview.control_view].any()
+    (nothing,) = tab.preview.look(None, 1, None, None, **FORM)
+    assert nothing[tab.preview.control_view] is None
+
+
+def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
+    changes = {"structure": 0.3, "move_x": 0.25, "preset": "paper"}
+    run = generate(tab, example, **changes)[0][tab.run]
+    assert (run.request.structure, run.request.move_x, run.request.preset) == (0.3, 0.25, "paper")
+    form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "structure": 0}
+    *_, last = tab.preview.look(mask_file=None, **form)
+    assert "painted freely" in last[tab.preview.control_note]
+
+
+def test_the_merging_panel_mixes_the_chosen_image_with_its_source(tab, example):
+    panel, run = tab.merging, generate(tab, example)[0][tab.run]
+    real = panel.look(run, 1, 1.0, 64, 0)
+    np.testing.assert_array_equal(real[panel.view][::3, ::3][:5, 0], at_view_size(run.source)[::3, ::3][:5, 0])
+    assert "100% real" in real[panel.words]
+    half, other = (panel.look(run, 1, 0.5, 64, seed)[panel.view] for seed in (0, 1))
+    assert not np.array_equal(half, other)
+    synthetic = panel.look(run, 1, 0.0, 64, 0)[panel.view]
+    assert np.array_equal(synthetic[0], at_view_size(run.results[1].image)[0])
+
+
+def test_the_merging_panel_says_what_is_missing(tab, example):
+    panel = tab.merging
+    assert "Generate images first" in panel.look(None, 0, 0.6, 64, 0)[panel.words]
+    run = generate(tab, example, scan=None)[0][tab.run]
+    assert "without a real image" in panel.look(run, 0, 0.6, 64, 0)[panel.words]
+    run = generate(tab, example)[0][tab.run]
+    assert "patch of the merging mask must be" in panel.look(run, 0, 0.6, 0, 0)[panel.words]
+
+
+def test_a_preset_sets_the_fields_it_names(tab):
+    steps, guidance, _, detector, thresholds, _ = tab.take_defaults("emitdiff-mini", "paper")
+    assert (steps, guidance, detector, thresholds.visible) == (4, 9.0, "hed", False)
 
 
 @pytest.mark.parametrize(("name", "value", "words"), [("seed", None, "The seed is empty"), ("prompt", "", "prompt is")])
@@ -61,16 +108,16 @@ def test_a_mask_of_another_size_is_named_beside_it(tab, example, tmp_path):
     small = tmp_path / "small.png"
     cv2.imwrite(str(small), cv2.resize(cv2.imread(str(example.mask)), (64, 64), interpolation=cv2.INTER_NEAREST))
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    first, second = tab.look(mask_file=str(small), **form)
+    first, second = tab.preview.look(mask_file=str(small), **form)
     assert "small.png" in first[tab.mask_note] and "64 x 64" in first[tab.mask_note]
-    assert tab.source_view in first and second[tab.control_view].shape == (256, 256, 3)
+    assert tab.preview.source_view in first and second[tab.preview.control_view].shape == (256, 256, 3)
 
 
 def test_a_preview_that_fails_is_named_below_it(example):
     tab = build(control_image=failing)
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    _, second = tab.look(mask_file=None, **form)
-    assert second[tab.control_view] is None and "The weights are not here" in second[tab.control_note]
+    _, second = tab.preview.look(mask_file=None, **form)
+    assert second[tab.preview.control_view] is None and "The weights are not here" in second[tab.preview.control_note]
 
 
 def test_missing_weights_end_in_their_sentence(example):

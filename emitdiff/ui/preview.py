@@ -1,0 +1,101 @@
+"""What a run of the synthesis is given, read from the page, and shown there before anything is painted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import file_stem, overlay
+from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.source import at_view_size, image_of, slice_index
+from emitdiff.ui.views import written_once
+
+ALONE = "Painted from the mask alone; or choose the image this mask belongs to."
+FREE = "Nothing: these images are painted freely, from the words alone."
+LAYERS = "Red: edges. Green: boundary of the mask. Blue: its inside."
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The slice with the outline of its mask, and the control image; `mask_note` stands beside the mask's file."""
+
+    calls: Callables
+    source_view: gr.Image
+    control_view: gr.Image
+    control_note: gr.HTML
+    mask_note: gr.HTML
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.source_view, self.control_view, self.control_note, self.mask_note]
+
+    def clear(self) -> dict[Any, Any]:
+        """Updates for an image that was taken away."""
+        return {self.source_view: None, self.control_view: None, self.control_note: ""}
+
+    def look(
+        self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
+    ) -> Iterator[dict[Any, Any]]:
+        """The slice with its mask's outline at once, then the control image the network would get."""
+        image, mask, words = image_of(scan, slice_number, window) if scan is not None else None, None, ""
+        try:
+            mask = read_mask(self.calls, mask_file, scan, slice_number)
+            words = note(ALONE) if image is None and mask is not None else ""
+        except Exception as error:
+            words = note(sentence(error), "error")
+        if image is None and mask is None:
+            yield {**self.clear(), self.mask_note: words}
+            return
+        large = at_view_size(np.zeros((*mask.shape, 3), np.uint8) if image is None else image)
+        yield {
+            self.source_view: large if mask is None else overlay(large, at_view_size(mask), 0.12),
+            self.mask_note: words,
+        }
+        yield self._control(image, mask, form)
+
+    def _control(self, image: np.ndarray | None, mask: np.ndarray | None, form: dict[str, Any]) -> dict[Any, Any]:
+        try:
+            known = {name: value for name, value in form.items() if value is not None}
+            control = self.calls.control_image(image, mask, SynthesisRequest(**known))
+        except Exception as error:
+            return {self.control_view: None, self.control_note: note(sentence(error), "error")}
+        layered = (control != control[..., :1]).any()
+        words = LAYERS if layered else "" if control.any() else FREE
+        return {self.control_view: control, self.control_note: note(words)}
+
+
+def build_preview(calls: Callables, mask_note: gr.HTML) -> Preview:
+    """Lays the views out inside the current Blocks context."""
+    look = {"interactive": False, "format": "png", "buttons": ["fullscreen"], "elem_classes": "view"}
+    source_view = written_once(
+        gr.Image(label="Image", alt_text="The chosen slice with the outline of its mask", **look)
+    )
+    control_view = written_once(
+        gr.Image(label="What the network sees", alt_text="The control image: edges of the chosen slice", **look)
+    )
+    return Preview(calls, source_view, control_view, gr.HTML(elem_classes="beside"), mask_note)
+
+
+def read_mask(calls: Callables, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:
+    """Class ids (H, W) of the slice shown, of the file alone where there is no scan, None without a file."""
+    if not mask_file:
+        return None
+    return calls.read_mask(mask_file, scan, 0 if scan is None else slice_index(scan, slice_number))
+
+
+def given(
+    calls: Callables, scan: Any, slice_number: float, window: str | None, mask_file: str | None, structure: float | None
+) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+    """Image, mask and a name for files. Raises EmitDiffError with neither, unless text alone is enough."""
+    mask = read_mask(calls, mask_file, scan, slice_number)
+    if scan is not None:
+        return image_of(scan, slice_number, window), mask, file_stem(scan.name)
+    if mask is None and structure != 0:
+        raise EmitDiffError("No image yet: choose an example, drop a file or a mask, or set the structure to free.")
+    return None, mask, "text" if mask is None else file_stem(mask_file)
