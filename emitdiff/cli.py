@@ -126,7 +126,9 @@ class Synthesize:
         )
         source = {"source": stem, "slice": index, "window": self.window}
         folder = _output_folder(self.out, self.image, self.mask)
-        label = None if mask is None else _write_png(folder / f"mask_{stem}.png", edit_mask(mask, edit)).name
+        label = None
+        if mask is not None and self.structure > 0:  # what is painted freely follows no mask
+            label = _write_png(folder / f"mask_{stem}.png", edit_mask(mask, edit)).name
         entries = []
         for result in _with_progress(images, self.num_images):
             result = replace(result, settings={**source, **result.settings, "mask": label})
