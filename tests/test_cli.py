@@ -106,6 +106,8 @@ def test_unknown_verb_exits_2():
         ["train-segmentation", "nowhere", "--out", "out"],
         ["evaluate-synthesis", "nowhere"],
         ["evaluate-segmentation", "nowhere"],
+        ["filter", "nowhere", "nowhere-else", "out"],
+        ["study", "copies", "nowhere", "--out", "out"],
     ],
 )
 def test_what_is_not_there_gets_a_sentence_and_2(arguments, monkeypatch, tmp_path, capsys):
@@ -309,3 +311,18 @@ def test_settings_take_every_field_of_their_verb(arguments, module):
     verb = cli.parse(arguments)
     settings = getattr(import_module(module), type(verb).__name__)(**vars(verb))
     assert dataclasses.asdict(settings).items() >= dataclasses.asdict(verb).items()
+
+
+def test_filter_drops_what_is_a_copy_and_leaves_a_report(dataset_folder, monkeypatch, tmp_path, capsys):
+    import shutil
+
+    copies = shutil.copytree(dataset_folder, tmp_path / "copies")
+    lines = (copies / "metadata.csv").read_text().splitlines()
+    rows = [f"{line},{line.split(',')[0]}" for line in lines[1:]]
+    (copies / "metadata.csv").write_text("\n".join([f"{lines[0]},source", *rows]))
+    flags = ["filter", copies, dataset_folder, tmp_path / "out", "--segmenter", "none"]
+    assert run(monkeypatch, *flags) == 0
+    assert "No image is good enough" in capsys.readouterr().out and (tmp_path / "out" / "report.html").exists()
+    assert run(monkeypatch, *flags, "--max-copy", "1", "--max-twin", "1", "--min-edges", "2") == 2
+    assert run(monkeypatch, *flags, "--max-copy", "1") == 0
+    assert "10 images are kept" in capsys.readouterr().out
