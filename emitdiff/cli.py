@@ -422,7 +422,8 @@ class Filter:
         if kept is None:
             print(f"No image is good enough: {where}, and {self.out} holds no dataset")
         else:
-            print(f"{len(kept)} images are kept in {self.out}; {where}")
+            painted = sum(bool(row["score_copy"]) for row in kept.rows)
+            print(f"{painted} synthetic images are kept in {self.out}; {where}")
         return 0
 
 

@@ -325,4 +325,4 @@ def test_filter_drops_what_is_a_copy_and_leaves_a_report(dataset_folder, monkeyp
     assert "No image is good enough" in capsys.readouterr().out and (tmp_path / "out" / "report.html").exists()
     assert run(monkeypatch, *flags, "--max-copy", "1", "--max-twin", "1", "--min-edges", "2") == 2
     assert run(monkeypatch, *flags, "--max-copy", "1") == 0
-    assert "10 images are kept" in capsys.readouterr().out
+    assert "10 synthetic images are kept" in capsys.readouterr().out
