@@ -295,22 +295,32 @@ class TrainSegmentation:
 
 @dataclass(frozen=True)
 class EvaluateSynthesis:
-    """Measure synthetic images against their sources: edges kept, similarity, variety, speed."""
+    """Measure synthetic images against their sources: edges kept, similarity, variety, speed. Or what words do."""
 
-    dataset: Dataset
+    datasets: Datasets
     checkpoint: SynthesisWeights = "emitdiff-mini"
-    split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
-    limit: Count = None  # At most so many images.
+    prompts: bool = False  # How often a named kind is recognised, what appearance words move; for several datasets.
+    split: Split = "all"  # held-out: only the fifth of the groups that training never sees, as --prompts always does.
+    limit: Count = None  # At most so many images; with --prompts, of each dataset, 4 if not given.
     seed: int = 0  # Seed of the images painted.
     steps: Count = None  # Sampling steps; without it, what suits the checkpoint.
     guidance: Strength = None  # How strongly the prompt counts; without it, what suits the checkpoint.
-    json: bool = False  # Print one JSON object as the last line.
+    json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
 
     def run(self) -> int:
+        _require_datasets(self.datasets)
+        settings = {name: value for name, value in vars(self).items() if name not in ("datasets", "prompts")}
+        if self.prompts:
+            from emitdiff.studies.prompts import EvaluatePrompts, evaluate_prompts
+
+            del settings["split"]
+            evaluate_prompts(EvaluatePrompts(self.datasets, **{**settings, "limit": self.limit or 4}))
+            return 0
         from emitdiff.synthesis.quality import EvaluateSynthesis as Settings
         from emitdiff.synthesis.quality import evaluate_synthesis
 
-        evaluate_synthesis(Settings(**vars(self)))
+        for dataset in self.datasets:
+            evaluate_synthesis(Settings(dataset, **settings))
         return 0
 
 

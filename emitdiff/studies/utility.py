@@ -252,7 +252,7 @@ def as_markdown(report: dict) -> str:
         f"{settings['seeds']} seeds, last step; mean +- standard deviation over the seeds.", "",
         markdown_table(["arm", *names, "% of real (95 %)"], table), "",
         "dice, precision, recall, hd95, assd: per image, over those with the label; dice_all: over all, one without "
-        "the label counting 1 where nothing was drawn, else 0; dice_pooled: all pixels of all images; distances in pixels; "
+        "the label counting 1 where nothing was drawn, else 0; dice_pooled: all pixels together; distances in pixels; "
         "false_mask_rate: share of images without the label in which something was drawn. % of real: of dice, with a "
         "bootstrap interval over the held-out groups.",
         *(f"\n{arm}: {'reaches' if share['percent'] >= TARGET else 'stays below'} {TARGET:g} % of the Dice of real "
