@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from emitdiff.errors import EmitDiffError
+
 CLINICAL_BERT = "emilyalsentzer/Bio_ClinicalBERT"
+CLINICAL_BERT_REVISION = "d5892b39a4adaed74b92212a44081509db72f87b"  # holds a .bin, which is read as plain tensors
 MAX_TOKENS = 32
 
 
@@ -21,12 +24,26 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def load(cls, place: str | Path = CLINICAL_BERT, max_tokens: int = MAX_TOKENS) -> TextEncoder:
-        """From a folder or a Hub name in transformers layout; frozen, float32."""
+        """From a folder or a Hub name in transformers layout; frozen, float32. Bio_ClinicalBERT is taken at one commit.
+
+        Raises EmitDiffError where a Hub name is not on this machine and cannot be fetched.
+        """
         from transformers import AutoModel, AutoTokenizer
 
-        local = Path(place).is_dir()
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
-        model = AutoModel.from_pretrained(place, local_files_only=local, dtype=torch.float32)
+        where = {"local_files_only": Path(place).is_dir()}
+        if place == CLINICAL_BERT:
+            where["revision"] = CLINICAL_BERT_REVISION
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(place, **where)
+            model = AutoModel.from_pretrained(place, dtype=torch.float32, **where)
+        except OSError as error:
+            if where["local_files_only"]:
+                raise
+            pinned = f" --revision {where['revision']}" if "revision" in where else ""
+            raise EmitDiffError(
+                f"The text model {place} is not on this machine and the Hub cannot be reached: run "
+                f"`hf download {place}{pinned}` where there is a network, or name a folder that holds it."
+            ) from error
         return cls(model.eval().requires_grad_(False), tokenizer, max_tokens)
 
     @property

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.text import TextEncoder, build_text_encoder
 
 
@@ -38,6 +39,13 @@ def test_loads_again_from_its_folder_frozen(text_encoder, tmp_path):
     loaded = TextEncoder.load(tmp_path)
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     torch.testing.assert_close(loaded(["left lung"])[0], text_encoder(["left lung"])[0], atol=2e-2, rtol=2e-2)
+
+
+def test_clinical_bert_is_taken_at_one_commit_or_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(EmitDiffError, match="hf download emilyalsentzer/Bio_ClinicalBERT --revision [0-9a-f]{40}`"):
+        TextEncoder.load()
 
 
 def test_a_clip_text_model_serves_as_well(tmp_path):

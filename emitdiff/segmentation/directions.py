@@ -1,0 +1,48 @@
+"""Directions in a sentence, kept true when its picture is mirrored or turned: "upper left" becomes "upper right".
+
+Anatomical sides follow as well: a chest seen in a mirror shows its left lung where the right one is looked for.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+SIDES = ("upper", "left", "lower", "right")  # the order in which a quarter turn to the left moves them on
+NAMES = {"top": "upper", "bottom": "lower"}
+WORD = re.compile(r"\b(upper|lower|left|right|top|bottom)", re.IGNORECASE)
+AWRY = re.compile(r"\b(left|right)(\s+|-)(upper|lower)\b", re.IGNORECASE)
+
+
+def turned(array: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
+    """`array` (H, W, ...) mirrored left to right where `mirror`, then turned to the left by `quarters` x 90 degrees."""
+    return np.ascontiguousarray(np.rot90(array[:, ::-1] if mirror else array, quarters))
+
+
+def rewrite_directions(text: str, quarters: int = 0, mirror: bool = False) -> str:
+    """`text` as it is true of `turned(picture, quarters, mirror)`; other words, case and punctuation are kept.
+
+    A quarter turn of "upper left" would give "left lower": such pairs are put back in the usual order.
+    """
+
+    def moved(found: re.Match) -> str:
+        word = found[0].lower()
+        side = SIDES.index(NAMES.get(word, word))
+        if mirror and side % 2:
+            side = 4 - side
+        new = SIDES[(side + quarters) % 4]
+        if word in NAMES:
+            new = {name: side for side, name in NAMES.items()}.get(new, new)
+        return _in_case(new, found[0])
+
+    written = WORD.sub(moved, text)
+    if quarters % 2 == 0:
+        return written
+    return AWRY.sub(lambda pair: f"{_in_case(pair[3], pair[1])}{pair[2]}{_in_case(pair[1], pair[3])}", written)
+
+
+def _in_case(word: str, like: str) -> str:
+    if like.isupper():
+        return word.upper()
+    return word.capitalize() if like[0].isupper() else word.lower()

@@ -1,0 +1,155 @@
+"""TextDiff as published (MICCAI 2024), and the same model with the slips of its released code mended.
+
+`PAPER` reproduces what the code does: ten tokens whose padding is attended to, channels in the order BGR, masks that
+bilinear resizing dilates, a Dice term of raw logits, one image a step. `MENDED`, the default, does what was meant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import image_to_tensor, resize_image, resize_mask, to_rgb
+from emitdiff.segmentation.directions import rewrite_directions, turned
+from emitdiff.segmentation.features import MULTIPLE, DiffusionFeatures
+from emitdiff.segmentation.text import TextEncoder
+from emitdiff.segmentation.textdiff import PAPER_MONUSEG, PAPER_QATA, HeadConfig, TextDiff
+
+TIMESTEPS = (50, 150, 250)
+DICE_WEIGHT = 1.5
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`blocks` of the decoder, as `features.decoder_blocks` numbers them, and the head that reads them."""
+
+    blocks: tuple[int, ...]
+    head: HeadConfig
+
+
+PRESETS = {"monuseg": Preset((6, 8, 12, 16), PAPER_MONUSEG), "qata": Preset((4, 6, 8, 12), PAPER_QATA)}
+
+
+@dataclass(frozen=True)
+class Published:
+    """How images, masks and sentences reach the model, and what it learns by.
+
+    `size` (height, width) is that of the image the backbone sees, multiples of 32; the logits have it too. `turns` are
+    the quarter turns an image may be given: (0,) where up and down mean something. `rewrite` keeps the sentence true.
+    """
+
+    preset: Literal["monuseg", "qata"] = "monuseg"
+    max_tokens: int = 32
+    padding_mask: bool = True
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    masks: Literal["nearest", "dilated"] = "nearest"
+    dice: Literal["probability", "logits"] = "probability"
+    rewrite: bool = True
+    size: tuple[int, int] = (256, 256)
+    turns: tuple[int, ...] = (0, 1, 2, 3)
+    batch: int = 4
+    learning_rate: float = 1e-4
+    epochs: int = 50
+    seed: int = 0
+
+
+MENDED = Published()
+PAPER = Published(
+    max_tokens=10, padding_mask=False, channel_order="bgr", masks="dilated", dice="logits", rewrite=False, batch=1
+)
+
+
+def preset_of(name: str) -> Preset:
+    """The preset called `name`. Raises EmitDiffError for another name than "monuseg" and "qata"."""
+    if name not in PRESETS:
+        raise EmitDiffError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def build_published_head(preset: str = "monuseg", seed: int = 0) -> TextDiff:
+    """The paper's trainable part: 9,683,234 parameters for "monuseg", 10,862,882 for "qata".
+
+    Weights N(0, 0.02) for convolutions and linear layers, N(1, 0.02) for batch norms; all biases 0.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return TextDiff(preset_of(preset).head).apply(_initialise)
+
+
+def _initialise(layer: nn.Module) -> None:
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+    if getattr(layer, "bias", None) is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def load_published_features(backbone: Path, preset: str = "monuseg", seed: int = 0) -> DiffusionFeatures:
+    """The frozen backbone that `convert-adm` wrote, read at the preset's blocks and the paper's three steps.
+
+    Raises EmitDiffError where the folder holds no backbone.
+    """
+    from emitdiff.segmentation.training import load_features
+
+    return load_features(Path(backbone), preset_of(preset).blocks, TIMESTEPS, seed, place=False)
+
+
+def read_sentences(encoder: TextEncoder, texts: list[str],
+                   settings: Published = MENDED) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+    """Tokens (B, L, D) and the mask (B, L) that hides padding from the image.
+
+    Without `padding_mask`, as published, every sentence is filled up to `max_tokens`, and the mask is None: the image
+    attends to the filling as well. The text model itself never does.
+    """
+    if settings.padding_mask:
+        return TextEncoder(encoder.model, encoder.tokenizer, settings.max_tokens)(texts)
+    tokenize, device = encoder.tokenizer, next(encoder.parameters()).device
+    batch = tokenize(texts, padding="max_length", truncation=True, max_length=settings.max_tokens, return_tensors="pt")
+    ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+    return encoder.model(input_ids=ids, attention_mask=mask).last_hidden_state, None
+
+
+def prepare_image(image: np.ndarray, settings: Published = MENDED) -> torch.Tensor:
+    """uint8 (H, W) or (H, W, 3) of any size to (1, 3, *size) in [-1, 1], in the settings' order of channels."""
+    if any(side < MULTIPLE or side % MULTIPLE for side in settings.size):
+        raise EmitDiffError(f"The size {settings.size} was given: both sides must be multiples of {MULTIPLE}.")
+    tensor = image_to_tensor(resize_image(to_rgb(image), settings.size))
+    return tensor.flip(1) if settings.channel_order == "bgr" else tensor
+
+
+def prepare_mask(mask: np.ndarray, settings: Published = MENDED) -> torch.Tensor:
+    """Class ids (H, W) to int64 (1, *size): nearest, or as published every pixel that bilinear resizing touches."""
+    if settings.masks == "nearest":
+        return torch.from_numpy(resize_mask(mask, settings.size).astype(np.int64))[None]
+    height, width = settings.size
+    grown = cv2.resize((mask > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy((grown > 0).astype(np.int64))[None]
+
+
+def turned_example(image: np.ndarray, mask: np.ndarray, text: str, quarters: int, mirror: bool,
+                   settings: Published = MENDED) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Picture and mask mirrored and turned together; with `rewrite`, the sentence says what is seen afterwards."""
+    written = rewrite_directions(text, quarters, mirror) if settings.rewrite else text
+    return turned(image, quarters, mirror), turned(mask, quarters, mirror), written
+
+
+def published_loss(logits: torch.Tensor, masks: torch.Tensor, settings: Published = MENDED) -> torch.Tensor:
+    """Cross-entropy + 1.5 Dice. `logits` (B, K, H, W), `masks` (B, H, W) of class ids below K.
+
+    The Dice term, 1 - 2 |s t| / (|s|^2 + |t|^2) averaged over classes, is of probabilities, or as published of logits.
+    """
+    scores = logits if settings.dice == "logits" else logits.softmax(dim=1)
+    truth = functional.one_hot(masks, logits.shape[1]).permute(0, 3, 1, 2).to(logits)
+    over = (0, 2, 3)
+    overlap = 2 * (scores * truth).sum(over) + 1e-5
+    dice = overlap / (scores.square().sum(over) + truth.square().sum(over) + 1e-5)
+    return functional.cross_entropy(logits, masks) + DICE_WEIGHT * (1 - dice).mean()
