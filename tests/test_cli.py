@@ -106,6 +106,8 @@ def test_unknown_verb_exits_2():
         ["train-segmentation", "nowhere", "--out", "out"],
         ["evaluate-synthesis", "nowhere"],
         ["evaluate-segmentation", "nowhere"],
+        ["augment", "nowhere", "out"],
+        ["export", "nowhere", "out", "--format", "coco"],
         ["filter", "nowhere", "nowhere-else", "out"],
         ["study", "copies", "nowhere", "--out", "out"],
     ],

@@ -115,10 +115,10 @@ def augment(settings: Augment) -> DatasetFolder | None:
     if rank == 0 and len(real) < len(dataset):
         _say(f"{len(dataset) - len(real)} images of {settings.dataset} are synthetic; nothing is painted from those.")
     copies, paintings = ([job for job in jobs if (job.variant is None) == copied] for copied in (True, False))
+    _paint_all(paintings[rank::world], chosen, pipeline, settings, rank, world)
     for job in copies[rank::world]:
         if not (out / job.image).exists():
             _copy(chosen[job.index], job, out)
-    _paint_all(paintings[rank::world], chosen, pipeline, settings, rank, world)
     return _finish(jobs, chosen, out)
 
 
@@ -184,17 +184,18 @@ def _begin(settings: Augment, dataset: DatasetFolder, pipeline: SynthesisPipelin
         "rows": hashlib.sha256(rows.encode()).hexdigest(),
     }
     record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
-    path = out / RECORD
-    if path.exists():
-        _compare(json.loads(path.read_text(encoding="utf-8")), record, out)
-    elif (out / "metadata.csv").exists() or (out / "images").exists():
+    path, started = out / RECORD, any((out / "images").glob("*"))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if started and before:
+        _compare(before, record, out)
+    elif started or (out / "metadata.csv").exists():
         raise EmitDiffError(f"{out} holds something else already. Give another folder, or remove this one.")
     try:
         for part in ("images", "masks", UNFINISHED):
             (out / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EmitDiffError(f"The folder {out} cannot be made ({error.strerror}): give another one.") from error
-    if not path.exists():
+    if before != record:  # new, or given up before anything was painted
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         _whole(path, out, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     return out

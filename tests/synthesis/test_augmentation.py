@@ -78,6 +78,11 @@ def test_without_edits_the_mask_and_the_text_are_the_source_s(settings):
         assert sample.text == source[sample.row["source"]].text
 
 
+def test_structure_is_handed_on(settings):
+    (row,) = augment(replace(settings, ratio=1, limit=1, structure=0.5)).rows
+    assert row["structure"] == "0.5" and read_synthetic_settings(settings.out / row["file_name"])["structure"] == 0.5
+
+
 def test_groups_held_out_of_the_source_are_those_held_out_of_the_copy(settings):
     written = augment(replace(settings, ratio=1, limit=None, include_real=True, steps=1))
     for one, other in zip(split_by_group(written), split_by_group(open_dataset(settings.dataset)), strict=True):
@@ -108,6 +113,19 @@ def test_names_that_collide_are_told_apart(dataset_folder, settings):
     assert len({job.image.lower() for job in jobs}) == 5 and jobs[-1].image == "images/synthetic_c_0.png"
 
 
+def test_what_is_missing_is_painted_again_and_nothing_else(settings):
+    augment(replace(settings, edit=0.5))
+    whole = contents(settings.out)
+    pictures = sorted(settings.out.glob("images/*.png"))
+    for path in (settings.out / "metadata.csv", pictures[1], pictures[4], settings.out / "masks" / pictures[4].name):
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in settings.out.glob("images/*.png")}
+    augment(replace(settings, edit=0.5))
+    assert contents(settings.out) == whole and len(kept) == 4
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+
+
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_never_stopped(settings, tmp_path):
     settings = replace(settings, ratio=4, limit=5)
     whole = contents(augment(replace(settings, out=tmp_path / "whole")).folder)
@@ -178,12 +196,14 @@ def test_other_settings_or_another_folder_s_content_are_refused(settings, datase
         ({"ratio": 0.01}, "is none"),
         ({"ratio": -1.0}, "above 0"),
         ({"preset": "other"}, "preset"),
+        ({"guidance": 99.0}, "guidance scale"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(change, sentence, settings):
     with pytest.raises(EmitDiffError, match=sentence):
         augment(replace(settings, **change))
-    assert not (settings.out / "metadata.csv").exists()
+    assert not list(settings.out.glob("images/*"))
+    assert len(augment(replace(settings, ratio=1, limit=1))) == 1  # the mistake does not stand in the way
 
 
 def test_nothing_is_painted_from_what_is_synthetic(settings, tmp_path, capsys):
