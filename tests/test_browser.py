@@ -96,7 +96,7 @@ def choose_example(page, title: str):
     expect(page.get_by_text(f"{title}, ").filter(visible=True)).to_be_visible()
 
 
-def set_number(page, label: str, value: int):
+def set_number(page, label: str, value: float):
     field = page.get_by_label(f"number input for {label}")
     page.wait_for_timeout(300)  # a control that has just been unfolded takes a moment to listen
     field.fill(str(value))
@@ -176,6 +176,42 @@ def test_a_mask_is_drawn(page):
     page.get_by_role("button", name="Use the drawing as mask").click()
     expect(field).to_contain_text("png")
     expect(field).not_to_have_text(before, use_inner_text=True)
+
+
+def test_structure_a_moved_mask_and_the_merging_mask(page, tmp_path):
+    choose_example(page, "Cardiac MRI")
+    control = page.locator(".view", has_text="What the network sees").locator("img")
+    expect(control).to_be_visible(timeout=PATIENCE)
+    before = control.get_attribute("src")
+    page.get_by_role("button", name="Edit the mask").click()
+    set_number(page, "Move right (of the width)", 0.15)
+    set_number(page, "Structure to follow", 0.6)
+    page.wait_for_timeout(2000)
+    assert control.get_attribute("src") != before
+    few_steps(page, images=1, steps=2)
+    page.get_by_role("button", name="Generate").click()
+    expect(said(page)).to_contain_text("1 synthetic image", timeout=PATIENCE)
+    page.get_by_role("button", name="Merging mask").click()
+    expect(page.locator(".merging .view img")).to_be_visible()
+    expect(page.get_by_text("% real. The outline is the label there.")).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download ZIP").click()
+    download.value.save_as(tmp_path / "synthetic.zip")
+    with zipfile.ZipFile(tmp_path / "synthetic.zip") as archive:
+        archive.extractall(tmp_path)
+    (entry,) = json.loads((tmp_path / "manifest.json").read_text())["images"]
+    assert entry["settings"]["structure"] == 0.6 and entry["settings"]["edit"]["move_x"] == 0.15
+    given = np.asarray(Image.open(next(card for card in read_examples() if card.title == "Cardiac MRI").mask)) > 0
+    label = np.asarray(Image.open(tmp_path / entry["mask"])) > 0
+    assert np.nonzero(label)[1].mean() - np.nonzero(given)[1].mean() == pytest.approx(0.15 * given.shape[1], abs=1)
+
+
+def test_words_alone_are_enough(page):
+    set_number(page, "Structure to follow", 0)
+    page.get_by_label("Prompt (edit freely)").fill("CT, abdomen, liver")
+    few_steps(page, images=1, steps=2)
+    page.get_by_role("button", name="Generate").click()
+    expect(said(page)).to_contain_text("1 synthetic image", timeout=PATIENCE)
 
 
 def test_stop_stops_and_keeps_what_is_finished(page):

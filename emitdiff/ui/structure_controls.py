@@ -45,7 +45,7 @@ class StructureControls:
 
 def build_structure_controls(detectors: tuple[str, ...], detector: str) -> StructureControls:
     """Lays the controls out inside the current Blocks context."""
-    structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure to follow", buttons=[], elem_classes="ended")
+    structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure to follow", buttons=[])
     gr.HTML(ENDS, elem_classes="under")
     choice = gr.Dropdown(list(detectors), value=detector, label="Edge detector")
     boundary = gr.Checkbox(True, label="Add the mask's boundary")
@@ -59,9 +59,8 @@ def build_structure_controls(detectors: tuple[str, ...], detector: str) -> Struc
         scale = gr.Slider(0.25, 3, value=1, step=0.05, label="Scale", buttons=[])
         rotate = gr.Slider(-180, 180, value=0, step=1, label="Rotate (degrees, anticlockwise)", buttons=[])
         deform = gr.Slider(0, 1, value=0, step=0.05, label="Deform", buttons=[])
-        with gr.Row(elem_classes="pair"):
-            edit_seed = gr.Number(0, label="Seed of the deformation", precision=0)
-            reset = gr.Button("As it was", size="sm")
+        edit_seed = gr.Number(0, label="Seed of the deformation", precision=0)
+        reset = gr.Button("As it was", size="sm")
     return StructureControls(
         structure,
         choice,
