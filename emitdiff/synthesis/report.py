@@ -153,6 +153,8 @@ def _card(rank: int, one: Scored, pictures: list, settings: Filter) -> str:
     state = "kept" if one.kept else "dropped"
     row, name = one.row, one.row["file_name"].rsplit("/", 1)[-1]
     facts = [row.get("prompt", ""), *(f"{key} {row[key]}" for key in ("seed", "structure") if row.get(key))]
+    if row.get("edit"):
+        facts.append("edited mask")
     if one.values["dice"] is None and one.dice is not None:
         facts.append(_why_absent("dice", one))
     reason = f'<p class="reason">{escape(one.reason)}</p>' if one.reason else ""
@@ -190,27 +192,20 @@ def _why_absent(name: str, one: Scored) -> str:
 
 def _summary(name: str, ranked: Sequence[Scored], settings: Filter) -> str:
     """A histogram of one score over all images, with its threshold."""
-    values = [one.values[name] for one in ranked if one.values[name] is not None]
-    failed = sum(name in one.failed for one in ranked)
-    said = f"{failed} fail" if failed else "none fail"
-    head = f"<h2>{TITLES[name]} <small>{said}</small></h2>"
-    if not values:
-        return (
-            f'<div class="chart">{head}<p class="why">{escape(ABSENT.get(name, "no image has this score"))}</p></div>'
-        )
-    limit, at_least = settings.limit(name), name in ("edges", "dice")
+    scored = [one for one in ranked if one.values[name] is not None]
+    failed = sum(name in one.failed for one in scored)
+    head = f"<h2>{TITLES[name]} <small>{f'{failed} fail' if failed else 'none fail'}</small></h2>"
+    if not scored:
+        return f'<div class="chart">{head}<p>No image has this score: {escape(ABSENT[name])}.</p></div>'
+    limit, values = settings.limit(name), [one.values[name] for one in scored]
     top = max(*values, 1.25 * limit) if name == "histogram" else max(1.0, *values)
-    counts, borders = np.histogram(values, BARS, (0.0, top))
-    bars = "".join(
-        f'<rect class="{"bad" if (middle < limit) == at_least else "good"}" x="{240 * left / top:.1f}" '
-        f'y="{60 - height:.1f}" width="{240 / BARS - 1.5:.1f}" height="{height:.1f}"/>'
-        for left, middle, height in zip(
-            borders[:-1], (borders[1:] + borders[:-1]) / 2, 54 * counts / counts.max(), strict=True
-        )
-        if height
-    )
+    parts = {
+        "bad": [one.values[name] for one in scored if name in one.failed],
+        "good": [one.values[name] for one in scored if name not in one.failed],
+    }
+    bars = _bars({part: np.histogram(numbers, BARS, (0.0, top))[0] for part, numbers in parts.items()})
     line, right = f"{240 * limit / top:.1f}", limit > 0.8 * top  # near the end, its number stands for the axis' own
-    digits, sign = 0 if name == "histogram" else 2, "≥" if at_least else "≤"
+    digits, sign = 0 if name == "histogram" else 2, "≥" if name in ("edges", "dice") else "≤"
     end = "" if right else f'<text x="240" y="73" text-anchor="end">{top:.{digits}f}</text>'
     where = 'x="240" text-anchor="end"' if right else f'x="{line}" text-anchor="middle"'
     return f"""<div class="chart">{head}
@@ -219,3 +214,17 @@ def _summary(name: str, ranked: Sequence[Scored], settings: Filter) -> str:
 <text x="0" y="73">0</text>{end}<text class="limit" y="73" {where}>{sign} {limit:g}</text></svg>
 <p>{escape(MEANINGS[name])}</p></div>
 """
+
+
+def _bars(counts: dict[str, np.ndarray]) -> str:
+    """Bars of 240 x 54, the parts (CSS classes) stacked in the order given."""
+    highest, below, bars = max(1, int(sum(counts.values()).max())), np.zeros(BARS), []
+    for part, numbers in counts.items():
+        for place in np.flatnonzero(numbers):
+            height = 54 * numbers[place] / highest
+            below[place] += height
+            bars.append(
+                f'<rect class="{part}" x="{240 * place / BARS:.1f}" y="{60 - below[place]:.1f}" '
+                f'width="{240 / BARS - 1.5:.1f}" height="{height:.1f}"/>'
+            )
+    return "".join(bars)

@@ -200,3 +200,13 @@ def test_folders_and_thresholds_that_cannot_be_used(synthetic, real, tmp_path):
     with pytest.raises(EmitDiffError, match="which is not in"):
         filter_images(Filter(synthetic, open_dataset(stranger).folder, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_charts_count_exactly_what_fails(filtered):
+    page, rows = (filtered[0] / "report.html").read_text(encoding="utf-8"), filtered[1].values()
+    charts = dict(re.findall(r'<div class="chart"><h2>(.+?) <small>(.+?)</small>', page))
+    for name, title in report.TITLES.items():
+        count = sum(name in row["failed"].split() for row in rows)
+        assert charts[title] == (f"{count} fail" if count else "none fail")
+    bars = page.split("Twin <small>")[1].split("</svg>")[0]
+    assert bars.count('class="bad"') == 1, "a bar that holds the threshold is red only for what fails"
