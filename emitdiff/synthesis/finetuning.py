@@ -196,7 +196,9 @@ class FineTuning:
             self.average = parts["average"] = EMAModel(parameters, decay=0.999, use_ema_warmup=True, power=0.8)
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler
-        self.state = StageState(self.folder / "finetuning.pt", MINUTES, parts, self.device)
+        self.state = StageState(self.folder / "finetuning.pt", MINUTES, parts)
+        if self.settings.ema:
+            self.average.to(self.device)
 
     def run(self) -> None:
         """Trains until minutes or steps are used up, then writes the checkpoint."""
