@@ -12,14 +12,6 @@ from emitdiff.studies.utility import Utility, percent_of_real, real_split, study
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_synthesis_folder, tmp_path_factory):
-    """The tiny checkpoint, with a card that has it paint 64 x 64."""
-    folder = shutil.copytree(tiny_synthesis_folder, tmp_path_factory.mktemp("weights") / "small")
-    (folder / "emitdiff.json").write_text(json.dumps({"area": 64 * 64, "defaults": {"num_inference_steps": 2}}))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def painted(dataset_folder, checkpoint, tmp_path_factory):
     """What `augment --split train --ratio 2` leaves: here each image stands for its own synthetic ones."""
     train, _ = real_split(open_dataset(dataset_folder), checkpoint)

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny_synthesis_folder, tmp_path_factory) -> str:
+    """The tiny checkpoint, with a card that has it paint 64 x 64 in 2 steps."""
+    folder = shutil.copytree(tiny_synthesis_folder, tmp_path_factory.mktemp("weights") / "small")
+    (folder / "emitdiff.json").write_text(json.dumps({"area": 64 * 64, "defaults": {"num_inference_steps": 2}}))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def two_kinds(dataset_folder, tmp_path_factory):
+    """Two dataset folders that say they are of different modality and organ."""
+    other = shutil.copytree(dataset_folder, tmp_path_factory.mktemp("data") / "plates")
+    info = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps(info | {"name": "plates", "modality": "CT", "organ": "abdomen"}))
+    return dataset_folder, other
