@@ -53,15 +53,10 @@ class Gallery:
         both = np.concatenate([self.views, self.views[:, :, ::-1]])
         self._thumbnails = thumbnails(both)
 
-    def nearest(self, view: np.ndarray, without: int | None = None) -> Match:
-        """The image most similar to `view` by MS-SSIM; the one at `without` does not count."""
+    def nearest(self, view: np.ndarray) -> Match:
+        """The image most similar to `view`, uint8 (VIEW, VIEW), by MS-SSIM."""
         count = len(self.views)
-        correlation = self._thumbnails @ thumbnails(view[None])[0]
-        if without is not None:
-            correlation[[without, without + count]] = -np.inf
-        best = np.argsort(-correlation)[: min(CANDIDATES, 2 * (count - (without is not None)))]
-        if not len(best):
-            raise ValueError("nothing is left to compare with: a gallery needs an image besides the one left out")
+        best = np.argsort(-(self._thumbnails @ thumbnails(view[None])[0]))[:CANDIDATES]
         found = np.stack([self.views[i % count][:, ::-1] if i >= count else self.views[i] for i in best])
         scores = ms_ssim(np.broadcast_to(view, found.shape), found)
         top = int(scores.argmax())

@@ -47,16 +47,6 @@ def test_another_image_is_no_copy(gallery):
     assert gallery.nearest(view_of(draw_patches(99))).similarity < 0.7
 
 
-def test_the_image_itself_can_be_left_out(gallery):
-    match = gallery.nearest(view_of(draw_patches(7)), without=7)
-    assert match.index != 7 and match.similarity < 0.7
-
-
-def test_an_image_alone_has_nothing_to_be_compared_with():
-    with pytest.raises(ValueError, match="nothing is left"):
-        Gallery(view_of(draw_patches(0))[None]).nearest(view_of(draw_patches(1)), without=0)
-
-
 def test_the_second_stage_agrees_with_the_similarity_of_two(gallery):
     view, mixed = view_of(draw_patches(3)), view_of((0.5 * draw_patches(3) + 0.5 * draw_patches(50)).astype(np.uint8))
     match = gallery.nearest(mixed)
