@@ -158,7 +158,7 @@ def check_archive(download, folder: Path):
 
 def test_a_mask_is_drawn(page):
     choose_example(page, "Cardiac MRI")
-    page.wait_for_timeout(1000)
+    expect(page.locator(".view", has_text="What the network sees").locator("img")).to_be_visible(timeout=PATIENCE)
     page.get_by_role("button", name="Draw the mask").click()
     canvas = page.locator(".canvas canvas").first
     expect(canvas).to_be_visible()

@@ -141,7 +141,7 @@ class SynthesisTab:
         # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.drawing.panel, **quiet}
         for event in loaded:
-            event.then(**look).then(**close)
+            event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
         gr.on([source.slice.input, source.window.input], **close)
         source.file.clear(
             lambda: {**source.clear(), **self.preview.clear()},
