@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -88,6 +89,35 @@ def test_options_of_training_that_do_not_go_together(words, answer, dataset_fold
     assert answer in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_studies_are_verbs_within_a_verb(monkeypatch, capsys):
+    verb = cli.parse(["study", "utility", "a", "--out", "b", "--arms", "real", "real+synthetic", "--seeds", "2"])
+    assert verb == cli.Study(cli.Utility(Path("a"), Path("b"), arms=("real", "real+synthetic"), seeds=2))
+    verb = cli.parse(["study", "steps", "a", "b", "--out", "c", "--steps", "4", "8", "--schedulers", "unipc"])
+    assert verb.study.datasets == (Path("a"), Path("b")) and verb.study.steps == (4, 8)
+    assert run(monkeypatch, "study", "steps", "nowhere", "--out", "out", "--steps", "4", "0") == 2
+    assert "--steps (4, 0) cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", [cli.Utility, cli.Steps, cli.Copies])
+def test_every_field_of_every_study_is_explained(study, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse(["study", study.__name__.lower(), "--help"])
+    printed = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert all(f"--{field.name}" in printed for field in dataclasses.fields(study) if not field.name.startswith("data"))
+
+
+def test_several_datasets_are_measured_one_after_the_other(
+    dataset_folder, tiny_synthesis_folder, monkeypatch, tmp_path, capsys
+):
+    small = shutil.copytree(tiny_synthesis_folder, tmp_path / "small")
+    (small / "emitdiff.json").write_text('{"area": 4096}')
+    words = ["--checkpoint", small, "--limit", "1", "--steps", "1", "--json"]
+    assert run(monkeypatch, "evaluate-synthesis", dataset_folder, dataset_folder, *words) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert len(results) == 2 and results[0]["n"] == 1 and results[0]["edge_f1"] == results[1]["edge_f1"]
+
+
 def test_unknown_verb_exits_2():
     with pytest.raises(SystemExit) as stopped:
         cli.parse(["paint"])
@@ -110,6 +140,11 @@ def test_unknown_verb_exits_2():
         ["export", "nowhere", "out", "--format", "coco"],
         ["filter", "nowhere", "nowhere-else", "out"],
         ["study", "copies", "nowhere", "--out", "out"],
+        ["study", "utility", "nowhere", "--out", "out"],
+        ["study", "steps", "nowhere", "--out", "out"],
+        ["study", "steps", "--out", "out"],
+        ["evaluate-synthesis", "nowhere", "elsewhere", "--prompts"],
+        ["evaluate-synthesis"],
     ],
 )
 def test_what_is_not_there_gets_a_sentence_and_2(arguments, monkeypatch, tmp_path, capsys):
@@ -182,8 +217,6 @@ def test_output_that_cannot_be_made(disc_files, monkeypatch, capsys):
 
 
 def test_check_dataset_counts_and_finds_defects(dataset_folder, monkeypatch, tmp_path, capsys):
-    import shutil
-
     assert run(monkeypatch, "check-dataset", dataset_folder) == 0
     assert "lesion" in capsys.readouterr().out
     broken = shutil.copytree(dataset_folder, tmp_path / "broken")
@@ -272,11 +305,22 @@ def test_synthesize_says_what_of_a_prompt_is_not_read(tiny_synthesis_folder, dis
 
 
 def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dataset_folder, monkeypatch, capsys):
-    flags = ["--checkpoint", tiny_synthesis_folder, "--limit", "1", "--steps", "1", "--json"]
+    flags = [
+        "--checkpoint",
+        tiny_synthesis_folder,
+        "--limit",
+        "1",
+        "--steps",
+        "1",
+        "--json",
+        "--segmenter",
+        "textdiff-mini",
+    ]
     assert run(monkeypatch, "evaluate-synthesis", dataset_folder, *flags) == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     names = {"edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim", "n", "images_per_second"}
     names |= {"autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1"}
+    names |= {"segmenter_dice", "segmenter_dice_source"}
     assert names <= set(measured) and measured["n"] == 1
 
 

@@ -211,7 +211,7 @@ def as_markdown(result: dict) -> str:
     ]
     words = [
         [structure, word, row["measure"], *(cell for against in ("word", "opposite") for cell in
-         (f"{100 * row[against]['right']:.0f} %", f"{row[against]['shift']:+.3f}")), str(row["n"])]
+         (f"{100 * row[against]['right']:.0f} %", f"{row[against]['shift']:+.2g}")), str(row["n"])]
         for structure, found in result["words"].items() for word, row in found.items()
     ]  # fmt: skip
     named = ["painted from", "named in the prompt", "modality found", "organ found", "both", "n"]
