@@ -56,11 +56,12 @@ def evaluate_prompts(settings: EvaluatePrompts) -> dict:
     Raises:
         EmitDiffError: unreadable datasets, fewer than two kinds of image, or an unknown checkpoint.
     """
-    pipeline = load_synthesizer(settings.checkpoint)
-    sources = [_source(open_dataset(folder), pipeline) for folder in settings.datasets]
-    kinds = list(dict.fromkeys(source.kind for source in sources))
+    opened = [open_dataset(folder) for folder in settings.datasets]
+    kinds = list(dict.fromkeys((dataset.info.modality, dataset.info.organ) for dataset in opened))
     if len(kinds) < 2:
         raise EmitDiffError("All datasets have the same modality and organ: name two or more kinds to tell apart.")
+    pipeline = load_synthesizer(settings.checkpoint)
+    sources = [_source(dataset, pipeline) for dataset in opened]
     asked = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
     recogniser, real = taught_recogniser(sources, kinds, settings.seed)
     result = {
