@@ -305,11 +305,14 @@ class EvaluateSynthesis:
     seed: int = 0  # Seed of the images painted.
     steps: Count = None  # Sampling steps; without it, what suits the checkpoint.
     guidance: Strength = None  # How strongly the prompt counts; without it, what suits the checkpoint.
+    segmenter: Annotated[str, arg(metavar="NAME", help=f"Asked for the mask, painted and real. {FINDER}")] = "none"
     json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
 
     def run(self) -> int:
         _require_datasets(self.datasets)
-        settings = {name: value for name, value in vars(self).items() if name not in ("datasets", "prompts")}
+        settings = {
+            name: value for name, value in vars(self).items() if name not in ("datasets", "prompts", "segmenter")
+        }
         if self.prompts:
             from emitdiff.studies.prompts import EvaluatePrompts, evaluate_prompts
 
@@ -320,7 +323,7 @@ class EvaluateSynthesis:
         from emitdiff.synthesis.quality import evaluate_synthesis
 
         for dataset in self.datasets:
-            evaluate_synthesis(Settings(dataset, **settings))
+            evaluate_synthesis(Settings(dataset, **settings), _answers(self.segmenter, dataset))
         return 0
 
 

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,18 +21,17 @@ from emitdiff.datasets import DatasetFolder, Sample, is_synthetic, open_dataset,
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.report import outline_path, report_page
 from emitdiff.synthesis.scores import (
+    Answers,
     Gallery,
     Match,
-    dice,
     edge_agreement,
     grey_quantiles,
     histogram_distance,
+    mean_dice,
     similarity,
     view_of,
 )
 
-# Every label of one image as (mask found, mask asked for), boolean (H, W); labels that are not in the image left out.
-Answers = Callable[[Sample], Sequence[tuple[np.ndarray, np.ndarray]]]
 A_JUDGE_FROM = 0.5  # a segmenter that does worse on the real source is no judge of what was painted from it
 SCORES = ("edges", "dice", "histogram", "copy", "twin")
 
@@ -132,11 +131,6 @@ class RealSet:
         if index not in self._dice:
             self._dice[index] = mean_dice(self._answers(sample))
         return self._dice[index]
-
-
-def mean_dice(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    """Mean over the labels of an image; None where it has none."""
-    return float(np.mean([dice(found, truth) for found, truth in answers])) if len(answers) else None
 
 
 def filter_images(settings: Filter, answers: Answers | None = None) -> DatasetFolder | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,11 @@ from emitdiff.images import control_to_tensor, image_to_tensor, resize_image, re
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
 from emitdiff.synthesis.prompts import prompt_of
+from emitdiff.synthesis.scores import Answers, mean_dice
 
 VARIANTS = 2
 MEASURES = ("edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim")
+CONTROL = ("segmenter_dice", "segmenter_dice_source")
 CEILING = ("autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1")
 
 
@@ -80,11 +82,17 @@ def round_trip(pipeline: SynthesisPipeline, image: np.ndarray) -> dict[str, floa
 
 
 def measure_sample(
-    pipeline: SynthesisPipeline, sample: Sample, info: DatasetInfo, seed: int, **sampling
+    pipeline: SynthesisPipeline,
+    sample: Sample,
+    info: DatasetInfo,
+    seed: int,
+    answers: Answers | None = None,
+    **sampling,
 ) -> dict[str, float]:
     """Paints `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
 
-    `sampling` goes to the pipeline: num_inference_steps, guidance_scale, structure, ...
+    `answers` is a segmenter (see scores.py): its Dice with the mask on the painted images and on the source is added,
+    NaN for an image without any label. `sampling` goes to the pipeline: num_inference_steps, structure, ...
     """
     size = pipeline.working_size(*sample.mask.shape)
     source, mask = resize_image(sample.image, size), resize_mask(sample.mask, size)
@@ -95,11 +103,21 @@ def measure_sample(
     rows = [{**similarity(source, one.image), "edge_f1": edges_kept(source, one.image)} for one in painted]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     means["pairwise_ms_ssim"] = similarity(painted[0].image, painted[1].image)["ms_ssim"]
+    if answers is not None:
+        found = [mean_dice(answers(replace(sample, image=one.image, mask=mask))) for one in painted]
+        real = mean_dice(answers(replace(sample, image=source, mask=mask)))
+        empty = real is None
+        means |= {
+            "segmenter_dice": np.nan if empty else np.mean(found),
+            "segmenter_dice_source": np.nan if empty else real,
+        }
     return {**means, **round_trip(pipeline, source), "seconds": seconds}
 
 
-def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
+def evaluate_synthesis(settings: EvaluateSynthesis, answers: Answers | None = None) -> dict[str, float]:
     """Measures a checkpoint on a dataset folder, prints a table and, with `json`, one JSON object as the last line.
+
+    `answers` is a segmenter that is asked for the masks of painted and real images, see scores.py.
 
     Raises:
         EmitDiffError: unreadable dataset, unknown checkpoint, or a split with no images.
@@ -114,8 +132,8 @@ def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
     rows = []
     for index in tqdm(range(len(chosen)), desc=f"painting {dataset.info.name}", unit="image"):
         seed = settings.seed + index * VARIANTS
-        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, **sampling))
-    result = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in MEASURES + CEILING}
+        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, answers, **sampling))
+    result = {name: mean_of(rows, name) for name in (*MEASURES, *CEILING, *(CONTROL if answers else ()))}
     result["n"] = len(rows)
     result["images_per_second"] = round(VARIANTS * len(rows) / sum(row["seconds"] for row in rows), 3)
     print_table(settings, dataset, rows, result)
@@ -128,10 +146,16 @@ def evaluate_synthesis(settings: EvaluateSynthesis) -> dict[str, float]:
     return result
 
 
+def mean_of(rows: list[dict], name: str) -> float | None:
+    """Mean of a measure over the images that have it, to four places; None where none has."""
+    values = [row[name] for row in rows if not np.isnan(row[name])]
+    return round(float(np.mean(values)), 4) if values else None
+
+
 def print_table(settings: EvaluateSynthesis, dataset: DatasetFolder, rows: list[dict], result: dict) -> None:
     """Mean and standard deviation of every measure over the images."""
     print(f"\n{settings.checkpoint} on {dataset.info.name}, {settings.split}: {len(rows)} images x {VARIANTS} variants")
-    for name in MEASURES + CEILING:
-        spread = float(np.std([row[name] for row in rows]))
-        print(f"  {name:18} {result[name]:7.4f} +- {spread:.4f}")
-    print(f"  {'images_per_second':18} {result['images_per_second']:7.3f}")
+    for name in (name for name in (*MEASURES, *CEILING, *CONTROL) if result.get(name) is not None):
+        spread = float(np.nanstd([row[name] for row in rows]))
+        print(f"  {name:22} {result[name]:7.4f} +- {spread:.4f}")
+    print(f"  {'images_per_second':22} {result['images_per_second']:7.3f}")

@@ -7,14 +7,18 @@ are taken out: an image made darker, flatter or mirrored is as similar as before
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from emitdiff.datasets import Sample
 from emitdiff.images import resize_image, to_rgb
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 
+# Every label of one image as (mask found, mask asked for), boolean (H, W); labels that are not in the image left out.
+Answers = Callable[[Sample], Sequence[tuple[np.ndarray, np.ndarray]]]
 VIEW = 128  # side of the pictures compared, whatever their aspect ratio
 THUMBNAIL = 64  # side of those that decide which pairs are worth comparing
 CANDIDATES = 8
@@ -114,3 +118,8 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
     """Dice of two boolean masks (H, W); 1.0 if both are empty."""
     total = int(found.sum()) + int(truth.sum())
     return 2 * int((found & truth).sum()) / total if total else 1.0
+
+
+def mean_dice(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """Mean over the labels of an image; None where it has none."""
+    return float(np.mean([dice(found, truth) for found, truth in answers])) if len(answers) else None
