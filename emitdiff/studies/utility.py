@@ -31,6 +31,7 @@ from emitdiff.synthesis.augmentation import Augment, augment
 from emitdiff.synthesis.pipeline import read_card
 
 PARTS = ("real", "synthetic", "classical")
+PAINTED = ("checkpoint", "structure", "steps", "guidance", "preset")  # what the report says of the synthetic images
 RESAMPLES = 2000
 TARGET = 95.0  # per cent of the Dice of real images
 
@@ -82,6 +83,7 @@ def study_utility(settings: Utility) -> dict:
     real, synthetic = matched(train, synthetic, test, settings)
     _train_all(settings, arms, real, synthetic, test, out)
     report = make_report(settings, arms, out, {"real": len(real), "synthetic": len(synthetic), "test": len(test)})
+    report["painted"] = {name: sorted({row.get(name, "") for row in synthetic.rows}) for name in PAINTED}
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     write_text(out / "report.md", (text := as_markdown(report)))
     print(text)
@@ -243,11 +245,13 @@ def as_markdown(report: dict) -> str:
     table = [[arm, *(_cell(measured[name]) for name in names), _share(report["percent_of_real"].get(arm))]
              for arm, measured in report["arms"].items()]  # fmt: skip
     first = next(iter(report["arms"].values()))
+    painted = ", ".join(f"{name} {' or '.join(values)}" for name, values in report["painted"].items())
     return "\n".join([
         f"# Train on synthetic, test on real: {report['dataset']}", "",
         f"Arms rest on {counts['real']} real training images and {counts['synthetic']} images painted from them by "
         f"{settings['checkpoint']}; tested on all {counts['test']} real images of held-out groups "
         f"({first['n']['mean']:.0f} labelled, {first['n_empty']['mean']:.0f} without the label).", "",
+        f"Painted with {painted}.", "",
         f"{settings['network']}, {settings['steps']} steps of 8 images at {settings['resolution']} pixels, "
         f"{settings['seeds']} seeds, last step; mean +- standard deviation over the seeds.", "",
         markdown_table(["arm", *names, "% of real (95 %)"], table), "",
