@@ -21,9 +21,9 @@ import torch
 from emitdiff.checkpoints import Checkpoint, controlnet_folder, find_checkpoint, local_folder
 from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import control_to_tensor, fitted_size, resize_image, resize_mask, tensor_to_image, to_rgb
-from emitdiff.synthesis.edges import control_image, detect_edges, weaken_edges
-from emitdiff.synthesis.mask_edits import MaskEdit, edit_edges, edit_mask
+from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
+from emitdiff.synthesis.control import Control, build_control
+from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import cut_warning
 from emitdiff.synthesis.sampling import NUMBERS, Sampling, resolve_edit, text_arguments
@@ -114,56 +114,13 @@ class SynthesisPipeline:
             detector=detector, boundary=boundary, low_threshold=low_threshold, high_threshold=high_threshold,
             structure=structure, edit=edit, preset=preset, size=size,
         )  # fmt: skip
-        return self._control(image, mask, sampling)[0]
-
-    def _control(
-        self, image: np.ndarray | None, mask: np.ndarray | None, sampling: Sampling
-    ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
-        """The control image, the edited mask and the (height, width) wanted in the end."""
-        wanted = self._wanted_size(image, mask, sampling)
-        size, edit = self.working_size(*wanted), sampling.edit
-        if edit and not edit.changes_nothing and (mask is None or not mask.any()):
-            raise EmitDiffError("An edit moves or deforms the mask, and none was given; open or draw one.")
-        edited = edit_mask(mask, edit) if edit and mask is not None else mask
-        small = None if edited is None else resize_mask(edited, size)
-        edges = self._edges(image, size, sampling)
-        if edit and mask is not None:
-            edges = edit_edges(edges, resize_mask(mask, size), small, edit)
-        layout = self.checkpoint_card.control_layout
-        control = control_image(edges, small, sampling.boundary and sampling.structure > 0, layout)
-        if layout == "layered" and sampling.mask_share < 1:
-            control = np.rint(control * sampling.mask_share).astype(np.uint8)
-        return control, edited if sampling.structure > 0 else None, wanted  # what nothing follows is no label
+        return build_control(image, mask, sampling, self.checkpoint_card).picture
 
     def _strength(self, sampling: Sampling) -> float:
         """Weights of our own layout learnt with their ControlNet always beside them, so for them the mask's ink fades;
         a U-Net that was locked can do without, so for others the ControlNet's strength does."""
         fades = self.checkpoint_card.control_layout != "layered"
         return sampling.controlnet_conditioning_scale * (sampling.mask_share if fades else 1.0)
-
-    def _wanted_size(self, image, mask, sampling: Sampling) -> tuple[int, int]:
-        if image is not None and mask is not None and image.shape[:2] != mask.shape:
-            raise EmitDiffError(
-                f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels and the image "
-                f"{image.shape[1]} x {image.shape[0]}; export the mask at the size of its image."
-            )
-        if image is not None or mask is not None:
-            return mask.shape if image is None else image.shape[:2]
-        if sampling.structure > 0:
-            raise EmitDiffError(
-                "Neither an image nor a mask was given; open an image, or a mask to paint from, "
-                "or set structure to 0 to paint from text alone."
-            )
-        side = round(self.checkpoint_card.area**0.5)
-        return sampling.size or (side, side)
-
-    def _edges(self, image: np.ndarray | None, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
-        """Edges at the dose asked for; where none are wanted no detector is asked, so none need be there."""
-        if image is None or sampling.structure <= 0.5:
-            return np.zeros(size, np.uint8)
-        image = resize_image(to_rgb(image), size)
-        edges = detect_edges(image, sampling.detector, sampling.low_threshold, sampling.high_threshold)
-        return weaken_edges(edges, sampling.structure, image)
 
     def _settings(self, **given) -> Sampling:
         """Explicit arguments first, then the preset, then the checkpoint's card. Raises EmitDiffError."""
@@ -232,15 +189,15 @@ class SynthesisPipeline:
             low_threshold=low_threshold, high_threshold=high_threshold, structure=structure, edit=edit, preset=preset,
             appearance=appearance, size=size,
         )  # fmt: skip
-        control, mask, wanted = self._control(image, mask, sampling)
+        control = build_control(image, mask, sampling, self.checkpoint_card)
         grey = sampling.look.grey or (None if image is None else bool((image == image[..., :1]).all()))
-        return self._paint(control, wanted, grey, mask, sampling, cancelled or (lambda: False))
+        return self._paint(control, grey, sampling, cancelled or (lambda: False))
 
-    def _paint(self, control, size, grey, mask, sampling: Sampling, cancelled) -> Iterator[Step | SyntheticImage]:
+    def _paint(self, control: Control, grey, sampling: Sampling, cancelled) -> Iterator[Step | SyntheticImage]:
         for index in range(sampling.num_images):
             started = time.perf_counter()
             picture = None
-            for event in self._paint_one(control, sampling, index, cancelled):
+            for event in self._paint_one(control.picture, sampling, index, cancelled):
                 if isinstance(event, Step):
                     yield event
                 else:
@@ -252,11 +209,11 @@ class SynthesisPipeline:
             painted = tensor_to_image(picture)
             settings = {
                 **sampling.record(sampling.seed + index),
-                "checkpoint": self.name, "working_size": list(control.shape[:2]),
+                "checkpoint": self.name, "working_size": list(control.picture.shape[:2]),
             }  # fmt: skip
             seconds = time.perf_counter() - started
-            copy = None if mask is None else np.array(mask)
-            yield SyntheticImage(resize_image(painted, size), copy, sampling.seed + index, settings, seconds)
+            copy = None if control.mask is None else np.array(control.mask)
+            yield SyntheticImage(resize_image(painted, control.size), copy, sampling.seed + index, settings, seconds)
 
     def _paint_one(self, control, sampling: Sampling, index: int, cancelled) -> Iterator[Step | torch.Tensor]:
         """diffusers calls back, a page wants to be fed: the sampler runs in a thread that fills a queue."""
