@@ -8,7 +8,7 @@ import pytest
 from emitdiff.datasets import open_dataset, write_tables
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies.rows import read_table, write_table
-from emitdiff.studies.utility import Utility, percent_of_real, real_split, study_utility
+from emitdiff.studies.utility import Utility, percent_of_real, real_split, reference, study_utility
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def test_one_row_a_run_and_a_report(settings, capsys):
     assert report["arms"]["real"]["dice"]["mean"] == pytest.approx(np.mean(dice))
     assert report["arms"]["real"]["dice"]["sd"] == pytest.approx(np.std(dice, ddof=1))
     assert json.loads((settings.out / "report.json").read_text()) == report
+    assert report["percent_of_real"]["synthetic"]["beside"] == "real"
     page = (settings.out / "report.md").read_text()
     assert "| synthetic |" in page and page.strip() in capsys.readouterr().out
 
@@ -95,6 +96,12 @@ def test_share_of_real_over_the_same_images_with_its_interval():
     share = percent_of_real(noisy, real)
     assert share["percent"] == pytest.approx(100 * np.mean(list(noisy.values())) / np.mean(list(real.values())))
     assert share["low"] < share["percent"] < share["high"]
+
+
+def test_arms_are_held_against_real_images_treated_alike():
+    arms = ["real", "real+classical", "synthetic", "synthetic+classical", "real+synthetic"]
+    assert [reference(arm, arms) for arm in arms] == [None, "real", "real", "real+classical", "real"]
+    assert reference("synthetic+classical", ["real"]) == "real" and reference("synthetic", ["real+classical"]) is None
 
 
 @pytest.mark.parametrize("arm", ["", "classical", "fake", "real+fake"])
