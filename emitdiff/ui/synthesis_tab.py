@@ -78,8 +78,8 @@ class SynthesisTab:
                 self.stop_button = gr.Button("Stop", variant="stop", scale=1, min_width=80, interactive=False)
 
     def _lay_out_advanced(self, defaults: dict[str, Any]) -> None:
-        presets = [(f"{one.name}: {one.summary}", one.name) for one in self.calls.vocabulary.presets]
-        self.preset = gr.Dropdown(presets, value=presets[0][1], label="Preset: sets the fields below")
+        presets = [preset.name for preset in self.calls.vocabulary.presets]
+        self.preset = gr.Dropdown(presets, value=presets[0], label="Preset: sets the fields below")
         self.num_inference_steps = gr.Slider(
             1, 100, value=defaults["num_inference_steps"], step=1, label="Steps", buttons=[]
         )
@@ -246,9 +246,10 @@ class SynthesisTab:
     def take_defaults(self, name: str, preset: str = "default") -> tuple[Any, ...]:
         """Other weights or another preset: the settings they ask for, and whether the weights are on this machine."""
         model = self.models[name]
-        defaults = sampling_defaults(model, find_preset(self.calls.vocabulary.presets, preset))
+        chosen = find_preset(self.calls.vocabulary.presets, preset)
+        defaults = sampling_defaults(model, chosen)
         numbers = [defaults[key] for key in ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")]
-        words = note(f"{name}: {model.status}. {model.summary}")
+        words = note(f"Preset {preset}: {chosen.summary}.") + note(f"{name}: {model.status}. {model.summary}")
         return *numbers, defaults["detector"], thresholds_of(defaults["detector"]), words
 
     def open_drawing(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:

@@ -92,7 +92,8 @@ def test_the_merging_panel_says_what_is_missing(tab, example):
 
 
 def test_a_preset_sets_the_fields_it_names(tab):
-    steps, guidance, _, detector, thresholds, _ = tab.take_defaults("emitdiff-mini", "paper")
+    steps, guidance, _, detector, thresholds, words = tab.take_defaults("emitdiff-mini", "paper")
+    assert "Preset paper: as published." in words
     assert (steps, guidance, detector, thresholds.visible) == (4, 9.0, "hed", False)
 
 
