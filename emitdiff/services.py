@@ -80,7 +80,7 @@ def _model(checkpoint: Checkpoint) -> Model:
     """With a damaged record the page still comes up and says so; whoever uses the weights gets the whole sentence."""
     status, own = checkpoint_status(checkpoint), {}
     try:
-        own = _read_record(checkpoint, "emitdiff.json").get("defaults", {})
+        own = _read_record(checkpoint, "emitdiff.json")
     except EmitDiffError:
         status = "damaged (emitdiff.json cannot be read)"
     return Model(
@@ -89,8 +89,8 @@ def _model(checkpoint: Checkpoint) -> Model:
         summary=checkpoint.summary,
         licence=checkpoint.licence,
         status=status,
-        defaults={**checkpoint.defaults, **own},
-        detector=checkpoint.detector or "soft",
+        defaults={**checkpoint.defaults, **own.get("defaults", {})},
+        detector=own.get("detector") or checkpoint.detector or "soft",
     )
 
 
@@ -192,7 +192,7 @@ def _read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 
     Raises EmitDiffError where the file is damaged.
     """
-    path = _folder(checkpoint) / name
+    path = Path(checkpoint.card or _folder(checkpoint)) / name  # a fine-tuned ControlNet lies beside its own
     try:
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:

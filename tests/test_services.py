@@ -63,6 +63,17 @@ def test_records_of_a_downloaded_repository_are_read(calls, disc, monkeypatch, t
     assert calls.targets("owner/repo") == ("knee",)
 
 
+def test_the_page_offers_the_detector_and_settings_that_weights_were_taught_with(tmp_path):
+    """Also of a ControlNet fine-tuned beside a Hub base that is not on this machine."""
+    for base in ("{}", '{"repository": "owner/not-here", "revision": "main"}'):
+        (tmp_path / "emitdiff.json").write_text(
+            f'{{"detector": "hed", "defaults": {{"guidance_scale": 3.5}}, "base": {base}}}'
+        )
+        made = services.build_callables(str(tmp_path), "textdiff-mini")
+        (model,) = (model for model in made.models() if model.name == str(tmp_path))
+        assert (model.detector, model.defaults["guidance_scale"]) == ("hed", 3.5)
+
+
 def test_synthesize_streams_steps_and_images_until_cancelled(calls, request_of, disc):
     stop = threading.Event()
     events = []
