@@ -47,7 +47,7 @@ Image = Positional[Annotated[Path, IMAGE]]
 PerhapsImage = Positional[Annotated[Path | None, IMAGE]]
 MaskFile = Annotated[Path | None, MASK]
 PRESET = arg(help="The paper's settings or its released code's; what is given beside it wins.")
-PresetName = Annotated[Literal["default", "paper", "released"], PRESET]
+Preset = Annotated[Literal["default", "paper", "released"], PRESET]
 Size = Annotated[str | None, arg(metavar="HxW", help="Size to paint at without image and mask.", help_behavior_hint="")]
 Slice = Annotated[int | None, SLICE]
 GreyWindow = Annotated[str | None, WINDOW]
@@ -66,7 +66,6 @@ OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_be
 Split = Literal["all", "held-out", "train"]
 Network = Literal["unet", "attention-unet"]
 Mix = Literal["inputs", "logits", "pool"]
-Preset = Literal["default", "paper", "released"]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 NewFolder = Positional[Annotated[Path, arg(metavar="OUT", help="Folder to write; it must not hold anything else.")]]
 
@@ -89,7 +88,7 @@ class Synthesize:
     rotate: float = 0.0  # Turn it, in degrees anticlockwise.
     deform: float = 0.0  # Deform it smoothly, from 0 to 1; written is the mask that results.
     deform_seed: int = 0  # Another seed, another deformation.
-    preset: PresetName = "default"
+    preset: Preset = "default"
     steps: Count = None  # Sampling steps; without it, what suits the checkpoint, like the two below.
     guidance: Strength = None  # How strongly the prompt counts.
     control_strength: Strength = None  # How strongly the edges count.
@@ -102,6 +101,8 @@ class Synthesize:
         from emitdiff.images import manifest_entry, save_synthetic_png, synthetic_manifest
         from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
 
+        if self.size is not None and (self.image or self.mask):
+            raise EmitDiffError(f"--size {self.size} is for text alone: images get the size of their source.")
         stem, index, image, mask = _read_source(self.image, self.mask, self.slice, self.window)
         edit = MaskEdit(*self.move, self.scale, self.rotate, self.deform, self.deform_seed)
         size = _read_size(self.size)
@@ -229,7 +230,7 @@ class TrainSynthesis:
     minutes: Strength = None  # Time to train, all stages together; without it and without --steps, 60.
     seed: int = 0  # Seed of the order and of the weights' beginning.
     threads: Count = None  # CPU threads; without it, all.
-    held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, 0.2.
+    held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, the parent's, else 0.2.
     # From here on only with --from NAME --train controlnet.
     steps: Count = None  # Steps of the optimizer, instead of --minutes.
     batch: Count = None  # Images at once in each process; without it, 4.
@@ -261,9 +262,11 @@ class TrainSynthesis:
         from emitdiff.synthesis.training import TrainSynthesis as Settings
         from emitdiff.synthesis.training import train_synthesis
 
-        folder, side = (None, 256) if self.start is None else _folder_to_inherit(self.start, self.train)
+        folder, side, share = (None, 256, 0.2) if self.start is None else _folder_to_inherit(self.start, self.train)
         own = {name: getattr(self, name) for name in ("datasets", "out", "seed", "threads")}
-        held_out, minutes = 0.2 if self.held_out is None else self.held_out, self.minutes or 60.0
+        held_out, minutes = share if self.held_out is None else self.held_out, self.minutes or 60.0
+        if folder and held_out > share:
+            _say(f"{self.start} kept only {share:g} of the groups aside: it may have learnt others now kept out.")
         return train_synthesis(
             Settings(
                 **own, stage=self.train, resolution=self.resolution or side, minutes=minutes, held_out=held_out,
@@ -314,6 +317,8 @@ class EvaluateSynthesis:
             name: value for name, value in vars(self).items() if name not in ("datasets", "prompts", "segmenter")
         }
         if self.prompts:
+            if self.segmenter != "none":
+                raise EmitDiffError("--segmenter is not asked with --prompts; leave one of them out.")
             from emitdiff.studies.prompts import EvaluatePrompts, evaluate_prompts
 
             del settings["split"]
@@ -395,7 +400,7 @@ class Augment:
     guidance: Strength = None  # How strongly the prompt counts.
     control_strength: Strength = None  # How strongly the edges count.
     structure: float = 1.0  # 1 follows every edge, 0.5 only the mask.
-    preset: Preset = "default"  # The settings of EMIT-Diff's paper or of its released code.
+    preset: Preset = "default"
     edit: float = 0.0  # Move, turn, scale and deform mask and edges at random: strength from 0 (not) to 1.
     appearance: bool = False  # Draw appearance words, like "dark" or "noisy", into each prompt.
     include_real: bool = False  # Copy the real images into OUT too.
@@ -594,8 +599,9 @@ def _check_numbers(verb: Any) -> None:
             raise EmitDiffError(f"{flag} cannot be used: give a whole number from 0 on.")
 
 
-def _folder_to_inherit(name: str, train: str) -> tuple[Path, int]:
-    """The folder of a checkpoint all of whose networks can be trained further, and the side of its images in pixels."""
+def _folder_to_inherit(name: str, train: str) -> tuple[Path, int, float]:
+    """The folder of a checkpoint all of whose networks can be trained further, the side of its images in pixels, and
+    the part of the groups that it kept aside: fewer, and what it learnt would be measured as if it had not."""
     from emitdiff.checkpoints import find_checkpoint, local_folder
 
     if train == "unet":
@@ -607,7 +613,9 @@ def _folder_to_inherit(name: str, train: str) -> tuple[Path, int]:
             f"Of {name} only the ControlNet can be trained: add --train controlnet, or leave --from out to train small "
             "networks from scratch."
         )
-    return local_folder(found), round(_read_json(local_folder(found) / "emitdiff.json").get("area", 256**2) ** 0.5)
+    card = _read_json(local_folder(found) / "emitdiff.json")
+    side, training = round(card.get("area", 256**2) ** 0.5), card.get("training", {})
+    return local_folder(found), side, training.get("held_out", 0.2)
 
 
 def _require_datasets(folders: tuple[Path, ...]) -> None:

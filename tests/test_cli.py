@@ -89,6 +89,20 @@ def test_options_of_training_that_do_not_go_together(words, answer, dataset_fold
     assert answer in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_a_checkpoint_trained_further_keeps_aside_what_its_parent_did(monkeypatch, tmp_path, capsys):
+    parent, asked = tmp_path / "parent", []
+    parent.mkdir()
+    (parent / "model.safetensors").touch()
+    (parent / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderTiny"]}')
+    (parent / "emitdiff.json").write_text('{"area": 16384, "training": {"held_out": 0.3}}')
+    monkeypatch.setattr("emitdiff.synthesis.training.train_synthesis", lambda settings: asked.append(settings))
+    words = ["train-synthesis", "a", "--out", tmp_path / "out", "--from", parent]
+    assert run(monkeypatch, *words) == 0 and "kept only" not in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--held-out", "0.4") == 0
+    assert [(one.held_out, one.resolution) for one in asked] == [(0.3, 128), (0.4, 128)]
+    assert "kept only 0.3 of the groups aside" in capsys.readouterr().err
+
+
 def test_studies_are_verbs_within_a_verb(monkeypatch, capsys):
     verb = cli.parse(["study", "utility", "a", "--out", "b", "--arms", "real", "real+synthetic", "--seeds", "2"])
     assert verb == cli.Study(cli.Utility(Path("a"), Path("b"), arms=("real", "real+synthetic"), seeds=2))
@@ -288,6 +302,7 @@ def test_synthesize_from_an_edited_mask_alone_and_from_text_alone(
     [
         (["--structure", "0", "--size", "big"], "like 256x384"),
         (["--window", "lung"], "--window lung is for an image"),
+        (["--mask", "mask.png", "--size", "64x64"], "--size 64x64 is for text alone"),
         ([], "set structure to 0"),
         (["--structure", "0", "--move", "0.1", "0"], "none was given"),
     ],
@@ -347,7 +362,6 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
     ("arguments", "module"),
     [
         (["train-segmentation", "a", "--out", "b"], "emitdiff.segmentation.training"),
-        (["evaluate-synthesis", "a"], "emitdiff.synthesis.quality"),
         (["evaluate-segmentation", "a"], "emitdiff.segmentation.metrics"),
     ],
 )
