@@ -119,6 +119,8 @@ def _target(settings: Export, dataset: DatasetFolder) -> Path:
         out = out / (number + file_stem(dataset.info.name))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EmitDiffError(f"{out} holds something already. Give another folder, or remove this one.")
+    if out.name in ("", ".."):  # it appears by its name once it is whole
+        raise EmitDiffError(f"The folder '{out}' is one you stand in: give the name of a new one.")
     return out
 
 

@@ -230,6 +230,15 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(mixed_folder, tmp_
         export(Export(mixed_folder, tmp_path, "paired", folds=0))
 
 
+def test_the_folder_one_stands_in_is_refused_but_for_nnunet_which_makes_one_in_it(mixed_folder, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(EmitDiffError, match="name of a new one"):
+        export(Export(mixed_folder, Path("."), "paired", folds=0))
+    export(Export(mixed_folder, Path("."), "nnunet", folds=0))
+    assert [path.name for path in Path(".").iterdir()] == ["Dataset501_cells"]
+
+
 def test_an_export_cut_short_starts_anew(mixed_folder, tmp_path):
     (tmp_path / ".out.unfinished" / "image").mkdir(parents=True)
     (tmp_path / ".out.unfinished" / "image" / "stale.png").write_bytes(b"")

@@ -155,11 +155,14 @@ def filter_images(settings: Filter, answers: Answers | None = None) -> DatasetFo
         kind = "real" if painted else "synthetic"
         raise EmitDiffError(f"{without} has no {kind} images: give first what `augment` wrote, then its dataset.")
     reals = RealSet(originals, answers, [synthetic.rows[index] for index in painted])
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmitDiffError(f"The folder {out} cannot be made ({error.strerror}): give another one.") from error
     bar = tqdm(painted, desc=f"scoring {synthetic.info.name}", unit="image")
     scored = [score(synthetic[index], index, reals, answers) for index in bar]
     judge(scored, settings)
     ranked = sorted(scored, key=lambda one: (one.margin, one.index))
-    out.mkdir(parents=True, exist_ok=True)
     _write_atomically(out / "quality.csv", _table(ranked))
     _write_atomically(out / "report.html", report_page(ranked, synthetic, originals, settings))
     return _copy_kept(synthetic, scored, out)

@@ -164,7 +164,12 @@ class FineTuning:
             )
         self.accelerator.wait_for_everyone()  # all have looked, before one writes
         if self.accelerator.is_main_process:
-            (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            try:
+                (self.folder / "samples").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise EmitDiffError(
+                    f"The folder {self.settings.out} cannot be made ({error.strerror}): give another --out."
+                ) from error
             path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
     def _say_what_matters(self) -> None:

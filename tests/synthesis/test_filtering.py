@@ -200,6 +200,9 @@ def test_folders_and_thresholds_that_cannot_be_used(synthetic, real, tmp_path):
     with pytest.raises(EmitDiffError, match="which is not in"):
         filter_images(Filter(synthetic, open_dataset(stranger).folder, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(EmitDiffError, match="cannot be made"):
+        filter_images(Filter(synthetic, real, tmp_path / "file"))
 
 
 def test_the_charts_count_exactly_what_fails(filtered):

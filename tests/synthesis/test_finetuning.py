@@ -201,6 +201,12 @@ def test_settings_that_cannot_be_used(changes, words, dataset_folder, tiny_synth
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made(dataset_folder, tiny_synthesis_folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EmitDiffError, match="cannot be made"):
+        finetune_controlnet(settings_for(dataset_folder, tmp_path / "file", tiny_synthesis_folder))
+
+
 def test_nothing_is_written_over(dataset_folder, tiny_synthesis_folder, tuned):
     for out, words in (
         (tiny_synthesis_folder, "is where tiny lies"),
