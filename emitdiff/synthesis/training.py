@@ -111,8 +111,10 @@ class TrainingRun:
         wanted = {
             "datasets": sorted({item.info.name for item in self.corpus.items}), "seed": self.settings.seed,
             "held_out": self.settings.held_out, "resolution": self.settings.resolution,
+            "from": self.settings.start and Path(self.settings.start).name,
         }  # fmt: skip
-        if path.exists() and (begun := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+        begun = {"from": wanted["from"], **json.loads(path.read_text(encoding="utf-8"))} if path.exists() else wanted
+        if begun != wanted:
             different = ", ".join(f"{name} {begun.get(name)}" for name in wanted if begun.get(name) != wanted[name])
             raise EmitDiffError(f"{self.out} was begun with {different}; use the same settings or another --out.")
         self.state.mkdir(parents=True, exist_ok=True)
@@ -255,6 +257,8 @@ class TrainingRun:
         }  # fmt: skip
         if self.settings.start is not None:
             parent = json.loads((self.settings.start / CARD_FILE).read_text(encoding="utf-8"))["training"]
+            given = [{**row, "by": "parent"} for row in parent.get("datasets", ()) if row["name"] not in infos]
+            training["datasets"] += given
             training["start"] = {name: parent[name] for name in ("date", "stages", "start") if name in parent}
         (self.out / CARD_FILE).write_text(json.dumps(asdict(self._card(training)), indent=1), encoding="utf-8")
 

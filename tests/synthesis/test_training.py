@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from emitdiff.synthesis.denoiser_training import CONDITIONS, drop_conditions, ne
 from emitdiff.synthesis.inheritance import inherit
 from emitdiff.synthesis.pipeline import load_synthesizer
 from emitdiff.synthesis.quality import EvaluateSynthesis, evaluate_synthesis, similarity
-from emitdiff.synthesis.training import TrainSynthesis, train_synthesis
+from emitdiff.synthesis.training import TrainingRun, TrainSynthesis, train_synthesis
 
 MINUTES = 0.1
 
@@ -132,6 +134,26 @@ def test_a_wider_autoencoder_starts_by_answering_like_the_narrow_one():
     assert torch.allclose(wide(image).sample, narrow(image).sample, atol=1e-5)
     with pytest.raises(ValueError, match="does not fit"):
         inherit(narrow, wide)
+
+
+def test_a_folder_goes_on_only_from_the_weights_it_was_begun_from(dataset_folder, tmp_path):
+    settings = TrainSynthesis((dataset_folder,), tmp_path, start=Path("one"))
+    corpus = load_corpus((dataset_folder,), 0.2, 0)
+    for _ in range(2):
+        TrainingRun(settings, corpus)
+    for other in (None, Path("two")):
+        with pytest.raises(EmitDiffError, match="begun with from one"):
+            TrainingRun(replace(settings, start=other), corpus)
+
+
+def test_what_a_parent_was_trained_on_is_recorded(dataset_folder, tmp_path):
+    (parent := tmp_path / "parent").mkdir()
+    datasets = [{"name": "discs", "images": 3}, {"name": "hearts", "images": 7, "licence": "CC0"}]
+    (parent / "emitdiff.json").write_text(json.dumps({"training": {"datasets": datasets}}))
+    settings = TrainSynthesis((dataset_folder,), tmp_path / "out", start=parent)
+    TrainingRun(settings, load_corpus((dataset_folder,), 0.2, 0))._record()
+    own, inherited = json.loads((tmp_path / "out" / "emitdiff.json").read_text())["training"]["datasets"]
+    assert own["name"] == "discs" and inherited == {"name": "hearts", "images": 7, "licence": "CC0", "by": "parent"}
 
 
 def test_the_schedule_ends_in_pure_noise():
