@@ -58,7 +58,7 @@ class Endpoints:
         inputs = [
             gr.File(label="image"),
             gr.File(label="mask"),
-            gr.Textbox("soft", label="detector"),
+            gr.Textbox(None, label="detector"),
             gr.Textbox(self.calls.synthesis_checkpoint, label="checkpoint"),
             *_structure_inputs().values(),
         ]
@@ -159,7 +159,7 @@ class Endpoints:
         self,
         image: str | None,
         mask: str | None = None,
-        detector: str = "soft",
+        detector: str | None = None,
         checkpoint: str = "emitdiff-mini",
         structure: float = 1.0,
         preset: str = "default",
@@ -175,7 +175,7 @@ class Endpoints:
         Parameters:
             image: PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series
             mask: class ids at the size of the image; its boundary is joined in
-            detector: soft, canny or hed
+            detector: soft, canny or hed; leave empty for what suits preset and weights
             checkpoint: name of the weights, see /models
             structure: 1 follows every edge, 0.5 only the mask, 0 is free: nothing
             preset: default, paper or released; what is given beside it wins
@@ -187,13 +187,13 @@ class Endpoints:
             edit_seed: seed of the deformation
         """
         try:
-            find_preset(self.calls.vocabulary.presets, preset)
+            chosen, model = find_preset(self.calls.vocabulary.presets, preset), self._model(checkpoint, "synthesis")
             request = check_request(
                 {
-                    **vars(SynthesisRequest("edges")), "detector": self._detector(detector),
-                    "checkpoint": self._model(checkpoint, "synthesis").name, "structure": structure, "preset": preset,
-                    "move_x": move_x, "move_y": move_y, "scale": scale, "rotate": rotate, "deform": deform,
-                    "edit_seed": edit_seed,
+                    **vars(SynthesisRequest("edges")), "checkpoint": model.name,
+                    "detector": self._detector(detector or sampling_defaults(model, chosen)["detector"]),
+                    "structure": structure, "preset": preset, "move_x": move_x, "move_y": move_y, "scale": scale,
+                    "rotate": rotate, "deform": deform, "edit_seed": edit_seed,
                 }
             )  # fmt: skip
             pixels, stem, label = self._read(image, mask, 1, structure)

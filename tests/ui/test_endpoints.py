@@ -5,12 +5,15 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
+import gradio as gr
 import numpy as np
 import pytest
+from fakes import fake_callables
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from emitdiff.images import read_synthetic_settings
+from emitdiff.ui.endpoints import Endpoints
 
 
 def test_exactly_the_named_endpoints_are_public(client):
@@ -82,6 +85,22 @@ def test_edges_gives_the_control_image(client, example):
     image, mask = handle_file(str(example.image)), handle_file(str(example.mask))
     alone = client.predict(image, mask, "canny", structure=0.5, api_name="/edges")
     assert np.array_equal(cv2.imread(alone), cv2.imread(client.predict(None, mask, api_name="/edges")))
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [({}, "soft"), ({"preset": "paper"}, "hed"), ({"detector": "canny"}, "canny")]
+)
+def test_edges_are_those_of_preset_and_weights_where_none_are_named(given, used, example):
+    asked = []
+
+    def control_image(image, mask, request):
+        asked.append(request.detector)
+        return image
+
+    with gr.Blocks():
+        endpoints = Endpoints(fake_callables(control_image=control_image))
+    endpoints.edges(str(example.image), **{"preset": "default", **given})
+    assert asked == [used]
 
 
 def test_segment_gives_mask_and_result(client, example):
