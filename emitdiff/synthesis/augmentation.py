@@ -38,8 +38,8 @@ from emitdiff.synthesis.prompts import compose_prompt, prompt_of
 
 PROVENANCE = "trainedAlgorithmicMedia"  # IPTC's word for pictures that a trained model made
 COLUMNS = (
-    *FIRST_COLUMNS, "source", "seed", "prompt", "checkpoint", "structure", "edit", "steps", "guidance", "preset",
-    "provenance",
+    *FIRST_COLUMNS, "source", "seed", "prompt", "appearance", "checkpoint", "structure", "edit", "steps", "guidance",
+    "preset", "provenance",
 )  # fmt: skip
 RECORD = "augment.json"
 UNFINISHED = ".unfinished"
@@ -264,6 +264,7 @@ def _paint(job: Job, dataset: DatasetFolder, pipeline: SynthesisPipeline, settin
         "file_name": job.image, "mask": job.mask, "group": sample.group, "finding": sample.finding,
         "text": sample.text if edit is None else "",  # it may say where the target was
         "source": sample.name, "seed": str(seed), "prompt": prompt, "checkpoint": pipeline.name,
+        "appearance": result.settings["appearance"],  # the phrase that a preset mixed in beside the prompt
         "structure": f"{settings.structure:g}", "edit": "" if edit is None else json.dumps(asdict(edit)),
         "steps": str(result.settings["num_inference_steps"]), "guidance": f"{result.settings['guidance_scale']:g}",
         "preset": settings.preset, "provenance": PROVENANCE,
@@ -306,7 +307,7 @@ def _finish(jobs: list[Job], dataset: DatasetFolder, out: Path) -> DatasetFolder
             rows.append({**dataset.rows[job.index], "file_name": job.image, "mask": job.mask, "provenance": ""})
         else:
             row = read_synthetic_settings(out / job.image)["row"]
-            rows.append({column: row[column] for column in COLUMNS})
+            rows.append({column: row.get(column, "") for column in COLUMNS})
     written = write_tables(out, dataset.info, rows)
     shutil.rmtree(out / UNFINISHED, ignore_errors=True)
     return written

@@ -21,6 +21,7 @@ from emitdiff.datasets import open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import DIGITAL_SOURCE_TYPE, read_synthetic_settings
 from emitdiff.synthesis.augmentation import Augment, augment, plan
+from emitdiff.synthesis.presets import draw_phrase
 from emitdiff.synthesis.prompts import APPEARANCES
 
 
@@ -81,6 +82,12 @@ def test_without_edits_the_mask_and_the_text_are_the_source_s(settings):
 def test_structure_is_handed_on(settings):
     (row,) = augment(replace(settings, ratio=1, limit=1, structure=0.5)).rows
     assert row["structure"] == "0.5" and read_synthetic_settings(settings.out / row["file_name"])["structure"] == 0.5
+
+
+def test_the_phrase_that_a_preset_mixes_in_is_in_the_row(settings, monkeypatch):
+    monkeypatch.setattr("emitdiff.synthesis.control.detect_edges", lambda image, *_: image[..., 0])  # for HED's weights
+    (row,) = augment(replace(settings, ratio=1, limit=1, preset="paper", steps=1)).rows
+    assert row["preset"] == "paper" and row["appearance"] == draw_phrase(int(row["seed"]))
 
 
 def test_groups_held_out_of_the_source_are_those_held_out_of_the_copy(settings):
