@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from emitdiff.errors import EmitDiffError
@@ -105,8 +106,9 @@ def convert_adm(settings: ConvertAdm, config: dict = ADM_256) -> Path:
         if out.exists():
             out.rmdir()
         part.replace(out)
-    except OSError as error:
-        raise EmitDiffError(f"{out} cannot be written ({error.strerror or error}): about 2.3 GB are needed.") from error
+    except (OSError, SafetensorError) as error:  # a full disk may be either
+        reason = getattr(error, "strerror", None) or error
+        raise EmitDiffError(f"{out} cannot be written ({reason}): about 2.3 GB are needed.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out

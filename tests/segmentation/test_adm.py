@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.adm import ADM_256, ConvertAdm, adm_scheduler, convert_adm, to_diffusers
@@ -137,3 +138,13 @@ def test_a_cut_file_a_missing_one_and_a_full_folder(tiny_weights, tmp_path):
         convert_adm(ConvertAdm(tmp_path / "nowhere.pt", tmp_path / "out"))
     with pytest.raises(EmitDiffError, match="there already"):
         convert_adm(ConvertAdm(tmp_path / "adm.pt", tmp_path), TINY_CONFIG)
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tiny_weights, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("diffusers.UNet2DModel.save_pretrained", fail)
+    with pytest.raises(EmitDiffError, match="No space left on device"):
+        converted(tiny_weights, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["adm.pt"]
