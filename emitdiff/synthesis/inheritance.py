@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from emitdiff.errors import EmitDiffError
+
+ADVICE = "start from weights that train-synthesis made, or give --train controlnet."
+
 
 @torch.no_grad()
 def inherit(model: nn.Module, source: nn.Module) -> None:
@@ -14,13 +18,15 @@ def inherit(model: nn.Module, source: nn.Module) -> None:
     they change nothing; new output channels keep their random weights.
 
     Raises:
-        ValueError: a parameter is missing in `model`, or narrower than in `source`.
+        EmitDiffError: other layers, or a parameter that is narrower in `model` than in `source`.
     """
-    ours = dict(model.named_parameters())
-    for name, given in source.named_parameters():
-        mine = ours.get(name)
-        if mine is None or any(wide < narrow for wide, narrow in zip(mine.shape, given.shape, strict=True)):
-            raise ValueError(f"{name} {tuple(given.shape)} does not fit into the new network.")
+    ours, theirs = dict(model.named_parameters()), dict(source.named_parameters())
+    if other := sorted(ours.keys() ^ theirs.keys()):
+        raise EmitDiffError(f"The weights to start from have other layers ({other[0]}): {ADVICE}")
+    for name, given in theirs.items():
+        mine = ours[name]
+        if mine.ndim != given.ndim or any(wide < narrow for wide, narrow in zip(mine.shape, given.shape, strict=True)):
+            raise EmitDiffError(f"{name} {tuple(given.shape)} does not fit into the new network: {ADVICE}")
         if mine.ndim > 1 and mine.shape[1] > given.shape[1]:
             mine[:, given.shape[1] :] = 0
         mine[tuple(slice(length) for length in given.shape)] = given.to(mine)

@@ -134,6 +134,9 @@ def test_a_wider_autoencoder_starts_by_answering_like_the_narrow_one():
     assert torch.allclose(wide(image).sample, narrow(image).sample, atol=1e-5)
     with pytest.raises(ValueError, match="does not fit"):
         inherit(narrow, wide)
+    deeper = AutoencoderTiny(**sizes, latent_channels=5, num_decoder_blocks=(1, 1, 1, 1))
+    with pytest.raises(EmitDiffError, match="other layers"):
+        inherit(deeper, narrow)
 
 
 def test_a_folder_goes_on_only_from_the_weights_it_was_begun_from(dataset_folder, tmp_path):
