@@ -95,6 +95,10 @@ class DatasetFolder:
         """The same folder with only the rows at `indices`, in that order."""
         return DatasetFolder(self.folder, self.info, [self.rows[index] for index in indices])
 
+    def real(self) -> DatasetFolder:
+        """Only the rows of real pictures; it may be empty."""
+        return self.subset(index for index, row in enumerate(self.rows) if not is_synthetic(row))
+
 
 def open_dataset(folder: str | Path) -> DatasetFolder:
     """Read dataset.json and metadata.csv; no picture is opened. Raises EmitDiffError when either cannot be used."""

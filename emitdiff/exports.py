@@ -89,7 +89,7 @@ def cut_splits(dataset: DatasetFolder, folds: int, seed: int) -> list[Split]:
     Raises:
         EmitDiffError: fewer groups with real images than folds.
     """
-    real = dataset.subset([index for index, row in enumerate(dataset.rows) if not is_synthetic(row)])
+    real = dataset.real()
     if not folds or not len(real):
         return []
     groups = len(set(real.groups))

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, is_synthetic, open_dataset, read_image, split_by_group
+from emitdiff.datasets import DatasetFolder, open_dataset, read_image, split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem, resize_image
 from emitdiff.studies.rows import begin, write_text
@@ -104,7 +104,7 @@ def study_copies(settings: Copies) -> dict:
 def cut(dataset: DatasetFolder, pipeline: SynthesisPipeline, seed: int) -> Split:
     """Training and kept-out rows, as the checkpoint records its split."""
     training = pipeline.checkpoint_card.training
-    real = dataset.subset([index for index, row in enumerate(dataset.rows) if not is_synthetic(row)])
+    real = dataset.real()
     train, held = split_by_group(real, training.get("held_out", 0.2), training.get("split_seed", 0))
     order = np.random.default_rng(seed).permutation(len(held)).tolist()
     outlined = [index for index in order if held[index].mask.any()]

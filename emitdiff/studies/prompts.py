@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, choose_rows, is_synthetic, open_dataset
+from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies.recognition import Kind, Recogniser
 from emitdiff.studies.rows import markdown_table
@@ -82,7 +82,7 @@ def evaluate_prompts(settings: EvaluatePrompts) -> dict:
 def _source(dataset: DatasetFolder, pipeline: SynthesisPipeline) -> Source:
     training = pipeline.checkpoint_card.training
     split = training.get("held_out", 0.2), training.get("split_seed", 0)
-    real = dataset.subset(index for index, row in enumerate(dataset.rows) if not is_synthetic(row))
+    real = dataset.real()
     train, held = (choose_rows(real, part, None, *split) for part in ("train", "held-out"))
     return Source((dataset.info.modality, dataset.info.organ), train, held)
 

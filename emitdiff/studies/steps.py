@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, choose_rows, is_synthetic, open_dataset
+from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table, write_text
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
@@ -76,7 +76,7 @@ def study_steps(settings: Steps) -> list[dict]:
 def held_out_rows(dataset: DatasetFolder, pipeline: SynthesisPipeline, limit: int) -> DatasetFolder:
     """`limit` real images spread over the groups that the checkpoint's training kept out."""
     training = pipeline.checkpoint_card.training
-    real = dataset.subset(index for index, row in enumerate(dataset.rows) if not is_synthetic(row))
+    real = dataset.real()
     return choose_rows(real, "held-out", limit, training.get("held_out", 0.2), training.get("split_seed", 0))
 
 

@@ -107,7 +107,7 @@ def real_split(dataset: DatasetFolder, checkpoint: str) -> tuple[DatasetFolder, 
     """(train, held out) of a dataset's real images, as the checkpoint's training split them."""
     found = find_checkpoint(checkpoint, "synthesis")
     training = read_card(found, local_folder(found)).training
-    real = dataset.subset(index for index, row in enumerate(dataset.rows) if not is_synthetic(row))
+    real = dataset.real()
     return split_by_group(real, training.get("held_out", 0.2), training.get("split_seed", 0))
 
 

@@ -25,7 +25,6 @@ from emitdiff.datasets import (
     Sample,
     choose_rows,
     distinct_stems,
-    is_synthetic,
     open_dataset,
     write_tables,
 )
@@ -106,7 +105,7 @@ def augment(settings: Augment) -> DatasetFolder | None:
     pipeline = load_synthesizer(settings.checkpoint, _device(world))
     training = pipeline.checkpoint_card.training
     held_out = training.get("held_out", 0.2), training.get("split_seed", 0)
-    real = dataset.subset([index for index, row in enumerate(dataset.rows) if not is_synthetic(row)])
+    real = dataset.real()
     if not len(real):
         raise EmitDiffError(f"Every image of {settings.dataset} is synthetic; give a dataset with real ones.")
     chosen = choose_rows(real, settings.split, settings.limit, *held_out)
