@@ -11,7 +11,7 @@ import numpy as np
 
 SIDES = ("upper", "left", "lower", "right")  # the order in which a quarter turn to the left moves them on
 NAMES = {"top": "upper", "bottom": "lower"}
-WORD = re.compile(r"\b(upper|lower|left|right|top|bottom)", re.IGNORECASE)
+WORD = re.compile(r"\b(upper|lower|left|right|top|bottom)(?=most\b|wards?\b|\b)", re.IGNORECASE)
 AWRY = re.compile(r"\b(left|right)(\s+|-)(upper|lower)\b", re.IGNORECASE)
 
 

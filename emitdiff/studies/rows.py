@@ -22,7 +22,10 @@ def begin(out: Path, record: dict) -> Path:
     record = json.loads(json.dumps(record, default=str))
     path = Path(out) / RECORD
     if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise EmitDiffError(f"{path} is damaged ({error}); remove {out} and begin again.") from None
         changes = [f"{name} {begun.get(name)}, now {record.get(name)}" for name in {**begun, **record}
                    if begun.get(name) != record.get(name)]  # fmt: skip
         if changes:

@@ -107,7 +107,9 @@ def vary(images: torch.Tensor, classes: torch.Tensor, rng: np.random.Generator) 
     turn = torch.tensor(np.array(rows).transpose(2, 0, 1) / scale[:, None, None], dtype=torch.float32, device=device)
     grid = functional.affine_grid(turn, list(images.shape), align_corners=False)
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    masks = functional.grid_sample(classes[:, None].float(), grid, mode="nearest", align_corners=False)[:, 0]
+    masks = functional.grid_sample(
+        classes[:, None].float(), grid, mode="nearest", padding_mode="border", align_corners=False
+    )[:, 0]
     contrast = torch.tensor(rng.uniform(0.75, 1.25, count), dtype=torch.float32, device=device)[:, None, None, None]
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return (images - mean) * contrast + mean, masks.to(classes.dtype)

@@ -13,6 +13,7 @@ from monai.metrics import MultiScaleSSIMMetric, SSIMMetric
 from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, DatasetInfo, Sample, choose_rows, open_dataset
+from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, image_to_tensor, resize_image, resize_mask, tensor_to_image
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
@@ -122,7 +123,11 @@ def evaluate_synthesis(settings: EvaluateSynthesis, answers: Answers | None = No
     Raises:
         EmitDiffError: unreadable dataset, unknown checkpoint, or a split with no images.
     """
-    dataset = open_dataset(settings.dataset)
+    dataset = open_dataset(settings.dataset).real()
+    if not len(dataset):
+        raise EmitDiffError(
+            f"{settings.dataset} holds synthetic images alone; give the dataset they were painted from."
+        )
     pipeline = load_synthesizer(settings.checkpoint)
     training = pipeline.checkpoint_card.training
     chosen = choose_rows(

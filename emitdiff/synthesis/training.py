@@ -46,7 +46,7 @@ SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
 HALF_SIZE_SHARE = 0.66  # part of the ControlNet's time at half the resolution
 HALF_SIZE_SHARE_AGAIN = 0.25  # the same where the networks are inherited and know the structure already
-# The fewest steps at which no measure is worse than at 50, and the strength at which most edges are met (`study steps`).
+# Chosen on training images of four sets: 6 steps are no worse than 50, and at this strength the most edges are met.
 DEFAULTS = {"num_inference_steps": 6, "guidance_scale": 1.5, "controlnet_conditioning_scale": 1.4}
 
 

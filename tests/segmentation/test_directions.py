@@ -50,3 +50,7 @@ def test_case_and_other_words_are_kept():
         rewrite_directions("evenly distributed, bright, uppermost", 1, True) == "evenly distributed, bright, leftmost"
     )
     assert rewrite_directions("The nuclei are evenly distributed.", 3, True) == "The nuclei are evenly distributed."
+
+
+def test_longer_words_are_left_alone():
+    assert rewrite_directions("lowered topography, uppermost right", 2) == "lowered topography, lowermost left"

@@ -109,3 +109,8 @@ def test_images_without_the_label_are_counted_apart():
 def test_a_resolution_no_network_takes(pictures, resolution):
     with pytest.raises(EmitDiffError, match="multiple of 32"):
         train_segmenter(TrainSegmenter(resolution=resolution), 2, pictures)
+
+
+def test_a_label_that_fills_the_picture_fills_it_after_variation():
+    full = torch.ones(4, 32, 32, dtype=torch.uint8)
+    assert bool(vary(torch.rand(4, 3, 32, 32), full, np.random.default_rng(0))[1].all())
