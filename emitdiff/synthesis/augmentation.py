@@ -184,7 +184,10 @@ def _begin(settings: Augment, dataset: DatasetFolder, pipeline: SynthesisPipelin
     }
     record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
     path, started = out / RECORD, any((out / "images").glob("*"))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError:
+        raise EmitDiffError(f"{path} is damaged; remove {out} and begin again, or give another folder.") from None
     if started and before:
         _compare(before, record, out)
     elif started or (out / "metadata.csv").exists():

@@ -193,6 +193,9 @@ def test_other_settings_or_another_folder_s_content_are_refused(settings, datase
         augment(replace(settings, out=dataset_folder))
     augment(settings)
     assert contents(settings.out) == before
+    (settings.out / "augment.json").write_text('{"seed": ')
+    with pytest.raises(EmitDiffError, match="damaged; remove"):
+        augment(settings)
 
 
 @pytest.mark.parametrize(

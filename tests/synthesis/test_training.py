@@ -67,6 +67,13 @@ def test_a_finished_stage_is_not_trained_further_beneath_later_ones(trained, dat
         train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=5, stage="unet"))
 
 
+def test_a_damaged_record_of_the_settings_is_a_sentence(dataset_folder, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "settings.json").write_text('{"seed": ')
+    with pytest.raises(EmitDiffError, match="damaged; remove"):
+        train_synthesis(TrainSynthesis((dataset_folder,), tmp_path, resolution=64, minutes=MINUTES))
+
+
 def test_other_settings_in_the_same_folder_are_refused(trained, dataset_folder):
     with pytest.raises(EmitDiffError, match="was begun with seed 0"):
         train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=MINUTES, seed=1))
