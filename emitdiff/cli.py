@@ -20,6 +20,7 @@ from tyro.conf import Positional, arg
 
 from emitdiff.devices import quiet_libraries
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -715,11 +716,7 @@ def _output_folder(path: Path, *sources: Path | None) -> Path:
         if path.resolve() != source.parent and not (source.is_dir() and path.resolve().is_relative_to(source)):
             continue
         raise EmitDiffError(f"{path} is where the source lies: give another folder, so that nothing is written over.")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EmitDiffError(f"The folder {path} cannot be made ({error.strerror}): give another one.") from error
-    return path
+    return make_folder(path)
 
 
 def _write_png(path: Path, array: np.ndarray) -> Path:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, distinct_stems, folds_by_group, is_synthetic, open_dataset
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder
 from emitdiff.images import NOTICE, PALETTE, copy_png_text, file_stem
 
 Format = Literal["nnunet", "monai", "coco", "paired"]
@@ -69,11 +70,8 @@ def export(settings: Export) -> Exported:
     splits = cut_splits(dataset, settings.folds, settings.seed)
     target = _target(settings, dataset)
     unfinished = target.with_name(f".{target.name}.unfinished")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise EmitDiffError(f"The folder {target} cannot be made ({error.strerror}): give another one.") from error
+    shutil.rmtree(unfinished, ignore_errors=True)
+    make_folder(unfinished, named=target)
     names = distinct_stems([row["file_name"] for row in dataset.rows])
     notes = write[settings.format](dataset, names, splits, unfinished, target)
     if settings.folds and not splits:

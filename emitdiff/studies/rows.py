@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder, read_record, write_text
 
 RECORD = "study.json"
 RESULTS = "results.csv"
@@ -21,21 +22,14 @@ def begin(out: Path, record: dict) -> Path:
     """
     record = json.loads(json.dumps(record, default=str))
     path = Path(out) / RECORD
-    if path.exists():
-        try:
-            begun = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise EmitDiffError(f"{path} is damaged ({error}); remove {out} and begin again.") from None
+    if (begun := read_record(path, out)) is not None:
         changes = [f"{name} {begun.get(name)}, now {record.get(name)}" for name in {**begun, **record}
                    if begun.get(name) != record.get(name)]  # fmt: skip
         if changes:
             raise EmitDiffError(
                 f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had."
             )
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EmitDiffError(f"The folder {out} cannot be made ({error.strerror}): give another one.") from error
+    make_folder(out)
     write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return Path(out)
 
@@ -55,13 +49,6 @@ def write_table(path: Path, rows: list[dict]) -> None:
         table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
         table.writeheader()
         table.writerows(rows)
-    os.replace(partial, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """The text, at once or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

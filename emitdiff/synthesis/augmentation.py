@@ -29,6 +29,7 @@ from emitdiff.datasets import (
     write_tables,
 )
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder, read_record
 from emitdiff.images import read_synthetic_settings, save_synthetic_png
 from emitdiff.synthesis.captions import APPEARANCE_WORDS
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
@@ -184,19 +185,13 @@ def _begin(settings: Augment, dataset: DatasetFolder, pipeline: SynthesisPipelin
     }
     record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
     path, started = out / RECORD, any((out / "images").glob("*"))
-    try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError:
-        raise EmitDiffError(f"{path} is damaged; remove {out} and begin again, or give another folder.") from None
+    before = read_record(path, out)
     if started and before:
         _compare(before, record, out)
     elif started or (out / "metadata.csv").exists():
         raise EmitDiffError(f"{out} holds something else already. Give another folder, or remove this one.")
-    try:
-        for part in ("images", "masks", UNFINISHED):
-            (out / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EmitDiffError(f"The folder {out} cannot be made ({error.strerror}): give another one.") from error
+    for part in ("images", "masks", UNFINISHED):
+        make_folder(out / part, named=out)
     if before != record:  # new, or given up before anything was painted
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         _whole(path, out, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, Sample, is_synthetic, open_dataset, write_tables
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder
 from emitdiff.synthesis.report import outline_path, report_page
 from emitdiff.synthesis.scores import (
     Answers,
@@ -155,10 +156,7 @@ def filter_images(settings: Filter, answers: Answers | None = None) -> DatasetFo
         kind = "real" if painted else "synthetic"
         raise EmitDiffError(f"{without} has no {kind} images: give first what `augment` wrote, then its dataset.")
     reals = RealSet(originals, answers, [synthetic.rows[index] for index in painted])
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EmitDiffError(f"The folder {out} cannot be made ({error.strerror}): give another one.") from error
+    make_folder(out)
     bar = tqdm(painted, desc=f"scoring {synthetic.info.name}", unit="image")
     scored = [score(synthetic[index], index, reals, answers) for index in bar]
     judge(scored, settings)

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from emitdiff.datasets import choose_rows
 from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder, read_record, write_text
 from emitdiff.synthesis.budget import SAVE_EVERY_SECONDS, StageState
 from emitdiff.synthesis.corpus import Item
 from emitdiff.synthesis.denoiser_training import FIRST_LOOK
@@ -157,20 +158,16 @@ class FineTuning:
             "datasets": sorted(dataset.info.name for dataset in self.train),
             **{name: getattr(self.settings, name) for name in FIXED},
         }  # fmt: skip
-        if path.exists() and (begun := json.loads(path.read_text(encoding="utf-8"))) != wanted:
+        begun = read_record(path, self.settings.out)
+        if begun not in (None, wanted):
             different = ", ".join(f"{name} {begun.get(name)}" for name in wanted if begun.get(name) != wanted[name])
             raise EmitDiffError(
                 f"{self.settings.out} was begun with {different}; use the same settings or another --out."
             )
         self.accelerator.wait_for_everyone()  # all have looked, before one writes
         if self.accelerator.is_main_process:
-            try:
-                (self.folder / "samples").mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise EmitDiffError(
-                    f"The folder {self.settings.out} cannot be made ({error.strerror}): give another --out."
-                ) from error
-            path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+            make_folder(self.folder / "samples", named=self.settings.out)
+            write_text(path, json.dumps(wanted, indent=1))
 
     def _say_what_matters(self) -> None:
         if not self.accelerator.is_main_process:

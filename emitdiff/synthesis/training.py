@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder, read_record, write_text
 from emitdiff.images import fitted_size, resize_image, resize_mask
 from emitdiff.synthesis.autoencoder_training import train_autoencoder
 from emitdiff.synthesis.budget import spent
@@ -113,20 +114,12 @@ class TrainingRun:
             "held_out": self.settings.held_out, "resolution": self.settings.resolution,
             "from": self.settings.start and Path(self.settings.start).name,
         }  # fmt: skip
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else wanted
-        except ValueError:
-            raise EmitDiffError(
-                f"{path} is damaged; remove {self.out} and begin again, or give another --out."
-            ) from None
-        begun = {"from": wanted["from"], **stored}
+        begun = {"from": wanted["from"], **(read_record(path, self.out) or wanted)}
         if begun != wanted:
             different = ", ".join(f"{name} {begun.get(name)}" for name in wanted if begun.get(name) != wanted[name])
             raise EmitDiffError(f"{self.out} was begun with {different}; use the same settings or another --out.")
-        self.state.mkdir(parents=True, exist_ok=True)
-        partial_file = path.with_suffix(".partial")
-        partial_file.write_text(json.dumps(wanted), encoding="utf-8")
-        partial_file.replace(path)  # a kill leaves the old one or the new
+        make_folder(self.state, named=self.out)
+        write_text(path, json.dumps(wanted))
 
     def _is_done(self, stage: str, minutes: float, later: str) -> bool:
         """Whether the stage has had its time, or, when all are trained, has later ones that rest on it.
