@@ -61,7 +61,7 @@ Detector = Literal["soft", "canny", "hed"]
 OwnDetector = Annotated[Detector | None, arg(metavar="{soft,canny,hed}", help_behavior_hint="")]
 SynthesisWeights = Annotated[str, arg(metavar="NAME", help=PAINTER)]
 SegmentationWeights = Annotated[str, arg(metavar="NAME", help=FINDER)]
-Text = Literal["own", "none", "shuffled"]
+Text = Literal["own", "none", "shuffled", "all"]
 Precision = Literal["no", "fp16", "bf16"]
 OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_behavior_hint="")]
 Split = Literal["all", "held-out", "train"]
@@ -335,22 +335,25 @@ class EvaluateSynthesis:
 
 @dataclass(frozen=True)
 class EvaluateSegmentation:
-    """Measure predicted masks against a dataset's own, with its text, without, or with shuffled text."""
+    """Measure predicted masks against a dataset's own, with its text, without, with shuffled text, or all three."""
 
-    dataset: Dataset
-    text: Text = "own"  # own: the row's text or, where it is empty, modality, organ and label name.
+    datasets: Datasets
+    text: Text = "own"  # own: the row's text or, where it is empty, modality, organ and label name; all: side by side.
     checkpoint: SegmentationWeights = "textdiff-mini"
     split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
     limit: Count = None  # At most so many images.
     threshold: float = 0.5  # Probability from which a pixel belongs to the target, between 0 and 1.
     seed: int = 0  # Seed of the choice of images and of the shuffling.
-    json: bool = False  # Print one JSON object as the last line.
+    json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
 
     def run(self) -> int:
+        _require_datasets(self.datasets)
         from emitdiff.segmentation.metrics import EvaluateSegmentation as Settings
         from emitdiff.segmentation.metrics import evaluate_segmentation
 
-        evaluate_segmentation(Settings(**vars(self)))
+        settings = {name: value for name, value in vars(self).items() if name != "datasets"}
+        for dataset in self.datasets:
+            evaluate_segmentation(Settings(dataset, **settings))
         return 0
 
 

@@ -150,6 +150,7 @@ def test_unknown_verb_exits_2():
         ["train-segmentation", "nowhere", "--out", "out"],
         ["evaluate-synthesis", "nowhere"],
         ["evaluate-segmentation", "nowhere"],
+        ["evaluate-segmentation"],
         ["augment", "nowhere", "out"],
         ["export", "nowhere", "out", "--format", "coco"],
         ["filter", "nowhere", "nowhere-else", "out"],
@@ -349,6 +350,10 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     names = {"dice", "iou", "dice_pooled", "iou_pooled", "precision", "recall", "hd95", "assd", "n"}
     assert names <= set(measured) and measured["n"] == 2
+    two = ["evaluate-segmentation", dataset_folder, dataset_folder, *weights, "--limit", "2", "--text", "all", "--json"]
+    assert run(monkeypatch, *two) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert len(found) == 2 and found[0]["texts"]["own"]["dice"] == measured["dice"]
 
     assert run(monkeypatch, "segment", disc_files[0], "--text", "breast lesion", *weights, "-o", tmp_path / "out") == 0
     record = json.loads((tmp_path / "out" / "disc_segmentation.json").read_text(encoding="utf-8"))
@@ -362,7 +367,6 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
     ("arguments", "module"),
     [
         (["train-segmentation", "a", "--out", "b"], "emitdiff.segmentation.training"),
-        (["evaluate-segmentation", "a"], "emitdiff.segmentation.metrics"),
     ],
 )
 def test_settings_take_every_field_of_their_verb(arguments, module):

@@ -34,17 +34,21 @@ def test_a_perfect_and_an_empty_prediction():
     assert nothing["hd95"] == nothing["assd"] == pytest.approx(math.hypot(40, 50))
 
 
+def summarised(*pairs):
+    return metrics.summarise([metrics.measure(*pair) for pair in pairs])
+
+
 def test_means_pooled_and_false_masks_are_kept_apart():
-    summary = metrics.summarise([(TRUTH, TRUTH), (EMPTY, TRUTH | SHIFTED), (TRUTH, EMPTY), (EMPTY, EMPTY)])
+    summary = summarised((TRUTH, TRUTH), (EMPTY, TRUTH | SHIFTED), (TRUTH, EMPTY), (EMPTY, EMPTY))
     assert summary["n"] == 2 and summary["n_empty"] == 2 and summary["false_mask_rate"] == 0.5
-    assert summary["dice"] == pytest.approx(0.5)
+    assert summary["dice"] == pytest.approx(0.5) and summary["dice_sd"] == pytest.approx(0.5**0.5)
     assert summary["dice_pooled"] == pytest.approx(400 / 650)
     assert tuple(summary) == metrics.MEASURES
 
 
 def test_what_no_image_allows_is_none():
-    assert metrics.summarise([(EMPTY, EMPTY)])["dice"] is None
-    assert metrics.summarise([(TRUTH, TRUTH)])["false_mask_rate"] is None
+    assert summarised((EMPTY, EMPTY))["dice"] is None
+    assert summarised((TRUTH, TRUTH))["false_mask_rate"] is None
 
 
 def test_shuffled_text_is_another_rows_or_another_targets():
@@ -75,7 +79,8 @@ def test_shuffled_text_contradicts_what_is_asked():
 
 def chest(folder, text="", labels=None):
     mask = (disc((64, 80), (30, 20), 12) | disc((64, 80), (30, 60), 10)).astype(np.uint8)
-    rows = [Sample(np.zeros((64, 80, 3), np.uint8), mask, text, str(i), "", f"images/{i}.png", {}) for i in range(5)]
+    greys = [np.full((64, 80, 3), 40 * i, np.uint8) for i in range(5)]
+    rows = [Sample(grey, mask, text, str(i), "", f"images/{i}.png", {}) for i, grey in enumerate(greys)]
     return write_dataset(folder, DatasetInfo("c", "X-ray", "chest", labels or {"background": 0, "lung": 1}), rows)
 
 
@@ -108,3 +113,35 @@ def test_a_whole_evaluation(monkeypatch, capsys, tmp_path, features, head, text,
     assert json.loads(lines[-1]) == result
     assert set(metrics.MEASURES) <= set(result) and result["n"] == 2
     assert set(result["targets"]) == {"lung", "left lung", "right lung"}
+
+
+def test_own_no_and_shuffled_text_side_by_side_from_one_look_at_an_image(
+    monkeypatch, capsys, tmp_path, features, head, text_encoder
+):
+    pipeline, looks = SegmentationPipeline(features, text_encoder, head, ("lung",), resolution=64), []
+    features.register_forward_hook(lambda *_: looks.append(1))
+    monkeypatch.setattr(metrics, "load_segmenter", lambda checkpoint: pipeline)
+    dataset = chest(tmp_path / "a")
+    result = evaluate_segmentation(EvaluateSegmentation(dataset.folder, text="all", json=True))
+    assert len(looks) == len(dataset), "three questions with three texts, and one pass through the backbone"
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert json.loads(lines[-1]) == result
+    for text in metrics.TEXTS:
+        alone = evaluate_segmentation(EvaluateSegmentation(dataset.folder, text=text))
+        assert {name: alone[name] for name in (*metrics.MEASURES, "targets")} == result["texts"][text]
+        assert any(line.startswith(f"lung, {text} ") for line in lines)
+    gain = result["differences"]["own - shuffled"]
+    assert gain["dice"] == pytest.approx(result["texts"]["own"]["dice"] - result["texts"]["shuffled"]["dice"])
+    assert gain["low"] <= gain["dice"] <= gain["high"] and gain["groups"] == 5
+
+
+def test_what_a_text_adds_is_counted_by_group():
+    def rows(*dices):
+        groups = ("a", "a", "b", "c")
+        return [{"group": group, "truth": 1, "dice": dice} for group, dice in zip(groups, dices, strict=True)]
+
+    empty = {"group": "d", "truth": 0}
+    gain = metrics.difference([*rows(0.5, 0.6, 0.7, 0.8), empty], [*rows(0.4, 0.5, 0.6, 0.9), empty])
+    assert gain["dice"] == pytest.approx(0.05) and gain["groups"] == 3
+    assert gain["low"] == pytest.approx(-0.1) and gain["high"] == pytest.approx(0.1)
+    assert metrics.difference([empty], [empty])["dice"] is None
