@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from emitdiff.errors import EmitDiffError
@@ -25,11 +26,37 @@ def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
     return folder
 
 
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """`path` with what `write` puts into the file it is given, at once or not at all, whoever else writes it too."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """The text in UTF-8, at once or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def begin_record(path: Path, record: dict, out: str | Path) -> None:
+    """Writes the record of all that the run in the folder `out` depends on, or finds it as it was begun.
+
+    Raises:
+        EmitDiffError: the file is damaged, or the run was begun with another record.
+    """
+    record = json.loads(json.dumps(record, default=str))
+    if (begun := read_record(path, out)) is not None:
+        changes = [f"{name} {begun.get(name)}, now {record.get(name)}" for name in {**begun, **record}
+                   if begun.get(name) != record.get(name)]  # fmt: skip
+        if changes:
+            raise EmitDiffError(
+                f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had."
+            )
+    make_folder(path.parent, named=out)
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_record(path: Path, out: str | Path) -> dict | None:

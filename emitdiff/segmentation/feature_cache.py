@@ -8,7 +8,6 @@ with what is there. Several processes may fill one folder.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder, write_whole
 from emitdiff.segmentation.features import DiffusionFeatures, coordinates
 
 LARGEST = 65504.0  # of half precision
@@ -44,10 +44,7 @@ class FeatureCache:
             step: DiffusionFeatures(features.unet, features.scheduler, features.blocks, (step,), features.seed)
             for step in features.timesteps
         }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EmitDiffError(f"The cache {self.folder} cannot be made ({error.strerror}): name another.") from error
+        make_folder(self.folder)
 
     def __call__(self, image: torch.Tensor) -> list[torch.Tensor]:
         """`image` (B, 3, H, W) in [-1, 1] to float16 (B, C_k * steps, H_k, W_k) per block, on the image's device."""
@@ -96,12 +93,9 @@ def _write(path: Path, part: torch.Tensor) -> None:
     """Whole or not at all, whoever else writes it at the same time."""
     from safetensors.torch import save_file
 
-    beside = path.with_name(f"{path.stem}.{os.getpid()}.part")
     try:
-        save_file({"map": part.cpu().contiguous()}, beside)
-        os.replace(beside, path)
+        write_whole(path, lambda partial: save_file({"map": part.cpu().contiguous()}, partial))
     except Exception as error:
-        beside.unlink(missing_ok=True)
         if not isinstance(error, OSError) and "I/O" not in str(error) and "No space" not in str(error):
             raise
         raise EmitDiffError(

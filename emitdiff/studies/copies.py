@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, open_dataset, read_image, split_by_group
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import write_text
 from emitdiff.images import file_stem, resize_image
-from emitdiff.studies.rows import begin, write_text
+from emitdiff.studies.rows import begin
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
 from emitdiff.synthesis.prompts import prompt_of
 from emitdiff.synthesis.scores import Gallery, Match, view_of

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from pathlib import Path
 
-from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, read_record, write_text
+from emitdiff.files import begin_record
 
 RECORD = "study.json"
 RESULTS = "results.csv"
@@ -20,17 +18,7 @@ def begin(out: Path, record: dict) -> Path:
     Raises:
         EmitDiffError: the folder cannot be made, or holds a study begun with another record.
     """
-    record = json.loads(json.dumps(record, default=str))
-    path = Path(out) / RECORD
-    if (begun := read_record(path, out)) is not None:
-        changes = [f"{name} {begun.get(name)}, now {record.get(name)}" for name in {**begun, **record}
-                   if begun.get(name) != record.get(name)]  # fmt: skip
-        if changes:
-            raise EmitDiffError(
-                f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had."
-            )
-    make_folder(out)
-    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    begin_record(Path(out) / RECORD, record, out)
     return Path(out)
 
 

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table, write_text
+from emitdiff.files import write_text
+from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
 from emitdiff.synthesis.quality import MEASURES, VARIANTS, measure_sample
 

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.datasets import DatasetFolder, choose_rows, is_synthetic, open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table, write_text
+from emitdiff.files import write_text
+from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table
 from emitdiff.studies.segmenter import (
     MEASURES,
     TrainSegmenter,
