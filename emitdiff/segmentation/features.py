@@ -36,6 +36,13 @@ def decoder_blocks(unet: nn.Module) -> list[str]:
     return names
 
 
+def stage_ends(unet: nn.Module) -> list[str]:
+    """Module names of each decoder stage's last layer, before the upsampling, from the coarsest to the finest."""
+    kinds = ["attentions" if getattr(stage, "attentions", None) else "resnets" for stage in unet.up_blocks]
+    pairs = zip(kinds, unet.up_blocks, strict=True)
+    return [f"up_blocks.{index}.{kind}.{len(stage.resnets) - 1}" for index, (kind, stage) in enumerate(pairs)]
+
+
 def coordinates(part: torch.Tensor) -> torch.Tensor:
     """Where a position lies, for maps (B, C, H, W): (B, 5, H, W) of x, y, x**2, y**2, x * y with x, y in -1..1.
 

@@ -21,7 +21,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image
 from emitdiff.segmentation.backbone import learning_rate, save_state, train_backbone, update_average
 from emitdiff.segmentation.examples import LabelledImage, ask, draw_images, image_tensor, read_labelled, taught
-from emitdiff.segmentation.features import DiffusionFeatures, pooled, working_size
+from emitdiff.segmentation.features import DiffusionFeatures, pooled, stage_ends, working_size
 from emitdiff.segmentation.presence import Scenes, signature
 from emitdiff.segmentation.targets import TARGETS, compose_sentence, home_of, targets_of
 from emitdiff.segmentation.text import TextEncoder, build_text_encoder
@@ -32,7 +32,6 @@ SCENE_IMAGES = 36  # of each dataset, to learn what its kind of image looks like
 CELL = 4  # the head answers once per CELL x CELL pixels
 KEPT = 500  # images whose features are asked about again
 HEAD_DECAY = 0.99
-BLOCKS = tuple(f"up_blocks.{level}.resnets.1" for level in range(5))  # coarse to fine
 
 
 @dataclass(frozen=True)
@@ -103,16 +102,20 @@ def export_backbone(source: Path, folder: Path) -> None:
     DDPMScheduler.from_pretrained(source).save_pretrained(folder)
 
 
-def load_features(folder: Path, blocks: Sequence[str], timesteps: Sequence[int], seed: int = 0,
+def load_features(folder: Path, blocks: Sequence[str | int] | None, timesteps: Sequence[int], seed: int = 0,
                   place: bool = True) -> DiffusionFeatures:  # fmt: skip
-    """The frozen backbone of a checkpoint folder, float32. Raises EmitDiffError where there is none."""
+    """The frozen backbone of a checkpoint folder, float32, by default read at the end of every decoder stage.
+
+    Raises EmitDiffError where there is none.
+    """
     from diffusers import DDPMScheduler, UNet2DModel
 
     if not (folder / "config.json").exists():
         raise EmitDiffError(f"{folder} holds no backbone: train one first with --stage backbone into the same folder.")
     unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
     scheduler = DDPMScheduler.from_pretrained(folder, local_files_only=True)
-    return DiffusionFeatures(unet.to(memory_format=torch.channels_last), scheduler, blocks, timesteps, seed, place)
+    unet = unet.to(memory_format=torch.channels_last)
+    return DiffusionFeatures(unet, scheduler, blocks or stage_ends(unet), timesteps, seed, place)
 
 
 class ChannelScaling(nn.Module):
@@ -213,7 +216,7 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     """Text encoder and head on frozen features for `minutes`; writes head/ and text/ of `checkpoint` as it goes."""
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
-    features = load_features(checkpoint / "backbone", BLOCKS, settings.timesteps, settings.seed).to(device)
+    features = load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed).to(device)
     state_path = Path(settings.out) / "head" / "state.pt"
     if state_path.exists():  # word pieces learnt anew would differ
         text = TextEncoder.load(checkpoint / "text").requires_grad_(True)
@@ -265,7 +268,7 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
 def learn_scenes(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path,
                  device: torch.device) -> None:  # fmt: skip
     """scenes.safetensors: what kinds of image the head was taught on look like; none where it is a single kind."""
-    features = load_features(checkpoint / "backbone", BLOCKS, settings.timesteps, settings.seed).to(device)
+    features = load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed).to(device)
     rng = np.random.default_rng(settings.seed)
     signatures: dict[str, list[torch.Tensor]] = {}
     for images in tqdm(sets, desc="scenes", unit="set"):

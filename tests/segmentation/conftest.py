@@ -6,12 +6,12 @@ import torch
 
 from emitdiff.datasets import DatasetInfo, Sample, write_dataset
 from emitdiff.segmentation.backbone import build_backbone, build_scheduler
-from emitdiff.segmentation.features import DiffusionFeatures
+from emitdiff.segmentation.features import DiffusionFeatures, stage_ends
 from emitdiff.segmentation.targets import TARGETS
 from emitdiff.segmentation.text import build_text_encoder
-from emitdiff.segmentation.training import BLOCKS, build_head
+from emitdiff.segmentation.training import build_head
 
-CHANNELS = (8, 8, 16, 16, 32)
+CHANNELS = (8, 16, 16, 32)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def one_thread():
 def features():
     torch.manual_seed(0)
     unet = build_backbone(CHANNELS, sample_size=64)
-    return DiffusionFeatures(unet, build_scheduler(), BLOCKS, (20,))
+    return DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
 
 
 @pytest.fixture

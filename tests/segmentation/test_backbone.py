@@ -16,7 +16,8 @@ def test_folding_loses_nothing():
 
 
 def test_fold_factor_follows_the_input_channels():
-    assert backbone.fold_factor(backbone.build_backbone(CHANNELS, 64)) == 2
+    assert backbone.fold_factor(backbone.build_backbone(CHANNELS, 64)) == 4
+    assert backbone.fold_factor(backbone.build_backbone(CHANNELS, 64, 1)) == 1
 
 
 def test_crops_are_square_and_of_the_size_asked():

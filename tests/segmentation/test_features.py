@@ -10,12 +10,12 @@ from .conftest import CHANNELS
 
 
 def test_one_map_per_block_steps_side_by_side():
-    read = DiffusionFeatures(build_backbone(CHANNELS, 64), build_scheduler(), (0, 9), (20, 200, 900))
+    read = DiffusionFeatures(build_backbone(CHANNELS, 64), build_scheduler(), (0, 7), (20, 200, 900))
     coarse, fine = read(torch.rand(2, 3, 64, 96))
     assert coarse.shape[:2] == (2, 32 * 3) and coarse.shape[2:] == (2, 3)
-    assert fine.shape[:2] == (2, 8 * 3) and fine.shape[2:] == (32, 48)
-    single = DiffusionFeatures(read.unet, read.scheduler, (9,), (200,))(torch.rand(2, 3, 64, 96))
-    assert single[0].shape == (2, 8, 32, 48)
+    assert fine.shape[:2] == (2, 8 * 3) and fine.shape[2:] == (16, 24)
+    single = DiffusionFeatures(read.unet, read.scheduler, (7,), (200,))(torch.rand(2, 3, 64, 96))
+    assert single[0].shape == (2, 8, 16, 24)
 
 
 def test_coordinates_follow_where_they_are_asked_for(features):
@@ -36,9 +36,9 @@ def test_maps_are_what_a_plain_forward_computes_there(features):
     hooks = [
         names[block].register_forward_hook(lambda m, i, o, b=block: seen.update({b: o})) for block in features.blocks
     ]
-    noise = torch.randn((1, 12, 32, 32), generator=torch.Generator().manual_seed(0))
+    noise = torch.randn((1, 48, 16, 16), generator=torch.Generator().manual_seed(0))
     step = torch.tensor([20])
-    clean = torch.nn.functional.pixel_unshuffle(image, 2)
+    clean = torch.nn.functional.pixel_unshuffle(image, 4)
     with torch.no_grad():
         features.unet(features.scheduler.add_noise(clean, noise, step), step)
     for hook in hooks:
@@ -51,12 +51,12 @@ def test_nothing_is_computed_past_the_last_block_and_no_hook_stays():
     unet = build_backbone(CHANNELS, 64)
     read = DiffusionFeatures(unet, build_scheduler(), ("up_blocks.1.resnets.0",), (20,))
     ran = []
-    for name in ("up_blocks.1.resnets.0", "up_blocks.1.resnets.1", "up_blocks.4.resnets.1", "conv_out"):
+    for name in ("up_blocks.1.resnets.0", "up_blocks.1.resnets.1", "up_blocks.3.resnets.1", "conv_out"):
         unet.get_submodule(name).register_forward_hook(lambda m, i, o, name=name: ran.append(name))
     read(torch.rand(1, 3, 64, 64))
     assert ran == ["up_blocks.1.resnets.0"]
     ran.clear()
-    unet(torch.rand(1, 12, 32, 32), 5)
+    unet(torch.rand(1, 48, 16, 16), 5)
     assert ran[-1] == "conv_out"
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter, working_size
-from emitdiff.segmentation.training import BLOCKS
 
 
 @pytest.fixture
@@ -111,6 +110,7 @@ def test_a_folder_without_a_segmenter_is_said(tmp_path):
         load_segmenter(str(tmp_path))
 
 
+BLOCKS = ["up_blocks.0.attentions.1", *(f"up_blocks.{stage}.resnets.1" for stage in (1, 2, 3))]
 FACTS = {"blocks": BLOCKS, "timesteps": [20], "noise_seed": 0, "place": False, "cell": 4, "resolution": 64,
          "targets": ["liver"]}  # fmt: skip
 

@@ -85,7 +85,7 @@ def test_features_are_kept_no_finer_than_the_cells(lesions, features):
     images = examples.draw_images(examples.read_labelled([lesions], 64), 2, 64, np.random.default_rng(0))
     maps = training.look_at(images, features, None)
     seen = training.look_at(images, features, training.ChannelScaling(maps))
-    assert [part.shape[-1] for part in maps] == [2, 4, 8, 16, 16]
+    assert [part.shape[-1] for part in maps] == [2, 4, 8, 16]
     assert seen[1].labelled is images[1] and seen[1].maps[0].shape == maps[0].shape[1:]
 
 
