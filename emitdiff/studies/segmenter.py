@@ -5,7 +5,7 @@ Everything that is compared differs in the images alone: network, steps, batch, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,9 @@ from emitdiff.segmentation.networks import DIVISOR, build_network
 from emitdiff.synthesis.merging import merging_mask
 
 MEASURES = ("dice", "dice_pooled", "dice_all", "precision", "recall", "hd95", "assd", "false_mask_rate", "n", "n_empty")
+
+# Images uint8 (B, 3, R, R), or real and synthetic ones with their merging mask; and the classes (B, R, R).
+Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -165,15 +168,26 @@ def train_segmenter(
     pictures = pool(real, synthetic) if both and merged is None else synthetic if real is None else real
     if not pictures:
         raise EmitDiffError("There is no image to train on.")
-    device, rng = choose_device(), np.random.default_rng(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+
+    def batches() -> Iterator[Batch]:
+        for chosen in shuffled_batches(len(pictures), settings.batch, settings.steps, rng):
+            if merged:
+                yield merged.batch(chosen, rng)
+            else:
+                yield (pictures.images[chosen],), pictures.classes[chosen]
+
+    return fit(settings, channels, batches(), rng)
+
+
+def fit(settings: TrainSegmenter, channels: int, batches: Iterable[Batch], rng: np.random.Generator) -> torch.nn.Module:
+    """A network of `channels` classes trained on `settings.steps` batches as they come: see `train_segmenter`."""
+    device = choose_device()
     model = build_network(settings.network, channels, settings.seed).to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     loss = DiceCELoss(to_onehot_y=True, softmax=True)
-    for chosen in shuffled_batches(len(pictures), settings.batch, settings.steps, rng):
-        parts, classes = (pictures.images[chosen],), pictures.classes[chosen]
-        if merged:
-            parts, classes = merged.batch(chosen, rng)
+    for parts, classes in batches:
         logits, classes = forward(model, [part.to(device) for part in parts], classes.to(device), settings, rng)
         optimiser.zero_grad(set_to_none=True)
         loss(logits.float(), classes[:, None].long()).backward()
