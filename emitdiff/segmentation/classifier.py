@@ -10,20 +10,22 @@ from torch.nn import functional
 
 
 class PixelClassifier(nn.Module):
-    """conv3x3 + BN + ReLU, conv3x3 + BN + ReLU, conv3x3. With the paper's sizes (the defaults) 3,576,866 parameters."""
+    """conv3x3 + BN + ReLU, conv3x3 + BN + ReLU, conv3x3. With the paper's sizes (the defaults) 3,576,866 parameters.
 
-    def __init__(self, in_channels: int = 4 * 768, hidden: Sequence[int] = (128, 32), num_classes: int = 2) -> None:
+    Beyond the paper, both optional: `dropout` of whole channels behind each ReLU, whose disagreeing answers tell how
+    sure a mask is (`votes`); and `subpixels`, so many logits a side for every position, for masks finer than the
+    features.
+    """
+
+    def __init__(self, in_channels: int = 4 * 768, hidden: Sequence[int] = (128, 32), num_classes: int = 2,
+                 subpixels: int = 1, dropout: float = 0.0) -> None:  # fmt: skip
         super().__init__()
-        first, second = hidden
-        self.layers = nn.Sequential(
-            nn.Conv2d(in_channels, first, 3, padding=1),
-            nn.BatchNorm2d(first),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(first, second, 3, padding=1),
-            nn.BatchNorm2d(second),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(second, num_classes, 3, padding=1),
-        )
+        layers: list[nn.Module] = []
+        for before, after in zip((in_channels, *hidden), hidden, strict=False):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            layers += [nn.Dropout2d(dropout)] if dropout else []
+        layers.append(nn.Conv2d(hidden[-1], num_classes * subpixels**2, 3, padding=1))
+        self.layers = nn.Sequential(*layers, *([nn.PixelShuffle(subpixels)] if subpixels > 1 else []))
         self.apply(self._initialise)
 
     @staticmethod
@@ -36,9 +38,30 @@ class PixelClassifier(nn.Module):
             nn.init.normal_(layer.weight, 1.0, 0.02)
 
     def forward(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-        """`features`, each (B, C_k, H_k, W_k), to logits (B, num_classes, *size); C_k add up to `in_channels`."""
-        grown = [self._grown(part, size) for part in features]
-        return self.layers(torch.cat(grown, dim=1))
+        """`features`, each (B, C_k, H_k, W_k), to logits (B, num_classes, *size); C_k add up to `in_channels`.
+
+        With subpixels s, `size` is that of the positions and the logits are s times as high and wide.
+        """
+        return self.layers(self._side_by_side(features, size))
+
+    @torch.no_grad()
+    def votes(self, features: Sequence[torch.Tensor], size: tuple[int, int], count: int, seed: int = 0) -> torch.Tensor:
+        """Logits (count, B, num_classes, ...) as `forward` gives them, each with other channels dropped."""
+        generator = torch.Generator().manual_seed(seed)
+        first = self.layers[:3](self._side_by_side(features, size))
+        return torch.stack([self._vote(first, generator) for _ in range(count)])
+
+    def _vote(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        for layer in self.layers[3:]:
+            if isinstance(layer, nn.Dropout2d):
+                kept = torch.rand((len(x), x.shape[1], 1, 1), generator=generator) >= layer.p
+                x = x * (kept.to(x) / (1 - layer.p))
+            else:
+                x = layer(x)
+        return x
+
+    def _side_by_side(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        return torch.cat([self._grown(part, size) for part in features], dim=1)
 
     @staticmethod
     def _grown(part: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -5,7 +5,8 @@ The method of DDPM-seg (Baranchuk et al., ICLR 2022) and TextDiff (MICCAI 2024),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,6 +67,31 @@ def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
     return tuple(min(LONGEST * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
 
 
+@contextmanager
+def read_blocks(unet: nn.Module, blocks: Sequence[str], stop: bool = False) -> Iterator[dict[str, torch.Tensor]]:
+    """While `unet` runs within, its outputs at `blocks` (module names) are gathered; with `stop` nothing past the last
+    one needed is computed, and no result comes back.
+    """
+    modules, read = dict(unet.named_modules()), {}
+    hooks = [modules[name].register_forward_hook(_reader(name, read, len(set(blocks)), stop)) for name in set(blocks)]
+    try:
+        yield read
+    except _EverythingRead:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _reader(name: str, read: dict[str, torch.Tensor], wanted: int, stop: bool):
+    def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
+        read[name] = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+        if stop and len(read) == wanted:
+            raise _EverythingRead
+
+    return hook
+
+
 class DiffusionFeatures(nn.Module):
     """Outputs of `blocks` of a frozen `UNet2DModel` or `UNet2DConditionModel` at `timesteps`, steps concatenated.
 
@@ -121,22 +147,6 @@ class DiffusionFeatures(nn.Module):
         noisy = self.scheduler.add_noise(clean, noise.expand_as(clean), timesteps)
         if clean.shape[1] > 4 or clean.device.type == "cuda":  # convolutions of few channels gain nothing from it
             noisy = noisy.contiguous(memory_format=torch.channels_last)
-        read: dict[str, torch.Tensor] = {}
-        modules = dict(self.unet.named_modules())
-        hooks = [modules[name].register_forward_hook(self._reader(name, read)) for name in set(self.blocks)]
-        try:
+        with read_blocks(self.unet, self.blocks, stop=True) as read:
             self.unet(noisy, timesteps, **({} if states is None else {"encoder_hidden_states": states}))
-        except _EverythingRead:
-            pass
-        finally:
-            for hook in hooks:
-                hook.remove()
         return [read[name] for name in self.blocks]
-
-    def _reader(self, name: str, read: dict[str, torch.Tensor]):
-        def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
-            read[name] = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
-            if len(read) == len(set(self.blocks)):
-                raise _EverythingRead
-
-        return hook

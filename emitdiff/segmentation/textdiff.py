@@ -19,7 +19,8 @@ from emitdiff.segmentation.classifier import PixelClassifier
 @dataclass(frozen=True)
 class HeadConfig:
     """Sizes of a head. `feature_channels[k]` is what scale k brings; `projections[k]` numbers the 1 x 1 convolution
-    that takes it to `dim`, None where it passes as it is. Scales with one number share a convolution.
+    that takes it to `dim`, None where it passes as it is. Scales with one number share a convolution. The paper has
+    none of the last three; `presence` adds a layer that says whether the target is in the image at all.
     """
 
     feature_channels: tuple[int, ...]
@@ -30,11 +31,28 @@ class HeadConfig:
     head_dim: int = 64
     hidden: tuple[int, int] = (128, 32)
     num_classes: int = 2
+    subpixels: int = 1
+    dropout: float = 0.0
+    presence: bool = False
 
 
 # Features at three steps of blocks 6, 8, 12, 16 (MoNuSeg) and 4, 6, 8, 12 (QaTa) of ADM 256 x 256.
 PAPER_MONUSEG = HeadConfig((1536, 1536, 768, 768), (0, 1, None, None))
 PAPER_QATA = HeadConfig((3072, 1536, 1536, 768), (0, 1, 1, None))
+
+
+class Presence(nn.Module):
+    """Is what the words name in this image? One logit from what the attended maps hold on average and at most."""
+
+    def __init__(self, channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * channels, hidden), nn.GELU(), nn.Linear(hidden, 1))
+
+    def forward(self, attended: list[torch.Tensor]) -> torch.Tensor:
+        """`attended`, each (B, C_k, H_k, W_k), to logits (B,); C_k add up to `channels`."""
+        flat = [part.flatten(2) for part in attended]
+        seen = [value for part in flat for value in (part.mean(2), part.amax(2))]
+        return self.layers(torch.cat(seen, dim=1))[:, 0]
 
 
 class TextDiff(nn.Module):
@@ -48,7 +66,10 @@ class TextDiff(nn.Module):
         self.projections = nn.ModuleList(nn.Conv2d(channels[number], config.dim, 1) for number in numbers)
         self.attention = CrossModalAttention(config.dim, config.text_dim, config.heads, config.head_dim)
         scales = len(config.feature_channels)
-        self.classifier = PixelClassifier(scales * config.dim, config.hidden, config.num_classes)
+        self.classifier = PixelClassifier(
+            scales * config.dim, config.hidden, config.num_classes, config.subpixels, config.dropout
+        )
+        self.presence = Presence(scales * config.dim) if config.presence else None
 
     def forward(self, features: list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor | None = None,
                 size: tuple[int, int] | None = None) -> torch.Tensor:  # fmt: skip
@@ -66,8 +87,13 @@ class TextDiff(nn.Module):
     def classify(self, projected: list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor | None = None,
                  size: tuple[int, int] | None = None) -> torch.Tensor:  # fmt: skip
         """What `forward` does after `project`."""
-        attended = [self.attention(part, tokens, mask) for part in projected]
+        attended = self.attend(projected, tokens, mask)
         return self.classifier(attended, size or attended[-1].shape[-2:])
+
+    def attend(self, projected: list[torch.Tensor], tokens: torch.Tensor,
+               mask: torch.Tensor | None = None) -> list[torch.Tensor]:  # fmt: skip
+        """Every projected scale after it has seen the words; shapes stay."""
+        return [self.attention(part, tokens, mask) for part in projected]
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors in half precision; batch-norm statistics included."""
