@@ -36,9 +36,11 @@ DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders; see READM
 PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
 PARENT = f"A checkpoint to start from: {PAINTER}"
 FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
+READER = "Hub name or folder of the text model, in transformers layout."
+COLUMN = "Column of metadata.csv that says train or val, instead of --held-out."
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
-POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate"}
+POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
 FINETUNING = (
     "steps", "batch", "gradient_accumulation", "learning_rate", "mixed_precision", "gradient_checkpointing", "ema"
@@ -373,6 +375,38 @@ class ConvertAdm:
 
 
 @dataclass(frozen=True)
+class TrainPublished:
+    """Train TextDiff's published head on its frozen backbone; started again, it goes on. `segment` takes the folder."""
+
+    dataset: Dataset
+    out: Output  # Folder for the head, which --checkpoint then takes.
+    backbone: Annotated[Path, arg(metavar="DIR")]  # Folder that convert-adm wrote.
+    preset: Literal["monuseg", "qata"] = "monuseg"  # Which of its blocks are read: those of the paper's two data sets.
+    settings: Literal["mended", "paper"] = "mended"  # paper: with the slips of the released code (see README.md).
+    text_model: Annotated[str, arg(metavar="NAME", help=READER)] = "emilyalsentzer/Bio_ClinicalBERT"
+    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Label to find, where several are.
+    images: Count = None  # Teach with so many images, of as many groups as possible; without it, all.
+    held_out: float = 0.2  # Part of the groups kept aside; their Dice chooses the epoch.
+    split_column: Annotated[str | None, arg(metavar="NAME", help=COLUMN, help_behavior_hint="")] = None
+    validation_images: Count = None  # At most so many of the images kept aside; without it, all.
+    epochs: int = 50  # Times every image is seen.
+    batch: Count = None  # Images at once; without it, 4, and with the paper's settings 1.
+    size: Annotated[str, arg(metavar="HxW")] = "256x256"  # Size the backbone sees, multiples of 32.
+    quarter_turns: bool = True  # Mirror images only, where up and down mean something.
+    views: int = 0  # So many small rotations of each image, up to 20 degrees, join its mirrors and turns.
+    cache: Folder = None  # Folder for the frozen features; without it, OUT/features.
+    seed: int = 0  # Seed of the choice of images, their order and the head's beginning.
+
+    def run(self) -> int:
+        from emitdiff.segmentation.published_run import TrainPublished as Settings
+        from emitdiff.segmentation.published_run import train_published
+
+        folder = train_published(Settings(**{**vars(self), "size": _read_size(self.size)}))
+        print(f"The segmenter is in {folder}")
+        return 0
+
+
+@dataclass(frozen=True)
 class CheckDataset:
     """Count the classes of a dataset folder and list every defect; exit status 1 where there are any."""
 
@@ -556,7 +590,7 @@ class Study:
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, ConvertAdm, Filter, Augment, Export, Study,
+    CheckDataset, ConvertAdm, TrainPublished, Filter, Augment, Export, Study,
 )  # fmt: skip
 
 

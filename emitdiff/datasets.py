@@ -127,6 +127,24 @@ def split_by_group(dataset: DatasetFolder, held_out: float = 0.2, seed: int = 0)
     return _without_and_with(dataset, set(groups[:count]))
 
 
+def split_by_column(dataset: DatasetFolder, column: str) -> tuple[DatasetFolder, DatasetFolder]:
+    """(the rows that say "train" in `column`, those that say "val" or "validation"); others are in neither.
+
+    Raises EmitDiffError where one side is empty or a group is on both.
+    """
+    said = [row.get(column, "").strip().lower() for row in dataset.rows]
+    sides = [dataset.subset(index for index, word in enumerate(said) if word in words)
+             for words in (("train",), ("val", "validation"))]  # fmt: skip
+    if not all(map(len, sides)):
+        raise EmitDiffError(
+            f"The column {column!r} of '{dataset.info.name}' says {', '.join(sorted(set(said) - {''})) or 'nothing'}: "
+            "it must say train for some rows and val (or validation) for others."
+        )
+    if both := sorted(set(sides[0].groups) & set(sides[1].groups)):
+        raise EmitDiffError(f"The column {column!r} of '{dataset.info.name}' tears the group {both[0]!r} apart.")
+    return sides[0], sides[1]
+
+
 def folds_by_group(dataset: DatasetFolder, k: int, seed: int = 0) -> list[tuple[DatasetFolder, DatasetFolder]]:
     """`k` pairs (train, held out); every group is held out exactly once."""
     groups = _groups_by_hash(dataset, seed)
@@ -149,9 +167,11 @@ def few_shot(dataset: DatasetFolder, n: int, seed: int = 0) -> DatasetFolder:
 
 
 def choose_rows(
-    dataset: DatasetFolder, split: str = "all", limit: int | None = None, held_out: float = 0.2, seed: int = 0
-) -> DatasetFolder:
-    """The rows of a split ("all", "held-out" or "train", as `split_by_group`), at most `limit`, spread evenly over it.
+    dataset: DatasetFolder, split: str = "all", limit: int | None = None, held_out: float = 0.2, seed: int = 0,
+    column: str | None = None,
+) -> DatasetFolder:  # fmt: skip
+    """The rows of a split ("all", "held-out" or "train", as `split_by_group`, or `split_by_column` where a column is
+    named), at most `limit`, spread evenly over it.
 
     Raises EmitDiffError for another split, a limit below 1, and a dataset that cannot be split.
     """
@@ -160,7 +180,8 @@ def choose_rows(
     if limit is not None and limit < 1:
         raise EmitDiffError(f"A limit of {limit} images was given: at least one is needed.")
     if split != "all":
-        dataset = split_by_group(dataset, held_out, seed)[split == "held-out"]
+        sides = split_by_column(dataset, column) if column else split_by_group(dataset, held_out, seed)
+        dataset = sides[split == "held-out"]
     count = min(limit or len(dataset), len(dataset))
     return dataset.subset(np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist())
 

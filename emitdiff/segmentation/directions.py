@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+import cv2
 import numpy as np
 
 SIDES = ("upper", "left", "lower", "right")  # the order in which a quarter turn to the left moves them on
@@ -18,6 +19,17 @@ AWRY = re.compile(r"\b(left|right)(\s+|-)(upper|lower)\b", re.IGNORECASE)
 def turned(array: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
     """`array` (H, W, ...) mirrored left to right where `mirror`, then turned to the left by `quarters` x 90 degrees."""
     return np.ascontiguousarray(np.rot90(array[:, ::-1] if mirror else array, quarters))
+
+
+def tilted(array: np.ndarray, degrees: float, labels: bool = False) -> np.ndarray:
+    """uint8 `array` (H, W, ...) turned to the left about its middle at its own size, the corners filled by reflection.
+
+    Bilinear, or with `labels` nearest neighbour, which makes no class ids that were not there.
+    """
+    height, width = array.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    kind = cv2.INTER_NEAREST if labels else cv2.INTER_LINEAR
+    return cv2.warpAffine(array, matrix, (width, height), flags=kind, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def rewrite_directions(text: str, quarters: int = 0, mirror: bool = False) -> str:

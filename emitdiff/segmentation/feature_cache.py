@@ -16,7 +16,7 @@ from torch import nn
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import make_folder, write_whole
-from emitdiff.segmentation.features import DiffusionFeatures, coordinates
+from emitdiff.segmentation.features import MULTIPLE, DiffusionFeatures, coordinates
 
 LARGEST = 65504.0  # of half precision
 
@@ -33,13 +33,13 @@ def weights_hash(module: nn.Module) -> str:
 class FeatureCache:
     """Called like the `DiffusionFeatures` it is given, and answers the same but for rounding to half precision.
 
-    `computed` counts the passes through the backbone, one for each timestep of an image.
+    `computed` counts the passes through the backbone, one for each timestep of an image; `weights` is the hash of its.
     """
 
     def __init__(self, features: DiffusionFeatures, folder: str | Path) -> None:
         self.features, self.folder, self.computed = features, Path(folder), 0
-        scheduler = features.scheduler.to_json_string()
-        self.source = hashlib.sha256(f"{weights_hash(features.unet)} {features.seed} {scheduler}".encode()).hexdigest()
+        self.weights, scheduler = weights_hash(features.unet), features.scheduler.to_json_string()
+        self.source = hashlib.sha256(f"{self.weights} {features.seed} {scheduler}".encode()).hexdigest()
         self._alone = {
             step: DiffusionFeatures(features.unet, features.scheduler, features.blocks, (step,), features.seed)
             for step in features.timesteps
@@ -71,6 +71,14 @@ class FeatureCache:
             for path, part in zip(paths, found, strict=True):
                 _write(path, part)
         return [part.to(image.device) for part in found]
+
+
+def feature_shapes(features: DiffusionFeatures, size: tuple[int, int]) -> list[tuple[int, int, int]]:
+    """(C_k, H_k, W_k) of every block for an image of `size` = (H, W), multiples of 32; told from one small pass."""
+    one_step = DiffusionFeatures(features.unet, features.scheduler, features.blocks, features.timesteps[:1])
+    blank = torch.zeros(1, 3, MULTIPLE, MULTIPLE, device=next(features.parameters()).device)
+    times, (rows, columns) = len(features.timesteps), (side // MULTIPLE for side in size)
+    return [(times * part.shape[1], rows * part.shape[2], columns * part.shape[3]) for part in one_step(blank)]
 
 
 def disk_size(channels: Sequence[int], sides: Sequence[tuple[int, int]], count: int) -> int:

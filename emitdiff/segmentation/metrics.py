@@ -150,7 +150,8 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     dataset = open_dataset(settings.dataset)
     pipeline = load_segmenter(settings.checkpoint)
     split = pipeline.card.get("split", {})
-    dataset = choose_rows(dataset, settings.split, settings.limit, split.get("held_out", 0.2), split.get("seed", 0))
+    kept_aside = (split.get("held_out", 0.2), split.get("seed", 0), split.get("column"))
+    dataset = choose_rows(dataset, settings.split, settings.limit, *kept_aside)
     texts = TEXTS if settings.text == "all" else (settings.text,)
     rows = predict_all(pipeline, dataset, texts, settings)
     measured = {text: _by_target(found) for text, found in rows.items()}

@@ -6,7 +6,8 @@ bilinear resizing dilates, a Dice term of raw logits, one image a step. `MENDED`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,13 +19,14 @@ from torch.nn import functional
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask, to_rgb
-from emitdiff.segmentation.directions import rewrite_directions, turned
+from emitdiff.segmentation.directions import rewrite_directions, tilted, turned
 from emitdiff.segmentation.features import MULTIPLE, DiffusionFeatures
-from emitdiff.segmentation.text import TextEncoder
+from emitdiff.segmentation.text import CLINICAL_BERT, TextEncoder
 from emitdiff.segmentation.textdiff import PAPER_MONUSEG, PAPER_QATA, HeadConfig, TextDiff
 
 TIMESTEPS = (50, 150, 250)
 DICE_WEIGHT = 1.5
+TILT = 20  # degrees at most
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Published:
 
     `size` (height, width) is that of the image the backbone sees, multiples of 32; the logits have it too. `turns` are
     the quarter turns an image may be given: (0,) where up and down mean something. `rewrite` keeps the sentence true.
+    `views` small rotations of every image join its turns; their angles, within 20 degrees, are drawn once.
     """
 
     preset: Literal["monuseg", "qata"] = "monuseg"
@@ -55,6 +58,7 @@ class Published:
     rewrite: bool = True
     size: tuple[int, int] = (256, 256)
     turns: tuple[int, ...] = (0, 1, 2, 3)
+    views: int = 0
     batch: int = 4
     learning_rate: float = 1e-4
     epochs: int = 50
@@ -65,6 +69,7 @@ MENDED = Published()
 PAPER = Published(
     max_tokens=10, padding_mask=False, channel_order="bgr", masks="dilated", dice="logits", rewrite=False, batch=1
 )
+SETTINGS = {"mended": MENDED, "paper": PAPER}
 
 
 def preset_of(name: str) -> Preset:
@@ -74,14 +79,30 @@ def preset_of(name: str) -> Preset:
     return PRESETS[name]
 
 
-def build_published_head(preset: str = "monuseg", seed: int = 0) -> TextDiff:
-    """The paper's trainable part: 9,683,234 parameters for "monuseg", 10,862,882 for "qata".
+def head_config(preset: str, channels: Sequence[int], text_dim: int = 768) -> HeadConfig:
+    """The preset's head for blocks that bring `channels`, all steps together, and words of `text_dim`.
+
+    With ADM 256 x 256 and BERT's 768 it is the paper's. Raises EmitDiffError where scales that share a convolution, or
+    pass without one, differ in width: the backbone is not of ADM's shape.
+    """
+    head, dim = preset_of(preset).head, channels[-1]
+    expected = [dim if number is None else channels[head.projections.index(number)] for number in head.projections]
+    if list(channels) != expected:
+        raise EmitDiffError(
+            f"The backbone's blocks bring {', '.join(map(str, channels))} channels, and the preset {preset} needs "
+            f"widths related like {', '.join(map(str, head.feature_channels))}: give a backbone that convert-adm made."
+        )
+    return replace(head, feature_channels=tuple(channels), dim=dim, text_dim=text_dim)
+
+
+def build_published_head(preset: str = "monuseg", seed: int = 0, config: HeadConfig | None = None) -> TextDiff:
+    """The paper's trainable part: 9,683,234 parameters for "monuseg", 10,862,882 for "qata"; or one of `config`.
 
     Weights N(0, 0.02) for convolutions and linear layers, N(1, 0.02) for batch norms; all biases 0.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return TextDiff(preset_of(preset).head).apply(_initialise)
+        return TextDiff(config or preset_of(preset).head).apply(_initialise)
 
 
 def _initialise(layer: nn.Module) -> None:
@@ -96,11 +117,41 @@ def _initialise(layer: nn.Module) -> None:
 def load_published_features(backbone: Path, preset: str = "monuseg", seed: int = 0) -> DiffusionFeatures:
     """The frozen backbone that `convert-adm` wrote, read at the preset's blocks and the paper's three steps.
 
-    Raises EmitDiffError where the folder holds no backbone.
+    Raises EmitDiffError where the folder holds no backbone, a damaged one, or one without the preset's blocks.
     """
+    from safetensors import SafetensorError
+
     from emitdiff.segmentation.training import load_features
 
-    return load_features(Path(backbone), preset_of(preset).blocks, TIMESTEPS, seed, place=False)
+    folder, blocks = Path(backbone), preset_of(preset).blocks
+    if not (folder / "config.json").is_file():
+        raise EmitDiffError(
+            f"{folder} holds no backbone: run `python -m emitdiff convert-adm 256x256_diffusion_uncond.pt {folder}` "
+            "first."
+        )
+    try:
+        return load_features(folder, blocks, TIMESTEPS, seed, place=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise EmitDiffError(
+            f"The backbone in {folder} cannot be read ({_first_line(error)}): convert it again."
+        ) from error
+
+
+def load_text_model(place: str | Path) -> TextEncoder:
+    """The frozen text model in a folder or of a Hub name. Raises EmitDiffError where it is not there or damaged."""
+    from safetensors import SafetensorError
+
+    try:
+        return TextEncoder.load(place)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise EmitDiffError(
+            f"The text model {place} cannot be read ({_first_line(error)}): give a Hub name such as {CLINICAL_BERT}, "
+            "or a folder in transformers layout with its tokenizer."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_sentences(encoder: TextEncoder, texts: list[str],
@@ -135,11 +186,38 @@ def prepare_mask(mask: np.ndarray, settings: Published = MENDED) -> torch.Tensor
     return torch.from_numpy((grown > 0).astype(np.int64))[None]
 
 
-def turned_example(image: np.ndarray, mask: np.ndarray, text: str, quarters: int, mirror: bool,
-                   settings: Published = MENDED) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
-    """Picture and mask mirrored and turned together; with `rewrite`, the sentence says what is seen afterwards."""
-    written = rewrite_directions(text, quarters, mirror) if settings.rewrite else text
-    return turned(image, quarters, mirror), turned(mask, quarters, mirror), written
+@dataclass(frozen=True)
+class Way:
+    """How an image is looked at: mirrored or not, then turned to the left by `quarters`, or tilted by `degrees`."""
+
+    quarters: int = 0
+    mirror: bool = False
+    degrees: float = 0.0
+
+
+def ways_of(name: str, settings: Published = MENDED) -> tuple[list[Way], list[Way]]:
+    """(turns, tilts): every way in which the image called `name` is seen. The angles follow from seed and name."""
+    turns = [Way(quarters, mirror) for quarters in settings.turns for mirror in (False, True)]
+    rng = np.random.default_rng([settings.seed, *name.encode()])
+    return turns, [Way(degrees=float(angle)) for angle in rng.uniform(-TILT, TILT, settings.views)]
+
+
+def draw_way(name: str, settings: Published, rng: np.random.Generator) -> Way:
+    """A turn; where there are `views`, one of these a quarter of the time, as often as the released code tilts."""
+    turns, tilts = ways_of(name, settings)
+    chosen = tilts if tilts and rng.random() < 0.25 else turns
+    return chosen[rng.integers(len(chosen))]
+
+
+def seen_example(image: np.ndarray, mask: np.ndarray, text: str, way: Way,
+                 settings: Published = MENDED) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Picture and mask as `way` shows them; with `rewrite`, the sentence says what is seen after a turn. A tilt is too
+    small to make another sentence of it.
+    """
+    if way.degrees:
+        return tilted(image, way.degrees), tilted(mask, way.degrees, labels=True), text
+    written = rewrite_directions(text, way.quarters, way.mirror) if settings.rewrite else text
+    return turned(image, way.quarters, way.mirror), turned(mask, way.quarters, way.mirror), written
 
 
 def published_loss(logits: torch.Tensor, masks: torch.Tensor, settings: Published = MENDED) -> torch.Tensor:

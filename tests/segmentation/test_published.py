@@ -11,14 +11,18 @@ from emitdiff.segmentation.published import (
     MENDED,
     PAPER,
     Published,
+    Way,
     build_published_head,
+    draw_way,
+    head_config,
     load_published_features,
     prepare_image,
     prepare_mask,
     preset_of,
     published_loss,
     read_sentences,
-    turned_example,
+    seen_example,
+    ways_of,
 )
 
 from .adm_reference import TINY, random_weights
@@ -91,8 +95,37 @@ def test_sentences_are_rewritten_unless_as_published():
     image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
     image[0, 0], mask[0, 0] = 9, 1
     for settings, said in ((MENDED, "upper right"), (PAPER, "upper left")):
-        seen, labels, text = turned_example(image, mask, "upper left", 0, True, settings)
+        seen, labels, text = seen_example(image, mask, "upper left", Way(mirror=True), settings)
         assert seen[0, -1, 0] == 9 and labels[0, -1] == 1 and text == said
+
+
+def test_small_rotations_are_drawn_once_and_leave_the_sentence_alone():
+    settings = Published(views=3, turns=(0,))
+    turns, tilts = ways_of("images/a.png", settings)
+    assert turns == [Way(), Way(mirror=True)] and len({way.degrees for way in tilts}) == 3
+    assert all(-20 <= way.degrees <= 20 for way in tilts) and ways_of("images/a.png", settings)[1] == tilts
+    assert ways_of("images/b.png", settings)[1] != tilts and ways_of("images/a.png", MENDED)[1] == []
+    rng = np.random.default_rng(0)
+    drawn = [draw_way("images/a.png", settings, rng) for _ in range(400)]
+    assert set(drawn) == {*turns, *tilts} and 60 < sum(way in tilts for way in drawn) < 140
+
+
+def test_a_tilted_mask_stays_on_its_picture():
+    rows, columns = np.mgrid[:96, :128]
+    mask = 3 * ((abs(rows - 30) < 12) & (abs(columns - 90) < 20)).astype(np.uint8)
+    image = np.repeat(60 * mask[..., None], 3, axis=2)
+    seen, labels, text = seen_example(image, mask, "upper right", Way(degrees=15.0))
+    assert set(np.unique(labels)) == {0, 3} and text == "upper right" and labels.shape == mask.shape
+    assert ((seen[..., 0] > 90) == (labels == 3)).mean() > 0.99
+    assert (labels == 3)[:20].sum() > (mask == 3)[:20].sum()  # to the left: what is on the right goes up
+
+
+def test_a_head_takes_its_widths_from_the_backbone():
+    assert head_config("monuseg", (1536, 1536, 768, 768)) == preset_of("monuseg").head
+    assert head_config("qata", (3072, 1536, 1536, 768)) == preset_of("qata").head
+    assert head_config("qata", (96, 48, 48, 24), 32).dim == 24
+    with pytest.raises(EmitDiffError, match="bring 96, 48, 40, 24 channels"):
+        head_config("qata", (96, 48, 40, 24))
 
 
 def test_the_loss_is_cross_entropy_and_dice():
