@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 SAVE_EVERY_SECONDS = 60.0
@@ -17,11 +16,14 @@ class StageState:
     """One stage's modules and optimizers, the seconds spent and the steps done, in one file.
 
     `parts` maps names to anything with state_dict/load_state_dict. An existing file is loaded at once,
-    its tensors onto `device`.
+    its tensors onto `device`. What is set as `also` is called after every saving.
     """
 
-    def __init__(self, path: Path, minutes: float, parts: dict, device: torch.device | str = "cpu"):
+    def __init__(self, path: Path, minutes: float, parts: dict, device="cpu"):
+        import torch
+
         self.path, self.budget, self.parts = path, minutes * 60, parts
+        self.also: Callable[[], None] | None = None
         self.seconds, self.steps = 0.0, 0
         if path.exists():
             stored = torch.load(path, weights_only=True, map_location=device)
@@ -35,11 +37,15 @@ class StageState:
         return min(1.0, self.seconds / self.budget) if self.budget > 0 else 1.0
 
     def save(self) -> None:
+        import torch
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         stored = {name: part.state_dict() for name, part in self.parts.items()}
         partial = self.path.with_suffix(".partial")
         torch.save({**stored, "seconds": self.seconds, "steps": self.steps}, partial)
         os.replace(partial, self.path)
+        if self.also:
+            self.also()
 
     def run(self, title: str) -> Iterator[int]:
         """Yields step numbers until the budget is spent, keeping the clock and saving once a minute."""
@@ -63,5 +69,7 @@ def spent(path: Path) -> tuple[float, int]:
     """(seconds, steps) of a state file; (0, 0) where there is none."""
     if not path.exists():
         return 0.0, 0
+    import torch
+
     stored = torch.load(path, weights_only=True, mmap=True)
     return stored["seconds"], stored["steps"]

@@ -7,8 +7,8 @@ A stock diffusers UNet2DModel. With 48 input channels it sees each 4 x 4 square 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
+from emitdiff.budget import StageState
 from emitdiff.images import resize_image
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, UNet2DModel
 
 EMA_DECAY = 0.998
-SAVE_EVERY_SECONDS = 120
 
 
 def build_backbone(channels: Sequence[int] = (48, 96, 160, 224), sample_size: int = 256, side: int = 4) -> UNet2DModel:
@@ -111,13 +110,6 @@ def learning_rate(peak: float, step: int, progress: float, warm_up: int = 100) -
     return peak * min(1, (step + 1) / warm_up) * cosine
 
 
-def save_state(path: Path, state: dict) -> None:
-    """Write beside and rename, so that a kill leaves the last complete state."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
-
-
 def batch_plan(progress: float, step: int, resolution: int) -> tuple[int, int]:
     """(side, count): small squares first, then four of five batches at the full resolution."""
     small = progress < 0.35 or step % 5 == 0
@@ -134,37 +126,31 @@ def train_backbone(images: Sequence[np.ndarray], folder: Path, minutes: float, r
     unet, average = (build_backbone(sample_size=resolution).to(device, memory_format=torch.channels_last) for _ in "ab")
     average.load_state_dict(unet.state_dict())
     optimizer = torch.optim.AdamW(unet.parameters(), lr=peak_rate, weight_decay=0.01)
-    scheduler, state_path = build_scheduler(), folder / "state.pt"
-    step, spent, losses = 0, 0.0, []
-    if state_path.exists():
-        state = torch.load(state_path, weights_only=True, map_location=device)
-        unet.load_state_dict(state["model"]), average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent, losses = state["step"], state["seconds"], state["losses"]
-    rng = np.random.default_rng((seed, step))
-    torch.manual_seed(seed + step)
-    started, saved = time.monotonic() - spent, time.monotonic()
-    with tqdm(total=round(minutes * 60), initial=round(spent), unit="s", desc="backbone") as bar:
-        while spent < minutes * 60:
-            progress = spent / (minutes * 60)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(peak_rate, step, progress)
-            batch = image_batch(images, *batch_plan(progress, step, resolution), rng).to(device)
-            loss = diffusion_loss(unet, scheduler, batch)
-            loss.backward()
-            nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            update_average(average, unet, step)
-            losses.append(loss.item())
-            step, spent = step + 1, time.monotonic() - started
-            bar.n = round(spent)
-            bar.set_postfix(step=step, loss=f"{np.mean(losses[-50:]):.4f}")
-            if time.monotonic() - saved > SAVE_EVERY_SECONDS or spent >= minutes * 60:
-                state = {"model": unet.state_dict(), "average": average.state_dict(), "losses": losses,
-                         "optimizer": optimizer.state_dict(), "step": step, "seconds": spent}  # fmt: skip
-                save_state(state_path, state)
-                average.save_pretrained(folder)
-                saved = time.monotonic()
+    scheduler = build_scheduler()
+    parts = {"model": unet, "average": average, "optimizer": optimizer}
+    state = StageState(folder / "state.pt", minutes, parts, device)
+    state.also = lambda: average.save_pretrained(folder)
+    rng, _ = np.random.default_rng((seed, state.steps)), torch.manual_seed(seed + state.steps)
+    losses: list[float] = []
+    for step in state.run("backbone"):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(peak_rate, step, state.progress)
+        batch = image_batch(images, *batch_plan(state.progress, step, resolution), rng).to(device)
+        loss = diffusion_loss(unet, scheduler, batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        update_average(average, unet, step)
+        losses = [*losses[-99:], loss.item()]
+        state.bar.set_postfix(step=step, loss=f"{np.mean(losses):.4f}", refresh=False)
     scheduler.save_pretrained(folder)
     return average.eval().requires_grad_(False)
+
+
+def export_backbone(unet: nn.Module, scheduler: DDPMScheduler, folder: Path) -> None:
+    """The backbone in half precision, with its scheduler, in diffusers layout."""
+    half = deepcopy(unet).half()
+    half.register_to_config(_name_or_path="")  # not where it lay on the machine that trained it
+    half.save_pretrained(folder)
+    scheduler.save_pretrained(folder)

@@ -12,14 +12,15 @@ from torch.nn import functional
 class PixelClassifier(nn.Module):
     """conv3x3 + BN + ReLU, conv3x3 + BN + ReLU, conv3x3. With the paper's sizes (the defaults) 3,576,866 parameters.
 
-    Beyond the paper, both optional: `dropout` of whole channels behind each ReLU, whose disagreeing answers tell how
-    sure a mask is (`votes`); and `subpixels`, so many logits a side for every position, for masks finer than the
-    features.
+    Beyond the paper, all optional: `dropout` of whole channels behind each ReLU, whose disagreeing answers tell how
+    sure a mask is (`votes`); `subpixels`, so many logits a side for every position, for masks finer than the features;
+    and `light`, the first convolution at every scale's own resolution, its answers grown instead of its input.
     """
 
     def __init__(self, in_channels: int = 4 * 768, hidden: Sequence[int] = (128, 32), num_classes: int = 2,
-                 subpixels: int = 1, dropout: float = 0.0) -> None:  # fmt: skip
+                 subpixels: int = 1, dropout: float = 0.0, light: bool = False) -> None:  # fmt: skip
         super().__init__()
+        self.light, self.drops = light, dropout > 0
         layers: list[nn.Module] = []
         for before, after in zip((in_channels, *hidden), hidden, strict=False):
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
@@ -42,13 +43,13 @@ class PixelClassifier(nn.Module):
 
         With subpixels s, `size` is that of the positions and the logits are s times as high and wide.
         """
-        return self.layers(self._side_by_side(features, size))
+        return self.layers[1:](self._opened(features, size))
 
     @torch.no_grad()
     def votes(self, features: Sequence[torch.Tensor], size: tuple[int, int], count: int, seed: int = 0) -> torch.Tensor:
         """Logits (count, B, num_classes, ...) as `forward` gives them, each with other channels dropped."""
         generator = torch.Generator().manual_seed(seed)
-        first = self.layers[:3](self._side_by_side(features, size))
+        first = self.layers[1:3](self._opened(features, size))
         return torch.stack([self._vote(first, generator) for _ in range(count)])
 
     def _vote(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -60,8 +61,15 @@ class PixelClassifier(nn.Module):
                 x = layer(x)
         return x
 
-    def _side_by_side(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-        return torch.cat([self._grown(part, size) for part in features], dim=1)
+    def _opened(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """What the first convolution answers, (B, hidden[0], *size)."""
+        first = self.layers[0]
+        if not self.light:
+            return first(torch.cat([self._grown(part, size) for part in features], dim=1))
+        weights = first.weight.split([part.shape[1] for part in features], dim=1)
+        scales = zip(features, weights, strict=True)
+        found = [self._grown(functional.conv2d(part, weight, padding=1), size) for part, weight in scales]
+        return torch.stack(found).sum(0) + first.bias[:, None, None]
 
     @staticmethod
     def _grown(part: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -101,6 +101,14 @@ def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator) 
     return LabelledImage(_recoloured(image, rng), masks, labelled.info)
 
 
+def shrunk(labelled: LabelledImage, side: int) -> LabelledImage:
+    """A square labelled image at `side` x `side`; as it is where it has that size."""
+    if labelled.image.shape[0] == side:
+        return labelled
+    masks = {phrase: resize_mask(mask, (side, side)) for phrase, mask in labelled.masks.items()}
+    return LabelledImage(resize_image(labelled.image, (side, side)), masks, labelled.info)
+
+
 def _warp(shape: tuple[int, int], side: int, angle: float, scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Source (x, y) to target (x, y) of a `side` square, 2 x 3."""
     height, width = shape

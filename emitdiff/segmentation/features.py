@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,3 +151,19 @@ class DiffusionFeatures(nn.Module):
         with read_blocks(self.unet, self.blocks, stop=True) as read:
             self.unet(noisy, timesteps, **({} if states is None else {"encoder_hidden_states": states}))
         return [read[name] for name in self.blocks]
+
+
+def load_features(folder: Path, blocks: Sequence[str | int] | None, timesteps: Sequence[int], seed: int = 0,
+                  place: bool = True) -> DiffusionFeatures:  # fmt: skip
+    """The frozen backbone of a checkpoint folder, float32, by default read at the end of every decoder stage.
+
+    Raises EmitDiffError where there is none.
+    """
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    if not (folder / "config.json").exists():
+        raise EmitDiffError(f"{folder} holds no backbone: train one first with --stage backbone into the same folder.")
+    unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
+    scheduler = DDPMScheduler.from_pretrained(folder, local_files_only=True)
+    unet = unet.to(memory_format=torch.channels_last)
+    return DiffusionFeatures(unet, scheduler, blocks or stage_ends(unet), timesteps, seed, place)

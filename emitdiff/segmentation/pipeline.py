@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, to_rgb
+from emitdiff.segmentation.classifier import PixelClassifier
 from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, working_size
 from emitdiff.segmentation.presence import Scenes, signature
 from emitdiff.segmentation.targets import asked_for
 from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
 
+VOTES = 8
+ABSENT_BELOW = 0.5  # probability of being in the image, below which a target is held to be absent
 AGAIN = "copy or download the checkpoint again, or train it once more."
 
 
@@ -30,13 +34,17 @@ class SegmentationOutput:
     """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
 
     `found` is False for an empty mask: nothing here answers the sentence. `target` is the taught target the sentence
-    names, None where it puts it another way. `seconds` is the time taken.
+    names, None where it puts it another way. `present` is the probability in 0..1 that the image shows it at all.
+    `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
+    in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken.
     """
 
     mask: np.ndarray
     probability: np.ndarray
     found: bool
     target: str | None
+    present: float
+    uncertainty: np.ndarray
     seconds: float
     warnings: tuple[str, ...] = ()
 
@@ -54,7 +62,7 @@ class SegmentationPipeline:
         self.cell, self.scenes = cell, scenes
         self.device = next(head.parameters()).device
         self._lock = Lock()
-        self._last: tuple[np.ndarray, list[torch.Tensor], torch.Tensor] | None = None
+        self._last: tuple | None = None
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, text: str, threshold: float = 0.5) -> SegmentationOutput:
@@ -63,36 +71,40 @@ class SegmentationPipeline:
         Raises EmitDiffError for an image, text or threshold that cannot be used.
         """
         started = time.perf_counter()
-        image = _checked(image, text, threshold)
+        image = checked_image(image, text, threshold)
         with self._lock:
             tokens, mask = self.text([text])
-            projected, shown = self._seen(image)
-            logits = self.head.classify(projected, tokens, mask)
-            grown = functional.interpolate(logits.float(), size=image.shape[:2], mode="bilinear", antialias=False)
-        probability = grown.softmax(dim=1)[0, 1].cpu().numpy()
+            projected, cells, shown = self._seen(image)
+            attended = self.head.attend(projected, tokens, mask)
+            logits = self.head.classifier(attended, cells)
+            doubt = _disagreement(self.head.classifier, attended, cells, logits)
+            probability = _grown(logits.float(), image.shape[:2]).softmax(dim=1)[0, 1].cpu().numpy()
+            uncertainty = _grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
+            known = None if self.head.presence is None else self.head.presence(attended).sigmoid().item()
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
-        if instead:
-            probability = np.zeros_like(probability)
-        found = probability > threshold
+        present = 0.0 if instead else float(probability.max()) if known is None else known
+        found = probability > (1 if instead or (known or 1) < ABSENT_BELOW else threshold)
         phrase = target.phrase if target is not None and target.phrase in self.targets else None
         return SegmentationOutput(
             mask=found.astype(np.uint8),
-            probability=probability,
+            probability=np.zeros_like(probability) if instead else probability,
             found=bool(found.any()),
             target=phrase,
+            present=present,
+            uncertainty=uncertainty,
             seconds=time.perf_counter() - started,
             warnings=tuple(self._warnings(text, phrase, image.shape[:2], instead)),
         )
 
-    def _seen(self, image: np.ndarray) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """(the projected features, the signature) of an image; those of the last one are kept."""
+    def _seen(self, image: np.ndarray) -> tuple[list[torch.Tensor], tuple[int, int], torch.Tensor]:
+        """(the projected features, the grid they are asked on, the signature) of an image; the last one's are kept."""
         if self._last is None or not np.array_equal(self._last[0], image):
             small = resize_image(image, working_size(image.shape[:2], self.resolution))
             parts = self.features(image_to_tensor(small).to(self.device))
             cells = tuple(side // self.cell for side in small.shape[:2])
             shown = signature(parts, self.features.place)
-            self._last = (image.copy(), self.head.project(pooled(parts, cells)), shown)
+            self._last = (image.copy(), self.head.project(pooled(parts, cells)), cells, shown)
         return self._last[1:]
 
     def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], instead: str):
@@ -108,11 +120,30 @@ class SegmentationPipeline:
             yield f"The image is longer than {LONGEST} times its short side and was squeezed for the analysis."
 
 
+def _disagreement(classifier: PixelClassifier, attended: list[torch.Tensor], cells: tuple[int, int],
+                  logits: torch.Tensor) -> torch.Tensor:  # fmt: skip
+    """(H, W) in bits: how far the classifier's votes are from their mean, or without votes the answer's entropy."""
+    votes = classifier.votes(attended, cells, VOTES) if classifier.drops else logits[None]
+    each = votes[:, 0].float().softmax(dim=1)
+    doubt = _entropy(each.mean(0))
+    return (doubt - _entropy(each).mean(0)).clamp_min(0) if classifier.drops else doubt
+
+
+def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
+    """Bits of (..., classes, H, W)."""
+    return torch.special.entr(probabilities).sum(-3) / math.log(2)
+
+
+def _grown(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return functional.interpolate(maps, size=size, mode="bilinear", antialias=False)
+
+
 def _with_article(scene: str) -> str:
     return scene if scene == "microscopy" else f"{'an' if scene[0] in 'aeiou' else 'a'} {scene}"
 
 
-def _checked(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
+def checked_image(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
+    """`image` as uint8 (H, W, 3). Raises EmitDiffError where it, the text or the threshold cannot be used."""
     shape = np.shape(image)
     colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
     if not colour or min(shape[:2]) < 8 or np.asarray(image).dtype != np.uint8:
@@ -128,7 +159,8 @@ def _checked(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
 
 
 def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None) -> SegmentationPipeline:
-    """The segmenter called `checkpoint`: an embedded name, a local folder or a Hub repository.
+    """The segmenter called `checkpoint`: an embedded name, a local folder or a Hub repository. For a folder that
+    train-published wrote a `PublishedPipeline`, which is called alike.
 
     Raises EmitDiffError when it is not there, is no segmenter or is damaged.
     """
@@ -139,6 +171,10 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
             f"{folder} is no segmenter (it has no segmenter.json): give a folder that "
             "`python -m emitdiff train-segmentation DATASET --out FOLDER` made (FOLDER/checkpoint)."
         )
+    if facts.get("kind") == "published":
+        from emitdiff.segmentation.published_pipeline import load_published
+
+        return load_published(folder, facts, choose_device(device))
     lacking = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in facts]
     if lacking:
         raise EmitDiffError(f"{folder / 'segmenter.json'} says nothing of {', '.join(lacking)}: {AGAIN}")
@@ -160,7 +196,7 @@ def _read_weights(folder: Path, facts: dict) -> tuple[DiffusionFeatures, TextEnc
     """All networks of a checkpoint folder, on the CPU. Raises EmitDiffError where one is missing or damaged."""
     from safetensors import SafetensorError
 
-    from emitdiff.segmentation.training import load_features
+    from emitdiff.segmentation.features import load_features
 
     where = [facts["blocks"], facts["timesteps"], facts["noise_seed"], facts.get("place", False)]
     readers = {

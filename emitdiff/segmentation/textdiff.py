@@ -20,7 +20,8 @@ from emitdiff.segmentation.classifier import PixelClassifier
 class HeadConfig:
     """Sizes of a head. `feature_channels[k]` is what scale k brings; `projections[k]` numbers the 1 x 1 convolution
     that takes it to `dim`, None where it passes as it is. Scales with one number share a convolution. The paper has
-    none of the last three; `presence` adds a layer that says whether the target is in the image at all.
+    none of the last four; `presence` adds a layer that says whether the target is in the image at all, and in a `light`
+    head the last, finest scale, which costs more than all others, does not ask the words.
     """
 
     feature_channels: tuple[int, ...]
@@ -34,6 +35,7 @@ class HeadConfig:
     subpixels: int = 1
     dropout: float = 0.0
     presence: bool = False
+    light: bool = False
 
 
 # Features at three steps of blocks 6, 8, 12, 16 (MoNuSeg) and 4, 6, 8, 12 (QaTa) of ADM 256 x 256.
@@ -67,7 +69,7 @@ class TextDiff(nn.Module):
         self.attention = CrossModalAttention(config.dim, config.text_dim, config.heads, config.head_dim)
         scales = len(config.feature_channels)
         self.classifier = PixelClassifier(
-            scales * config.dim, config.hidden, config.num_classes, config.subpixels, config.dropout
+            scales * config.dim, config.hidden, config.num_classes, config.subpixels, config.dropout, config.light
         )
         self.presence = Presence(scales * config.dim) if config.presence else None
 
@@ -92,8 +94,10 @@ class TextDiff(nn.Module):
 
     def attend(self, projected: list[torch.Tensor], tokens: torch.Tensor,
                mask: torch.Tensor | None = None) -> list[torch.Tensor]:  # fmt: skip
-        """Every projected scale after it has seen the words; shapes stay."""
-        return [self.attention(part, tokens, mask) for part in projected]
+        """Every projected scale after it has seen the words, in a light head but for the last; shapes stay."""
+        *coarse, finest = projected
+        return [*(self.attention(part, tokens, mask) for part in coarse),
+                finest if self.config.light else self.attention(finest, tokens, mask)]  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors in half precision; batch-norm statistics included."""

@@ -15,8 +15,8 @@ from diffusers import AutoencoderTiny
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from emitdiff.images import image_to_tensor
 from emitdiff.budget import StageState
+from emitdiff.images import image_to_tensor
 from emitdiff.synthesis.corpus import Corpus, random_view, vary_tone
 from emitdiff.synthesis.inheritance import inherit
 

@@ -21,8 +21,8 @@ from tokenizers import pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from emitdiff.images import image_to_tensor
 from emitdiff.budget import StageState
+from emitdiff.images import image_to_tensor
 from emitdiff.synthesis.captions import AppearanceScale, Facts, caption, facts_of
 from emitdiff.synthesis.corpus import Corpus, random_view, vary_tone
 from emitdiff.synthesis.edges import boundary_of, detect_edges

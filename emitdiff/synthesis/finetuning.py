@@ -28,11 +28,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from emitdiff.budget import SAVE_EVERY_SECONDS, StageState
 from emitdiff.datasets import choose_rows
 from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import make_folder, read_record, write_text
-from emitdiff.budget import SAVE_EVERY_SECONDS, StageState
 from emitdiff.synthesis.corpus import Item
 from emitdiff.synthesis.denoiser_training import FIRST_LOOK
 from emitdiff.synthesis.finetuned_folder import LossLog, check_out, write_finetuned

@@ -21,12 +21,12 @@ from diffusers import AutoencoderTiny, ControlNetModel, StableDiffusionControlNe
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from emitdiff.budget import spent
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import make_folder, read_record, write_text
 from emitdiff.images import fitted_size, resize_image, resize_mask
 from emitdiff.synthesis.autoencoder_training import train_autoencoder
-from emitdiff.budget import spent
 from emitdiff.synthesis.captions import AppearanceScale, caption, facts_of
 from emitdiff.synthesis.corpus import Corpus, Item, load_corpus
 from emitdiff.synthesis.denoiser_training import (

@@ -7,9 +7,9 @@ import torch
 from emitdiff.datasets import DatasetInfo, Sample, write_dataset
 from emitdiff.segmentation.backbone import build_backbone, build_scheduler
 from emitdiff.segmentation.features import DiffusionFeatures, stage_ends
+from emitdiff.segmentation.head_training import build_head
 from emitdiff.segmentation.targets import TARGETS
 from emitdiff.segmentation.text import build_text_encoder
-from emitdiff.segmentation.training import build_head
 
 CHANNELS = (8, 16, 16, 32)
 
@@ -39,7 +39,9 @@ def text_encoder():
 @pytest.fixture
 def head(features, text_encoder):
     torch.manual_seed(0)
-    return build_head(features, text_encoder).eval()
+    head = build_head(features, text_encoder).eval()
+    torch.nn.init.constant_(head.presence.layers[-1].bias, 5.0)  # everything is there
+    return head
 
 
 def disc(size, centre, radius):

@@ -10,8 +10,7 @@ from safetensors import SafetensorError
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.adm import ADM_256, ConvertAdm, adm_scheduler, convert_adm, to_diffusers
-from emitdiff.segmentation.features import DiffusionFeatures
-from emitdiff.segmentation.training import load_features
+from emitdiff.segmentation.features import DiffusionFeatures, load_features
 
 from .adm_reference import CLASSES, TINY, PublishedAdm, random_weights
 

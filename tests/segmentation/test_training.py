@@ -6,7 +6,8 @@ import torch
 
 from emitdiff.datasets import split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation import backbone, examples, training
+from emitdiff.segmentation import backbone, examples, head_training
+from emitdiff.segmentation.features import DiffusionFeatures
 from emitdiff.segmentation.targets import BY_PHRASE, asked_for
 from emitdiff.segmentation.training import TrainSegmentation, train_segmentation
 
@@ -81,21 +82,55 @@ def test_a_dataset_of_background_alone_is_refused(lesions, tmp_path):
         train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01))
 
 
-def test_features_are_kept_no_finer_than_the_cells(lesions, features):
-    images = examples.draw_images(examples.read_labelled([lesions], 64), 2, 64, np.random.default_rng(0))
-    maps = training.look_at(images, features, None)
-    seen = training.look_at(images, features, training.ChannelScaling(maps))
-    assert [part.shape[-1] for part in maps] == [2, 4, 8, 16]
-    assert seen[1].labelled is images[1] and seen[1].maps[0].shape == maps[0].shape[1:]
+def test_joint_training_moves_the_backbone_and_a_frozen_one_stays(lesions, features, text_encoder):
+    (images,) = examples.read_labelled([lesions], 64)
+    rng = np.random.default_rng(0)
+    drawn = examples.draw_images([images], 3, 64, rng)
+    frozen = head_training._model(features, text_encoder, drawn, joint=False)
+    head_training.training_step(frozen, features, drawn, rng).backward()
+    assert all(parameter.grad is None for parameter in features.parameters())
+    assert all(parameter.grad is not None for parameter in frozen["head"].attention.parameters())
+    joint = head_training._model(features, text_encoder, drawn, joint=True)
+    head_training.training_step(joint, features, drawn, rng).backward()
+    assert all(parameter.grad is not None for parameter in joint["unet"].parameters())
+
+
+def test_joint_reading_sees_what_the_features_will_give(features):
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    rng = np.random.default_rng(0)  # its first draw reads at the head's own step
+    torch.manual_seed(0)
+    _, maps, legible = head_training.joint_reading(features.unet, features, image, rng)
+    torch.manual_seed(0)
+    noise = torch.randn_like(backbone.fold(image, 4).contiguous(memory_format=torch.channels_last))
+    seen = DiffusionFeatures(features.unet, features.scheduler, features.blocks, (20,))
+    seen._noise = lambda shape: noise
+    assert legible.tolist() == [True]
+    with torch.autocast("cpu", torch.bfloat16):
+        alone = seen(image)
+    for one, other in zip(maps, alone, strict=True):
+        torch.testing.assert_close(one, other.float(), atol=0.02, rtol=0.02)
+
+
+def test_steps_are_mostly_the_one_that_is_read():
+    steps = head_training.drawn_steps(4000, 20, 1000, np.random.default_rng(0))
+    assert 0.57 < (steps == 20).float().mean() < 0.66 and steps.min() >= 0 and steps.max() < 1000
+    assert (steps[steps != 20] > 300).any()
+
+
+def test_half_the_side_first_then_mostly_all_of_it():
+    settings = TrainSegmentation((), None, resolution=256, batch=5)
+    assert head_training.batch_plan(0.1, 1, settings) == (128, 20)
+    plans = [head_training.batch_plan(0.9, step, settings) for step in range(5)]
+    assert plans.count((256, 5)) == 4 and plans.count((128, 20)) == 1
 
 
 def test_loss_falls_towards_the_truth_and_forgives_nothing_on_empty_masks():
     mask = torch.zeros(1, 8, 8)
     mask[:, 2:5, 2:5] = 1
     right = torch.stack([-8 * (2 * mask - 1), 8 * (2 * mask - 1)], 1)
-    assert training.segmentation_loss(right, mask) < 0.05 < training.segmentation_loss(-right, mask)
+    assert head_training.segmentation_loss(right, mask) < 0.05 < head_training.segmentation_loss(-right, mask)
     empty = torch.zeros(1, 8, 8)
-    assert training.segmentation_loss(right, empty) > 1
+    assert head_training.segmentation_loss(right, empty) > 1
 
 
 def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
@@ -106,8 +141,8 @@ def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
     settings = {"datasets": (lesions.folder,), "out": tmp_path / "out", "resolution": 64, "batch": 1}
     folder = train_segmentation(TrainSegmentation(**settings, minutes=0.002))
     first = torch.load(tmp_path / "out" / "head" / "state.pt", weights_only=True)
-    train_segmentation(TrainSegmentation(**settings, minutes=first["seconds"] / 60 + 0.002, stage="head"))
-    assert torch.load(tmp_path / "out" / "head" / "state.pt", weights_only=True)["step"] > first["step"]
+    train_segmentation(TrainSegmentation(**settings, minutes=first["seconds"] / 60 + 0.002, stage="joint"))
+    assert torch.load(tmp_path / "out" / "head" / "state.pt", weights_only=True)["steps"] > first["steps"]
     record = json.loads((folder / "training.json").read_text())
     assert record["datasets"][0]["images"] == len(split_by_group(lesions, 0.2, 0)[0])
     assert str(tmp_path) not in json.dumps(record)
@@ -127,7 +162,7 @@ def test_what_cannot_be_trained_is_said(lesions, tmp_path, change, answer):
 
 def test_scaling_is_folded_into_the_saved_head(features, head):
     maps = features(torch.rand(3, 3, 64, 64))
-    scaling = training.ChannelScaling(maps)
+    scaling = head_training.ChannelScaling(maps)
     scaled = scaling(maps)
     torch.testing.assert_close(scaled[0].std(dim=(0, 2, 3)), torch.ones(scaled[0].shape[1]), atol=1e-2, rtol=1e-2)
     plain = scaling.folded(head).project(maps)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from diffusers import AutoencoderTiny
 
-from emitdiff.errors import EmitDiffError
 from emitdiff.budget import StageState, spent
+from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.corpus import load_corpus
 from emitdiff.synthesis.denoiser_training import CONDITIONS, drop_conditions, new_scheduler, new_tokenizer
 from emitdiff.synthesis.inheritance import inherit
