@@ -286,7 +286,8 @@ class TrainSegmentation:
     out: Output  # Folder for the checkpoint.
     resolution: int = 256  # Side of the training images in pixels, a multiple of 64.
     minutes: float = 60.0  # Time to train, both stages together.
-    stage: Literal["all", "backbone", "head"] = "all"  # Which part to train.
+    # backbone: without labels; joint: it learns along with words and masks; head: on the backbone as it is.
+    stage: Literal["all", "backbone", "joint", "head"] = "all"
     seed: int = 0  # Seed of the order and of the weights' beginning.
     threads: Count = None  # CPU threads; without it, all.
 
