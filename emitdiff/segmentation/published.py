@@ -20,7 +20,7 @@ from torch.nn import functional
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask, to_rgb
 from emitdiff.segmentation.directions import rewrite_directions, tilted, turned
-from emitdiff.segmentation.features import MULTIPLE, DiffusionFeatures
+from emitdiff.segmentation.features import MULTIPLE, DiffusionFeatures, load_features
 from emitdiff.segmentation.text import CLINICAL_BERT, TextEncoder
 from emitdiff.segmentation.textdiff import PAPER_MONUSEG, PAPER_QATA, HeadConfig, TextDiff
 
@@ -120,8 +120,6 @@ def load_published_features(backbone: Path, preset: str = "monuseg", seed: int =
     Raises EmitDiffError where the folder holds no backbone, a damaged one, or one without the preset's blocks.
     """
     from safetensors import SafetensorError
-
-    from emitdiff.segmentation.training import load_features
 
     folder, blocks = Path(backbone), preset_of(preset).blocks
     if not (folder / "config.json").is_file():

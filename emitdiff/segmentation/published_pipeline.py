@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,10 @@ KIND = "published"  # said in segmenter.json
 
 
 class PublishedPipeline:
-    """Called like `SegmentationPipeline`, and answers the same. The features of the last image are kept, in half
-    precision as in training: another sentence about it does not touch the backbone. Safe to call from several threads.
+    """Called like `SegmentationPipeline`, and answers alike: without votes `uncertainty` is the entropy in bits, and
+    without a layer for it `present` is the highest probability of a pixel. The features of the last image are kept, in
+    half precision as in training: another sentence about it does not touch the backbone. Safe to call from several
+    threads.
     """
 
     def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, settings: Published,
@@ -58,7 +61,9 @@ class PublishedPipeline:
             tokens, visible = read_sentences(self.text, [text], self.settings)
             logits = lean_logits(self.head, self._seen(image), tokens, visible, self.settings.size)
             grown = functional.interpolate(logits.float(), size=image.shape[:2], mode="bilinear", antialias=False)
-        probability = grown.softmax(dim=1)[0, 1].cpu().numpy()
+            shares = grown.softmax(dim=1)
+            entropy = torch.special.entr(shares).sum(dim=1) / math.log(2)
+        probability = shares[0, 1].cpu().numpy()
         target, found = asked_for(text, self.targets), probability > threshold
         phrase = target.phrase if target is not None and target.phrase in self.targets else None
         return SegmentationOutput(
@@ -66,6 +71,8 @@ class PublishedPipeline:
             probability=probability,
             found=bool(found.any()),
             target=phrase,
+            present=float(probability.max()),
+            uncertainty=entropy[0].cpu().numpy(),
             seconds=time.perf_counter() - started,
             warnings=tuple(self._warnings(text)),
         )

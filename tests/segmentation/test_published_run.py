@@ -55,6 +55,8 @@ def test_from_a_dataset_to_a_segmenter_that_is_measured(settings, lesions, capsy
     sample = open_dataset(lesions.folder)[0]
     found = segment(sample.image, "breast lesion")
     assert found.mask.shape == sample.mask.shape and found.target == "breast lesion" and not found.warnings
+    assert found.uncertainty.shape == sample.mask.shape and 0 <= found.uncertainty.min() <= found.uncertainty.max() <= 1
+    assert found.present == found.probability.max()
     assert not np.array_equal(found.probability, segment(sample.image, "the upper left").probability)
     assert segment(sample.image, "").warnings
     for text in ("own", "none", "shuffled"):
