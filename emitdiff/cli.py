@@ -165,11 +165,14 @@ class Segment:
         for warning in result.warnings:
             _say(warning)
         folder, stem = _output_folder(self.out, self.image), file_stem(scan.name)
-        probability = np.rint(result.probability * 255).astype(np.uint8)
+        maps = {"probability": result.probability, "uncertainty": result.uncertainty}
         files = {
             "mask": scan.save_mask({index: result.mask}, folder).name,
             "overlay": _write_png(folder / f"{stem}_overlay.png", overlay(image, result.mask)).name,
-            "probability": _write_png(folder / f"{stem}_probability.png", probability).name,
+            **{
+                name: _write_png(folder / f"{stem}_{name}.png", np.rint(values * 255).astype(np.uint8)).name
+                for name, values in maps.items()
+            },
         }
         record = {
             "image": self.image.name,
@@ -178,6 +181,7 @@ class Segment:
             "text": self.text,
             "target": result.target,
             "found": bool(result.found),
+            "present": round(result.present, 4),
             "pixels": int(result.mask.sum()),
             "threshold": self.threshold,
             "checkpoint": self.checkpoint,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -34,7 +34,8 @@ class SegmentationOutput:
     """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
 
     `found` is False for an empty mask: nothing here answers the sentence. `target` is the taught target the sentence
-    names, None where it puts it another way. `present` is the probability in 0..1 that the image shows it at all.
+    names, None where it puts it another way. `present` is the probability in 0..1 that the image shows it at all; with
+    `absent` it is held not to, and the mask is empty whatever the threshold.
     `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
     in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken.
     """
@@ -47,6 +48,12 @@ class SegmentationOutput:
     uncertainty: np.ndarray
     seconds: float
     warnings: tuple[str, ...] = ()
+    absent: bool = False
+
+    def at(self, threshold: float) -> SegmentationOutput:
+        """The same answer with the mask of another threshold; no network runs."""
+        found = np.zeros(self.mask.shape, bool) if self.absent else self.probability > threshold
+        return replace(self, mask=found.astype(np.uint8), found=bool(found.any()))
 
 
 class SegmentationPipeline:
@@ -84,18 +91,19 @@ class SegmentationPipeline:
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
         present = 0.0 if instead else float(probability.max()) if known is None else known
-        found = probability > (1 if instead or (known or 1) < ABSENT_BELOW else threshold)
         phrase = target.phrase if target is not None and target.phrase in self.targets else None
-        return SegmentationOutput(
-            mask=found.astype(np.uint8),
+        answer = SegmentationOutput(
+            mask=np.zeros(probability.shape, np.uint8),
             probability=np.zeros_like(probability) if instead else probability,
-            found=bool(found.any()),
+            found=False,
             target=phrase,
             present=present,
             uncertainty=uncertainty,
             seconds=time.perf_counter() - started,
             warnings=tuple(self._warnings(text, phrase, image.shape[:2], instead)),
+            absent=bool(instead) or (known is not None and known < ABSENT_BELOW),
         )
+        return answer.at(threshold)
 
     def _seen(self, image: np.ndarray) -> tuple[list[torch.Tensor], tuple[int, int], torch.Tensor]:
         """(the projected features, the grid they are asked on, the signature) of an image; the last one's are kept."""

@@ -91,7 +91,8 @@ class Callables:
     # image or None, mask or None, request, cancelled ->
     # steps (image_index, step, steps, preview) and images (image, mask, seed, settings, seconds)
     synthesize: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
-    # image, text, threshold, checkpoint -> mask, probability, found, target, seconds, warnings
+    # image, text, threshold, checkpoint -> mask, probability, found, target, present, uncertainty, seconds, warnings,
+    # absent, at(threshold)
     segment: Callable[[np.ndarray, str, float, str], Any]
     # checkpoint -> the phrases its head was taught
     targets: Callable[[str], tuple[str, ...]]

@@ -230,6 +230,7 @@ class Endpoints:
         result = {
             "found": bool(output.found),
             "target": output.target,
+            "present": round(output.present, 4),
             "highest_probability": round(float(np.max(output.probability)), 4),
             "fraction_of_image": round(float(np.mean(output.mask > 0)), 6),
             "seconds": round(output.seconds, 3),

@@ -19,6 +19,8 @@ from emitdiff.ui.messages import figures, finished, note, notes, progress, sente
 from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
 from emitdiff.ui.views import written_once
 
+# what the second view shows: white is 1
+MAPS = {"Probability": "probability", "Uncertainty": "uncertainty"}
 IDLE = "Choose an image, say what to find, press Find."
 
 
@@ -90,10 +92,11 @@ class SegmentationTab:
     def _lay_out_side(self) -> None:
         self.probability_view = written_once(
             gr.Image(
-                label="Probability, 0 (black) to 1 (white)", interactive=False, format="png", buttons=["fullscreen"],
-                elem_classes="view", alt_text="Probability map: white where the sentence applies",
+                label="0 (black) to 1 (white)", interactive=False, format="png", buttons=["fullscreen"],
+                elem_classes="view", alt_text="Map of the probability, or of how unsure it is",
             )
         )  # fmt: skip
+        self.mapped = gr.Radio(list(MAPS), value="Probability", label="Map", elem_classes="inline")
         self.figures = gr.HTML(figures({"Dice": "-", "IoU": "-"}, "Add a true mask to compare with."))
         self.download = gr.DownloadButton("Download mask", size="sm", interactive=False, elem_classes="download")
         self.download_note = gr.HTML(elem_classes="beside")
@@ -122,6 +125,7 @@ class SegmentationTab:
             "inputs_kwargs": {
                 "previous": self.finding, **source.inputs, "text": self.text, "threshold": self.threshold,
                 "checkpoint": self.checkpoint, "opacity": self.opacity, "outlined": self.outlined,
+                "mapped": self.mapped,
             },
             "outputs": found,
             "concurrency_id": "device",
@@ -158,6 +162,7 @@ class SegmentationTab:
             ).then(**compare)
         gr.on([self.opacity.input, self.outlined.input], self.blend, inputs_kwargs=shown, outputs=self.view,
               trigger_mode="always_last", concurrency_id="preview", concurrency_limit=2, **quiet)  # fmt: skip
+        self.mapped.input(self.map, [self.finding, self.mapped], self.probability_view, **quiet)
         mirror(self.progress, self.mirror)
         rethink = {**shown, "scan": source.scan, "threshold": self.threshold}
         self.threshold.input(
@@ -211,7 +216,7 @@ class SegmentationTab:
 
     def find(
         self, previous: Finding | None, scan: Any, slice_number: float, window: str | None, text: str, threshold: float,
-        checkpoint: str, opacity: float, outlined: bool,
+        checkpoint: str, opacity: float, outlined: bool, mapped: str,
     ) -> dict[Any, Any]:  # fmt: skip
         """Runs the segmenter once; every failure ends as a sentence above the image."""
         finding = None
@@ -228,9 +233,15 @@ class SegmentationTab:
             return {self.progress: finished(sentence(error), "error")}
         if previous:
             previous.remove()
-        grey = np.rint(np.clip(output.probability, 0, 1) * 255).astype(np.uint8)
-        shown[self.probability_view] = at_view_size(np.repeat(grey[..., None], 3, axis=-1))
+        shown[self.probability_view] = self.map(finding, mapped)
         return {**shown, self.text_note: notes(output.warnings, "warning")}
+
+    def map(self, finding: Finding | None, mapped: str) -> Any:
+        """The second view: one of `MAPS` in greys."""
+        if finding is None:
+            return gr.skip()
+        grey = np.rint(np.clip(getattr(finding.output, MAPS[mapped]), 0, 1) * 255).astype(np.uint8)
+        return at_view_size(np.repeat(grey[..., None], 3, axis=-1))
 
     def rethink(
         self, finding: Finding | None, scan: Any, threshold: float, opacity: float, outlined: bool
@@ -238,9 +249,9 @@ class SegmentationTab:
         """Another threshold for the same probabilities: a new mask, and no network runs."""
         if finding is None or scan is None:
             return {self.progress: gr.skip()}
-        mask = (finding.output.probability > threshold).astype(np.uint8)
-        output = replace(finding.output, mask=mask, found=bool(mask.any()))
-        return self._show(replace(finding, output=output, threshold=threshold), scan, opacity, outlined)
+        return self._show(
+            replace(finding, output=finding.output.at(threshold), threshold=threshold), scan, opacity, outlined
+        )
 
     def _show(self, finding: Finding, scan: Any, opacity: float, outlined: bool) -> dict[Any, Any]:
         saved = scan.save_mask({finding.index: finding.output.mask}, finding.folder)
@@ -284,6 +295,8 @@ def describe_finding(finding: Finding) -> str:
     if not output.found:
         highest = float(np.max(output.probability))
         limits = f"highest probability {highest:.2f}, threshold {finding.threshold:.2f}"
+        if output.absent:
+            limits = f"probability that the image shows it {output.present:.2f}"
         return f"Not found: nothing here answers to “{finding.text}” ({limits})."
     meant = f", read as “{output.target}”" if output.target and output.target.lower() != finding.text.lower() else ""
     area = 100 * float(np.mean(output.mask > 0))

@@ -11,6 +11,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_mask, read_scan, read_slice_mask
+from emitdiff.segmentation.pipeline import SegmentationOutput
 from emitdiff.ui.callables import Callables, Model, Preset, Vocabulary
 
 STEPS = 4
@@ -31,16 +32,6 @@ class Painted:
     seed: int
     settings: dict
     seconds: float
-
-
-@dataclass(frozen=True)
-class Segmented:
-    mask: np.ndarray
-    probability: np.ndarray
-    found: bool
-    target: str | None
-    seconds: float
-    warnings: tuple[str, ...] = ()
 
 
 def control_image(image, mask, request):
@@ -67,12 +58,15 @@ def synthesize(image, mask, request, cancelled, pause=0.0):
 
 
 def segment(image, text, threshold, checkpoint):
-    if "spleen" in text:
-        low = np.full(image.shape[:2], 0.1, np.float32)
-        return Segmented((low > threshold).astype(np.uint8), low, False, None, 0.1)
     probability = cv2.GaussianBlur(image.mean(-1).astype(np.float32), (0, 0), 4) / 255
-    mask = (probability > threshold).astype(np.uint8)
-    return Segmented(mask, probability, bool(mask.any()), text, 0.1)
+    missing = "spleen" in text
+    probability = np.full_like(probability, 0.1) if missing else probability
+    answer = SegmentationOutput(
+        mask=np.zeros(image.shape[:2], np.uint8), probability=probability,
+        found=False, target=None if missing else text, present=0.02 if "pancreas" in text else 0.9,
+        uncertainty=1 - probability, seconds=0.1, absent="pancreas" in text,
+    )  # fmt: skip
+    return answer.at(threshold)
 
 
 def score(prediction, truth):

@@ -28,6 +28,7 @@ def find(tab, example, **changes):
     arguments = {
         "previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "text": "lung",
         "threshold": 0.5, "checkpoint": "textdiff-mini", "opacity": 40, "outlined": True,
+        "mapped": "Probability",
     }  # fmt: skip
     return tab.find(**{**arguments, **changes})
 
@@ -45,6 +46,19 @@ def test_not_found_is_said_plainly(tab, example):
         "Not found: nothing here answers to “spleen” (highest probability 0.10, threshold 0.50)"
         in updates[tab.progress]
     )
+
+
+def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
+    updates = find(tab, example, text="pancreas")
+    assert "“pancreas” (probability that the image shows it 0.02)" in updates[tab.progress]
+    again = tab.rethink(updates[tab.finding], scan_that_saves(example.image), 0.05, 40, True)
+    assert "Not found" in again[tab.progress]
+
+
+def test_the_second_view_is_the_map_that_is_chosen(tab, example):
+    finding = find(tab, example)[tab.finding]
+    probability, uncertainty = (tab.map(finding, name) for name in ("Probability", "Uncertainty"))
+    assert np.abs(probability.astype(int) + uncertainty - 255).max() <= 1 and probability.std() > 1
 
 
 @pytest.mark.parametrize(("changes", "words"), [({"scan": None}, "No image yet"), ({"text": " "}, "No sentence yet")])
