@@ -41,6 +41,7 @@ COLUMN = "Column of metadata.csv that says train or val, instead of --held-out."
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
+POSITIVE |= {"test", "draws", "folds", "test_limit"}
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
 FINETUNING = (
     "steps", "batch", "gradient_accumulation", "learning_rate", "mixed_precision", "gradient_checkpointing", "ema"
@@ -70,6 +71,8 @@ Split = Literal["all", "held-out", "train"]
 Network = Literal["unet", "attention-unet"]
 Mix = Literal["inputs", "logits", "pool"]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+BACKBONE = arg(metavar="DIR", help="Another one: a folder that convert-adm wrote.", help_behavior_hint="")
+Backbone = Annotated[Path | None, BACKBONE]
 NewFolder = Positional[Annotated[Path, arg(metavar="OUT", help="Folder to write; it must not hold anything else.")]]
 
 
@@ -584,10 +587,34 @@ class Copies:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """Which decoder blocks and timesteps of a backbone find a dataset's labels best? A heat map, by a light probe."""
+
+    dataset: Dataset
+    out: Output  # Folder for results.csv, blocks.png, report.md and report.json; started again, it goes on.
+    checkpoint: SegmentationWeights = "textdiff-mini"
+    backbone: Backbone = None
+    blocks: tuple[int, ...] = ()  # Decoder blocks, numbered from 0; without it, all.
+    timesteps: tuple[int, ...] = (0, 20, 50, 100, 150, 250, 500)  # Noise levels to read at.
+    images: int = 20  # Labelled images that each probe learns from.
+    test: int = 20  # Images of held-out groups that it is measured on, at most.
+    seeds: int = 3  # Draws of the labelled images.
+    resolution: int = 256  # Short side of the images in pixels.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        from emitdiff.studies.blocks import Blocks as Settings
+        from emitdiff.studies.blocks import study_blocks
+
+        study_blocks(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
 class Study:
     """Experiments on dataset folders, one result row a run; started again, they go on."""
 
-    study: Utility | Steps | Copies
+    study: Utility | Steps | Copies | Blocks
 
     def run(self) -> int:
         return self.study.run()

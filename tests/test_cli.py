@@ -112,7 +112,7 @@ def test_studies_are_verbs_within_a_verb(monkeypatch, capsys):
     assert "--steps (4, 0) cannot be used" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("study", [cli.Utility, cli.Steps, cli.Copies])
+@pytest.mark.parametrize("study", [cli.Utility, cli.Steps, cli.Copies, cli.Blocks])
 def test_every_field_of_every_study_is_explained(study, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.parse(["study", study.__name__.lower(), "--help"])
@@ -158,6 +158,7 @@ def test_unknown_verb_exits_2():
         ["study", "utility", "nowhere", "--out", "out"],
         ["study", "steps", "nowhere", "--out", "out"],
         ["study", "steps", "--out", "out"],
+        ["study", "blocks", "nowhere", "--out", "out"],
         ["evaluate-synthesis", "nowhere", "elsewhere", "--prompts"],
         ["evaluate-synthesis"],
     ],
