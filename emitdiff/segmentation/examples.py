@@ -86,9 +86,11 @@ def ask(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[s
     return compose_sentence(target, rng), np.zeros(labelled.image.shape[:2], dtype=bool)
 
 
-def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator) -> LabelledImage:
-    """Turn, stretch, shift, mirror where sides mean nothing, and change brightness, contrast and gamma."""
-    scene = scene_of(labelled.info)
+def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator, upright: bool = False) -> LabelledImage:
+    """Turn, stretch, shift, mirror where sides mean nothing, and change brightness, contrast and gamma; `upright`,
+    where a sentence speaks of sides, keeps them.
+    """
+    scene = None if upright else scene_of(labelled.info)
     angle = rng.uniform(-180, 180) if scene in TURNED and rng.random() < 0.7 else rng.normal(0, 5)
     scale = rng.uniform(0.85, 1.25) * rng.uniform(0.94, 1.06, 2)
     if scene in MIRRORED and rng.random() < 0.5:

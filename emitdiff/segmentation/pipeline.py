@@ -167,11 +167,15 @@ def checked_image(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
 
 
 def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None) -> SegmentationPipeline:
-    """The segmenter called `checkpoint`: an embedded name, a local folder or a Hub repository. For a folder that
-    train-published wrote a `PublishedPipeline`, which is called alike.
+    """The segmenter called `checkpoint`: an embedded name, a local folder, a Hub repository, or the .safetensors file
+    of a taught head. For a folder that train-published wrote a `PublishedPipeline`, which is called alike.
 
     Raises EmitDiffError when it is not there, is no segmenter or is damaged.
     """
+    if Path(checkpoint).suffix == ".safetensors":
+        from emitdiff.segmentation.taught import load_taught
+
+        return load_taught(checkpoint, device=device).pipeline()
     folder = local_folder(find_checkpoint(checkpoint, "segmentation"))
     facts = _read_json(folder / "segmenter.json")
     if not facts:

@@ -1,0 +1,376 @@
+"""Teaching a head from a few labelled images in a minute: the backbone and the text encoder stay as they are.
+
+Every image is altered some times over, the frozen features of these views are computed once and reduced to their
+principal components, and a small TextDiff head learns from them, with the pixels themselves as one more scale.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+import torch
+from torch import nn
+
+from emitdiff.datasets import DatasetInfo, Sample
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import overlay, resize_image, resize_mask
+from emitdiff.segmentation.backbone import learning_rate, update_average
+from emitdiff.segmentation.directions import rewrite_directions
+from emitdiff.segmentation.examples import LabelledImage, altered, image_tensor, taught
+from emitdiff.segmentation.features import pooled
+from emitdiff.segmentation.head_training import segmentation_loss
+from emitdiff.segmentation.pipeline import SegmentationPipeline
+from emitdiff.segmentation.targets import (
+    Target,
+    absent_targets,
+    compose_sentence,
+    own_sentence,
+    target_masks,
+    targets_of,
+)
+from emitdiff.segmentation.taught import PixelFeatures, Reduction, TaughtHead, config_record, fingerprints
+from emitdiff.segmentation.text import TextEncoder
+from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
+
+NOTICE = "research use only, not a medical device"
+FEATURE_SHARE = 0.35  # part of the time that the features may take
+LOOKS = 8  # at the validation image on the way
+ENOUGH_TO_HOLD_BACK = 4
+
+
+@dataclass(frozen=True)
+class Teach:
+    """`seconds` bound everything, features included. `label` teaches that label of the dataset alone. `checkpoint` is
+    the name under which the backbone will be found again.
+    """
+
+    seconds: float = 60.0
+    label: str | None = None
+    checkpoint: str = "textdiff-mini"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the head is built and taught; the defaults were the best found at five images of six kinds."""
+
+    views: int = 120  # altered images, all together, but at least one and at most `most` of each
+    most: int = 24
+    keep: int = 16  # principal components of each scale
+    whitening: float = 0.5
+    dim: int = 24
+    hidden: tuple[int, int] = (48, 32)
+    dropout: float = 0.2
+    steps: int = 300
+    batch: int = 8
+    rate: float = 3e-3
+    weight_decay: float = 0.02
+    average: float = 0.97
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How far teaching has come. `seconds` since its beginning, `loss` of the last steps. Where the validation image
+    was just looked at, `dice` is that of its mask and `picture` uint8 (H, W, 3) shows it. The last one has the `head`.
+    """
+
+    step: int
+    steps: int
+    seconds: float
+    loss: float
+    dice: float | None = None
+    picture: np.ndarray | None = None
+    head: TaughtHead | None = None
+
+
+def teach(pipeline: SegmentationPipeline, samples: Sequence[Sample], info: DatasetInfo, settings: Teach | None = None,
+          validation: Sample | None = None, recipe: Recipe | None = None) -> Iterator[Lesson]:  # fmt: skip
+    """A head for the labels of `info`, from `samples`, on the backbone of `pipeline`; what it yields last holds it.
+
+    Images whose mask is empty teach what it looks like where the target is not. Without a `validation` image, one of
+    four or more samples is held back for it until the last third of the steps.
+
+    Raises EmitDiffError for samples, labels or a time nothing can be taught from.
+    """
+    settings, recipe = settings or Teach(), recipe or Recipe()
+    info, examples = read_examples(samples, info, settings, pipeline.resolution)
+    started = time.monotonic()
+    rng, _ = np.random.default_rng(settings.seed), torch.manual_seed(settings.seed)
+    held = None if validation is not None else _held_back(examples, rng)
+    shown = examples[held] if held is not None else None
+    if validation is not None:
+        shown = read_examples([validation], info, settings, pipeline.resolution)[1][0]
+    pupil = Pupil(pipeline, info, examples, recipe, rng)
+    pupil.look(started + FEATURE_SHARE * settings.seconds)
+    yield from pupil.learn(started, settings, held, shown)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A labelled image at the resolution of the backbone, and the sentence its row brings, if any."""
+
+    labelled: LabelledImage
+    text: str
+    group: str
+
+
+def read_examples(samples: Sequence[Sample], info: DatasetInfo, settings: Teach,
+                  resolution: int) -> tuple[DatasetInfo, list[Example]]:  # fmt: skip
+    """(`info` with the labels to teach, the samples as examples). Raises EmitDiffError as `teach` does."""
+    labels = {name: value for name, value in info.labels.items() if value}
+    if settings.label is not None and settings.label not in labels:
+        raise EmitDiffError(f"'{info.name}' has no label '{settings.label}': it has {', '.join(labels) or 'none'}.")
+    if not settings.seconds > 0:
+        raise EmitDiffError(f"{settings.seconds:g} seconds were given: give a time above 0, like 60.")
+    chosen = labels if settings.label is None else {settings.label: labels[settings.label]}
+    info = replace(info, labels=chosen)
+    examples = [_example(sample, info, resolution) for sample in samples]
+    if not any(mask.any() for one in examples for mask in one.labelled.masks.values()):
+        raise EmitDiffError(
+            f"None of the {len(examples)} image(s) shows {' or '.join(chosen) or 'a label'}: teaching needs at least "
+            "one mask that is not empty."
+        )
+    return info, examples
+
+
+def _example(sample: Sample, info: DatasetInfo, resolution: int) -> Example:
+    if sample.mask.shape != sample.image.shape[:2]:
+        raise EmitDiffError(
+            f"The mask of '{sample.name}' is {sample.mask.shape[1]} x {sample.mask.shape[0]} pixels and the image "
+            f"{sample.image.shape[1]} x {sample.image.shape[0]}: they must be of one size."
+        )
+    scale = resolution / min(sample.image.shape[:2])
+    size = tuple(max(resolution, round(side * scale)) for side in sample.image.shape[:2])
+    masks = {phrase: resize_mask(mask, size) for phrase, mask in target_masks(sample, info).items()}
+    text = sample.text if len(info.labels) == 1 else ""  # it speaks of all labels at once
+    return Example(LabelledImage(resize_image(sample.image, size), masks, info), text, sample.group)
+
+
+def _held_back(examples: Sequence[Example], rng: np.random.Generator) -> int | None:
+    """Which example is the validation image at first; it shows a target, and others do too."""
+    full = [k for k, one in enumerate(examples) if any(mask.any() for mask in one.labelled.masks.values())]
+    return int(rng.choice(full)) if len(examples) >= ENOUGH_TO_HOLD_BACK and len(full) > 1 else None
+
+
+@dataclass
+class View:
+    """One altered image: its masks by phrase, bool (R, R), and of which example it is."""
+
+    masks: dict[str, np.ndarray]
+    owner: int
+
+
+class Pupil:
+    """What learns, and what it learns from: the views, their reduced maps, and the head."""
+
+    def __init__(self, pipeline: SegmentationPipeline, info: DatasetInfo, examples: Sequence[Example], recipe: Recipe,
+                 rng: np.random.Generator) -> None:  # fmt: skip
+        self.pipeline, self.info, self.examples = pipeline, info, examples
+        self.recipe, self.rng = recipe, rng
+        self.features = PixelFeatures(pipeline.features, pipeline.cell)
+        self.asker = Asker(info, examples)
+        self.views: list[View] = []
+
+    def look(self, until: float) -> None:
+        """The features of altered images, once: as many as the recipe asks for and the time allows."""
+        count = max(1, min(self.recipe.most, self.recipe.views // len(self.examples)))
+        maps: list[list[torch.Tensor]] = []
+        for _ in range(count):
+            for start in range(0, len(self.examples), 4):
+                owners = range(start, min(start + 4, len(self.examples)))
+                drawn = [self._altered(self.examples[owner]) for owner in owners]
+                maps.append([part.half() for part in self._maps(image_tensor(drawn))])
+                self.views += [View(one.masks, owner) for one, owner in zip(drawn, owners, strict=True)]
+            if time.monotonic() > until:
+                break
+        whole = [torch.cat(parts) for parts in zip(*maps, strict=True)]
+        self.reduction = Reduction(whole, self.recipe.keep, self.recipe.whitening)
+        self.maps = [part.half() for part in self.reduction(whole)]
+
+    def _altered(self, example: Example) -> LabelledImage:
+        upright = rewrite_directions(example.text, mirror=True) != example.text
+        return altered(example.labelled, self.pipeline.resolution, self.rng, upright=upright)
+
+    @torch.no_grad()
+    def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        images = images.to(self.pipeline.device)
+        cells = tuple(side // self.pipeline.cell for side in images.shape[-2:])
+        with torch.autocast(images.device.type, torch.bfloat16):
+            maps = self.features(images)
+        return pooled([part.float() for part in maps], cells)
+
+    def learn(self, started: float, settings: Teach, held: int | None, shown: Example | None) -> Iterator[Lesson]:
+        """The head learns; the example `held` joins in for the last third, and `shown` is looked at on the way."""
+        recipe, pace = self.recipe, Pace(self.recipe.steps, started, settings.seconds)
+        torch.manual_seed(settings.seed)
+        head = build_small_head(self.maps, self.pipeline.text, recipe, self.pipeline.cell).to(self.pipeline.device)
+        average = deepcopy(head).eval()
+        optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
+        head.train()
+        losses: list[float] = []
+        dice = None
+        while pace.goes_on():
+            joined = pace.progress > 2 / 3
+            rows = [k for k, view in enumerate(self.views) if joined or view.owner != held]
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe.rate, pace.step, pace.progress, warm_up=20)
+            loss = self._loss(head, rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            optimizer.step()
+            update_average(average, head, pace.step, recipe.average)
+            losses = [*losses[-19:], loss.item()]
+            pace.step += 1
+            picture = None
+            if shown is not None and pace.looks():
+                found, picture = self._look_at(shown, average)
+                dice = found if not joined or held is None else dice
+            yield Lesson(pace.step, pace.steps, pace.seconds, float(np.mean(losses)), picture is not None and dice or None,
+                         picture)  # fmt: skip
+        facts = {"steps": pace.step, "seconds": round(pace.seconds, 1), "loss": round(float(np.mean(losses)), 4),
+                 "validation_dice": None if dice is None else round(dice, 4)}  # fmt: skip
+        done = self._finished(average, settings, facts)
+        yield Lesson(pace.step, pace.steps, pace.seconds, float(np.mean(losses)), dice, head=done)
+
+    def _loss(self, head: TextDiff, rows: Sequence[int]) -> torch.Tensor:
+        """One question about every view of a batch, and one about something else for a quarter of them."""
+        batch = self.rng.choice(rows, self.recipe.batch, replace=len(rows) < self.recipe.batch)
+        asked = [*range(len(batch)), *range(0, len(batch), 4)]
+        questions = [self.asker.ask(self.views[batch[row]], k < len(batch), self.rng) for k, row in enumerate(asked)]
+        masks = torch.from_numpy(np.stack([mask for _, mask in questions])).to(self.pipeline.device).float()
+        maps = [part[batch].to(self.pipeline.device).float() for part in self.maps]
+        with torch.no_grad():
+            tokens, visible = self.pipeline.text([text for text, _ in questions])
+        tokens, cells = tokens.clone(), maps[-1].shape[-2:]
+        with torch.autocast(masks.device.type, torch.bfloat16):
+            projected = [part[asked] for part in head.project(maps)]
+            logits = head.classifier(head.attend(projected, tokens, visible), cells)
+        return segmentation_loss(logits, masks)
+
+    @torch.no_grad()
+    def _look_at(self, shown: Example, head: TextDiff) -> tuple[float, np.ndarray]:
+        """(mean Dice over the targets that the image shows, the image with the mask of the first)."""
+        image, masks = shown.labelled.image, shown.labelled.masks
+        asked = [phrase for phrase, mask in masks.items() if mask.any()] or list(masks)[:1]
+        whole = self._taught_head(head, {}).pipeline()
+        found = [whole(image, phrase).mask > 0 for phrase in asked]
+        dice = [_dice(mask, masks[phrase]) for mask, phrase in zip(found, asked, strict=True)]
+        return float(np.mean(dice)), overlay(image, found[0].astype(np.uint8))
+
+    def _taught_head(self, head: TextDiff, card: dict) -> TaughtHead:
+        phrases = taught([[one.labelled for one in self.examples]])
+        whole = self.reduction.folded(head)
+        base = {"targets": phrases, "resolution": self.pipeline.resolution, "cell": self.pipeline.cell}
+        return TaughtHead(whole, self.pipeline, {**base, **card})
+
+    def _finished(self, head: TextDiff, settings: Teach, facts: dict) -> TaughtHead:
+        info = self.info
+        card = {
+            "checkpoint": settings.checkpoint,
+            **fingerprints(self.pipeline),
+            "dataset": info.name,
+            "modality": info.modality,
+            "organ": info.organ,
+            "licence": info.licence,
+            "citation": info.citation,
+            "images": len(self.examples),
+            "groups": len({one.group for one in self.examples}),
+            "views": len(self.views),
+            "seed": settings.seed,
+            **facts,
+            "date": date.today().isoformat(),
+            "use": NOTICE,
+        }
+        done = self._taught_head(head, card)
+        return replace(done, card={**done.card, "config": config_record(done.head)})
+
+
+class Pace:
+    """Counts steps and seconds: `steps` where the time suffices, fewer where it does not."""
+
+    def __init__(self, steps: int, started: float, seconds: float) -> None:
+        self.steps, self.started, self.limit = steps, started, 0.93 * seconds
+        self.step, self._begun, self._looked = 0, time.monotonic(), 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def progress(self) -> float:
+        return self.step / self.steps
+
+    def goes_on(self) -> bool:
+        """Whether another step follows; every ten steps the plan is cut to what the time allows."""
+        if self.step and self.step % 10 == 0:
+            each = (time.monotonic() - self._begun) / self.step
+            fits = self.step + max(0, math.floor((self.limit - self.seconds) / each))
+            self.steps = min(self.steps, max(fits, self.step))
+        return self.step < self.steps
+
+    def looks(self) -> bool:
+        """Whether it is time to look at the validation image."""
+        due = int(self.progress * LOOKS)
+        self._looked, before = due, self._looked
+        return due > before
+
+
+class Asker:
+    """Draws questions about views: the sentences of the rows, free wordings of the targets, and what is not there."""
+
+    def __init__(self, info: DatasetInfo, examples: Sequence[Example]) -> None:
+        self.info, self.examples = info, examples
+        self.targets = targets_of(info)
+        self.absent = absent_targets(info)
+
+    def ask(self, view: View, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """(sentence, bool mask): about a target of the dataset, or if not `own` about another one where one is sure
+        not to be there."""
+        if not own and self.absent:
+            target = self.absent[rng.integers(len(self.absent))]
+            return compose_sentence(target, rng), np.zeros_like(next(iter(view.masks.values())))
+        phrase = self._phrase(view, rng)
+        return self._sentence(self.targets[phrase], phrase, self.examples[view.owner].text, rng), view.masks[phrase]
+
+    def _phrase(self, view: View, rng: np.random.Generator) -> str:
+        """A labelled target more often than one that is only derived from it."""
+        phrases = list(view.masks)
+        labelled = [phrase for phrase in phrases if phrase not in ("left lung", "right lung")]
+        return (labelled or phrases)[rng.integers(len(labelled or phrases))] if rng.random() < 0.6 else (
+            phrases[rng.integers(len(phrases))])  # fmt: skip
+
+    def _sentence(self, target: Target, phrase: str, text: str, rng: np.random.Generator) -> str:
+        draw = rng.random()
+        if text and draw < 0.5:
+            return text
+        if draw < 0.6 and phrase == next(iter(self.targets)):
+            return ""
+        if draw < 0.75:
+            return own_sentence(self.info, target.labels[0])
+        return compose_sentence(target, rng)
+
+
+def build_small_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Recipe, cell: int) -> TextDiff:
+    """A light head for reduced maps, one logit for every pixel of a cell."""
+    channels = tuple(part.shape[1] for part in maps)
+    config = HeadConfig(channels, tuple(range(len(maps))), recipe.dim, text.dim, 2, 16, recipe.hidden, 2, cell,
+                        recipe.dropout, light=True)  # fmt: skip
+    head = TextDiff(config)
+    for layer in head.classifier.layers:
+        if isinstance(layer, nn.Conv2d):
+            layer.reset_parameters()
+    for norm in head.attention.after:  # at first the words whisper, as in the big head
+        nn.init.constant_(norm.weight, 0.1)
+    return head
+
+
+def _dice(found: np.ndarray, truth: np.ndarray) -> float:
+    total = int(found.sum() + truth.sum())
+    return 2 * int((found & truth).sum()) / total if total else 1.0
