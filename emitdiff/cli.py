@@ -35,13 +35,13 @@ DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.cs
 DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders; see README.md.", help_behavior_hint="(required)")
 PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
 PARENT = f"A checkpoint to start from: {PAINTER}"
-FINDER = "textdiff-mini, a Hub owner/repo, or a folder."
+FINDER = "textdiff-mini, a Hub owner/repo, a folder, or the file of a taught head."
 READER = "Hub name or folder of the text model, in transformers layout."
 COLUMN = "Column of metadata.csv that says train or val, instead of --held-out."
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
-POSITIVE |= {"test", "draws", "folds", "test_limit"}
+POSITIVE |= {"seconds", "test", "draws", "folds", "test_limit"}
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
 FINETUNING = (
     "steps", "batch", "gradient_accumulation", "learning_rate", "mixed_precision", "gradient_checkpointing", "ema"
@@ -415,6 +415,46 @@ class TrainPublished:
 
 
 @dataclass(frozen=True)
+class Teach:
+    """Teach a small head from a few labelled images in a minute: one file, which --checkpoint then takes."""
+
+    dataset: Dataset
+    out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]  # NAME.safetensors; its card goes beside it as NAME.md.
+    images: Count = None  # So many images that show a label, of as many groups as possible; without it, all.
+    checkpoint: SegmentationWeights = "textdiff-mini"
+    seconds: float = 60.0  # Time to learn in, reading the images apart.
+    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Only this one; without it, all.
+    split: Split = "all"  # train: leave out the fifth of the groups that evaluate-segmentation calls held-out.
+    seed: int = 0  # Seed of the choice of images, their variations and the head's beginning.
+
+    def run(self) -> int:
+        from emitdiff.segmentation.taught import file_name
+        from emitdiff.segmentation.teaching import Teach as Settings
+        from emitdiff.segmentation.teaching import teach
+
+        out, settings = file_name(self.out), Settings(self.seconds, self.label, self.checkpoint, self.seed)
+        dataset = self._examples()
+        pipeline = _load("load_segmenter", self.checkpoint)
+        last = _followed(teach(pipeline, list(dataset), dataset.info, settings))
+        last.head.save(out)
+        seen = "" if last.dice is None else f", Dice {last.dice:.2f} on an image not learnt from by then"
+        print(f"{', '.join(last.head.card['targets'])}: {last.steps} steps in {last.seconds:.0f} s{seen}; see {out}")
+        return 0
+
+    def _examples(self) -> Any:
+        """The rows of the dataset to teach from."""
+        from emitdiff.datasets import choose_rows, open_dataset
+        from emitdiff.segmentation.teaching import labels_to_teach
+        from emitdiff.studies.splits import draw_labelled
+
+        dataset = choose_rows(open_dataset(self.dataset).real(), self.split)
+        wanted = replace(dataset.info, labels=labels_to_teach(dataset.info, self.label))
+        if self.images is None:
+            return dataset
+        return replace(draw_labelled(replace(dataset, info=wanted), self.images, self.seed), info=dataset.info)
+
+
+@dataclass(frozen=True)
 class CheckDataset:
     """Count the classes of a dataset folder and list every defect; exit status 1 where there are any."""
 
@@ -622,7 +662,7 @@ class Study:
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, ConvertAdm, TrainPublished, Filter, Augment, Export, Study,
+    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, Study,
 )  # fmt: skip
 
 
@@ -777,6 +817,18 @@ def _with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
                 bar.update(event.image_index * event.steps + event.step - bar.n)
             else:
                 yield event
+
+
+def _followed(lessons: Iterator[Any]) -> Any:
+    """The last of the lessons; a progress bar shows how far they are."""
+    from tqdm import tqdm
+
+    with tqdm(desc="Teaching", unit="step") as bar:
+        for lesson in lessons:
+            bar.total, bar.n = lesson.steps, lesson.step
+            known = {} if lesson.dice is None else {"dice": f"{lesson.dice:.2f}"}
+            bar.set_postfix(loss=f"{lesson.loss:.3f}", **known)
+    return lesson
 
 
 def _output_folder(path: Path, *sources: Path | None) -> Path:

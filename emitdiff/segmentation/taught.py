@@ -1,4 +1,4 @@
-"""A head taught from a few images: what it sees beside the frozen backbone's features, and the one file it is kept in."""
+"""A head taught from a few images: what it sees beside the frozen backbone's features, and the file it is kept in."""
 
 from __future__ import annotations
 
@@ -126,15 +126,21 @@ class TaughtHead:
         """
         from safetensors.torch import save_file
 
-        path = Path(path)
-        if path.suffix != SUFFIX:
-            raise EmitDiffError(f"A taught head is one file: give a name that ends in {SUFFIX}, not '{path.name}'.")
+        path = file_name(path)
         make_folder(path.parent)
         weights = {name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}
         metadata = {"kind": KIND, "card": json.dumps(self.card, ensure_ascii=False)}
         write_whole(path, lambda partial: save_file(weights, partial, metadata))
         write_text(path.with_suffix(".md"), describe(self.card, path.name))
         return path
+
+
+def file_name(path: str | Path) -> Path:
+    """`path`, where a taught head can be called so. Raises EmitDiffError where not."""
+    path = Path(path)
+    if path.suffix != SUFFIX or path.is_dir():
+        raise EmitDiffError(f"A taught head is one file: give a name that ends in {SUFFIX}, not '{path}'.")
+    return path
 
 
 def is_taught_file(checkpoint: str | Path) -> bool:
@@ -189,8 +195,8 @@ def _fitting(base: SegmentationPipeline | None, card: dict, name: str, device: s
     for part, expected in fingerprints(found).items():
         if card[part] != expected:
             raise EmitDiffError(
-                f"'{name}' was taught on another {part.replace('_', ' ')} ({card[part][:12]}...) than that of "
-                f"{card['checkpoint']} here ({expected[:12]}...): fetch the version it was taught on, or teach it again."
+                f"'{name}' was taught on another {part.replace('_', ' ')} ({str(card[part])[:12]}...) than that of "
+                f"{card['checkpoint']} here ({expected[:12]}...): fetch the weights it was taught on, or teach again."
             )
     return found
 

@@ -32,6 +32,7 @@ from emitdiff.segmentation.targets import (
     compose_sentence,
     own_sentence,
     target_masks,
+    target_of,
     targets_of,
 )
 from emitdiff.segmentation.taught import PixelFeatures, Reduction, TaughtHead, config_record, fingerprints
@@ -41,7 +42,8 @@ from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 NOTICE = "research use only, not a medical device"
 FEATURE_SHARE = 0.35  # part of the time that the features may take
 LOOKS = 8  # at the validation image on the way
-ENOUGH_TO_HOLD_BACK = 4
+ENOUGH_TO_HOLD_BACK = 4  # images; one of them is then looked at and not learnt from
+JOINS = 2 / 3  # of the steps, after which it is learnt from all the same: a few images are too few to leave one out
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,14 @@ def teach(pipeline: SegmentationPipeline, samples: Sequence[Sample], info: Datas
     yield from pupil.learn(started, settings, held, shown)
 
 
+def labels_to_teach(info: DatasetInfo, label: str | None) -> dict[str, int]:
+    """Every label but background, or `label` alone. Raises EmitDiffError where there is none called so."""
+    labels = {name: value for name, value in info.labels.items() if value}
+    if label is not None and label not in labels:
+        raise EmitDiffError(f"'{info.name}' has no label '{label}': it has {', '.join(labels) or 'none'}.")
+    return labels if label is None else {label: labels[label]}
+
+
 @dataclass(frozen=True)
 class Example:
     """A labelled image at the resolution of the backbone, and the sentence its row brings, if any."""
@@ -123,12 +133,9 @@ class Example:
 def read_examples(samples: Sequence[Sample], info: DatasetInfo, settings: Teach,
                   resolution: int) -> tuple[DatasetInfo, list[Example]]:  # fmt: skip
     """(`info` with the labels to teach, the samples as examples). Raises EmitDiffError as `teach` does."""
-    labels = {name: value for name, value in info.labels.items() if value}
-    if settings.label is not None and settings.label not in labels:
-        raise EmitDiffError(f"'{info.name}' has no label '{settings.label}': it has {', '.join(labels) or 'none'}.")
+    chosen = labels_to_teach(info, settings.label)
     if not settings.seconds > 0:
         raise EmitDiffError(f"{settings.seconds:g} seconds were given: give a time above 0, like 60.")
-    chosen = labels if settings.label is None else {settings.label: labels[settings.label]}
     info = replace(info, labels=chosen)
     examples = [_example(sample, info, resolution) for sample in samples]
     if not any(mask.any() for one in examples for mask in one.labelled.masks.values()):
@@ -178,15 +185,15 @@ class Pupil:
         self.views: list[View] = []
 
     def look(self, until: float) -> None:
-        """The features of altered images, once: as many as the recipe asks for and the time allows."""
+        """The features of altered images, once: as many as the recipe asks for and the time (`until`) allows."""
         count = max(1, min(self.recipe.most, self.recipe.views // len(self.examples)))
         maps: list[list[torch.Tensor]] = []
-        for _ in range(count):
-            for start in range(0, len(self.examples), 4):
-                owners = range(start, min(start + 4, len(self.examples)))
-                drawn = [self._altered(self.examples[owner]) for owner in owners]
-                maps.append([part.half() for part in self._maps(image_tensor(drawn))])
-                self.views += [View(one.masks, owner) for one, owner in zip(drawn, owners, strict=True)]
+        queue = np.concatenate([self.rng.permutation(len(self.examples)) for _ in range(count)])
+        for start in range(0, len(queue), 4):
+            owners = queue[start : start + 4].tolist()
+            drawn = [self._altered(self.examples[owner]) for owner in owners]
+            maps.append([part.half() for part in self._maps(image_tensor(drawn))])
+            self.views += [View(one.masks, owner) for one, owner in zip(drawn, owners, strict=True)]
             if time.monotonic() > until:
                 break
         whole = [torch.cat(parts) for parts in zip(*maps, strict=True)]
@@ -211,33 +218,31 @@ class Pupil:
         torch.manual_seed(settings.seed)
         head = build_small_head(self.maps, self.pipeline.text, recipe, self.pipeline.cell).to(self.pipeline.device)
         average = deepcopy(head).eval()
-        optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
-        head.train()
+        optimizer = torch.optim.AdamW(head.train().parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
         losses: list[float] = []
-        dice = None
+        unseen = None  # Dice of the validation image while it taught nothing
         while pace.goes_on():
-            joined = pace.progress > 2 / 3
-            rows = [k for k, view in enumerate(self.views) if joined or view.owner != held]
+            alone = held is None or pace.progress < JOINS
+            rows = [k for k, view in enumerate(self.views) if view.owner != held or not alone]
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe.rate, pace.step, pace.progress, warm_up=20)
-            loss = self._loss(head, rows)
+            loss = self._loss(head, rows or range(len(self.views)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
             update_average(average, head, pace.step, recipe.average)
-            losses = [*losses[-19:], loss.item()]
+            losses, dice, picture = [*losses[-19:], loss.item()], None, None
             pace.step += 1
-            picture = None
             if shown is not None and pace.looks():
-                found, picture = self._look_at(shown, average)
-                dice = found if not joined or held is None else dice
-            yield Lesson(pace.step, pace.steps, pace.seconds, float(np.mean(losses)), picture is not None and dice or None,
-                         picture)  # fmt: skip
-        facts = {"steps": pace.step, "seconds": round(pace.seconds, 1), "loss": round(float(np.mean(losses)), 4),
-                 "validation_dice": None if dice is None else round(dice, 4)}  # fmt: skip
+                dice, picture = self._look_at(shown, average)
+                unseen = dice if alone else unseen
+            yield Lesson(pace.step, pace.steps, pace.seconds, float(np.mean(losses)), dice, picture)
+        loss = float(np.mean(losses))
+        facts = {"steps": pace.step, "seconds": round(pace.seconds, 1), "loss": round(loss, 4),
+                 "validation_dice": None if unseen is None else round(unseen, 4)}  # fmt: skip
         done = self._finished(average, settings, facts)
-        yield Lesson(pace.step, pace.steps, pace.seconds, float(np.mean(losses)), dice, head=done)
+        yield Lesson(pace.step, pace.steps, pace.seconds, loss, unseen, head=done)
 
     def _loss(self, head: TextDiff, rows: Sequence[int]) -> torch.Tensor:
         """One question about every view of a batch, and one about something else for a quarter of them."""
@@ -271,7 +276,7 @@ class Pupil:
         return TaughtHead(whole, self.pipeline, {**base, **card})
 
     def _finished(self, head: TextDiff, settings: Teach, facts: dict) -> TaughtHead:
-        info = self.info
+        info, seen = self.info, [self.examples[owner] for owner in sorted({view.owner for view in self.views})]
         card = {
             "checkpoint": settings.checkpoint,
             **fingerprints(self.pipeline),
@@ -280,8 +285,8 @@ class Pupil:
             "organ": info.organ,
             "licence": info.licence,
             "citation": info.citation,
-            "images": len(self.examples),
-            "groups": len({one.group for one in self.examples}),
+            "images": len(seen),
+            "groups": len({one.group for one in seen}),
             "views": len(self.views),
             "seed": settings.seed,
             **facts,
@@ -328,6 +333,7 @@ class Asker:
     def __init__(self, info: DatasetInfo, examples: Sequence[Example]) -> None:
         self.info, self.examples = info, examples
         self.targets = targets_of(info)
+        self.labelled = {target_of(info, label).phrase for label in info.labels}
         self.absent = absent_targets(info)
 
     def ask(self, view: View, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
@@ -342,15 +348,15 @@ class Asker:
     def _phrase(self, view: View, rng: np.random.Generator) -> str:
         """A labelled target more often than one that is only derived from it."""
         phrases = list(view.masks)
-        labelled = [phrase for phrase in phrases if phrase not in ("left lung", "right lung")]
-        return (labelled or phrases)[rng.integers(len(labelled or phrases))] if rng.random() < 0.6 else (
-            phrases[rng.integers(len(phrases))])  # fmt: skip
+        labelled = [phrase for phrase in phrases if phrase in self.labelled]
+        drawn = labelled if labelled and rng.random() < 0.6 else phrases
+        return drawn[rng.integers(len(drawn))]
 
     def _sentence(self, target: Target, phrase: str, text: str, rng: np.random.Generator) -> str:
         draw = rng.random()
         if text and draw < 0.5:
             return text
-        if draw < 0.6 and phrase == next(iter(self.targets)):
+        if draw < 0.6 and phrase == next(iter(self.examples[0].labelled.masks)):
             return ""
         if draw < 0.75:
             return own_sentence(self.info, target.labels[0])
