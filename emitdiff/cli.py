@@ -37,6 +37,7 @@ PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo,
 PARENT = f"A checkpoint to start from: {PAINTER}"
 FINDER = "textdiff-mini, a Hub owner/repo, a folder, or the file of a taught head."
 READER = "Hub name or folder of the text model, in transformers layout."
+SIDES = "Column of metadata.csv that says train or val, instead of a fifth of the groups held out."
 COLUMN = "Column of metadata.csv that says train or val, instead of --held-out."
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
@@ -651,10 +652,43 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """How few labels are enough? A taught head beside U-Nets, all on the same few labelled images, drawn repeatedly."""
+
+    datasets: Datasets
+    out: Output  # Folder for results.csv, labels.png, report.md and report.json; started again, it goes on.
+    images: tuple[int, ...] = (5, 10, 20)  # Numbers of labelled images.
+    draws: int = 5  # How often each is drawn; draw and training have seed 0, 1, ...
+    arms: tuple[Literal["ours", "unet", "attention-unet"], ...] = ("ours", "unet", "attention-unet")  # What to compare.
+    texts: tuple[Literal["own", "none", "shuffled"], ...] = ("own", "none", "shuffled")  # What ours is asked with.
+    checkpoint: SegmentationWeights = "textdiff-mini"
+    backbone: Backbone = None
+    steps: int = 600  # Training steps of each network.
+    batch: int = 4  # Images in each of them.
+    learning_rate: float = 1e-3  # Of the networks, falling to zero along a cosine.
+    seconds: float = 300.0  # Time in which ours has to be taught; it takes less where its recipe ends sooner.
+    resolution: int = 256  # Side of the squares all images are brought to, a multiple of 32.
+    split_column: Annotated[str | None, arg(metavar="NAME", help=SIDES, help_behavior_hint="")] = None
+    folds: Count = None  # Folds by group instead of a fifth held out, so that every image is tested once.
+    test_limit: Count = None  # At most so many test images, of each fold.
+    # Names of datasets whose sentences were made from their masks: the report says so.
+    derived: Annotated[tuple[str, ...], arg(metavar="[NAME ...]")] = ()
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        _require_datasets(self.datasets)
+        from emitdiff.studies.labels import Labels as Settings
+        from emitdiff.studies.labels import study_labels
+
+        study_labels(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
 class Study:
     """Experiments on dataset folders, one result row a run; started again, they go on."""
 
-    study: Utility | Steps | Copies | Blocks
+    study: Utility | Steps | Copies | Blocks | Labels
 
     def run(self) -> int:
         return self.study.run()

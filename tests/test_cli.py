@@ -108,17 +108,24 @@ def test_studies_are_verbs_within_a_verb(monkeypatch, capsys):
     assert verb == cli.Study(cli.Utility(Path("a"), Path("b"), arms=("real", "real+synthetic"), seeds=2))
     verb = cli.parse(["study", "steps", "a", "b", "--out", "c", "--steps", "4", "8", "--schedulers", "unipc"])
     assert verb.study.datasets == (Path("a"), Path("b")) and verb.study.steps == (4, 8)
+    words = ["--images", "5", "10", "--arms", "unet", "--split-column", "split", "--derived", "a"]
+    verb = cli.parse(["study", "labels", "a", "--out", "c", *words]).study
+    assert (verb.images, verb.arms, verb.split_column, verb.derived) == ((5, 10), ("unet",), "split", ("a",))
     assert run(monkeypatch, "study", "steps", "nowhere", "--out", "out", "--steps", "4", "0") == 2
     assert "--steps (4, 0) cannot be used" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("study", [cli.Utility, cli.Steps, cli.Copies, cli.Blocks])
+@pytest.mark.parametrize("study", [cli.Utility, cli.Steps, cli.Copies, cli.Blocks, cli.Labels])
 def test_every_field_of_every_study_is_explained(study, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.parse(["study", study.__name__.lower(), "--help"])
     printed = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert all(f"--{field.name}" in printed for field in dataclasses.fields(study) if not field.name.startswith("data"))
+    assert all(
+        f"--{field.name.replace('_', '-')}" in printed
+        for field in dataclasses.fields(study)
+        if not field.name.startswith("data")
+    )
 
 
 def test_several_datasets_are_measured_one_after_the_other(
@@ -159,6 +166,8 @@ def test_unknown_verb_exits_2():
         ["study", "steps", "nowhere", "--out", "out"],
         ["study", "steps", "--out", "out"],
         ["study", "blocks", "nowhere", "--out", "out"],
+        ["study", "labels", "nowhere", "--out", "out"],
+        ["study", "labels", "--out", "out"],
         ["evaluate-synthesis", "nowhere", "elsewhere", "--prompts"],
         ["evaluate-synthesis"],
     ],

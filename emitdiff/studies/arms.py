@@ -1,0 +1,132 @@
+"""The segmenters that `study labels` compares, each taught on exactly the same few images, altered in the same ways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emitdiff.datasets import DatasetInfo, Sample
+from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.examples import LabelledImage, altered
+from emitdiff.segmentation.features import load_features
+from emitdiff.segmentation.networks import NETWORKS
+from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter
+from emitdiff.segmentation.teaching import Teach, teach
+from emitdiff.studies.segmenter import Batch, TrainSegmenter, class_labels, fit, predict, shuffled_batches
+
+OURS = "ours"
+ARMS = (OURS, *NETWORKS)
+WITHOUT = "-"  # the text of an arm that reads none
+
+# What an arm does with an image, uint8 (R, R, 3), and questions (label, sentence): a boolean mask (R, R) for each.
+Segment = Callable[[np.ndarray, Sequence[tuple[str, str]]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class TeachArm:
+    """Settings of `teach_arm`.
+
+    `seconds` bound the teaching of "ours", which else goes as far as its own recipe says. `steps`, `batch` and
+    `learning_rate` are the networks'.
+    """
+
+    arm: str
+    resolution: int = 256
+    steps: int = 600
+    batch: int = 4
+    learning_rate: float = 1e-3
+    seconds: float = 300.0
+    seed: int = 0
+
+
+def check_arms(arms: Sequence[str]) -> None:
+    """Raises EmitDiffError for an arm that is none of `ARMS`."""
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        raise EmitDiffError(f"There is no arm called '{unknown[0]}': choose among {', '.join(ARMS)}.")
+
+
+def load_base(checkpoint: str, backbone: Path | None) -> SegmentationPipeline:
+    """The pipeline that "ours" is taught on: a checkpoint's, or one that reads the folder `backbone` in the same way.
+
+    Raises EmitDiffError where either is not there.
+    """
+    base = load_segmenter(checkpoint)
+    if backbone is None:
+        return base
+    features = load_features(Path(backbone), None, base.features.timesteps, base.features.seed)
+    features = features.to(base.device)
+    return SegmentationPipeline(features, base.text, base.head, base.targets, base.resolution, base.cell)
+
+
+def teach_arm(settings: TeachArm, base: SegmentationPipeline | None, samples: Sequence[Sample],
+              info: DatasetInfo) -> tuple[Segment, float]:  # fmt: skip
+    """(a segmenter taught on `samples`, the seconds it took); `base` is what "ours" stands on.
+
+    Raises EmitDiffError for samples that nothing can be taught from.
+    """
+    started = time.perf_counter()
+    if settings.arm == OURS:
+        segment = _asking(_taught(settings, base, samples, info))
+    else:
+        segment = _classifying(_network(settings, samples, info), info)
+    return segment, time.perf_counter() - started
+
+
+def _taught(settings: TeachArm, base: SegmentationPipeline, samples: Sequence[Sample],
+            info: DatasetInfo) -> SegmentationPipeline:  # fmt: skip
+    *_, last = teach(base, samples, info, Teach(settings.seconds, seed=settings.seed))
+    return last.head.pipeline()
+
+
+def _asking(pipeline: SegmentationPipeline) -> Segment:
+    def segment(image: np.ndarray, questions: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+        return [pipeline(image, sentence).mask > 0 for _, sentence in questions]
+
+    return segment
+
+
+def _network(settings: TeachArm, samples: Sequence[Sample], info: DatasetInfo) -> torch.nn.Module:
+    training = TrainSegmenter(
+        settings.arm, settings.steps, settings.batch, settings.learning_rate, settings.resolution, settings.seed
+    )
+    rng = np.random.default_rng(settings.seed)
+    channels = 1 + len(class_labels(info.labels))
+    return fit(training, channels, altered_batches(training, samples, info, rng), rng)
+
+
+def altered_batches(settings: TrainSegmenter, samples: Sequence[Sample], info: DatasetInfo,
+                    rng: np.random.Generator) -> Iterator[Batch]:  # fmt: skip
+    """Batches of `samples`, varied as `teach` varies them (`examples.altered`), and their classes.
+
+    A network reads no sentence, so it may mirror and turn where a sentence would forbid it.
+    """
+    labels = class_labels(info.labels)
+    whole = [
+        LabelledImage(sample.image, {name: sample.mask == info.labels[name] for name in labels}, info)
+        for sample in samples
+    ]
+    for chosen in shuffled_batches(len(whole), settings.batch, settings.steps, rng):
+        drawn = [altered(whole[index], settings.resolution, rng) for index in chosen]
+        images = torch.from_numpy(np.stack([one.image for one in drawn])).permute(0, 3, 1, 2)
+        classes = np.zeros((len(drawn), *images.shape[-2:]), np.uint8)
+        for index, one in enumerate(drawn):
+            for name, mask in one.masks.items():
+                classes[index][mask] = labels[name]
+        yield (images,), torch.from_numpy(classes)
+
+
+def _classifying(model: torch.nn.Module, info: DatasetInfo) -> Segment:
+    labels, last = class_labels(info.labels), {}
+
+    def segment(image: np.ndarray, questions: Sequence[tuple[str, str]]) -> list[np.ndarray]:
+        if last.get("image") is not image:  # one look answers for all labels
+            logits = predict(model, torch.from_numpy(image).permute(2, 0, 1)[None])
+            last.update(image=image, classes=logits[0].argmax(0).numpy())
+        return [last["classes"] == labels[label] for label, _ in questions]
+
+    return segment

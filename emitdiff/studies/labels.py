@@ -1,0 +1,226 @@
+"""How few labels are enough? A taught head beside U-Nets, each on exactly the same few labelled images.
+
+For every dataset, number of labelled images and draw of them, every arm is taught and asked for the masks of images of
+groups kept out, at one size. The figures are the papers': Dice of the foreground per image at 256 x 256.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from tqdm import tqdm
+
+from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
+from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder, write_text
+from emitdiff.images import file_stem, resize_image, resize_mask
+from emitdiff.segmentation.metrics import TEXTS, measure, questions_of, shuffled_sentences, summarise
+from emitdiff.segmentation.networks import DIVISOR
+from emitdiff.segmentation.pipeline import SegmentationPipeline
+from emitdiff.studies.arms import ARMS, OURS, WITHOUT, Segment, TeachArm, check_arms, load_base, teach_arm
+from emitdiff.studies.label_report import Collected, as_markdown, draw_chart, make_report
+from emitdiff.studies.rows import RESULTS, begin, read_table, write_table
+from emitdiff.studies.splits import Sides, draw_labelled, split_sides
+
+KEYS = ("dataset", "images", "draw", "fold", "arm")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Settings of `study_labels`.
+
+    `images` are the numbers of labelled images, `draws` how often each is drawn; draw and training have seed 0, 1, ...
+    `split_column` and `folds` as in `split_sides`; with folds, a draw is one of every fold's training groups, and its
+    Dice is over all images, each tested once. `test_limit` takes evenly spread test images of each fold. `derived`
+    names datasets whose sentences were made from their masks, which the report then says. `checkpoint` and `backbone`
+    as in `load_base`, `steps` to `seconds` as in `TeachArm`.
+    """
+
+    datasets: tuple[Path, ...]
+    out: Path
+    images: tuple[int, ...] = (5, 10, 20)
+    draws: int = 5
+    arms: tuple[str, ...] = ARMS
+    texts: tuple[str, ...] = TEXTS
+    checkpoint: str = "textdiff-mini"
+    backbone: Path | None = None
+    steps: int = 600
+    batch: int = 4
+    learning_rate: float = 1e-3
+    seconds: float = 300.0
+    resolution: int = 256
+    split_column: str | None = None
+    folds: int | None = None
+    test_limit: int | None = None
+    derived: tuple[str, ...] = ()
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm, on one draw of so many images of one fold's training groups."""
+
+    dataset: str
+    images: int
+    draw: int
+    fold: int
+    arm: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Its place in results.csv, as it is read from there."""
+        return tuple(str(getattr(self, name)) for name in KEYS)
+
+    @property
+    def file(self) -> str:
+        """The name of its file of rows, one for each image."""
+        return f"{file_stem(self.dataset)}-{self.images}-{self.draw}-{self.fold}-{self.arm}.csv"
+
+
+def study_labels(settings: Labels) -> dict:
+    """Writes `out`/results.csv as each run ends, and its measures of every image to `out`/runs; then labels.png,
+    report.md and report.json.
+
+    Started again, it trains only what is missing; datasets, numbers of images, draws and arms may be added. Returns
+    what report.json says.
+
+    Raises:
+        EmitDiffError: an unknown arm or text, a dataset that cannot be used or has too few labelled images, weights
+            that are not there, or an `out` begun with other settings.
+    """
+    check_arms(settings.arms)
+    _check(settings)
+    datasets = [open_dataset(folder) for folder in settings.datasets]
+    sides = {dataset.info.name: _sides(dataset, settings) for dataset in datasets}
+    if len(sides) < len(datasets):
+        raise EmitDiffError(f"Two datasets have one name ({', '.join(sides)}): give each a name of its own.")
+    free = ("out", "datasets", "images", "draws", "arms", "derived", "json")
+    out = begin(settings.out, {name: value for name, value in asdict(settings).items() if name not in free})
+    base = load_base(settings.checkpoint, settings.backbone) if OURS in settings.arms else None
+    runs = list(_runs(settings, sides))
+    _teach_all(settings, runs, sides, base, out)
+    facts = {name: _facts(folds, settings) for name, folds in sides.items()}
+    report = {"settings": json.loads(json.dumps(asdict(settings), default=str)), "datasets": facts,
+              **make_report(collect(runs, out))}  # fmt: skip
+    draw_chart(out / "labels.png", report)
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "report.md", (text := as_markdown(report)))
+    print(text)
+    if settings.json:
+        print(json.dumps(report))
+    return report
+
+
+def _check(settings: Labels) -> None:
+    if unknown := [text for text in settings.texts if text not in TEXTS]:
+        raise EmitDiffError(f"The text '{unknown[0]}' is not known: choose among {', '.join(TEXTS)}.")
+    if settings.resolution % DIVISOR or settings.resolution < 2 * DIVISOR:
+        raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of {DIVISOR} from 64 on.")
+
+
+def _sides(dataset: DatasetFolder, settings: Labels) -> list[Sides]:
+    """Every fold's (train, test), after looking that each can be drawn from."""
+    sides = split_sides(dataset, settings.folds, settings.split_column)
+    for train, _ in sides:
+        draw_labelled(train, max(settings.images), 0)
+    return [(train, choose_rows(test, limit=settings.test_limit)) for train, test in sides]
+
+
+def _runs(settings: Labels, sides: dict[str, list[Sides]]) -> Sequence[Run]:
+    """In an order in which a study that is stopped early has the same draws of everything."""
+    for draw, (name, folds), images in product(range(settings.draws), sides.items(), settings.images):
+        for fold, arm in product(range(len(folds)), settings.arms):
+            yield Run(name, images, draw, fold, arm)
+
+
+def _teach_all(settings: Labels, runs: Sequence[Run], sides: dict[str, list[Sides]],
+               base: SegmentationPipeline | None, out: Path) -> None:  # fmt: skip
+    rows = read_table(out / RESULTS)
+    done = {tuple(row[name] for name in KEYS) for row in rows}
+    make_folder(out / "runs")
+    tests: dict[tuple[str, int], list[Sample]] = {}
+    for run in tqdm([run for run in runs if run.key not in done], desc="teaching", unit="run"):
+        train, test = sides[run.dataset][run.fold]
+        if (run.dataset, run.fold) not in tests:
+            tests = {(run.dataset, run.fold): [at_size(sample, settings.resolution) for sample in test]}
+        drawn = draw_labelled(train, run.images, run.draw)
+        samples = [at_size(sample, settings.resolution) for sample in drawn]
+        segment, seconds = teach_arm(_teaching(settings, run), base, samples, train.info)
+        texts = settings.texts if run.arm == OURS else (WITHOUT,)
+        measured = measure_arm(segment, tests[run.dataset, run.fold], test, texts)
+        write_table(out / "runs" / run.file, measured)
+        facts = {**{name: getattr(run, name) for name in KEYS}, "seconds": round(seconds, 1)}
+        names = "|".join(row["file_name"] for row in drawn.rows)
+        rows += [{**facts, **line, "drawn": names} for line in _lines(measured)]
+        write_table(out / RESULTS, rows)
+
+
+def _facts(folds: list[Sides], settings: Labels) -> dict:
+    """What the report says of a dataset."""
+    info, tests = folds[0][0].info, [row for _, test in folds for row in test.rows]
+    spoken = sum(bool(row.get("text", "").strip()) for row in tests) if sum(map(bool, info.labels.values())) == 1 else 0
+    own = "sentences of the rows" if spoken else "modality, organ and label"
+    if info.name in settings.derived:
+        own += ", derived from the masks"
+    return {"train": [len(train) for train, _ in folds], "test": [len(test) for _, test in folds], "own_text": own}
+
+
+def collect(runs: Sequence[Run], out: Path) -> list[Collected]:
+    """What every run left in `out`."""
+    seconds = {tuple(row[name] for name in KEYS): float(row["seconds"]) for row in read_table(out / RESULTS)}
+    return [Collected(run.dataset, run.images, run.draw, run.arm, seconds[run.key], read_table(out / "runs" / run.file))
+            for run in runs]  # fmt: skip
+
+
+def _teaching(settings: Labels, run: Run) -> TeachArm:
+    return TeachArm(run.arm, settings.resolution, settings.steps, settings.batch, settings.learning_rate,
+                    settings.seconds, run.draw)  # fmt: skip
+
+
+def at_size(sample: Sample, side: int) -> Sample:
+    """The sample with image and mask at `side` x `side`, whatever its aspect ratio, as in the paper; the mask by
+    nearest neighbour."""
+    size = (side, side)
+    return replace(sample, image=resize_image(sample.image, size), mask=resize_mask(sample.mask, size))
+
+
+def sentences_of(samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[str]) -> list[dict]:
+    """For every sample and label: `sample`, `label`, `target`, `truth` (bool mask), and under "said" a sentence for
+    each of `texts`."""
+    labels = [label for label, value in rows.info.labels.items() if value]
+    # questions_of names the labels in their order first, then what is only derived from them
+    asked = [(sample, label, *question) for sample in samples
+             for label, question in zip(labels, questions_of(sample, rows), strict=False)]  # fmt: skip
+    shuffled = [""] * len(asked)
+    if "shuffled" in texts:
+        shuffled = shuffled_sentences([(target, own) for _, _, target, own, _ in asked], 0)
+    found = []
+    for (sample, label, target, own, truth), other in zip(asked, shuffled, strict=True):
+        said = {"own": own, "none": "", "shuffled": other, WITHOUT: ""}
+        found.append({"sample": sample, "label": label, "target": target, "truth": truth,
+                      "said": {text: said[text] for text in texts}})  # fmt: skip
+    return found
+
+
+def measure_arm(segment: Segment, samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[str]) -> list[dict]:
+    """A row of `measure` for every sample, label and text; `samples` are `rows` at one size."""
+    measured = []
+    for asked in sentences_of(samples, rows, texts):
+        sample = asked["sample"]
+        found = segment(sample.image, [(asked["label"], sentence) for sentence in asked["said"].values()])
+        for text, mask in zip(texts, found, strict=True):
+            names = {"file_name": sample.name, "group": sample.group, "target": asked["target"], "text": text}
+            measured.append(names | measure(mask, asked["truth"]))
+    return measured
+
+
+def _lines(measured: list[dict]) -> list[dict]:
+    """Of the rows of one run, a line for each text and target."""
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in measured:
+        groups.setdefault((row["text"], row["target"]), []).append(row)
+    return [{"text": text, "target": target, **summarise(rows)} for (text, target), rows in groups.items()]
