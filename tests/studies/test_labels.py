@@ -3,12 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.datasets import DatasetInfo, Sample, open_dataset, write_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies import labels
-from emitdiff.studies.arms import TeachArm, altered_batches, teach_arm
+from emitdiff.studies.arms import TeachArm, altered_batches, load_base, teach_arm
 from emitdiff.studies.labels import Labels, at_size, measure_arm, sentences_of, study_labels
 from emitdiff.studies.rows import read_table
 from emitdiff.studies.segmenter import TrainSegmenter
@@ -163,3 +165,13 @@ def test_sentences_made_from_masks_are_called_derived(settings):
     assert report["datasets"]["discs"]["own_text"] == "sentences of the rows, derived from the masks"
     assert "derived from the masks" in (settings.out / "report.md").read_text()
     assert report["settings"] == json.loads((settings.out / "report.json").read_text())["settings"]
+
+
+def test_another_backbone_is_read_as_the_checkpoints_is():
+    folder = local_folder(find_checkpoint("textdiff-mini", "segmentation"))
+    own, other = load_base("textdiff-mini", None), load_base("textdiff-mini", folder / "backbone")
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    assert own.features.timesteps == other.features.timesteps and own.resolution == other.resolution
+    assert [part.shape for part in own.features(image)] == [part.shape for part in other.features(image)]
+    with pytest.raises(EmitDiffError, match="holds no backbone"):
+        load_base("textdiff-mini", folder)
