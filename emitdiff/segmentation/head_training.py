@@ -20,7 +20,14 @@ from torch.nn import functional
 from emitdiff.budget import StageState
 from emitdiff.segmentation.backbone import export_backbone, fold, fold_factor, learning_rate, update_average
 from emitdiff.segmentation.examples import LabelledImage, ask, draw_images, image_tensor, shrunk, taught
-from emitdiff.segmentation.features import DiffusionFeatures, coordinates, load_features, pooled, read_blocks
+from emitdiff.segmentation.features import (
+    MULTIPLE,
+    DiffusionFeatures,
+    coordinates,
+    load_features,
+    pooled,
+    read_blocks,
+)
 from emitdiff.segmentation.targets import TARGETS, compose_sentence, targets_of
 from emitdiff.segmentation.text import TextEncoder, build_text_encoder
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
@@ -31,10 +38,10 @@ if TYPE_CHECKING:
 CELL = 4  # pixels of the image a side for every position of the head, which answers CELL x CELL logits there
 DECAY = 0.998
 RATES = {"text": 1e-3, "head": 2e-3, "unet": 6e-4}
-HALF_SIZE_SHARE = 0.4  # part of the budget on images of half the side: four times as many
+HALF_SIZE_SHARE = 0.55  # part of the budget on images of half the side: four times as many
 READ = 0.6  # part of the images noised as the head will read them; the others at all steps, for the denoiser
 LARGEST_STEP = 300  # above it too little of the image is left to be asked about
-DENOISING, PRESENCE = 0.3, 0.3  # weights of these losses beside the masks'
+DENOISING, PRESENCE = 0.3, 0.6  # weights of these losses beside the masks'
 
 
 class ChannelScaling(nn.Module):
@@ -150,10 +157,15 @@ def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Seq
 
 
 def batch_plan(progress: float, step: int, settings: TrainSegmentation) -> tuple[int, int]:
-    """(side, count): images of half the side first, then four of five batches at the full one."""
+    """(side, count): images of half the side first, then of half, three quarters and all of it by turns, so that the
+    head meets its targets at several sizes; fewer of the larger ones at once.
+    """
+    full = settings.resolution
     if progress < HALF_SIZE_SHARE or step % 5 == 0:
-        return settings.resolution // 2, 4 * settings.batch
-    return settings.resolution, settings.batch
+        return full // 2, 4 * settings.batch
+    if step % 5 < 3:
+        return MULTIPLE * round(0.75 * full / MULTIPLE), round(settings.batch * 16 / 9)
+    return full, settings.batch
 
 
 def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path, minutes: float,
