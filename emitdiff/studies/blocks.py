@@ -132,11 +132,11 @@ def probe_step(features: DiffusionFeatures, numbers: Sequence[int], cells: Seque
             pair = torch.stack([found & seen.truth, found, seen.truth]).flatten(2).sum(2)
             counts[name, seed].append(pair.cpu())
     targets = [target_of(test.info, label).phrase for label, value in test.info.labels.items() if value]
-    shapes = {str(number): tuple(part.shape[1:]) for number, part in zip(numbers, seen.maps, strict=True)}
+    shapes = {str(number): _scale(part, seen.truth) for number, part in zip(numbers, seen.maps, strict=True)}
     rows = []
     for (name, seed), counted in counts.items():
         overlap, found, truth = torch.stack(counted).permute(1, 2, 0).double().numpy()  # each (K, images)
-        place = {"block": name, "timestep": features.timesteps[0], "seed": seed, "shape": _size(shapes.get(name))}
+        place = {"block": name, "timestep": features.timesteps[0], "seed": seed, "shape": shapes.get(name, "")}
         rows += [{**place, "target": target, **dice_of(*one)}
                  for target, *one in zip(targets, overlap, found, truth, strict=True)]  # fmt: skip
     return rows
@@ -193,8 +193,9 @@ def sampled(seen: Looked, seed: int) -> tuple[list[torch.Tensor], torch.Tensor]:
     return parts, seen.truth[:, rows, columns].T
 
 
-def _size(shape: tuple[int, int, int] | None) -> str:
-    return "" if shape is None else f"{shape[0]} x {shape[1]} x {shape[2]}"
+def _scale(part: torch.Tensor, truth: torch.Tensor) -> str:
+    """Channels of a map, and its side as a fraction of the image's."""
+    return f"{part.shape[1]} at 1/{round(truth.shape[-1] / part.shape[-1])}"
 
 
 def make_report(settings: Blocks, numbers: Sequence[int], rows: list[dict[str, str]], dataset: str) -> dict:
@@ -248,7 +249,7 @@ def as_markdown(report: dict) -> str:
         f"tested on {report['tested']} of held-out groups; mean +- standard deviation over {settings['seeds']} draws "
         f"of the labelled images. {'Mean of the targets' if len(targets) > 1 else 'Target'}: {', '.join(targets)}.", "",
         "![Dice by decoder block and timestep](blocks.png)", "",
-        markdown_table(["block", "channels and size", *map(str, steps)],
+        markdown_table(["block", "channels and scale", *map(str, steps)],
                        [[*name, *values] for name, values in lines.items()]), "",
         f"{best}{together}.", "",
     ])  # fmt: skip

@@ -46,7 +46,7 @@ def test_a_cell_for_each_block_and_step_and_a_page_with_a_heat_map(settings, cap
     cell = next(cell for cell in report["cells"] if (cell["block"], cell["timestep"]) == ("3", 0))
     assert cell["dice"] == pytest.approx(np.mean(own)) and cell["sd"] == pytest.approx(np.std(own, ddof=1))
     assert cell["dice"] > 0.8, "the disc is brighter than its ground, and the last block sees every pixel"
-    assert cell["shape"] == "8 x 64 x 64"
+    assert cell["shape"] == "8 at 1/1"
     page = (settings.out / "report.md").read_text()
     assert page == as_markdown(report) and "| together |" in page and page.strip() in capsys.readouterr().out
     assert json.loads((settings.out / "report.json").read_text()) == report
