@@ -1,0 +1,219 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from emitdiff.datasets import DatasetInfo, Sample, open_dataset
+from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.backbone import build_backbone, build_scheduler
+from emitdiff.segmentation.features import DiffusionFeatures, stage_ends
+from emitdiff.segmentation.head_training import build_head
+from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter
+from emitdiff.segmentation.targets import TARGETS
+from emitdiff.segmentation.taught import PixelFeatures, Reduction, TaughtHead, load_taught
+from emitdiff.segmentation.teaching import Asker, Pace, Recipe, Teach, View, read_examples, teach
+from emitdiff.segmentation.text import build_text_encoder
+from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
+
+BRIEF = Recipe(views=4, steps=6, batch=2)
+QUICK = Recipe(views=16, steps=70, batch=4)
+INFO = DatasetInfo("cells", "Microscopy", "plankton", {"background": 0, "shell": 1, "core": 2}, "CC0", "drawn")
+
+
+@pytest.fixture(scope="module")
+def base():
+    torch.manual_seed(0)
+    unet = build_backbone((8, 16, 16, 32), sample_size=64)
+    features = DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
+    text = build_text_encoder([name for target in TARGETS for name in target.names] * 3, dim=32, layers=1).eval()
+    return SegmentationPipeline(features, text, build_head(features, text).eval(), ("liver",), resolution=64)
+
+
+@pytest.fixture(scope="module")
+def lessons(base):
+    """Of five images with two labels."""
+    torch.set_num_threads(1)
+    return list(teach(base, [drawn(index) for index in range(5)], INFO, Teach(seconds=600), recipe=QUICK))
+
+
+def drawn(index, shows=(1, 2)):
+    """A bright ring with a dark core somewhere on grey noise."""
+    rng = np.random.default_rng(index)
+    rows, columns = np.mgrid[:64, :72]
+    distance = np.hypot(rows - rng.uniform(24, 40), columns - rng.uniform(24, 48))
+    mask = np.where(distance < 8, 2, np.where(distance < 18, 1, 0)).astype(np.uint8)
+    mask[~np.isin(mask, shows)] = 0
+    image = rng.uniform(100, 130, (64, 72)) + 90 * (mask == 1) - 90 * (mask == 2)
+    name = f"images/{index}.png"
+    return Sample(image.astype(np.uint8)[..., None].repeat(3, 2), mask, "", str(index), "", name, {})
+
+
+def last_lesson(pipeline, samples, recipe, settings=None, **more):
+    *_, lesson = teach(pipeline, samples, INFO, settings or Teach(seconds=600), recipe=recipe, **more)
+    return lesson
+
+
+def dice(found, truth):
+    return 2 * (found & truth).sum() / (found.sum() + truth.sum())
+
+
+def test_several_labels_become_targets_answered_by_name(lessons):
+    segment = lessons[-1].head.pipeline()
+    assert segment.targets == ("core", "shell")
+    test = drawn(9)
+    shell, core = (segment(test.image, text) for text in ("please mark the shell", "Where is the CORE?"))
+    assert (shell.target, core.target) == ("shell", "core")
+    assert dice(shell.mask > 0, test.mask == 1) > 0.6 and dice(core.mask > 0, test.mask == 2) > 0.6
+    assert shell.uncertainty.shape == test.mask.shape and 0 <= shell.present <= 1
+
+
+def test_lessons_tell_how_far_it_is_and_hold_one_image_back(lessons):
+    assert [lesson.step for lesson in lessons] == [*range(1, 71), 70]
+    assert lessons[-2].loss < lessons[0].loss and all(lesson.head is None for lesson in lessons[:-1])
+    looks = [lesson for lesson in lessons[:-1] if lesson.picture is not None]
+    assert len(looks) >= 6 and all(0 <= lesson.dice <= 1 for lesson in looks)
+    assert looks[0].picture.shape[0] == 64 and looks[0].picture.dtype == np.uint8
+    head = lessons[-1].head
+    assert head.card["validation_dice"] == round(lessons[-1].dice, 4)
+    assert (head.card["images"], head.card["groups"], head.card["licence"]) == (5, 5, "CC0")
+
+
+def test_few_images_are_all_learnt_from_and_a_given_one_is_looked_at(base):
+    assert last_lesson(base, [drawn(0), drawn(1)], BRIEF).dice is None
+    assert last_lesson(base, [drawn(0), drawn(1)], BRIEF, validation=drawn(2)).dice > 0
+
+
+def test_the_same_seed_teaches_the_same_and_changes_neither_backbone_nor_text(base):
+    samples, parts = [drawn(0), drawn(1)], (base.features.unet, base.text.model)
+    before = [{name: value.clone() for name, value in part.state_dict().items()} for part in parts]
+    first, again = (last_lesson(base, samples, BRIEF).head.head.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    for part, old in zip(parts, before, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in part.state_dict().items())
+
+
+def test_the_time_is_kept_whatever_the_recipe_asks_for(base):
+    recipe = Recipe(views=8, steps=100_000, batch=4)
+    *_, lesson = teach(base, [drawn(0), drawn(1)], INFO, Teach(seconds=2), recipe=recipe)
+    assert lesson.seconds < 3 and 10 <= lesson.step < 100_000
+
+
+def test_a_saved_head_answers_alike_bit_for_bit(base, lessons, tmp_path):
+    head = lessons[-1].head
+    path = head.save(tmp_path / "mine" / "rings.safetensors")
+    again = load_taught(path, base)
+    assert again.card == json.loads(json.dumps(head.card))
+    test = drawn(9).image
+    first, second = head.pipeline()(test, "the shell"), again.pipeline()(test, "the shell")
+    assert np.array_equal(first.mask, second.mask) and np.array_equal(first.probability, second.probability)
+    assert path.stat().st_size < 2**20
+    card = path.with_suffix(".md").read_text()
+    assert "core, shell" in card and "Research use only" in card and "licence of the images: CC0" in card
+
+
+def test_another_backbone_is_refused(base, lessons, tmp_path):
+    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+    torch.manual_seed(1)
+    unet = build_backbone((8, 16, 16, 32), sample_size=64)
+    features = DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
+    with pytest.raises(EmitDiffError, match="taught on another backbone"):
+        load_taught(path, SegmentationPipeline(features, base.text, base.head, ("liver",), resolution=64))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x10\0\0\0\0\0\0\0{}"])
+def test_what_is_no_taught_head_is_said(tmp_path, content):
+    path = tmp_path / "wrong.safetensors"
+    with pytest.raises(EmitDiffError, match="no file"):
+        load_segmenter(str(path))
+    path.write_bytes(content)
+    with pytest.raises(EmitDiffError, match="cannot be read|no taught head"):
+        load_segmenter(str(path))
+
+
+def test_cards_that_disagree_with_the_weights_are_said(base, lessons, tmp_path):
+    head = lessons[-1].head
+    odd = TaughtHead(head.head, base, {**head.card, "config": {**head.card["config"], "dim": 8}})
+    with pytest.raises(EmitDiffError, match="damaged"):
+        load_taught(odd.save(tmp_path / "odd.safetensors"), base)
+    with pytest.raises(EmitDiffError, match="ends in .safetensors"):
+        head.save(tmp_path / "head.pt")
+
+
+def test_what_nothing_can_be_taught_from_is_said(base):
+    empty = drawn(0, shows=())
+    small = drawn(0)
+    odd = Sample(small.image[:32], small.mask, "", "", "", "images/odd.png", {})
+    for samples, settings, words in (
+        ([empty], None, "None of the 1 image"),
+        ([], None, "None of the 0 image"),
+        ([odd], None, "must be of one size"),
+        ([small], Teach(label="kidney"), "has no label 'kidney': it has shell, core"),
+        ([small], Teach(seconds=0), "0 seconds"),
+    ):
+        with pytest.raises(EmitDiffError, match=words):
+            next(teach(base, samples, INFO, settings))
+
+
+def test_one_label_can_be_taught_alone(base):
+    head = last_lesson(base, [drawn(0), drawn(1)], BRIEF, Teach(600, "core")).head
+    assert head.card["targets"] == ["core"]
+
+
+def test_the_text_of_a_row_is_asked_with_its_sides_kept(base):
+    one = Sample(*vars(drawn(0)).values())
+    one = Sample(one.image, one.mask, "a core in the upper left", "", "", "images/0.png", {})
+    info, examples = read_examples([one], INFO, Teach(label="core"), 64)
+    asker, view = Asker(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [asker.ask(view, True, np.random.default_rng(seed))[0] for seed in range(30)]
+    assert "a core in the upper left" in asked and "" in asked and len(set(asked)) > 5
+    both, several = read_examples([one], INFO, Teach(), 64)
+    assert several[0].text == "" and set(both.labels) == {"shell", "core"}
+
+
+def test_what_is_surely_not_there_is_asked_about_too(base, lesions):
+    info, examples = read_examples(list(lesions), lesions.info, Teach(), 64)
+    asker, view = Asker(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [asker.ask(view, False, np.random.default_rng(seed)) for seed in range(10)]
+    assert not any(mask.any() for _, mask in asked) and view.masks["breast lesion"].any()
+
+
+def test_reducing_is_folded_into_the_projections():
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 9 + 5, 4, 4) * 3 + 7, torch.randn(2, 20 + 5, 8, 8) / 50]
+    reduction = Reduction(maps, 6, 0.5)
+    reduced = reduction(maps)
+    assert [part.shape[1] for part in reduced] == [11, 11]
+    assert torch.equal(reduced[0][:, -5:], maps[0][:, -5:])  # coordinates pass
+    head = TextDiff(HeadConfig((11, 11), (0, 1), 8, 16, 2, 4, (8, 8), light=True)).eval()
+    tokens = torch.randn(2, 3, 16)
+    torch.testing.assert_close(reduction.folded(head)(maps, tokens), head(reduced, tokens), rtol=1e-3, atol=1e-4)
+
+
+def test_pixels_are_one_more_scale(features):
+    image = torch.rand(1, 3, 64, 96) * 2 - 1
+    *maps, pixels = PixelFeatures(features, 4)(image)
+    plain = features(image)
+    assert all(torch.equal(part[:, :-5], old) for part, old in zip(maps, plain, strict=True))
+    assert pixels.shape == (1, 3 * 16 + 5, 16, 24)
+    assert torch.equal(pixels[0, :16, 0, 0], image[0, 0, :4, :4].flatten())
+
+
+def test_the_plan_is_cut_to_the_time():
+    pace = Pace(1000, started=0.0, seconds=1.0)  # long over
+    pace.step = 10
+    assert not pace.goes_on() and pace.steps == 10
+
+
+@pytest.mark.slow
+def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_checkpoint(lesions, tmp_path):
+    base = load_segmenter()
+    dataset = open_dataset(lesions.folder)
+    recipe = Recipe(views=24, steps=40, batch=4)
+    *_, lesson = teach(base, list(dataset), dataset.info, Teach(seconds=600), recipe=recipe)
+    path = lesson.head.save(tmp_path / "lesion.safetensors")
+    segment = load_segmenter(str(path))
+    test = dataset[1]
+    first, again = lesson.head.pipeline()(test.image, "the lesion"), segment(test.image, "the lesion")
+    assert np.array_equal(first.mask, again.mask) and segment.targets == ("breast lesion",)
+    assert dice(again.mask > 0, test.mask > 0) > 0.5
