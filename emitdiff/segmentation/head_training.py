@@ -1,4 +1,4 @@
-"""Text encoder and head learn to answer sentences with masks, on a frozen backbone or with the backbone learning along.
+"""The head learns to answer sentences with masks, on a frozen backbone or with the backbone learning along.
 
 Learning along ("joint"), one pass through the backbone serves both: it predicts the noise, and its blocks are what the
 head reads. A backbone of minutes of training instead of weeks has seen too little to be frozen at once.
@@ -28,8 +28,8 @@ from emitdiff.segmentation.features import (
     pooled,
     read_blocks,
 )
-from emitdiff.segmentation.targets import TARGETS, compose_sentence, targets_of
-from emitdiff.segmentation.text import TextEncoder, build_text_encoder
+from emitdiff.segmentation.targets import OTHER_NAMES, TARGETS, Target, compose_sentence, targets_of
+from emitdiff.segmentation.text import TextEncoder, build_text_encoder, learn_names
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 CELL = 4  # pixels of the image a side for every position of the head, which answers CELL x CELL logits there
 DECAY = 0.998
-RATES = {"text": 1e-3, "head": 2e-3, "unet": 6e-4}
+WORD_STEPS = 600  # of the text encoder, before any image is seen
+RATES = {"head": 2e-3, "unet": 6e-4}
 HALF_SIZE_SHARE = 0.55  # part of the budget on images of half the side: four times as many
 READ = 0.6  # part of the images noised as the head will read them; the others at all steps, for the denoiser
 LARGEST_STEP = 300  # above it too little of the image is left to be asked about
@@ -170,7 +171,10 @@ def batch_plan(progress: float, step: int, settings: TrainSegmentation) -> tuple
 
 def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path, minutes: float,
                device: torch.device, joint: bool) -> None:  # fmt: skip
-    """Text encoder and head for `minutes`, the backbone along with them if `joint`; writes `checkpoint` as it goes."""
+    """The head for `minutes`, on a text encoder taught before, the backbone along with it if `joint`.
+
+    Writes `checkpoint` as it goes.
+    """
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     features = load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed).to(device)
@@ -204,9 +208,12 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
 def _text_encoder(sets: list[list[LabelledImage]], checkpoint: Path, begun: bool,
                   rng: np.random.Generator) -> TextEncoder:  # fmt: skip
     if begun:  # word pieces learnt anew would differ
-        return TextEncoder.load(checkpoint / "text").requires_grad_(True)
-    spoken = [*TARGETS, *(target for images in sets for target in targets_of(images[0].info).values())]
-    text = build_text_encoder(compose_sentence(target, rng) for target in dict.fromkeys(spoken) for _ in range(400))
+        return TextEncoder.load(checkpoint / "text")
+    own = (target for images in sets for target in targets_of(images[0].info).values())
+    spoken = list(dict.fromkeys([*TARGETS, *own, *(Target(name, "", (name,), (name,), ()) for name in OTHER_NAMES)]))
+    text = build_text_encoder(compose_sentence(target, rng) for target in spoken for _ in range(60))
+    learn_names(text, lambda count: [compose_sentence(spoken[k % len(spoken)], rng) for k in range(count)], len(spoken),
+                steps=WORD_STEPS)  # fmt: skip
     text.save(checkpoint / "text")
     return text
 
@@ -217,7 +224,9 @@ def _model(features: DiffusionFeatures, text: TextEncoder, images: Sequence[Labe
     parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(maps)}
     if joint:
         parts["unet"] = deepcopy(features.unet).requires_grad_(True)
-    return nn.ModuleDict(parts).train()
+    model = nn.ModuleDict(parts).train()
+    model["text"].eval()  # frozen, as in the paper
+    return model
 
 
 def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Path, settings: TrainSegmentation,

@@ -91,6 +91,20 @@ TARGETS = (
 GENERAL = ("lesion", "lesions", "tumour", "tumours", "tumor", "tumors", "mass", "nodule", "cyst", "abnormality")
 BY_PHRASE = {target.phrase: target for target in TARGETS}
 
+# Other things people ask for: words that must be told apart though no embedded head was taught them.
+OTHER_NAMES = (
+    "kidney", "left kidney", "right kidney", "gallbladder", "stomach", "aorta", "vena cava", "oesophagus", "bowel",
+    "colon", "bladder", "uterus", "ovary", "adrenal gland", "heart", "left atrium", "right ventricle", "myocardium",
+    "pericardium", "trachea", "lung nodule", "infection", "consolidation", "pneumonia", "pleural effusion", "rib",
+    "clavicle", "vertebra", "spine", "femur", "bone", "muscle", "fat", "skin", "skin lesion", "mole", "brain",
+    "white matter", "grey matter", "hippocampus", "brain tumour", "oedema", "enhancing tumour", "necrosis", "stroke",
+    "haemorrhage", "thyroid", "thyroid nodule", "lymph node", "vessel", "artery", "vein", "plaque", "aneurysm", "eye",
+    "retina", "optic disc", "optic cup", "macula", "exudate", "fluid", "polyp", "instrument", "needle", "catheter",
+    "gland", "epithelium", "stroma", "mitosis", "cytoplasm", "membrane", "bacterium", "organoid", "cartilage", "tendon",
+    "meniscus", "tooth", "jaw", "tongue", "parotid gland", "fetal head", "placenta", "nerve", "kidney tumour",
+    "liver tumour", "metastasis", "liver vessel", "peripheral zone", "transition zone", "shadow", "background",
+)  # fmt: skip
+
 TEMPLATES = (
     "{name}", "{name}", "the {name}", "segment the {name}", "segment {name}", "find the {name}", "where is the {name}?",
     "show me the {name}", "please mark the {name}", "outline the {name}", "{name} segmentation", "mask of the {name}",

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.text import TextEncoder, build_text_encoder
+from emitdiff.segmentation.text import TextEncoder, build_text_encoder, learn_names
 
 
 def test_tokens_and_mask_of_sentences_of_any_length(text_encoder):
@@ -56,3 +56,23 @@ def test_a_clip_text_model_serves_as_well(tmp_path):
                             num_attention_heads=2, max_position_embeddings=32)  # fmt: skip
     tokens, _ = TextEncoder(CLIPTextModel(config).eval(), pieces)(["left lung", "liver"])
     assert tokens.shape[::2] == (2, 16)
+
+
+def test_names_learnt_from_words_are_told_apart_and_the_encoder_is_frozen(text_encoder):
+    names, words = ("left lung", "right lung", "liver", "spleen"), ("{}", "the {}", "{} only", "show {}")
+    rng = torch.Generator().manual_seed(0)
+
+    def draw(count):
+        picks = torch.randint(len(words), (count,), generator=rng).tolist()
+        return [words[pick].format(names[index % len(names)]) for index, pick in enumerate(picks)]
+
+    loss = learn_names(text_encoder, draw, len(names), steps=300, batch=16)
+    assert loss < 0.3 < torch.log(torch.tensor(4.0))  # far below guessing
+    assert not any(parameter.requires_grad for parameter in text_encoder.parameters())
+
+    def meant(sentences):
+        tokens, mask = text_encoder(sentences)
+        return (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+    taught, asked = meant(list(names)), meant([f"show the {name}" for name in names])
+    assert torch.cdist(asked, taught).argmin(1).tolist() == [0, 1, 2, 3]

@@ -138,6 +138,7 @@ def test_loss_falls_towards_the_truth_and_forgives_nothing_on_empty_masks():
 def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
     from emitdiff.segmentation.pipeline import load_segmenter
 
+    monkeypatch.setattr(head_training, "WORD_STEPS", 5)
     build = backbone.build_backbone
     monkeypatch.setattr(backbone, "build_backbone", lambda sample_size: build(CHANNELS, sample_size))
     settings = {"datasets": (lesions.folder,), "out": tmp_path / "out", "resolution": 64, "batch": 1}
@@ -177,6 +178,7 @@ def test_a_kind_of_image_of_ones_own_is_trained_and_answered(lesions, tmp_path, 
 
     content = json.loads((lesions.folder / "dataset.json").read_text())
     (lesions.folder / "dataset.json").write_text(json.dumps({**content, "modality": "MRI", "organ": "brain"}))
+    monkeypatch.setattr(head_training, "WORD_STEPS", 5)
     build = backbone.build_backbone
     monkeypatch.setattr(backbone, "build_backbone", lambda sample_size: build(CHANNELS, sample_size))
     folder = train_segmentation(TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1))
