@@ -129,6 +129,8 @@ def load_published_features(backbone: Path, preset: str = "monuseg", seed: int =
         )
     try:
         return load_features(folder, blocks, TIMESTEPS, seed, place=False)
+    except EmitDiffError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise EmitDiffError(
             f"The backbone in {folder} cannot be read ({_first_line(error)}): convert it again."
@@ -141,6 +143,8 @@ def load_text_model(place: str | Path) -> TextEncoder:
 
     try:
         return TextEncoder.load(place)
+    except EmitDiffError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise EmitDiffError(
             f"The text model {place} cannot be read ({_first_line(error)}): give a Hub name such as {CLINICAL_BERT}, "

@@ -110,7 +110,7 @@ def test_settings_of_the_paper_and_a_named_column(settings, lesions):
     ("change", "said"),
     [
         ({"backbone": "nowhere"}, "nowhere holds no backbone: run `python -m emitdiff convert-adm"),
-        ({"text_model": "nowhere/text"}, "The text model nowhere/text is not on this machine"),
+        ({"text_model": "nowhere/text"}, "^The text model nowhere/text is not on this machine"),
         ({"size": (100, 64)}, "100x64 was given: height and width must be multiples of 32"),
         ({"label": "cyst"}, "labels lesion, and it has no label 'cyst'"),
         ({"images": 50}, "50 were asked for"),
@@ -162,3 +162,13 @@ def test_another_backbone_is_not_taken_for_the_one_taught_on(settings, backbone,
     (out / "segmenter.json").write_text('{"kind": "published"}')
     with pytest.raises(EmitDiffError, match="is damaged"):
         load_segmenter(str(out))
+
+
+def test_damaged_weights_are_answered_with_a_sentence(settings, tmp_path):
+    for name in ("backbone", "text"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(EmitDiffError, match="backbone cannot be read .*: convert it again"):
+        train_published(replace(settings, backbone=tmp_path / "backbone"))
+    with pytest.raises(EmitDiffError, match="text cannot be read .* with its tokenizer"):
+        train_published(replace(settings, text_model=str(tmp_path / "text")))
