@@ -151,8 +151,17 @@ def is_taught_file(checkpoint: str | Path) -> bool:
 def load_taught(path: str | Path, base: SegmentationPipeline | None = None, device: str | None = None) -> TaughtHead:
     """From a file that `TaughtHead.save` wrote, on `base` or, without it, on the checkpoint its card names.
 
-    Raises EmitDiffError where there is no such file, it is no taught head or damaged, or the backbone or text encoder
-    is not the one it was taught on.
+    Raises EmitDiffError as `read_taught`, and where the backbone or text encoder is not the one it was taught on.
+    """
+    card, weights = read_taught(path)
+    name = Path(path).name
+    return TaughtHead(_read_head(weights, card, name), _fitting(base, card, name, device), card)
+
+
+def read_taught(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """(the card, the weights) of a file that `TaughtHead.save` wrote.
+
+    Raises EmitDiffError where there is no such file, and where it is no taught head or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -172,7 +181,7 @@ def load_taught(path: str | Path, base: SegmentationPipeline | None = None, devi
         raise EmitDiffError(f"'{path.name}' cannot be read ({error}): copy or download it again.") from error
     if metadata.get("kind") != KIND or not isinstance(card, dict) or not all(name in card for name in NEEDED):
         raise EmitDiffError(f"'{path.name}' is no taught head: give a file that `python -m emitdiff teach` wrote.")
-    return TaughtHead(_read_head(weights, card, path.name), _fitting(base, card, path.name, device), card)
+    return card, weights
 
 
 def _read_head(weights: dict[str, torch.Tensor], card: dict, name: str) -> TextDiff:
