@@ -663,9 +663,9 @@ class Labels:
     texts: tuple[Literal["own", "none", "shuffled"], ...] = ("own", "none", "shuffled")  # What ours is asked with.
     checkpoint: SegmentationWeights = "textdiff-mini"
     backbone: Backbone = None
-    steps: int = 600  # Training steps of each network.
+    steps: int = 1000  # Training steps of each network.
     batch: int = 4  # Images in each of them.
-    learning_rate: float = 1e-3  # Of the networks, falling to zero along a cosine.
+    learning_rate: float = 3e-3  # Of the networks, falling to zero along a cosine.
     seconds: float = 300.0  # Time in which ours has to be taught; it takes less where its recipe ends sooner.
     resolution: int = 256  # Side of the squares all images are brought to, a multiple of 32.
     split_column: Annotated[str | None, arg(metavar="NAME", help=SIDES, help_behavior_hint="")] = None

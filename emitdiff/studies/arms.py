@@ -32,14 +32,15 @@ class TeachArm:
     """Settings of `teach_arm`.
 
     `seconds` bound the teaching of "ours", which else goes as far as its own recipe says. `steps`, `batch` and
-    `learning_rate` are the networks'.
+    `learning_rate` are the networks': what suited unet best among 300 to 1000 steps at 1e-3 and 3e-3, with five images
+    of nuclei, breast ultrasound or heart; from 600 steps on it gained at most .01 of Dice.
     """
 
     arm: str
     resolution: int = 256
-    steps: int = 600
+    steps: int = 1000
     batch: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     seconds: float = 300.0
     seed: int = 0
 

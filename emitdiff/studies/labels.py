@@ -48,9 +48,9 @@ class Labels:
     texts: tuple[str, ...] = TEXTS
     checkpoint: str = "textdiff-mini"
     backbone: Path | None = None
-    steps: int = 600
+    steps: int = 1000
     batch: int = 4
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     seconds: float = 300.0
     resolution: int = 256
     split_column: str | None = None
