@@ -168,7 +168,8 @@ def _section(name: str, facts: dict, report: dict) -> str:
               _plus(row["dice_pooled"]), _difference(row["minus_unet"]), _number(row["false_mask_rate"]),
               f"{row['seconds']:.0f}"] for row in _main(results)]  # fmt: skip
     tested = " + ".join(map(str, facts["test"]))
-    parts = [f"## {name}", f"Tested on {tested} images. Own text: {facts['own_text']}.", markdown_table(columns, cells)]
+    how = f"Tested on {tested} images ({facts['split']}). Own text: {facts['own_text']}."
+    parts = [f"## {name}", how, markdown_table(columns, cells)]
     if any(row["target"] == MEAN for row in results):
         parts += ["Dice of each target:", _target_table([row for row in results if row["target"] != MEAN])]
     added = [row for row in _main(report["texts"]) if row["dataset"] == name]

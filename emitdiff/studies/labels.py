@@ -34,10 +34,10 @@ class Labels:
     """Settings of `study_labels`.
 
     `images` are the numbers of labelled images, `draws` how often each is drawn; draw and training have seed 0, 1, ...
-    `split_column` and `folds` as in `split_sides`; with folds, a draw is one of every fold's training groups, and its
-    Dice is over all images, each tested once. `test_limit` takes evenly spread test images of each fold. `derived`
-    names datasets whose sentences were made from their masks, which the report then says. `checkpoint` and `backbone`
-    as in `load_base`, `steps` to `seconds` as in `TeachArm`.
+    `split_column` and `folds` as in `split_sides`, the column for those datasets that have it; with folds, a draw is
+    one of every fold's training groups, and its Dice is over all images, each tested once. `test_limit` takes evenly
+    spread test images of each fold. `derived` names datasets whose sentences were made from their masks, which the
+    report then says. `checkpoint` and `backbone` as in `load_base`, `steps` to `seconds` as in `TeachArm`.
     """
 
     datasets: tuple[Path, ...]
@@ -95,7 +95,10 @@ def study_labels(settings: Labels) -> dict:
     check_arms(settings.arms)
     _check(settings)
     datasets = [open_dataset(folder) for folder in settings.datasets]
-    sides = {dataset.info.name: _sides(dataset, settings) for dataset in datasets}
+    columns = {dataset.info.name: _column(dataset, settings) for dataset in datasets}
+    if settings.split_column and not any(columns.values()):
+        raise EmitDiffError(f"No dataset has a column '{settings.split_column}': name one of metadata.csv, or none.")
+    sides = {dataset.info.name: _sides(dataset, settings, columns[dataset.info.name]) for dataset in datasets}
     if len(sides) < len(datasets):
         raise EmitDiffError(f"Two datasets have one name ({', '.join(sides)}): give each a name of its own.")
     free = ("out", "datasets", "images", "draws", "arms", "derived", "json")
@@ -103,7 +106,7 @@ def study_labels(settings: Labels) -> dict:
     base = load_base(settings.checkpoint, settings.backbone) if OURS in settings.arms else None
     runs = list(_runs(settings, sides))
     _teach_all(settings, runs, sides, base, out)
-    facts = {name: _facts(folds, settings) for name, folds in sides.items()}
+    facts = {name: _facts(folds, settings, columns[name]) for name, folds in sides.items()}
     report = {"settings": json.loads(json.dumps(asdict(settings), default=str)), "datasets": facts,
               **make_report(collect(runs, out))}  # fmt: skip
     draw_chart(out / "labels.png", report)
@@ -122,9 +125,13 @@ def _check(settings: Labels) -> None:
         raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of {DIVISOR} from 64 on.")
 
 
-def _sides(dataset: DatasetFolder, settings: Labels) -> list[Sides]:
+def _column(dataset: DatasetFolder, settings: Labels) -> str | None:
+    return settings.split_column if settings.split_column in dataset.rows[0] else None
+
+
+def _sides(dataset: DatasetFolder, settings: Labels, column: str | None) -> list[Sides]:
     """Every fold's (train, test), after looking that each can be drawn from."""
-    sides = split_sides(dataset, settings.folds, settings.split_column)
+    sides = split_sides(dataset, settings.folds, column)
     for train, _ in sides:
         draw_labelled(train, max(settings.images), 0)
     return [(train, choose_rows(test, limit=settings.test_limit)) for train, test in sides]
@@ -159,14 +166,18 @@ def _teach_all(settings: Labels, runs: Sequence[Run], sides: dict[str, list[Side
         write_table(out / RESULTS, rows)
 
 
-def _facts(folds: list[Sides], settings: Labels) -> dict:
+def _facts(folds: list[Sides], settings: Labels, column: str | None) -> dict:
     """What the report says of a dataset."""
     info, tests = folds[0][0].info, [row for _, test in folds for row in test.rows]
     spoken = sum(bool(row.get("text", "").strip()) for row in tests) if sum(map(bool, info.labels.values())) == 1 else 0
     own = "sentences of the rows" if spoken else "modality, organ and label"
     if info.name in settings.derived:
         own += ", derived from the masks"
-    return {"train": [len(train) for train, _ in folds], "test": [len(test) for _, test in folds], "own_text": own}
+    split = (
+        f"column {column}" if column else f"{len(folds)} folds by group" if settings.folds else "a fifth of the groups"
+    )
+    counts = {"train": [len(train) for train, _ in folds], "test": [len(test) for _, test in folds]}
+    return {**counts, "split": f"column {column}" if column else split, "own_text": own}
 
 
 def collect(runs: Sequence[Run], out: Path) -> list[Collected]:

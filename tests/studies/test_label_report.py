@@ -81,11 +81,18 @@ def test_a_dataset_that_shows_no_label_cannot_be_reported():
 def test_the_page_says_what_was_done():
     settings = {"resolution": 256, "draws": 2, "steps": 600, "batch": 4, "learning_rate": 0.001, "backbone": None,
                 "checkpoint": "textdiff-mini"}  # fmt: skip
-    facts = {"cells": {"train": [24], "test": [6], "own_text": "sentences of the rows, derived from the masks"}}
+    facts = {
+        "cells": {
+            "train": [24],
+            "test": [6],
+            "split": "column split",
+            "own_text": "sentences of the rows, derived from the masks",
+        }
+    }
     found = make_report([run(arm, draw, image(0.5 + 0.1 * draw + 0.2 * (arm == "ours"), text=text))
                          for arm, text in (("unet", "-"), ("ours", "own")) for draw in range(2)])  # fmt: skip
     page = as_markdown({"settings": settings, "datasets": facts, **found})
     row = next(line for line in page.splitlines() if line.startswith("| 5      | ours"))
     assert "0.750 +- 0.071" in row and "+0.200 (+0.200 to +0.200)" in row
-    assert "Tested on 6 images. Own text: sentences of the rows, derived from the masks." in page
+    assert "Tested on 6 images (column split). Own text: sentences of the rows, derived from the masks." in page
     assert "600 steps of 4 images" in page

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +148,7 @@ def test_what_is_said_about_an_image(dataset_folder, organs):
         ({"resolution": 100}, "multiple of 32"),
         ({"folds": 9}, "2 to 5 folds"),
         ({"split_column": "finding"}, "finding"),
+        ({"split_column": "side"}, "No dataset has a column 'side'"),
     ],
 )
 def test_what_cannot_be_studied_leaves_nothing(settings, change, answer):
@@ -175,3 +177,15 @@ def test_another_backbone_is_read_as_the_checkpoints_is():
     assert all(part.isfinite().all() for part in other.features(image))
     with pytest.raises(EmitDiffError, match="holds no backbone"):
         load_base("textdiff-mini", folder)
+
+
+def test_a_column_splits_the_datasets_that_have_it(settings, organs, tmp_path):
+    folder = shutil.copytree(organs.folder, tmp_path / "organs")
+    lines = (folder / "metadata.csv").read_text().splitlines()
+    sides = ["split", *("train" if index < 4 else "val" for index in range(6))]
+    text = "\n".join(f"{line},{side}" for line, side in zip(lines, sides, strict=True))
+    (folder / "metadata.csv").write_text(text + "\n")
+    both = (*settings.datasets, folder)
+    report = study_labels(replace(settings, datasets=both, split_column="split", draws=1))
+    found = {name: (facts["train"], facts["test"], facts["split"]) for name, facts in report["datasets"].items()}
+    assert found == {"discs": ([8], [2], "a fifth of the groups"), "organs": ([4], [2], "column split")}
