@@ -6,8 +6,12 @@ Nothing here imports torch before one of these functions needs it, so the page i
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +31,15 @@ from emitdiff.scans import read_mask, read_scan, read_slice_mask
 from emitdiff.synthesis import edges, presets, prompts
 from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.merging import merging_mask
-from emitdiff.ui.callables import Callables, Model, Preset, SynthesisRequest, Vocabulary
+from emitdiff.ui.callables import Callables, Model, Preset, SynthesisRequest, TeachRequest, Vocabulary
 
 if TYPE_CHECKING:
     from emitdiff.segmentation.pipeline import SegmentationPipeline
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
+TAUGHT = ".safetensors"  # what the file of a taught head ends in
+HEAD_SECONDS = 24 * 3600  # a head taught on the page can be used and downloaded
 KEPT = 2  # pipelines of each kind, the ones used last
 _loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
 _loading: dict[tuple[str, str], threading.Lock] = {}  # two people pressing a button at once load the weights once
@@ -53,6 +59,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         synthesize=synthesize,
         segment=segment,
         targets=targets,
+        teach=teach,
         score=score,
         merging_mask=merging_mask,
         models=lambda: list_models(chosen),
@@ -121,9 +128,60 @@ def segmenter(name: str) -> SegmentationPipeline:
     def load() -> SegmentationPipeline:
         from emitdiff.segmentation.pipeline import load_segmenter
 
-        return load_segmenter(name)
+        return _taught(name) if name.endswith(TAUGHT) else load_segmenter(name)
 
     return _loaded_once("segmentation", name, load)
+
+
+def _taught(file: str) -> SegmentationPipeline:
+    """A head on the weights it was taught on, which are shared with others. The file may come from anyone: it cannot
+    have the server fetch weights."""
+    from emitdiff.segmentation.taught import load_taught, read_taught
+
+    name = str(read_taught(file)[0]["checkpoint"])
+    base = next((found for found in known_checkpoints("segmentation") if found.name == name), None)
+    if base is None or not is_ready(base):
+        raise EmitDiffError(f"This head was taught on the weights {name}, which are not among those of this page.")
+    return load_taught(file, segmenter(name)).pipeline()
+
+
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[TaughtSoFar]:
+    """Lessons as they come; the last one names the file of the head, which stays for `HEAD_SECONDS`."""
+    from emitdiff.datasets import DatasetInfo, Sample
+    from emitdiff.segmentation.teaching import Teach
+    from emitdiff.segmentation.teaching import teach as lessons
+
+    kind = (request.modality or "medical", request.organ or "image")  # words for sentences, where none were given
+    info = DatasetInfo("drawn on the page", *kind, {"background": 0, request.name: 1})
+    samples = [Sample(image, mask, "", f"{name} {k}", "", name, {}) for k, (image, mask, name) in enumerate(examples)]
+    settings = Teach(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
+    for lesson in lessons(segmenter(request.checkpoint), samples, info, settings):
+        file = None
+        if lesson.head:
+            stem = "".join(letter if letter.isalnum() else "-" for letter in request.name.lower())[:40]
+            file = lesson.head.save(_head_folder() / f"{stem}{TAUGHT}")
+        yield TaughtSoFar(lesson.step, lesson.steps, lesson.seconds, lesson.loss, lesson.dice, lesson.picture, file)
+
+
+def _head_folder() -> Path:
+    """A new folder; those of heads taught long ago are removed."""
+    for old in Path(tempfile.gettempdir()).glob("emitdiff_head_*"):
+        if time.time() - old.stat().st_mtime > HEAD_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="emitdiff_head_"))
+
+
+@dataclass(frozen=True)
+class TaughtSoFar:
+    """A lesson as the page is told of it; `file` is the head's, in the last one."""
+
+    step: int
+    steps: int
+    seconds: float
+    loss: float
+    dice: float | None
+    picture: np.ndarray | None
+    file: Path | None
 
 
 def _loaded_once(kind: str, name: str, load: Callable[[], Any]) -> Any:
@@ -183,7 +241,11 @@ def _load_tokenizer(folder: Path) -> Any:
 
 
 def targets(checkpoint: str) -> tuple[str, ...]:
-    """The phrases the head was taught, from the record beside its weights."""
+    """The phrases the head was taught, from the record beside its weights, or of the file of a taught head."""
+    if checkpoint.endswith(TAUGHT):
+        from emitdiff.segmentation.taught import read_taught
+
+        return tuple(read_taught(checkpoint)[0]["targets"])
     return tuple(_read_record(_named(checkpoint, "segmentation"), "segmenter.json").get("targets", ()))
 
 

@@ -62,14 +62,14 @@ class Teach:
 class Recipe:
     """How the head is built and taught; the defaults were the best found at five images of six kinds."""
 
-    views: int = 100  # altered images, all together, but at least one and at most `most` of each
+    views: int = 120  # altered images, all together, but at least one and at most `most` of each
     most: int = 24
     keep: int = 16  # principal components of each scale
     whitening: float = 0.5
     dim: int = 16
     hidden: tuple[int, int] = (32, 24)
     dropout: float = 0.1
-    steps: int = 300
+    steps: int = 450
     batch: int = 8
     rate: float = 1e-2
     weight_decay: float = 0.02

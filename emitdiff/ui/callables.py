@@ -47,6 +47,18 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class TeachRequest:
+    """What is taught: the `name` of the target, on which kind of image, on whose frozen backbone."""
+
+    name: str
+    modality: str
+    organ: str
+    checkpoint: str = "textdiff-mini"
+    seconds: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Model:
     """One line of the list of weights: `kind` is "synthesis" or "segmentation", `status` is a phrase for people."""
 
@@ -96,6 +108,9 @@ class Callables:
     segment: Callable[[np.ndarray, str, float, str], Any]
     # checkpoint -> the phrases its head was taught
     targets: Callable[[str], tuple[str, ...]]
+    # examples (image, mask 0/1, name), request -> lessons (step, steps, seconds, loss, dice and picture or None, file:
+    # None but in the last, whose file is the head and may be given as a checkpoint)
+    teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
     # prediction, truth (both 0/1) -> {"dice": .., "iou": ..}
     score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     # height, width, patch in pixels, share of real squares, generator -> (H, W) True where the real image stays

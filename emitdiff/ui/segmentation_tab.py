@@ -17,6 +17,7 @@ from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
 from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
+from emitdiff.ui.teach_panel import TeachPanel
 from emitdiff.ui.views import written_once
 
 # what the second view shows: white is 1
@@ -57,6 +58,7 @@ class SegmentationTab:
                 self._lay_out_reading()
             with gr.Column(elem_classes="pane views"):
                 self._lay_out_side()
+        self.teaching = TeachPanel(calls)
         self._connect()
 
     def _lay_out_controls(self) -> None:
@@ -172,6 +174,8 @@ class SegmentationTab:
         self.checkpoint.input(
             lambda name: gr.Dataset(samples=self._samples(name)), self.checkpoint, self.chips, **quiet
         )
+
+        self.teaching.connect(source, truth, self.checkpoint, self.chips)
 
     def take_file(self, path: str) -> dict[Any, Any]:
         """A file was chosen: its slices and windows; a true mask chosen for the last image no longer applies."""

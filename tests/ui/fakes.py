@@ -69,6 +69,26 @@ def segment(image, text, threshold, checkpoint):
     return answer.at(threshold)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    step: int
+    steps: int
+    seconds: float
+    loss: float
+    dice: float | None = None
+    picture: np.ndarray | None = None
+    file: Path | None = None
+
+
+def teach(examples, request):
+    if not any(mask.any() for _, mask, _ in examples):
+        raise EmitDiffError("None of the images shows it.")
+    for step in range(1, 11):
+        look = {"dice": 0.08 * step, "picture": examples[0][0]} if step % 5 == 0 else {}
+        yield Lesson(step, 10, step / 2, 2 / step, **look)
+    yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"))
+
+
 def score(prediction, truth):
     both, either = np.sum(prediction & truth), np.sum(prediction | truth)
     return {"dice": 2 * both / max(prediction.sum() + truth.sum(), 1), "iou": both / max(either, 1)}
@@ -134,6 +154,7 @@ def fake_callables(**changes) -> Callables:
             "nuclei",
             "left ventricle",
         ),
+        teach=teach,
         score=score,
         models=models,
         prepare=lambda: None,

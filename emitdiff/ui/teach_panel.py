@@ -1,0 +1,218 @@
+"""Teaching a new target on the page: images with masks, drawn or uploaded, become a head that Find uses at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import overlay
+from emitdiff.ui.callables import Callables, TeachRequest
+from emitdiff.ui.drawing import drawn_mask, ground
+from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
+from emitdiff.ui.source import at_view_size, image_of, slice_index
+from emitdiff.ui.views import written_once
+
+IDLE = "Add images with their masks, five or so, say what the masks show, press Teach."
+MOST = 24  # examples of one session
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One example: `image` uint8 (H, W, 3), `mask` 0/1 (H, W), all 0 where the image does not show the target."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    name: str
+
+
+class TeachPanel:
+    """Lays the panel out inside the current Blocks context; `connect` ties it to the tab around it."""
+
+    def __init__(self, calls: Callables) -> None:
+        self.calls = calls
+        self.shown, self.heads = gr.State([]), gr.State([])  # the heads of this session: (name, file)
+        with gr.Accordion("Teach a new target", open=False, elem_classes="teaching") as self.panel, gr.Row():
+            with gr.Column(min_width=280):
+                self._lay_out_examples()
+            with gr.Column(min_width=280):
+                self._lay_out_lesson()
+
+    def _lay_out_examples(self) -> None:
+        gr.HTML(note("Examples are the image above with its true mask, or with what you paint over it here."))
+        self.canvas = gr.ImageEditor(
+            label="Paint over the target", type="numpy", image_mode="RGBA", format="png", sources=[], transforms=[],
+            layers=False, brush=gr.Brush(default_size=24, colors=["#009e73"], color_mode="fixed"),
+            eraser=gr.Eraser(default_size=24), buttons=["fullscreen"], elem_classes="canvas", height=380,
+        )  # fmt: skip
+        with gr.Row(elem_classes="pair"):
+            self.add_button = gr.Button("Add as example", size="sm", min_width=100)
+            self.empty_button = gr.Button("Add: shows no target", size="sm", min_width=100)
+        self.said = gr.HTML(elem_classes="beside")
+        self.gallery = written_once(
+            gr.Gallery(
+                label="Examples", columns=4, allow_preview=False, interactive=False, object_fit="cover", buttons=[],
+                format="png", elem_classes="cards", visible=False,
+            )
+        )  # fmt: skip
+        self.remove_button = gr.Button("Remove the last example", size="sm", visible=False)
+
+    def _lay_out_lesson(self) -> None:
+        words = self.calls.vocabulary
+        self.name = gr.Textbox(label="What the masks show", placeholder="e.g. optic disc", max_lines=1)
+        with gr.Row(elem_classes="pair"):
+            self.modality = gr.Dropdown(list(words.modalities), value=None, label="Modality", allow_custom_value=True)
+            self.organ = gr.Dropdown(list(words.organs), value=None, label="Organ", allow_custom_value=True)
+        self.teach_button = gr.Button("Teach", variant="primary")
+        self.progress = gr.HTML(finished(IDLE))
+        self.figures = gr.HTML(figures({"Loss": "-", "Dice, kept aside": "-"}))
+        self.view = written_once(
+            gr.Image(
+                label="Kept aside to look at", interactive=False, format="png", buttons=["fullscreen"],
+                elem_classes="view", alt_text="An example that is not learnt from at first, with the mask found so far",
+            )
+        )  # fmt: skip
+        self.download = gr.DownloadButton("Download the head", size="sm", interactive=False)
+        self.file = gr.File(label="Or load a head (.safetensors)", height=92, elem_classes="drop")
+
+    def connect(self, source: Any, truth: dict[str, Any], checkpoint: gr.Dropdown, chips: gr.Dataset) -> None:
+        """`source` is the panel of the image, `truth` its true mask (`truth_file`, `truth_class`); a head, taught or
+        loaded, becomes a choice of `checkpoint`, and what it was taught the `chips`.
+        """
+        self.checkpoint, self.chips = checkpoint, chips
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        listed = [self.shown, self.gallery, self.remove_button, self.said]
+        used = [self.heads, checkpoint, chips, self.said]
+        for moved in (self.panel.expand, source.scan.change, source.slice.input, source.window.input):
+            moved(self.fill_canvas, inputs_kwargs=source.inputs, outputs=[self.canvas, self.said], **quiet)
+        taken = {"shown": self.shown, "canvas": self.canvas, **source.inputs, **truth}
+        self.add_button.click(self.add, inputs_kwargs=taken, outputs=[*listed, self.canvas], **quiet)
+        empty = {"shown": self.shown, **source.inputs}
+        self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **quiet)
+        self.remove_button.click(lambda shown: self._list(shown[:-1]), self.shown, listed, **quiet)
+        asked = [self.shown, self.name, self.modality, self.organ, self.heads]
+        self.teach_button.click(
+            lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **quiet
+        ).then(
+            self.teach, asked, [self.progress, self.figures, self.view, self.download, *used],
+            concurrency_id="device", concurrency_limit=1, **quiet,
+        ).then(lambda: gr.Button(interactive=True), outputs=self.teach_button, queue=False, **quiet)  # fmt: skip
+        self.file.upload(self.load, [self.file, self.heads], used, **quiet)
+
+    def fill_canvas(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+        """The slice shown above, with nothing painted on it yet."""
+        if scan is None:
+            return {self.canvas: None}
+        return {self.canvas: ground(image_of(scan, slice_number, window)), self.said: ""}
+
+    def add(self, shown: list[Shown], canvas: dict | None, scan: Any, slice_number: float, window: str | None,
+            truth_file: str | None, truth_class: int | None) -> dict[Any, Any]:  # fmt: skip
+        """The image with what is painted over it, or else with its true mask, joins the examples."""
+        try:
+            image = image_of(scan, slice_number, window)
+            painted = any(layer is not None and layer[..., 3].any() for layer in (canvas or {}).get("layers", []))
+            if truth_file and not painted:
+                mask = self._true_mask(truth_file, scan, slice_index(scan, slice_number), truth_class)
+            else:
+                mask = drawn_mask(canvas, image.shape[:2])
+            updates = self._added(shown, Shown(image, mask, scan.name))
+        except Exception as error:
+            return {self.said: note(sentence(error), "error")}
+        return {**updates, self.canvas: ground(image)}
+
+    def _true_mask(self, file: str, scan: Any, index: int, label: int | None) -> np.ndarray:
+        truth = self.calls.read_mask(file, scan, index)
+        classes = [int(value) for value in np.unique(truth) if value]
+        return (truth == (label if label in classes else (classes or [1])[0])).astype(np.uint8)
+
+    def add_empty(self, shown: list[Shown], scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+        """The image joins the examples as one that does not show the target."""
+        try:
+            image = image_of(scan, slice_number, window)
+            return self._added(shown, Shown(image, np.zeros(image.shape[:2], np.uint8), scan.name))
+        except Exception as error:
+            return {self.said: note(sentence(error), "error")}
+
+    def _added(self, shown: list[Shown], one: Shown) -> dict[Any, Any]:
+        if len(shown) >= MOST:
+            raise EmitDiffError(f"There are {MOST} examples: for more, use `python -m emitdiff teach` with a folder.")
+        if any(np.array_equal(one.image, other.image) for other in shown):
+            raise EmitDiffError("This image is among the examples already: choose another image or slice.")
+        return self._list([*shown, one])
+
+    def _list(self, shown: list[Shown]) -> dict[Any, Any]:
+        cards = [(overlay(one.image, one.mask), one.name if one.mask.any() else f"{one.name}, none") for one in shown]
+        return {
+            self.shown: shown,
+            self.gallery: gr.update(value=cards, visible=bool(cards)),
+            self.remove_button: gr.update(visible=bool(cards)),
+            self.said: note(f"{len(shown)} example{'' if len(shown) == 1 else 's'}.") if shown else "",
+        }
+
+    def teach(self, shown: list[Shown], name: str, modality: str | None, organ: str | None,
+              heads: list[tuple[str, str]]) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        """Teaches, showing loss and the example kept aside as it goes; the head is then chosen as weights."""
+        losses, dice = [], None
+        try:
+            words = [(text or "").strip() for text in (name, modality, organ)]
+            if not words[0]:
+                raise EmitDiffError("Say what the masks show, for example optic disc: the head will answer to it.")
+            if not shown:
+                raise EmitDiffError("There are no examples yet: add at least one image with its mask.")
+            yield {self.progress: progress("Looking at the examples.", None), self.view: None}
+            request = TeachRequest(*words, checkpoint=self.calls.segmentation_checkpoint)
+            for lesson in self.calls.teach([(one.image, one.mask, one.name) for one in shown], request):
+                losses.append(lesson.loss)
+                dice = dice if lesson.dice is None else lesson.dice
+                if lesson.file or lesson.picture is not None or lesson.step % 5 == 0:
+                    yield self._told(lesson, losses, dice)
+            yield {self.progress: finished(f"Taught “{words[0]}” in {duration(lesson.seconds)}. Find uses it now."),
+                   **self._chosen(f"{words[0]} (taught here)", str(lesson.file), heads),
+                   self.download: gr.DownloadButton(value=str(lesson.file), interactive=True)}  # fmt: skip
+        except Exception as error:
+            yield {self.progress: finished(sentence(error), "error")}
+
+    def _told(self, lesson: Any, losses: list[float], dice: float | None) -> dict[Any, Any]:
+        values = {"Loss": f"{lesson.loss:.2f}", "Dice, kept aside": "-" if dice is None else f"{dice:.2f}"}
+        updates = {
+            self.progress: progress(f"Step {lesson.step} of {lesson.steps}", lesson.step / lesson.steps),
+            self.figures: figures(values) + loss_curve(losses),
+        }
+        return updates if lesson.picture is None else {**updates, self.view: at_view_size(lesson.picture)}
+
+    def load(self, file: str | None, heads: list[tuple[str, str]]) -> dict[Any, Any]:
+        """A head that was downloaded before becomes a choice again."""
+        try:
+            return {**self._chosen(Path(file).stem, file, heads), self.said: note(f"{Path(file).name} is in use.")}
+        except Exception as error:
+            return {self.said: note(sentence(error), "error")}
+
+    def _chosen(self, name: str, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
+        taught = self.calls.targets(file)
+        heads = [*(head for head in heads if head[0] != name), (name, file)]
+        known = [(model.name, model.name) for model in self.calls.models() if model.kind == "segmentation"]
+        return {
+            self.heads: heads,
+            self.checkpoint: gr.Dropdown(choices=[*known, *heads], value=file),
+            self.chips: gr.Dataset(samples=[[phrase] for phrase in taught]),
+        }
+
+
+def loss_curve(losses: list[float], size: tuple[int, int] = (280, 48)) -> str:
+    """HTML with the losses as a line, from the first on the left to the last on the right."""
+    width, height = size
+    top = max(losses) or 1.0
+    across = max(1, len(losses) - 1)
+    points = " ".join(
+        f"{1 + (width - 2) * k / across:.1f},{height - 1 - (height - 2) * loss / top:.1f}"
+        for k, loss in enumerate(losses)
+    )
+    words = escape(f"Loss from {losses[0]:.2f} to {losses[-1]:.2f}")
+    line = f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
+    return f'<svg class="curve" role="img" aria-label="{words}" viewBox="0 0 {width} {height}">{line}</svg>'

@@ -1,0 +1,91 @@
+"""The handlers of the Teach panel, called as Gradio calls them."""
+
+from __future__ import annotations
+
+import re
+
+import gradio as gr
+import numpy as np
+import pytest
+from fakes import fake_callables, scan_that_saves
+
+from emitdiff.images import PALETTE
+from emitdiff.ui.examples import read_examples
+from emitdiff.ui.segmentation_tab import SegmentationTab
+from emitdiff.ui.teach_panel import MOST, Shown, loss_curve
+
+
+@pytest.fixture(scope="module")
+def panel():
+    with gr.Blocks():
+        return SegmentationTab(fake_callables(), read_examples()).teaching
+
+
+def painted(panel, example, where=np.s_[10:40, 20:60]):
+    canvas = panel.fill_canvas(scan_that_saves(example.image), 1, None)[panel.canvas]
+    layer = np.zeros((*canvas["background"].shape[:2], 4), np.uint8)
+    layer[where] = (*PALETTE[0], 255)
+    return {**canvas, "layers": [layer]}
+
+
+def add(panel, example, shown=(), canvas=None, truth=None):
+    return panel.add(list(shown), canvas, scan_that_saves(example.image), 1, None, truth, None)
+
+
+def test_a_painted_mask_and_a_true_mask_become_examples(panel, example):
+    drawn = add(panel, example, canvas=painted(panel, example))
+    (one,) = drawn[panel.shown]
+    assert one.image.shape[:2] == one.mask.shape and 0 < one.mask.mean() < 0.1
+    assert not drawn[panel.canvas]["layers"] and "1 example." in drawn[panel.said]
+    (true,) = add(panel, example, canvas=None, truth=str(example.mask))[panel.shown]
+    assert true.mask.any() and not np.array_equal(true.mask, one.mask)
+
+
+def test_an_image_that_does_not_show_the_target_is_an_example_too(panel, example):
+    updates = panel.add_empty([], scan_that_saves(example.image), 1, None)
+    assert not updates[panel.shown][0].mask.any() and updates[panel.gallery]["visible"]
+
+
+def test_what_cannot_be_added_is_said(panel, example):
+    assert "Nothing is painted yet" in add(panel, example)[panel.said]
+    once = add(panel, example, canvas=painted(panel, example))[panel.shown]
+    assert "among the examples already" in add(panel, example, once, painted(panel, example))[panel.said]
+    many = [Shown(np.full((8, 8, 3), k, np.uint8), np.ones((8, 8), np.uint8), "x") for k in range(MOST)]
+    assert "emitdiff teach" in add(panel, example, many, painted(panel, example))[panel.said]
+    assert "No image yet" in panel.add_empty([], None, 1, None)[panel.said]
+
+
+def teach(panel, shown, name="optic disc", heads=()):
+    return list(panel.teach(shown, name, "MRI", "", list(heads)))
+
+
+def test_teaching_shows_how_it_goes_and_the_head_is_chosen(panel, example):
+    shown = add(panel, example, canvas=painted(panel, example))[panel.shown]
+    updates = teach(panel, shown)
+    told = [update for update in updates if panel.figures in update]
+    assert "Step 5 of 10" in told[0][panel.progress] and "0.40" in told[0][panel.figures]
+    assert told[0][panel.view].shape[2] == 3 and "<polyline" in told[-1][panel.figures]
+    last = updates[-1]
+    assert "Taught “optic disc” in 5 s" in last[panel.progress] and last[panel.download].interactive
+    assert last[panel.checkpoint].value == "optic disc.safetensors"
+    assert last[panel.heads] == [("optic disc (taught here)", "optic disc.safetensors")]
+
+
+def test_what_cannot_be_taught_is_said(panel, example):
+    assert "Say what the masks show" in teach(panel, [], name=" ")[-1][panel.progress]
+    assert "no examples yet" in teach(panel, [])[-1][panel.progress]
+    empty = panel.add_empty([], scan_that_saves(example.image), 1, None)[panel.shown]
+    assert "None of the images shows it" in teach(panel, empty)[-1][panel.progress]
+
+
+def test_a_downloaded_head_becomes_a_choice_again(panel):
+    updates = panel.load("/tmp/disc.safetensors", [("cup", "cup.safetensors")])
+    assert updates[panel.heads] == [("cup", "cup.safetensors"), ("disc", "/tmp/disc.safetensors")]
+    assert "disc.safetensors is in use" in updates[panel.said]
+
+
+def test_the_curve_goes_from_the_first_loss_to_the_last():
+    points = re.search('points="([^"]+)"', loss_curve([2.0, 1.0, 0.0]))[1].split()
+    assert [float(point.split(",")[0]) for point in points] == [1, 140, 279]
+    heights = [float(point.split(",")[1]) for point in points]
+    assert heights == [1, 24, 47]
