@@ -17,6 +17,7 @@ from emitdiff.datasets import (
     few_shot,
     folds_by_group,
     open_dataset,
+    split_by_column,
     split_by_group,
     write_dataset,
 )
@@ -125,6 +126,21 @@ def test_splits_are_the_same_on_every_machine(folder):
     assert set(split_by_group(dataset, 0.5, seed=7)[1].groups) == {"patient 0", "patient 3"}
     reordered = dataset.subset(reversed(range(8)))
     assert set(split_by_group(reordered, 0.2, seed=0)[1].groups) == {"patient 2"}
+
+
+def test_a_column_says_what_teaches_and_what_validates(folder):
+    words = ("train", "train", " Val", "validation", "test", "test", "", "train")
+    edit_rows(folder, lambda rows: [{**row, "split": word} for row, word in zip(rows, words, strict=True)])
+    dataset = open_dataset(folder)
+    train, validation = split_by_column(dataset, "split")
+    assert train.rows == [dataset.rows[index] for index in (0, 1, 7)]
+    assert validation.rows == [dataset.rows[index] for index in (2, 3)]
+    assert choose_rows(dataset, "held-out", column="split").rows == validation.rows
+    with pytest.raises(EmitDiffError, match="'fold' of 'drawn' says nothing"):
+        split_by_column(dataset, "fold")
+    set_cell(folder, 6, "split", "val")
+    with pytest.raises(EmitDiffError, match="'split' of 'drawn' tears the group 'patient 3' apart"):
+        split_by_column(open_dataset(folder), "split")
 
 
 def test_folds_hold_every_group_out_once(folder):

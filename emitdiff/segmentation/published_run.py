@@ -35,7 +35,7 @@ from emitdiff.segmentation.published_pipeline import KIND
 from emitdiff.segmentation.published_training import STATE, Epoch, best_epoch, train_published_head
 from emitdiff.segmentation.targets import target_of
 from emitdiff.segmentation.text import CLINICAL_BERT
-from emitdiff.segmentation.textdiff import HeadConfig
+from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
 SPLIT_SEED = 0  # the same groups are kept aside whatever the seed of the images, so that draws can be compared
 
@@ -88,7 +88,7 @@ def train_published(settings: TrainPublished) -> Path:
     config = head_config(settings.preset, [shape[0] for shape in shapes], encoder.dim)
     device = choose_device()
     head = build_published_head(settings.preset, settings.seed, config).to(device)
-    _say_examples(train, validation, samples, others)
+    _say_what_learns(head, samples, others)
     folder = Path(settings.cache or settings.out / "features")
     _check_costs(config, shapes, samples, others, model, folder)
     cache = FeatureCache(features.to(device), folder)
@@ -178,9 +178,9 @@ def _check_out(out: Path) -> None:
     make_folder(out)
 
 
-def _say_examples(train: DatasetFolder, validation: DatasetFolder, samples: Sequence[Sample],
-                  others: Sequence[Sample]) -> None:  # fmt: skip
-    _say(f"{len(samples)} images teach, {len(others)} of other groups choose the epoch.")
+def _say_what_learns(head: TextDiff, samples: Sequence[Sample], others: Sequence[Sample]) -> None:
+    learning = sum(parameter.numel() for parameter in head.parameters())
+    _say(f"{learning:,} parameters learn from {len(samples)} images; {len(others)} of other groups choose the epoch.")
     silent = [sample.text for sample in (*samples, *others) if sample.text != sample.row.get("text")]
     if silent:
         sentences = ", ".join(repr(text) for text in dict.fromkeys(silent))

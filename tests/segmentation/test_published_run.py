@@ -45,7 +45,7 @@ def settings(backbone, text_model, lesions, tmp_path):
 def test_from_a_dataset_to_a_segmenter_that_is_measured(settings, lesions, capsys):
     out = train_published(settings)
     said = capsys.readouterr().err
-    assert "2 images teach, 2 of other groups choose the epoch" in said
+    assert "parameters learn from 2 images; 2 of other groups choose the epoch" in said
     assert "4 of them have no text" in said and "'Ultrasound, breast, lesion' is read" in said
     assert "2 ways for an image that teaches" in said and "kept for backward" in said
     card = json.loads((out / "training.json").read_text())
