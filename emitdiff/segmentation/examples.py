@@ -77,10 +77,10 @@ def ask(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[s
     """
     draw, masks = 0.0 if own else rng.random(), labelled.masks
     absent = absent_targets(labelled.info)
-    if draw < 0.5 or not absent:
+    if draw < 0.35 or not absent:
         phrase = list(masks)[rng.integers(len(masks))]
         return compose_sentence(targets_of(labelled.info)[phrase], rng), masks[phrase]
-    if draw < 0.65:
+    if draw < 0.45:
         return "", masks[next(iter(masks))]
     target = absent[rng.integers(len(absent))]
     return compose_sentence(target, rng), np.zeros(labelled.image.shape[:2], dtype=bool)

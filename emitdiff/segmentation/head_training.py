@@ -105,9 +105,13 @@ def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor
 
 
 def drawn_steps(count: int, read: int, total: int, rng: np.random.Generator) -> torch.Tensor:
-    """Timesteps (count,) in 0..total - 1: most the one that the head reads, the others early rather than late."""
+    """Timesteps (count,) in 0..total - 1: the first and most others the one that the head reads, the rest early rather
+    than late.
+    """
     anywhere = (rng.random(count) ** 1.5 * total).astype(int)
-    return torch.from_numpy(np.where(rng.random(count) < READ, read, anywhere))
+    steps = np.where(rng.random(count) < READ, read, anywhere)
+    steps[0] = read  # never a batch without an image that can be asked about
+    return torch.from_numpy(steps)
 
 
 def joint_reading(unet: nn.Module, features: DiffusionFeatures, images: torch.Tensor,
@@ -132,7 +136,7 @@ def joint_reading(unet: nn.Module, features: DiffusionFeatures, images: torch.Te
 
 def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Sequence[LabelledImage],
                   rng: np.random.Generator) -> torch.Tensor:  # fmt: skip
-    """The loss of one question about every image and another one about half of them; "unet" in `model` learns along."""
+    """The loss of two questions about every image, asked of the same features; "unet" in `model` learns along."""
     batch = image_tensor(images).to(next(model.parameters()).device)
     cells = tuple(side // CELL for side in batch.shape[-2:])
     extra, legible = 0.0, torch.ones(len(images), dtype=torch.bool, device=batch.device)
@@ -142,7 +146,7 @@ def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Seq
     else:
         with torch.autocast(batch.device.type, torch.bfloat16):
             maps = [part.float() for part in features(batch)]
-    rows = [*range(len(images)), *range(0, len(images), 2)]
+    rows = [*range(len(images)), *range(len(images))]
     questions = [ask(images[row], index < len(images), rng) for index, row in enumerate(rows)]
     masks = torch.from_numpy(np.stack([mask for _, mask in questions])).to(batch)
     head = model["head"]
