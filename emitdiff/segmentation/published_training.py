@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from emitdiff.datasets import Sample
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import write_whole
+from emitdiff.files import make_folder, write_whole
 from emitdiff.segmentation.feature_cache import FeatureCache
 from emitdiff.segmentation.lean import lean_logits
 from emitdiff.segmentation.published import (
@@ -150,7 +150,7 @@ def _resume(path: Path, head: TextDiff, optimizer: torch.optim.Optimizer) -> tup
 
 
 def _save(path: Path, state: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     try:
         write_whole(path, lambda partial: torch.save(state, partial))
     except (OSError, RuntimeError) as error:  # a full disk may be either

@@ -26,6 +26,7 @@ from emitdiff.segmentation.examples import LabelledImage, altered, image_tensor,
 from emitdiff.segmentation.features import pooled
 from emitdiff.segmentation.head_training import segmentation_loss
 from emitdiff.segmentation.pipeline import SegmentationPipeline
+from emitdiff.segmentation.published_pipeline import PublishedPipeline
 from emitdiff.segmentation.targets import (
     Target,
     absent_targets,
@@ -98,8 +99,10 @@ def teach(pipeline: SegmentationPipeline, samples: Sequence[Sample], info: Datas
     Images whose mask is empty teach what it looks like where the target is not. Without a `validation` image, one of
     four or more samples is held back for it until the last third of the steps.
 
-    Raises EmitDiffError for samples, labels or a time nothing can be taught from.
+    Raises EmitDiffError for samples, labels or a time nothing can be taught from, and for the published model.
     """
+    if isinstance(pipeline, PublishedPipeline):
+        raise EmitDiffError("The published model is not taught so: run train-published, or choose other weights.")
     settings, recipe = settings or Teach(), recipe or Recipe()
     info, examples = read_examples(samples, info, settings, pipeline.resolution)
     started = time.monotonic()

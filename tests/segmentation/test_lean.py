@@ -90,6 +90,7 @@ def test_kept_memory_falls_with_the_bands_of_a_small_head(small):
 def test_the_embedded_head_answers_as_in_the_usual_order_of_sums():
     segment = load_segmenter("textdiff-mini", device="cpu")
     head, generator = segment.head, torch.Generator().manual_seed(0)
+    head.classifier.light = False
     maps = [torch.randn(1, count, 2 ** (k + 1), 2 ** (k + 1), generator=generator)
             for k, count in enumerate(head.config.feature_channels)]  # fmt: skip
     tokens, mask = segment.text(["left lung"])

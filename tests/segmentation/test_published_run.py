@@ -15,6 +15,7 @@ from emitdiff.segmentation.metrics import EvaluateSegmentation, evaluate_segment
 from emitdiff.segmentation.pipeline import load_segmenter
 from emitdiff.segmentation.published import prepare_mask
 from emitdiff.segmentation.published_run import TrainPublished, train_published
+from emitdiff.segmentation.teaching import teach
 from emitdiff.segmentation.text import build_text_encoder
 
 from .adm_reference import TINY, random_weights
@@ -59,6 +60,8 @@ def test_from_a_dataset_to_a_segmenter_that_is_measured(settings, lesions, capsy
     assert found.present == found.probability.max()
     assert not np.array_equal(found.probability, segment(sample.image, "the upper left").probability)
     assert segment(sample.image, "").warnings
+    with pytest.raises(EmitDiffError, match="run train-published"):
+        next(teach(segment, [sample], open_dataset(lesions.folder).info))
     for text in ("own", "none", "shuffled"):
         evaluate = EvaluateSegmentation(lesions.folder, text, str(out), "held-out")
         assert evaluate_segmentation(evaluate)["n"] == 2
