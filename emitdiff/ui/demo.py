@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -79,7 +80,10 @@ def prepare(calls: Callables) -> None:
 
 def header(models: dict[str, Model], synthesis: str, segmentation: str, device: str) -> str:
     """HTML of the strip at the top: name, weights in use, device, and the sentence that is always there."""
-    parts = [_weights("Synthesis", models.get(synthesis)), _weights("Segmentation", models.get(segmentation))]
+    parts = [_weights("Synthesis", models.get(synthesis))]
+    head = Path(segmentation) if segmentation.endswith(".safetensors") else None  # taught or loaded on this page
+    taught = head and f'<span class="part ready"><i>Segmentation</i> {escape(head.stem)} <em>taught here</em></span>'
+    parts.append(taught or _weights("Segmentation", models.get(segmentation)))
     where = f'<span class="part"><i>Device</i> {escape(device or "starting")}</span>'
     return (
         f'<header><strong>EmitDiff</strong><span class="notice">{NOTICE}</span>'

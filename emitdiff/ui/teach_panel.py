@@ -38,6 +38,7 @@ class TeachPanel:
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
         self.shown, self.heads = gr.State([]), gr.State([])  # the heads of this session: (name, file)
+        self.opened = gr.State(False)
         with gr.Accordion("Teach a new target", open=False, elem_classes="teaching") as self.panel, gr.Row():
             with gr.Column(min_width=280):
                 self._lay_out_examples()
@@ -89,8 +90,11 @@ class TeachPanel:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         listed = [self.shown, self.gallery, self.remove_button, self.said]
         used = [self.heads, checkpoint, chips, self.said]
-        for moved in (self.panel.expand, source.scan.change, source.slice.input, source.window.input):
-            moved(self.fill_canvas, inputs_kwargs=source.inputs, outputs=[self.canvas, self.said], **quiet)
+        self.panel.expand(lambda: True, outputs=self.opened, queue=False, **quiet)
+        self.panel.collapse(lambda: False, outputs=self.opened, queue=False, **quiet)
+        moved = [self.opened.change, source.scan.change, source.slice.input, source.window.input]
+        gr.on(moved, self.fill_canvas, inputs_kwargs={"opened": self.opened, **source.inputs},
+              outputs=[self.canvas, self.said], trigger_mode="always_last", **quiet)  # fmt: skip
         taken = {"shown": self.shown, "canvas": self.canvas, **source.inputs, **truth}
         self.add_button.click(self.add, inputs_kwargs=taken, outputs=[*listed, self.canvas], **quiet)
         empty = {"shown": self.shown, **source.inputs}
@@ -105,10 +109,10 @@ class TeachPanel:
         ).then(lambda: gr.Button(interactive=True), outputs=self.teach_button, queue=False, **quiet)  # fmt: skip
         self.file.upload(self.load, [self.file, self.heads], used, **quiet)
 
-    def fill_canvas(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
-        """The slice shown above, with nothing painted on it yet."""
-        if scan is None:
-            return {self.canvas: None}
+    def fill_canvas(self, opened: bool, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+        """The slice shown above, with nothing painted on it yet; left alone while the panel is closed."""
+        if scan is None or not opened:
+            return {self.canvas: None, self.said: gr.skip()}
         return {self.canvas: ground(image_of(scan, slice_number, window)), self.said: ""}
 
     def add(self, shown: list[Shown], canvas: dict | None, scan: Any, slice_number: float, window: str | None,
@@ -214,5 +218,6 @@ def loss_curve(losses: list[float], size: tuple[int, int] = (280, 48)) -> str:
         for k, loss in enumerate(losses)
     )
     words = escape(f"Loss from {losses[0]:.2f} to {losses[-1]:.2f}")
-    line = f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-    return f'<svg class="curve" role="img" aria-label="{words}" viewBox="0 0 {width} {height}">{line}</svg>'
+    line = f'<polyline points="{points}" fill="none" stroke="currentColor" vector-effect="non-scaling-stroke"/>'
+    box = f'viewBox="0 0 {width} {height}" preserveAspectRatio="none"'
+    return f'<svg class="curve" role="img" aria-label="{words}" {box}>{line}</svg>'

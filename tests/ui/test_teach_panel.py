@@ -22,7 +22,7 @@ def panel():
 
 
 def painted(panel, example, where=np.s_[10:40, 20:60]):
-    canvas = panel.fill_canvas(scan_that_saves(example.image), 1, None)[panel.canvas]
+    canvas = panel.fill_canvas(True, scan_that_saves(example.image), 1, None)[panel.canvas]
     layer = np.zeros((*canvas["background"].shape[:2], 4), np.uint8)
     layer[where] = (*PALETTE[0], 255)
     return {**canvas, "layers": [layer]}
@@ -39,6 +39,11 @@ def test_a_painted_mask_and_a_true_mask_become_examples(panel, example):
     assert not drawn[panel.canvas]["layers"] and "1 example." in drawn[panel.said]
     (true,) = add(panel, example, canvas=None, truth=str(example.mask))[panel.shown]
     assert true.mask.any() and not np.array_equal(true.mask, one.mask)
+
+
+def test_nothing_is_drawn_on_while_the_panel_is_closed(panel, example):
+    assert panel.fill_canvas(False, scan_that_saves(example.image), 1, None)[panel.canvas] is None
+    assert panel.fill_canvas(True, None, 1, None)[panel.canvas] is None
 
 
 def test_an_image_that_does_not_show_the_target_is_an_example_too(panel, example):
