@@ -157,6 +157,7 @@ def test_unknown_verb_exits_2():
         ["train-segmentation", "nowhere", "--out", "out"],
         ["evaluate-synthesis", "nowhere"],
         ["evaluate-segmentation", "nowhere"],
+        ["teach", "nowhere", "-o", "head.safetensors"],
         ["evaluate-segmentation"],
         ["augment", "nowhere", "out"],
         ["export", "nowhere", "out", "--format", "coco"],
@@ -348,6 +349,29 @@ def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dat
     names |= {"autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1"}
     names |= {"segmenter_dice", "segmenter_dice_source"}
     assert names <= set(measured) and measured["n"] == 1
+
+
+@pytest.mark.slow
+def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "disc.safetensors"
+    assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 0
+    assert f"see {out}" in capsys.readouterr().out and out.with_suffix(".md").exists()
+    asked = ["segment", disc_files[0], "--text", "anything", "--checkpoint", out, "-o", tmp_path / "found"]
+    assert run(monkeypatch, *asked) == 0
+
+
+@pytest.mark.parametrize(
+    "words, answer",
+    [
+        (["-o", "head.pt"], "ends in .safetensors"),
+        (["-o", "head.safetensors", "--label", "kidney"], "no label 'kidney'"),
+        (["-o", "head.safetensors", "--images", "1000"], "1000 were asked for"),
+    ],
+)
+def test_what_cannot_be_taught_is_said_before_weights_are_loaded(words, answer, dataset_folder, monkeypatch, capsys):
+    assert run(monkeypatch, "teach", dataset_folder, *words) == 2
+    said = capsys.readouterr().err
+    assert answer in said and "Loading" not in said
 
 
 def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, monkeypatch, tmp_path, capsys):
