@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from emitdiff.datasets import DatasetInfo, Sample
+from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay, resize_image, resize_mask
 from emitdiff.segmentation.backbone import learning_rate, update_average
@@ -207,11 +208,16 @@ class Pupil:
         upright = rewrite_directions(example.text, mirror=True) != example.text
         return altered(example.labelled, self.pipeline.resolution, self.rng, upright=upright)
 
+    @staticmethod
+    def _quick(device: torch.device) -> torch.autocast:
+        """Half precision where the hardware computes it; elsewhere it would be slower."""
+        return torch.autocast(device.type, torch.bfloat16, choose_mixed_precision(device) == "bf16")
+
     @torch.no_grad()
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         images = images.to(self.pipeline.device)
         cells = tuple(side // self.pipeline.cell for side in images.shape[-2:])
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with self._quick(images.device):
             maps = self.features(images)
         return pooled([part.float() for part in maps], cells)
 
@@ -257,7 +263,7 @@ class Pupil:
         with torch.no_grad():
             tokens, visible = self.pipeline.text([text for text, _ in questions])
         tokens, cells = tokens.clone(), maps[-1].shape[-2:]
-        with torch.autocast(masks.device.type, torch.bfloat16):
+        with self._quick(masks.device):
             projected = [part[asked] for part in head.project(maps)]
             logits = head.classifier(head.attend(projected, tokens, visible), cells)
         return segmentation_loss(logits, masks)
