@@ -42,7 +42,7 @@ RATES = {"head": 2e-3, "unet": 6e-4}
 HALF_SIZE_SHARE = 0.55  # part of the budget on images of half the side: four times as many
 READ = 0.6  # part of the images noised as the head will read them; the others at all steps, for the denoiser
 LARGEST_STEP = 300  # above it too little of the image is left to be asked about
-DENOISING, PRESENCE = 0.3, 0.6  # weights of these losses beside the masks'
+DENOISING = 0.3  # weight of that loss beside the masks'
 
 
 class ChannelScaling(nn.Module):
@@ -154,11 +154,9 @@ def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Seq
         tokens, visible = model["text"]([text for text, _ in questions])
         projected = head.project(model["scaling"](pooled(maps, cells)))
         attended = head.attend([part[rows] for part in projected], tokens, visible)
-        logits, present = head.classifier(attended, cells), head.presence(attended)
+        logits = head.classifier(attended, cells)
     asked = legible[rows]
-    there = masks.flatten(1).any(1).float()
-    known = functional.binary_cross_entropy_with_logits(present.float()[asked], there[asked])
-    return segmentation_loss(logits[asked], masks[asked]) + PRESENCE * known + extra
+    return segmentation_loss(logits[asked], masks[asked]) + extra
 
 
 def batch_plan(progress: float, step: int, settings: TrainSegmentation) -> tuple[int, int]:

@@ -48,7 +48,9 @@ class Presence(nn.Module):
 
     def __init__(self, channels: int, hidden: int = 64) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2 * channels, hidden), nn.GELU(), nn.Linear(hidden, 1))
+        self.layers = nn.Sequential(
+            nn.LayerNorm(2 * channels), nn.Linear(2 * channels, hidden), nn.GELU(), nn.Linear(hidden, 1)
+        )
 
     def forward(self, attended: list[torch.Tensor]) -> torch.Tensor:
         """`attended`, each (B, C_k, H_k, W_k), to logits (B,); C_k add up to `channels`."""

@@ -19,10 +19,12 @@ from emitdiff.segmentation.examples import LabelledImage, read_labelled, taught
 from emitdiff.segmentation.features import load_features, working_size
 from emitdiff.segmentation.head_training import train_head
 from emitdiff.segmentation.presence import Scenes, signature
+from emitdiff.segmentation.presence_training import train_presence
 from emitdiff.segmentation.targets import home_of
 
 SCENE_IMAGES = 36  # of each dataset, to learn what its kind of image looks like
 BACKBONE_SHARE = 0.25  # of the minutes, where all stages are trained
+PRESENCE_SHARE = 0.05  # of the head's minutes
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
         export_backbone(unet, build_scheduler(), checkpoint / "backbone")
     if share < 1:
         joint = settings.stage != "head"
-        train_head(sets, settings, checkpoint, settings.minutes * (1 - share), device, joint)
+        minutes = settings.minutes * (1 - share)
+        train_head(sets, settings, checkpoint, minutes * (1 - PRESENCE_SHARE), device, joint)
+        train_presence(sets, settings, checkpoint, minutes * PRESENCE_SHARE, device)
         learn_scenes(sets, settings, checkpoint, device)
     record = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
                            if k not in ("datasets", "out")},

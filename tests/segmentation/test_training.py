@@ -6,7 +6,7 @@ import torch
 
 from emitdiff.datasets import split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation import backbone, examples, head_training
+from emitdiff.segmentation import backbone, examples, head_training, presence_training
 from emitdiff.segmentation.features import DiffusionFeatures
 from emitdiff.segmentation.targets import BY_PHRASE, asked_for
 from emitdiff.segmentation.training import TrainSegmentation, train_segmentation
@@ -126,6 +126,23 @@ def test_half_the_side_first_then_several_sizes_by_turns():
     assert all(head_training.batch_plan(0.9, step, small)[0] % 32 == 0 for step in range(5))
 
 
+def test_presence_learns_alone(lesions, features, text_encoder, head):
+    (images,) = examples.read_labelled([lesions], 64)
+    rng, before = np.random.default_rng(0), {name: value.clone() for name, value in head.state_dict().items()}
+    drawn = examples.draw_images([images], 4, 64, rng)
+    optimizer = torch.optim.AdamW(head.presence.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(12):
+        loss = presence_training.presence_loss(head, text_encoder, features, drawn, rng)
+        loss.backward()
+        optimizer.step(), optimizer.zero_grad()
+        losses.append(loss.item())
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+    moved = [name for name, value in head.state_dict().items() if not torch.equal(value, before[name])]
+    assert moved and all(name.startswith("presence.") for name in moved)
+    assert all(value.grad is None for name, value in head.named_parameters() if not name.startswith("presence."))
+
+
 def test_loss_falls_towards_the_truth_and_forgives_nothing_on_empty_masks():
     mask = torch.zeros(1, 8, 8)
     mask[:, 2:5, 2:5] = 1
@@ -144,7 +161,7 @@ def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
     settings = {"datasets": (lesions.folder,), "out": tmp_path / "out", "resolution": 64, "batch": 1}
     folder = train_segmentation(TrainSegmentation(**settings, minutes=0.002))
     first = torch.load(tmp_path / "out" / "head" / "state.pt", weights_only=True)
-    train_segmentation(TrainSegmentation(**settings, minutes=first["seconds"] / 60 + 0.002, stage="joint"))
+    train_segmentation(TrainSegmentation(**settings, minutes=first["seconds"] / 57 + 0.01, stage="joint"))
     assert torch.load(tmp_path / "out" / "head" / "state.pt", weights_only=True)["steps"] > first["steps"]
     record = json.loads((folder / "training.json").read_text())
     assert record["datasets"][0]["images"] == len(split_by_group(lesions, 0.2, 0)[0])
