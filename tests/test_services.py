@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import pytest
 
 from emitdiff import services
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.callables import SynthesisRequest, TeachRequest
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +156,24 @@ def test_presets_name_only_fields_of_a_request(calls):
     presets = {preset.name: preset.settings for preset in calls.vocabulary.presets}
     assert presets["default"] == {} and presets["paper"]["guidance_scale"] == 9.0
     assert set(presets["released"]) <= set(SynthesisRequest.__dataclass_fields__)
+
+
+def test_a_target_taught_on_the_page_is_found_by_name(calls, disc):
+    image, mask = disc
+    *_, last = calls.teach([(image, mask, "disc.png")], TeachRequest("bright disc!", "", "", seconds=6))
+    assert last.file.name == "bright-disc-.safetensors" and last.loss > 0
+    assert calls.targets(str(last.file)) == ("bright disc!",)
+    answer = calls.segment(image, "the bright disc", 0.5, str(last.file))
+    assert answer.mask.shape == mask.shape
+
+
+def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from emitdiff.segmentation.taught import KIND, NEEDED
+
+    card = {**dict.fromkeys(NEEDED, ""), "checkpoint": "somebody/weights", "targets": ["disc"]}
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"kind": KIND, "card": json.dumps(card)})
+    with pytest.raises(EmitDiffError, match="somebody/weights, which are not among"):
+        calls.segment(np.zeros((32, 32, 3), np.uint8), "disc", 0.5, str(tmp_path / "a.safetensors"))
