@@ -445,7 +445,7 @@ class Teach:
     def _examples(self) -> Any:
         """The rows of the dataset to teach from."""
         from emitdiff.datasets import choose_rows, open_dataset
-        from emitdiff.segmentation.teaching import labels_to_teach
+        from emitdiff.segmentation.questions import labels_to_teach
         from emitdiff.studies.splits import draw_labelled
 
         dataset = choose_rows(open_dataset(self.dataset).real(), self.split)

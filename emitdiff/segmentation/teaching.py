@@ -20,7 +20,7 @@ from torch import nn
 from emitdiff.datasets import DatasetInfo, Sample
 from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay, resize_image, resize_mask
+from emitdiff.images import overlay
 from emitdiff.segmentation.backbone import learning_rate, update_average
 from emitdiff.segmentation.directions import rewrite_directions
 from emitdiff.segmentation.examples import LabelledImage, altered, image_tensor, taught
@@ -28,15 +28,7 @@ from emitdiff.segmentation.features import pooled
 from emitdiff.segmentation.head_training import segmentation_loss
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.published_pipeline import PublishedPipeline
-from emitdiff.segmentation.targets import (
-    Target,
-    absent_targets,
-    compose_sentence,
-    own_sentence,
-    target_masks,
-    target_of,
-    targets_of,
-)
+from emitdiff.segmentation.questions import Asker, Example, View, read_examples
 from emitdiff.segmentation.taught import PixelFeatures, Reduction, TaughtHead, config_record, fingerprints
 from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
@@ -105,76 +97,24 @@ def teach(pipeline: SegmentationPipeline, samples: Sequence[Sample], info: Datas
     if isinstance(pipeline, PublishedPipeline):
         raise EmitDiffError("The published model is not taught so: run train-published, or choose other weights.")
     settings, recipe = settings or Teach(), recipe or Recipe()
-    info, examples = read_examples(samples, info, settings, pipeline.resolution)
+    if not settings.seconds > 0:
+        raise EmitDiffError(f"{settings.seconds:g} seconds were given: give a time above 0, like 60.")
+    info, examples = read_examples(samples, info, settings.label, pipeline.resolution)
     started = time.monotonic()
     rng, _ = np.random.default_rng(settings.seed), torch.manual_seed(settings.seed)
     held = None if validation is not None else _held_back(examples, rng)
     shown = examples[held] if held is not None else None
     if validation is not None:
-        shown = read_examples([validation], info, settings, pipeline.resolution)[1][0]
+        shown = read_examples([validation], info, settings.label, pipeline.resolution)[1][0]
     pupil = Pupil(pipeline, info, examples, recipe, rng)
     pupil.look(started + FEATURE_SHARE * settings.seconds)
     yield from pupil.learn(started, settings, held, shown)
-
-
-def labels_to_teach(info: DatasetInfo, label: str | None) -> dict[str, int]:
-    """Every label but background, or `label` alone. Raises EmitDiffError where there is none called so."""
-    labels = {name: value for name, value in info.labels.items() if value}
-    if label is not None and label not in labels:
-        raise EmitDiffError(f"'{info.name}' has no label '{label}': it has {', '.join(labels) or 'none'}.")
-    return labels if label is None else {label: labels[label]}
-
-
-@dataclass(frozen=True)
-class Example:
-    """A labelled image at the resolution of the backbone, and the sentence its row brings, if any."""
-
-    labelled: LabelledImage
-    text: str
-    group: str
-
-
-def read_examples(samples: Sequence[Sample], info: DatasetInfo, settings: Teach,
-                  resolution: int) -> tuple[DatasetInfo, list[Example]]:  # fmt: skip
-    """(`info` with the labels to teach, the samples as examples). Raises EmitDiffError as `teach` does."""
-    chosen = labels_to_teach(info, settings.label)
-    if not settings.seconds > 0:
-        raise EmitDiffError(f"{settings.seconds:g} seconds were given: give a time above 0, like 60.")
-    info = replace(info, labels=chosen)
-    examples = [_example(sample, info, resolution) for sample in samples]
-    if not any(mask.any() for one in examples for mask in one.labelled.masks.values()):
-        raise EmitDiffError(
-            f"None of the {len(examples)} image(s) shows {' or '.join(chosen) or 'a label'}: teaching needs at least "
-            "one mask that is not empty."
-        )
-    return info, examples
-
-
-def _example(sample: Sample, info: DatasetInfo, resolution: int) -> Example:
-    if sample.mask.shape != sample.image.shape[:2]:
-        raise EmitDiffError(
-            f"The mask of '{sample.name}' is {sample.mask.shape[1]} x {sample.mask.shape[0]} pixels and the image "
-            f"{sample.image.shape[1]} x {sample.image.shape[0]}: they must be of one size."
-        )
-    scale = resolution / min(sample.image.shape[:2])
-    size = tuple(max(resolution, round(side * scale)) for side in sample.image.shape[:2])
-    masks = {phrase: resize_mask(mask, size) for phrase, mask in target_masks(sample, info).items()}
-    text = sample.text if len(info.labels) == 1 else ""  # it speaks of all labels at once
-    return Example(LabelledImage(resize_image(sample.image, size), masks, info), text, sample.group)
 
 
 def _held_back(examples: Sequence[Example], rng: np.random.Generator) -> int | None:
     """Which example is the validation image at first; it shows a target, and others do too."""
     full = [k for k, one in enumerate(examples) if any(mask.any() for mask in one.labelled.masks.values())]
     return int(rng.choice(full)) if len(examples) >= ENOUGH_TO_HOLD_BACK and len(full) > 1 else None
-
-
-@dataclass
-class View:
-    """One altered image: its masks by phrase, bool (R, R), and of which example it is."""
-
-    masks: dict[str, np.ndarray]
-    owner: int
 
 
 class Pupil:
@@ -336,42 +276,6 @@ class Pace:
         due = int(self.progress * LOOKS)
         self._looked, before = due, self._looked
         return due > before
-
-
-class Asker:
-    """Draws questions about views: the sentences of the rows, free wordings of the targets, and what is not there."""
-
-    def __init__(self, info: DatasetInfo, examples: Sequence[Example]) -> None:
-        self.info, self.examples = info, examples
-        self.targets = targets_of(info)
-        self.labelled = {target_of(info, label).phrase for label in info.labels}
-        self.absent = absent_targets(info)
-
-    def ask(self, view: View, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-        """(sentence, bool mask): about a target of the dataset, or if not `own` about another one where one is sure
-        not to be there."""
-        if not own and self.absent:
-            target = self.absent[rng.integers(len(self.absent))]
-            return compose_sentence(target, rng), np.zeros_like(next(iter(view.masks.values())))
-        phrase = self._phrase(view, rng)
-        return self._sentence(self.targets[phrase], phrase, self.examples[view.owner].text, rng), view.masks[phrase]
-
-    def _phrase(self, view: View, rng: np.random.Generator) -> str:
-        """A labelled target more often than one that is only derived from it."""
-        phrases = list(view.masks)
-        labelled = [phrase for phrase in phrases if phrase in self.labelled]
-        drawn = labelled if labelled and rng.random() < 0.6 else phrases
-        return drawn[rng.integers(len(drawn))]
-
-    def _sentence(self, target: Target, phrase: str, text: str, rng: np.random.Generator) -> str:
-        draw = rng.random()
-        if text and draw < 0.5:
-            return text
-        if draw < 0.6 and phrase == next(iter(self.examples[0].labelled.masks)):
-            return ""
-        if draw < 0.75:
-            return own_sentence(self.info, target.labels[0])
-        return compose_sentence(target, rng)
 
 
 def build_small_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Recipe, cell: int) -> TextDiff:

@@ -10,18 +10,9 @@ from emitdiff.segmentation.backbone import build_backbone, build_scheduler
 from emitdiff.segmentation.features import DiffusionFeatures, stage_ends
 from emitdiff.segmentation.head_training import build_head
 from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter
+from emitdiff.segmentation.questions import Asker, View, read_examples
 from emitdiff.segmentation.taught import PixelFeatures, Reduction, TaughtHead, load_taught
-from emitdiff.segmentation.teaching import (
-    Asker,
-    Pace,
-    Recipe,
-    Teach,
-    View,
-    lean_towards,
-    probability_to_cut_at,
-    read_examples,
-    teach,
-)
+from emitdiff.segmentation.teaching import Pace, Recipe, Teach, lean_towards, probability_to_cut_at, teach
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
 BRIEF = Recipe(views=4, steps=6, batch=2)
@@ -173,16 +164,16 @@ def test_one_label_can_be_taught_alone(base):
 def test_the_text_of_a_row_is_asked_with_its_sides_kept(base):
     one = Sample(*vars(drawn(0)).values())
     one = Sample(one.image, one.mask, "a spleen in the upper left", "", "", "images/0.png", {})
-    info, examples = read_examples([one], INFO, Teach(label="spleen"), 64)
+    info, examples = read_examples([one], INFO, "spleen", 64)
     asker, view = Asker(info, examples), View(examples[0].labelled.masks, 0)
     asked = [asker.ask(view, True, np.random.default_rng(seed))[0] for seed in range(30)]
     assert "a spleen in the upper left" in asked and "" in asked and len(set(asked)) > 5
-    both, several = read_examples([one], INFO, Teach(), 64)
+    both, several = read_examples([one], INFO, None, 64)
     assert several[0].text == "" and set(both.labels) == {"liver", "spleen"}
 
 
 def test_what_is_surely_not_there_is_asked_about_too(base, lesions):
-    info, examples = read_examples(list(lesions), lesions.info, Teach(), 64)
+    info, examples = read_examples(list(lesions), lesions.info, None, 64)
     asker, view = Asker(info, examples), View(examples[0].labelled.masks, 0)
     asked = [asker.ask(view, False, np.random.default_rng(seed)) for seed in range(10)]
     assert not any(mask.any() for _, mask in asked) and view.masks["breast lesion"].any()
