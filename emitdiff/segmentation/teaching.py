@@ -16,6 +16,7 @@ from datetime import date
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from emitdiff.datasets import DatasetInfo, Sample
 from emitdiff.devices import choose_mixed_precision
@@ -37,6 +38,8 @@ NOTICE = "research use only, not a medical device"
 FEATURE_SHARE = 0.35  # part of the time that the features may take
 LOOKS = 8  # at the validation image on the way
 ENOUGH_TO_HOLD_BACK = 4  # images; one of them is then looked at and not learnt from
+ENOUGH_TO_TELL = 2  # images without a target, from which a head also learns to say that it is not there
+ABSENT_BELOW = 0.1  # probability of being there, below which it does: after a few images a false refusal costs most
 JOINS = 2 / 3  # of the steps, after which it is learnt from all the same: a few images are too few to leave one out
 
 
@@ -165,7 +168,9 @@ class Pupil:
         """The head learns; the example `held` joins in for the last third, and `shown` is looked at on the way."""
         recipe, pace = self.recipe, Pace(self.recipe.steps, started, settings.seconds)
         torch.manual_seed(settings.seed)
-        head = build_small_head(self.maps, self.pipeline.text, recipe, self.pipeline.cell).to(self.pipeline.device)
+        empty = sum(not any(mask.any() for mask in one.labelled.masks.values()) for one in self.examples)
+        head = build_small_head(self.maps, self.pipeline.text, recipe, self.pipeline.cell, empty >= ENOUGH_TO_TELL)
+        head = head.to(self.pipeline.device)
         average = deepcopy(head).eval()
         optimizer = torch.optim.AdamW(head.train().parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
         losses: list[float] = []
@@ -205,8 +210,13 @@ class Pupil:
         tokens, cells = tokens.clone(), maps[-1].shape[-2:]
         with self._quick(masks.device):
             projected = [part[asked] for part in head.project(maps)]
-            logits = head.classifier(head.attend(projected, tokens, visible), cells)
-        return segmentation_loss(logits, masks)
+            attended = head.attend(projected, tokens, visible)
+            logits = head.classifier(attended, cells)
+        loss = segmentation_loss(logits, masks)
+        if head.presence is None:
+            return loss
+        known = head.presence([part.detach().float() for part in attended])  # the masks learn as they would without
+        return loss + functional.binary_cross_entropy_with_logits(known, masks.flatten(1).any(1).float())
 
     @torch.no_grad()
     def _look_at(self, shown: Example, head: TextDiff) -> tuple[float, np.ndarray]:
@@ -278,11 +288,12 @@ class Pace:
         return due > before
 
 
-def build_small_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Recipe, cell: int) -> TextDiff:
+def build_small_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Recipe, cell: int,
+                     presence: bool) -> TextDiff:  # fmt: skip
     """A light head for reduced maps, one logit for every pixel of a cell."""
     channels = tuple(part.shape[1] for part in maps)
     config = HeadConfig(channels, tuple(range(len(maps))), recipe.dim, text.dim, 2, 16, recipe.hidden, 2, cell,
-                        recipe.dropout, light=True)  # fmt: skip
+                        recipe.dropout, presence, light=True)  # fmt: skip
     head = TextDiff(config)
     for layer in head.classifier.layers:
         if isinstance(layer, nn.Conv2d):
@@ -302,9 +313,12 @@ def probability_to_cut_at(dice: float | None) -> float:
 
 @torch.no_grad()
 def lean_towards(head: TextDiff, probability: float) -> None:
-    """Shifts the logits of `head` so that what had this probability of being the target now has 0.5."""
+    """Shifts the logits of `head` so that what had this probability of being the target now has 0.5, and an image with
+    `ABSENT_BELOW` of showing it too."""
     last = [layer for layer in head.classifier.layers if isinstance(layer, nn.Conv2d)][-1]
     last.bias[len(last.bias) // head.config.num_classes :] += math.log((1 - probability) / probability)
+    if head.presence is not None:
+        head.presence.layers[-1].bias += math.log((1 - ABSENT_BELOW) / ABSENT_BELOW)
 
 
 def _dice(found: np.ndarray, truth: np.ndarray) -> float:

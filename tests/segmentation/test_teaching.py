@@ -156,6 +156,14 @@ def test_what_nothing_can_be_taught_from_is_said(base):
             next(teach(base, samples, INFO, settings))
 
 
+def test_images_without_the_target_teach_that_it_may_be_absent(base):
+    shown, empty = [drawn(0), drawn(1)], [drawn(index, shows=()) for index in (2, 3)]
+    assert last_lesson(base, [*shown, empty[0]], BRIEF).head.head.presence is None
+    head = last_lesson(base, [*shown, *empty], BRIEF).head
+    answer = head.pipeline()(empty[0].image, "the liver")
+    assert head.head.presence is not None and answer.present != float(answer.probability.max())
+
+
 def test_one_label_can_be_taught_alone(base):
     head = last_lesson(base, [drawn(0), drawn(1)], BRIEF, Teach(600, "spleen")).head
     assert head.card["targets"] == ["spleen"]
