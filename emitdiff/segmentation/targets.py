@@ -23,6 +23,12 @@ SCENES = {
     "cardiac MRI": ("MRI", "heart"),
     "microscopy": ("Microscopy", "nuclei"),
 }
+# Other ways in which dataset.json may put a modality or an organ.
+SAME = {
+    "histology": "microscopy", "histopathology": "microscopy", "pathology": "microscopy", "fluorescence": "microscopy",
+    "nucleus": "nuclei", "cell": "nuclei", "cells": "nuclei", "mr": "mri", "us": "ultrasound", "xr": "x-ray",
+    "radiograph": "x-ray", "thorax": "chest", "cardiac": "heart", "abdominal": "abdomen",
+}  # fmt: skip
 SCENE_PHRASES = {
     "chest x-ray": ("chest X-ray", "chest radiograph", "X-ray of the chest", "CXR", "thorax radiograph", "X-ray"),
     "abdominal CT": ("abdominal CT", "CT of the abdomen", "CT slice", "CT scan", "axial CT", "computed tomography"),
@@ -167,7 +173,7 @@ def _pick(choices, rng: np.random.Generator) -> str:
 
 def scene_of(info: DatasetInfo) -> str | None:
     """The scene of a dataset by its modality and organ; None where it is another."""
-    wanted = (info.modality.lower(), info.organ.lower())
+    wanted = tuple(SAME.get(word, word) for word in (info.modality.lower(), info.organ.lower()))
     return next((name for name, pair in SCENES.items() if tuple(part.lower() for part in pair) == wanted), None)
 
 

@@ -24,6 +24,8 @@ def test_sentences_are_many_and_keep_a_name(target):
 def test_datasets_map_to_targets_by_scene_and_label():
     assert targets.target_of(info("Ultrasound", "breast", "lesion"), "lesion") is BY_PHRASE["breast lesion"]
     assert targets.target_of(info("Microscopy", "nuclei", "nucleus"), "nucleus") is BY_PHRASE["nuclei"]
+    assert targets.target_of(info("Histology", "Cells", "nucleus"), "nucleus") is BY_PHRASE["nuclei"]
+    assert targets.target_of(info("MR", "cardiac", "LV"), "LV") is BY_PHRASE["left ventricle"]
     assert targets.own_sentence(info("CT", "abdomen", "liver"), "liver") == "CT, abdomen, liver"
 
 
