@@ -25,6 +25,7 @@ from emitdiff.checkpoints import (
     find_checkpoint,
     hed_is_here,
     known_checkpoints,
+    local_folder,
 )
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_mask, read_scan, read_slice_mask
@@ -44,6 +45,9 @@ KEPT = 2  # pipelines of each kind, the ones used last
 _loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
 _loading: dict[tuple[str, str], threading.Lock] = {}  # two people pressing a button at once load the weights once
 _books = threading.Lock()  # over these two, never held while anything is loaded
+# Held while networks are built, not while files are fetched: transformers builds them on a default device of its own,
+# which all threads share, and what another thread builds meanwhile has no data.
+_building = threading.Lock()
 
 
 def build_callables(synthesis: str, segmentation: str) -> Callables:
@@ -119,7 +123,9 @@ def synthesizer(name: str) -> SynthesisPipeline:
     def load() -> SynthesisPipeline:
         from emitdiff.synthesis.pipeline import load_synthesizer
 
-        return load_synthesizer(name)
+        local_folder(find_checkpoint(name, "synthesis"))
+        with _building:
+            return load_synthesizer(name)
 
     return _loaded_once("synthesis", name, load)
 
@@ -128,7 +134,11 @@ def segmenter(name: str) -> SegmentationPipeline:
     def load() -> SegmentationPipeline:
         from emitdiff.segmentation.pipeline import load_segmenter
 
-        return _taught(name) if name.endswith(TAUGHT) else load_segmenter(name)
+        if name.endswith(TAUGHT):
+            return _taught(name)
+        local_folder(find_checkpoint(name, "segmentation"))
+        with _building:
+            return load_segmenter(name)
 
     return _loaded_once("segmentation", name, load)
 
@@ -142,7 +152,9 @@ def _taught(file: str) -> SegmentationPipeline:
     base = next((found for found in known_checkpoints("segmentation") if found.name == name), None)
     if base is None or not is_ready(base):
         raise EmitDiffError(f"This head was taught on the weights {name}, which are not among those of this page.")
-    return load_taught(file, segmenter(name)).pipeline()
+    pipeline = segmenter(name)
+    with _building:
+        return load_taught(file, pipeline).pipeline()
 
 
 def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[TaughtSoFar]:

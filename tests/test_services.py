@@ -177,3 +177,17 @@ def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"kind": KIND, "card": json.dumps(card)})
     with pytest.raises(EmitDiffError, match="somebody/weights, which are not among"):
         calls.segment(np.zeros((32, 32, 3), np.uint8), "disc", 0.5, str(tmp_path / "a.safetensors"))
+
+
+def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
+    """transformers builds under a default device that threads share: built side by side, tensors come out empty."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    for _ in range(3):
+        services._loaded.clear()
+        with ThreadPoolExecutor(2) as pool:
+            made = list(pool.map(lambda load: load(), (
+                lambda: services.synthesizer("emitdiff-mini"), lambda: services.segmenter("textdiff-mini"))))  # fmt: skip
+        parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)
+        modules = [part for part in parts if hasattr(part, "parameters")]
+        assert not any(weight.is_meta for module in modules for weight in module.parameters())
