@@ -183,11 +183,11 @@ def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
     """transformers builds under a default device that threads share: built side by side, tensors come out empty."""
     from concurrent.futures import ThreadPoolExecutor
 
+    loads = (lambda: services.synthesizer("emitdiff-mini"), lambda: services.segmenter("textdiff-mini"))
     for _ in range(3):
         services._loaded.clear()
         with ThreadPoolExecutor(2) as pool:
-            made = list(pool.map(lambda load: load(), (
-                lambda: services.synthesizer("emitdiff-mini"), lambda: services.segmenter("textdiff-mini"))))  # fmt: skip
+            made = list(pool.map(lambda load: load(), loads))
         parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)
         modules = [part for part in parts if hasattr(part, "parameters")]
         assert not any(weight.is_meta for module in modules for weight in module.parameters())
