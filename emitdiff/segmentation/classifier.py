@@ -43,7 +43,20 @@ class PixelClassifier(nn.Module):
 
         With subpixels s, `size` is that of the positions and the logits are s times as high and wide.
         """
-        return self.layers[1:](self._opened(features, size))
+        return self.close(self.hidden(features, size))
+
+    def hidden(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """What the last convolution reads, (B, hidden[-1], *size)."""
+        return self.layers[1 : self._last](self._opened(features, size))
+
+    def close(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The logits for what `hidden` gave."""
+        return self.layers[self._last :](hidden)
+
+    @property
+    def _last(self) -> int:
+        """Where the last convolution stands."""
+        return max(index for index, layer in enumerate(self.layers) if isinstance(layer, nn.Conv2d))
 
     @torch.no_grad()
     def votes(self, features: Sequence[torch.Tensor], size: tuple[int, int], count: int, seed: int = 0) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, DatasetInfo
+from emitdiff.datasets import DatasetFolder, DatasetInfo, Sample
 from emitdiff.images import resize_image, resize_mask
 from emitdiff.segmentation.targets import (
     BY_PHRASE,
@@ -41,12 +41,17 @@ def read_labelled(datasets: Sequence[DatasetFolder], resolution: int) -> list[li
         for dataset in datasets:
             loaded.append([])
             for sample in dataset:
-                scale = resolution / min(sample.image.shape[:2])
-                size = tuple(max(resolution, round(side * scale)) for side in sample.image.shape[:2])
-                masks = {phrase: resize_mask(mask, size) for phrase, mask in target_masks(sample, dataset.info).items()}
-                loaded[-1].append(LabelledImage(resize_image(sample.image, size), masks, dataset.info))
+                loaded[-1].append(labelled_at(resolution, sample, dataset.info))
                 bar.update()
     return loaded
+
+
+def labelled_at(resolution: int, sample: Sample, info: DatasetInfo) -> LabelledImage:
+    """A sample with its short side at `resolution`, and the mask of each of its targets."""
+    scale = resolution / min(sample.image.shape[:2])
+    size = tuple(max(resolution, round(side * scale)) for side in sample.image.shape[:2])
+    masks = {phrase: resize_mask(mask, size) for phrase, mask in target_masks(sample, info).items()}
+    return LabelledImage(resize_image(sample.image, size), masks, info)
 
 
 def taught(sets: Sequence[Sequence[LabelledImage]]) -> list[str]:
@@ -121,6 +126,7 @@ def _warp(shape: tuple[int, int], side: int, angle: float, scale: np.ndarray, rn
 
 
 def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    image = _restained(image, rng)
     values = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))
     values = values * rng.uniform(0.8, 1.2) + rng.uniform(-0.06, 0.06)
     image = cv2.LUT(image, np.clip(values * 255, 0, 255).astype(np.uint8))
@@ -129,3 +135,15 @@ def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.15:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
     return image
+
+
+def _restained(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A coloured image with more or less of every colour, as stains and scanners differ: each channel's optical
+    density (Beer-Lambert) scaled and shifted. Grey ones as they are.
+    """
+    if (image == image[..., :1]).all():
+        return image
+    light = (np.arange(256) + 1) / 256
+    scales, shifts = rng.uniform(0.75, 1.3, 3), rng.uniform(-0.04, 0.04, 3)
+    tables = 256 * np.exp(np.log(light)[:, None] * scales - shifts) - 1
+    return cv2.LUT(image, np.clip(tables, 0, 255).astype(np.uint8)[:, None])

@@ -20,7 +20,7 @@ from emitdiff.images import image_to_tensor, resize_image, to_rgb
 from emitdiff.segmentation.classifier import PixelClassifier
 from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, working_size
 from emitdiff.segmentation.presence import Scenes, signature
-from emitdiff.segmentation.targets import asked_for
+from emitdiff.segmentation.targets import Target, asked_for
 from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
 
@@ -81,17 +81,17 @@ class SegmentationPipeline:
         image = checked_image(image, text, threshold)
         with self._lock:
             tokens, mask = self.text([text])
-            projected, cells, shown = self._seen(image)
+            projected, cells, seen, shown = self._seen(image)
             attended = self.head.attend(projected, tokens, mask)
-            logits = self.head.classifier(attended, cells)
-            doubt = _disagreement(self.head.classifier, attended, cells, logits)
-            probability = _grown(logits.float(), image.shape[:2]).softmax(dim=1)[0, 1].cpu().numpy()
-            uncertainty = _grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
+            logits, correction = self.head.answer(attended, cells, seen)
+            doubt = _disagreement(self.head.classifier, attended, cells, logits, correction)
+            probability = grown(logits.float(), image.shape[:2]).softmax(dim=1)[0, 1].cpu().numpy()
+            uncertainty = grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
             known = None if self.head.presence is None else self.head.presence(attended).sigmoid().item()
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
         present = 0.0 if instead else float(probability.max()) if known is None else known
-        phrase = target.phrase if target is not None and target.phrase in self.targets else None
+        phrase = taught_phrase(target, self.targets)
         answer = SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
             probability=np.zeros_like(probability) if instead else probability,
@@ -105,14 +105,18 @@ class SegmentationPipeline:
         )
         return answer.at(threshold)
 
-    def _seen(self, image: np.ndarray) -> tuple[list[torch.Tensor], tuple[int, int], torch.Tensor]:
-        """(the projected features, the grid they are asked on, the signature) of an image; the last one's are kept."""
+    def _seen(self, image: np.ndarray) -> tuple:
+        """(the projected features, the grid they are asked on, the detail, the signature) of an image; the last one's
+        are kept.
+        """
         if self._last is None or not np.array_equal(self._last[0], image):
             small = resize_image(image, working_size(image.shape[:2], self.resolution))
-            parts = self.features(image_to_tensor(small).to(self.device))
+            pixels = image_to_tensor(small).to(self.device)
+            parts = self.features(pixels)
             cells = tuple(side // self.cell for side in small.shape[:2])
             shown = signature(parts, self.features.place)
-            self._last = (image.copy(), self.head.project(pooled(parts, cells)), cells, shown)
+            projected = self.head.project(pooled(parts, cells))
+            self._last = (image.copy(), projected, cells, self.head.look(pixels), shown)
         return self._last[1:]
 
     def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], instead: str):
@@ -129,21 +133,29 @@ class SegmentationPipeline:
 
 
 def _disagreement(classifier: PixelClassifier, attended: list[torch.Tensor], cells: tuple[int, int],
-                  logits: torch.Tensor) -> torch.Tensor:  # fmt: skip
-    """(H, W) in bits: how far the classifier's votes are from their mean, or without votes the answer's entropy."""
-    votes = classifier.votes(attended, cells, VOTES) if classifier.drops else logits[None]
+                  logits: torch.Tensor, correction: torch.Tensor | float) -> torch.Tensor:  # fmt: skip
+    """(H, W) in bits: how far the classifier's votes, all with the same `correction`, are from their mean, or without
+    votes the answer's entropy.
+    """
+    votes = classifier.votes(attended, cells, VOTES) + correction if classifier.drops else logits[None]
     each = votes[:, 0].float().softmax(dim=1)
-    doubt = _entropy(each.mean(0))
-    return (doubt - _entropy(each).mean(0)).clamp_min(0) if classifier.drops else doubt
+    doubt = entropy(each.mean(0))
+    return (doubt - entropy(each).mean(0)).clamp_min(0) if classifier.drops else doubt
 
 
-def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
+def entropy(probabilities: torch.Tensor) -> torch.Tensor:
     """Bits of (..., classes, H, W)."""
     return torch.special.entr(probabilities).sum(-3) / math.log(2)
 
 
-def _grown(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def grown(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (B, C, h, w) at `size` = (H, W), bilinearly."""
     return functional.interpolate(maps, size=size, mode="bilinear", antialias=False)
+
+
+def taught_phrase(target: Target | None, targets: tuple[str, ...]) -> str | None:
+    """The phrase of a target that a sentence names, None where it is none of the taught `targets`."""
+    return target.phrase if target is not None and target.phrase in targets else None
 
 
 def _with_article(scene: str) -> str:

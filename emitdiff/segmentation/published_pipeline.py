@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +11,12 @@ from threading import Lock
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.feature_cache import LARGEST, weights_hash
 from emitdiff.segmentation.features import DiffusionFeatures
 from emitdiff.segmentation.lean import lean_logits
-from emitdiff.segmentation.pipeline import SegmentationOutput, checked_image
+from emitdiff.segmentation.pipeline import SegmentationOutput, checked_image, entropy, grown, taught_phrase
 from emitdiff.segmentation.published import (
     Published,
     load_published_features,
@@ -60,22 +58,19 @@ class PublishedPipeline:
         with self._lock:
             tokens, visible = read_sentences(self.text, [text], self.settings)
             logits = lean_logits(self.head, self._seen(image), tokens, visible, self.settings.size)
-            grown = functional.interpolate(logits.float(), size=image.shape[:2], mode="bilinear", antialias=False)
-            shares = grown.softmax(dim=1)
-            entropy = torch.special.entr(shares).sum(dim=1) / math.log(2)
+            shares = grown(logits.float(), image.shape[:2]).softmax(dim=1)
         probability = shares[0, 1].cpu().numpy()
-        target, found = asked_for(text, self.targets), probability > threshold
-        phrase = target.phrase if target is not None and target.phrase in self.targets else None
-        return SegmentationOutput(
-            mask=found.astype(np.uint8),
+        answer = SegmentationOutput(
+            mask=np.zeros(probability.shape, np.uint8),
             probability=probability,
-            found=bool(found.any()),
-            target=phrase,
+            found=False,
+            target=taught_phrase(asked_for(text, self.targets), self.targets),
             present=float(probability.max()),
-            uncertainty=entropy[0].cpu().numpy(),
+            uncertainty=entropy(shares)[0].cpu().numpy(),
             seconds=time.perf_counter() - started,
             warnings=tuple(self._warnings(text)),
         )
+        return answer.at(threshold)
 
     def _seen(self, image: np.ndarray) -> list[torch.Tensor]:
         if self._last is None or not np.array_equal(self._last[0], image):

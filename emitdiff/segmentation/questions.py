@@ -9,14 +9,12 @@ import numpy as np
 
 from emitdiff.datasets import DatasetInfo, Sample
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import resize_image, resize_mask
-from emitdiff.segmentation.examples import LabelledImage
+from emitdiff.segmentation.examples import LabelledImage, labelled_at
 from emitdiff.segmentation.targets import (
     Target,
     absent_targets,
     compose_sentence,
     own_sentence,
-    target_masks,
     target_of,
     targets_of,
 )
@@ -62,11 +60,8 @@ def _example(sample: Sample, info: DatasetInfo, resolution: int) -> Example:
             f"The mask of '{sample.name}' is {sample.mask.shape[1]} x {sample.mask.shape[0]} pixels and the image "
             f"{sample.image.shape[1]} x {sample.image.shape[0]}: they must be of one size."
         )
-    scale = resolution / min(sample.image.shape[:2])
-    size = tuple(max(resolution, round(side * scale)) for side in sample.image.shape[:2])
-    masks = {phrase: resize_mask(mask, size) for phrase, mask in target_masks(sample, info).items()}
     text = sample.text if len(info.labels) == 1 else ""  # it speaks of all labels at once
-    return Example(LabelledImage(resize_image(sample.image, size), masks, info), text, sample.group)
+    return Example(labelled_at(resolution, sample, info), text, sample.group)
 
 
 @dataclass

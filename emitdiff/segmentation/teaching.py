@@ -26,7 +26,7 @@ from emitdiff.segmentation.backbone import learning_rate, update_average
 from emitdiff.segmentation.directions import rewrite_directions
 from emitdiff.segmentation.examples import LabelledImage, altered, image_tensor, taught
 from emitdiff.segmentation.features import pooled
-from emitdiff.segmentation.head_training import segmentation_loss
+from emitdiff.segmentation.head_training import begin_head, segmentation_loss
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.published_pipeline import PublishedPipeline
 from emitdiff.segmentation.questions import Asker, Example, View, read_examples
@@ -65,6 +65,8 @@ class Recipe:
     whitening: float = 0.5
     dim: int = 16
     hidden: tuple[int, int] = (32, 24)
+    detail: int = 32  # channels of the network that looks at the pixels again
+    window: int = 128  # pixels a side of the part of every view that it looks at in a step: it costs most
     dropout: float = 0.1
     steps: int = 450
     batch: int = 8
@@ -130,6 +132,7 @@ class Pupil:
         self.features = PixelFeatures(pipeline.features, pipeline.cell)
         self.asker = Asker(info, examples)
         self.views: list[View] = []
+        self.pictures: list[np.ndarray] = []
 
     def look(self, until: float) -> None:
         """The features of altered images, once: as many as the recipe asks for and the time (`until`) allows."""
@@ -141,6 +144,7 @@ class Pupil:
             drawn = [self._altered(self.examples[owner]) for owner in owners]
             maps.append([part.half() for part in self._maps(image_tensor(drawn))])
             self.views += [View(one.masks, owner) for one, owner in zip(drawn, owners, strict=True)]
+            self.pictures += [one.image for one in drawn]
             if time.monotonic() > until:
                 break
         whole = [torch.cat(parts) for parts in zip(*maps, strict=True)]
@@ -170,6 +174,8 @@ class Pupil:
         torch.manual_seed(settings.seed)
         empty = sum(not any(mask.any() for mask in one.labelled.masks.values()) for one in self.examples)
         head = build_small_head(self.maps, self.pipeline.text, recipe, self.pipeline.cell, empty >= ENOUGH_TO_TELL)
+        if head.detail is not None and self.pipeline.head.detail is not None:
+            head.detail.see_like(self.pipeline.head.detail)
         head = head.to(self.pipeline.device)
         average = deepcopy(head).eval()
         optimizer = torch.optim.AdamW(head.train().parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
@@ -211,12 +217,32 @@ class Pupil:
         with self._quick(masks.device):
             projected = [part[asked] for part in head.project(maps)]
             attended = head.attend(projected, tokens, visible)
-            logits = head.classifier(attended, cells)
+            hidden = head.classifier.hidden(attended, cells)
+            logits = head.classifier.close(hidden)
         loss = segmentation_loss(logits, masks)
+        if head.detail is not None:
+            loss = loss + self._loss_in_windows(head, hidden, logits, masks, batch, asked)
         if head.presence is None:
             return loss
         known = head.presence([part.detach().float() for part in attended])  # the masks learn as they would without
         return loss + functional.binary_cross_entropy_with_logits(known, masks.flatten(1).any(1).float())
+
+    def _loss_in_windows(self, head: TextDiff, hidden: torch.Tensor, logits: torch.Tensor, masks: torch.Tensor,
+                         batch: np.ndarray, asked: list[int]) -> torch.Tensor:  # fmt: skip
+        """The loss of the corrected logits, in one window at random for all views."""
+        cell = self.pipeline.cell
+        side = min(self.recipe.window // cell, *hidden.shape[-2:])
+        top, left = (int(self.rng.integers(whole - side + 1)) for whole in hidden.shape[-2:])
+
+        def window(part: torch.Tensor, unit: int) -> torch.Tensor:
+            return part[..., unit * top : unit * (top + side), unit * left : unit * (left + side)]
+
+        images = torch.from_numpy(np.stack([self.pictures[row] for row in batch])).permute(0, 3, 1, 2)
+        pixels = window(images, cell).to(masks).div(127.5).sub(1)
+        with self._quick(masks.device):
+            seen = head.look(pixels)[asked]
+            corrected = window(logits, cell) + head.detail(seen, window(hidden, 1))
+        return segmentation_loss(corrected, window(masks, cell))
 
     @torch.no_grad()
     def _look_at(self, shown: Example, head: TextDiff) -> tuple[float, np.ndarray]:
@@ -293,14 +319,8 @@ def build_small_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Re
     """A light head for reduced maps, one logit for every pixel of a cell."""
     channels = tuple(part.shape[1] for part in maps)
     config = HeadConfig(channels, tuple(range(len(maps))), recipe.dim, text.dim, 2, 16, recipe.hidden, 2, cell,
-                        recipe.dropout, presence, light=True)  # fmt: skip
-    head = TextDiff(config)
-    for layer in head.classifier.layers:
-        if isinstance(layer, nn.Conv2d):
-            layer.reset_parameters()
-    for norm in head.attention.after:  # at first the words whisper, as in the big head
-        nn.init.constant_(norm.weight, 0.1)
-    return head
+                        recipe.dropout, presence, light=True, detail=recipe.detail)  # fmt: skip
+    return begin_head(config)
 
 
 def probability_to_cut_at(dice: float | None) -> float:

@@ -14,14 +14,16 @@ from torch import nn
 
 from emitdiff.segmentation.attention import CrossModalAttention
 from emitdiff.segmentation.classifier import PixelClassifier
+from emitdiff.segmentation.detail import Detail
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """Sizes of a head. `feature_channels[k]` is what scale k brings; `projections[k]` numbers the 1 x 1 convolution
     that takes it to `dim`, None where it passes as it is. Scales with one number share a convolution. The paper has
-    none of the last four; `presence` adds a layer that says whether the target is in the image at all, and in a `light`
-    head the last, finest scale, which costs more than all others, does not ask the words.
+    none of the last five; `presence` adds a layer that says whether the target is in the image at all, in a `light`
+    head the last, finest scale, which costs more than all others, does not ask the words, and `detail` is the number
+    of channels of a network that looks at the pixels again.
     """
 
     feature_channels: tuple[int, ...]
@@ -36,6 +38,7 @@ class HeadConfig:
     dropout: float = 0.0
     presence: bool = False
     light: bool = False
+    detail: int = 0
 
 
 # Features at three steps of blocks 6, 8, 12, 16 (MoNuSeg) and 4, 6, 8, 12 (QaTa) of ADM 256 x 256.
@@ -74,12 +77,13 @@ class TextDiff(nn.Module):
             scales * config.dim, config.hidden, config.num_classes, config.subpixels, config.dropout, config.light
         )
         self.presence = Presence(scales * config.dim) if config.presence else None
+        self.detail = Detail(config.detail, config.hidden[-1], config.num_classes) if config.detail else None
 
     def forward(self, features: list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor | None = None,
                 size: tuple[int, int] | None = None) -> torch.Tensor:  # fmt: skip
         """`features` (B, C_k, H_k, W_k) per scale, `tokens` (B, L, D), `mask` (B, L) 1 on real tokens.
 
-        Logits (B, num_classes, *size), by default at the size of the last, finest scale.
+        Logits (B, num_classes, *size), by default at the size of the last, finest scale; without the `detail`.
         """
         return self.classify(self.project(features), tokens, mask, size)
 
@@ -100,6 +104,22 @@ class TextDiff(nn.Module):
         *coarse, finest = projected
         return [*(self.attention(part, tokens, mask) for part in coarse),
                 finest if self.config.light else self.attention(finest, tokens, mask)]  # fmt: skip
+
+    def look(self, image: torch.Tensor) -> torch.Tensor | None:
+        """What `answer` needs to know of an `image` (B, 3, H, W) in [-1, 1] beside its features; None without
+        `detail`. Does not depend on the text.
+        """
+        return None if self.detail is None else self.detail.look(image)
+
+    def answer(self, attended: list[torch.Tensor], cells: tuple[int, int],
+               seen: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | float]:  # fmt: skip
+        """(logits (B, num_classes, ...) of the maps that `attend` gave, on `cells` positions, and what of them is due
+        to the detail that `look` saw, 0 without).
+        """
+        hidden = self.classifier.hidden(attended, cells)
+        logits = self.classifier.close(hidden)
+        correction = 0.0 if self.detail is None else self.detail(seen, hidden)
+        return logits + correction, correction
 
     def save(self, folder: Path) -> None:
         """config.json and model.safetensors in half precision; batch-norm statistics included."""

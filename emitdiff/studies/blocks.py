@@ -21,13 +21,12 @@ from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import write_text
 from emitdiff.images import image_to_tensor, resize_image, resize_mask
 from emitdiff.segmentation.features import DiffusionFeatures, decoder_blocks, load_features, working_size
 from emitdiff.segmentation.targets import target_of
 from emitdiff.studies.charts import heat_map
 from emitdiff.studies.probe import Probe, fit_probe, pixels_at
-from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table
+from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_table, write_table
 from emitdiff.studies.splits import draw_labelled, split_sides
 
 PIXELS = 512  # of each labelled image, drawn anywhere in it
@@ -95,11 +94,7 @@ def study_blocks(settings: Blocks) -> dict:
             write_table(out / RESULTS, rows)
     report = make_report(settings, numbers, read_table(out / RESULTS), dataset.info.name)
     _draw(out / "blocks.png", report)
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_text(out / "report.md", (text := as_markdown(report)))
-    print(text)
-    if settings.json:
-        print(json.dumps(report))
+    finish(out, report, as_markdown(report), settings.json)
     return report
 
 

@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, write_text
+from emitdiff.files import make_folder
 from emitdiff.images import file_stem, resize_image, resize_mask
 from emitdiff.segmentation.metrics import TEXTS, measure, questions_of, shuffled_sentences, summarise
 from emitdiff.segmentation.networks import DIVISOR
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.studies.arms import ARMS, OURS, WITHOUT, Segment, TeachArm, check_arms, load_base, teach_arm
 from emitdiff.studies.label_report import Collected, as_markdown, draw_chart, make_report
-from emitdiff.studies.rows import RESULTS, begin, read_table, write_table
+from emitdiff.studies.rows import RESULTS, begin, finish, read_table, write_table
 from emitdiff.studies.splits import Sides, draw_labelled, split_sides
 
 KEYS = ("dataset", "images", "draw", "fold", "arm")
@@ -110,11 +110,7 @@ def study_labels(settings: Labels) -> dict:
     report = {"settings": json.loads(json.dumps(asdict(settings), default=str)), "datasets": facts,
               **make_report(collect(runs, out))}  # fmt: skip
     draw_chart(out / "labels.png", report)
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_text(out / "report.md", (text := as_markdown(report)))
-    print(text)
-    if settings.json:
-        print(json.dumps(report))
+    finish(out, report, as_markdown(report), settings.json)
     return report
 
 

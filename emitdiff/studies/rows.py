@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
+import json
 from pathlib import Path
 
-from emitdiff.files import begin_record
+from emitdiff.files import begin_record, write_text, write_whole
 
 RECORD = "study.json"
 RESULTS = "results.csv"
@@ -32,12 +32,23 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def write_table(path: Path, rows: list[dict]) -> None:
     """All rows with every column that occurs, at once or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(partial, path)
+
+    def write(partial: Path) -> None:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+            table.writeheader()
+            table.writerows(rows)
+
+    write_whole(path, write)
+
+
+def finish(out: Path, report: dict, page: str, as_json: bool) -> None:
+    """Writes report.json and the `page`, report.md, into `out`; prints the page and, `as_json`, the report last."""
+    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "report.md", page)
+    print(page)
+    if as_json:
+        print(json.dumps(report))
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:

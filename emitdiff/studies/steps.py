@@ -13,8 +13,7 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import write_text
-from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table
+from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_table, write_table
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
 from emitdiff.synthesis.quality import MEASURES, VARIANTS, measure_sample
 
@@ -66,11 +65,8 @@ def study_steps(settings: Steps) -> list[dict]:
     report = summarise(rows, {wanted for wanted, _ in _combinations(settings, chosen)},
                        {dataset.info.name for dataset in chosen})  # fmt: skip
     used = json.loads(json.dumps(asdict(settings), default=str))
-    write_text(out / "report.json", json.dumps({"settings": used, "rows": report}, indent=1) + "\n")
-    write_text(out / "report.md", (text := as_markdown(report, chosen, settings.checkpoint)))
-    print(text)
-    if settings.json:
-        print(json.dumps({"settings": used, "rows": report}))
+    page = as_markdown(report, chosen, settings.checkpoint)
+    finish(out, {"settings": used, "rows": report}, page, settings.json)
     return report
 
 

@@ -18,8 +18,7 @@ from tqdm import tqdm
 from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.datasets import DatasetFolder, choose_rows, is_synthetic, open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import write_text
-from emitdiff.studies.rows import RESULTS, begin, markdown_table, read_table, write_table
+from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_table, write_table
 from emitdiff.studies.segmenter import (
     MEASURES,
     TrainSegmenter,
@@ -85,11 +84,7 @@ def study_utility(settings: Utility) -> dict:
     _train_all(settings, arms, real, synthetic, test, out)
     report = make_report(settings, arms, out, {"real": len(real), "synthetic": len(synthetic), "test": len(test)})
     report["painted"] = {name: sorted({row.get(name, "") for row in synthetic.rows}) for name in PAINTED}
-    write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
-    write_text(out / "report.md", (text := as_markdown(report)))
-    print(text)
-    if settings.json:
-        print(json.dumps(report))
+    finish(out, report, as_markdown(report), settings.json)
     return report
 
 

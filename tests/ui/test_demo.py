@@ -28,7 +28,7 @@ def test_the_header_says_what_runs_and_what_for():
     ):
         assert words in html
     assert "<script" not in page.header(models, "emitdiff-mini", "textdiff-mini", "<script>")
-    assert "optic-disc <em>taught here" in page.header(models, "emitdiff-mini", "/tmp/x/optic-disc.safetensors", "CPU")
+    assert "optic-disc <em>taught here" in page.header(models, "emitdiff-mini", "heads/optic-disc.safetensors", "CPU")
 
 
 def test_heavy_events_share_one_place_in_the_queue(demo):

@@ -84,8 +84,8 @@ def test_what_cannot_be_taught_is_said(panel, example):
 
 
 def test_a_downloaded_head_becomes_a_choice_again(panel):
-    updates = panel.load("/tmp/disc.safetensors", [("cup", "cup.safetensors")])
-    assert updates[panel.heads] == [("cup", "cup.safetensors"), ("disc", "/tmp/disc.safetensors")]
+    updates = panel.load("heads/disc.safetensors", [("cup", "cup.safetensors")])
+    assert updates[panel.heads] == [("cup", "cup.safetensors"), ("disc", "heads/disc.safetensors")]
     assert "disc.safetensors is in use" in updates[panel.said]
 
 
