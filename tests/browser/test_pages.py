@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -18,101 +12,14 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from page_steps import PATIENCE, choose_example, few_steps, open_tab, said, set_number
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from emitdiff.images import read_synthetic_settings
 from emitdiff.ui.examples import read_examples
 
-ROOT = Path(__file__).resolve().parents[1]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PATIENCE = 90_000  # milliseconds for anything that runs a network; the first run loads the weights
 MODELS = {"synthesis": "emitdiff-mini", "segmentation": "textdiff-mini"}
-
-
-@pytest.fixture(scope="module")
-def address():
-    """The real application as a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(url, timeout=5).read()
-                break
-            except OSError:
-                assert app.poll() is None, "app.py ended before its page was up"
-                time.sleep(0.1)
-        yield url
-    finally:
-        app.terminate()
-        app.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.fail("The browser test needs Chromium on the PATH: install it, for example `apt-get install chromium`.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, address):
-    """The application, freshly opened; afterwards nothing may have been asked of any other host."""
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    elsewhere, errors = [], []
-    page.on("request", lambda request: elsewhere.append(request.url) if is_elsewhere(request.url, address) else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=60_000)
-    yield page
-    page.close()
-    assert not elsewhere and not errors
-
-
-def is_elsewhere(url: str, address: str) -> bool:
-    return not url.startswith((address, "data:", "blob:"))
-
-
-def open_tab(page, name: str):
-    page.get_by_role("tab", name=name).click()
-    expect(page.get_by_role("button", name="Generate" if name == "Synthesis" else "Find")).to_be_visible()
-
-
-def choose_example(page, title: str):
-    page.locator(".cards button:visible", has_text=title).click()
-    expect(page.get_by_text(f"{title}, ").filter(visible=True)).to_be_visible()
-
-
-def set_number(page, label: str, value: float):
-    field = page.get_by_label(f"number input for {label}")
-    page.wait_for_timeout(300)  # a control that has just been unfolded takes a moment to listen
-    field.fill(str(value))
-    field.press("Tab")
-    expect(page.get_by_label(f"range slider for {label}")).to_have_value(str(value))
-
-
-def said(page):
-    """The line above the gallery or above the image that was read."""
-    return page.locator(":is(.results, .reading) .progress:visible")
-
-
-def few_steps(page, images: int, steps: int = 4):
-    set_number(page, "Images", images)
-    page.get_by_role("button", name="Advanced").filter(visible=True).click()
-    set_number(page, "Steps", steps)
 
 
 def test_the_page_says_what_it_is(page):

@@ -1,0 +1,36 @@
+"""What a person does on the page, step by step: shared by the tests of this folder."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+PATIENCE = 90_000  # milliseconds for anything that runs a network; the first run loads the weights
+
+
+def open_tab(page, name: str):
+    page.get_by_role("tab", name=name).click()
+    expect(page.get_by_role("button", name="Generate" if name == "Synthesis" else "Find")).to_be_visible()
+
+
+def choose_example(page, title: str):
+    page.locator(".cards button:visible", has_text=title).click()
+    expect(page.get_by_text(f"{title}, ").filter(visible=True)).to_be_visible()
+
+
+def set_number(page, label: str, value: float):
+    field = page.get_by_label(f"number input for {label}")
+    page.wait_for_timeout(300)  # a control that has just been unfolded takes a moment to listen
+    field.fill(str(value))
+    field.press("Tab")
+    expect(page.get_by_label(f"range slider for {label}")).to_have_value(str(value))
+
+
+def said(page):
+    """The line above the gallery or above the image that was read."""
+    return page.locator(":is(.results, .reading) .progress:visible")
+
+
+def few_steps(page, images: int, steps: int = 4):
+    set_number(page, "Images", images)
+    page.get_by_role("button", name="Advanced").filter(visible=True).click()
+    set_number(page, "Steps", steps)
