@@ -61,6 +61,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
         synthesize=synthesize,
+        quality=quality,
         segment=segment,
         targets=targets,
         teach=teach,
@@ -302,6 +303,12 @@ def synthesize(
         cancelled=cancelled,
         **_structure(request),
     )
+
+
+def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    from emitdiff.synthesis.quality import quick_scores
+
+    return quick_scores(source, synthetic)
 
 
 def _structure(request: SynthesisRequest) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from emitdiff.synthesis.prompts import prompt_of
 from emitdiff.synthesis.scores import Answers, mean_dice
 
 VARIANTS = 2
+QUICK_SIDE = 256  # pixels of the short side on which images are compared while a person waits
 MEASURES = ("edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim")
 CONTROL = ("segmenter_dice", "segmenter_dice_source")
 CEILING = ("autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1")
@@ -64,6 +65,24 @@ def edges_kept(source: np.ndarray, other: np.ndarray) -> float:
     return edge_f1(edge_ridges(source), edge_ridges(other), tolerance)
 
 
+def measure_pair(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    """SSIM, MS-SSIM, MAE and edge F1 of two uint8 (H, W, 3) of one size, as they are."""
+    return {**similarity(source, synthetic), "edge_f1": edges_kept(source, synthetic)}
+
+
+def quick_scores(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    """`measure_pair` of two uint8 (H, W, 3) of one size, shrunk to a short side of 256 where they are larger.
+
+    Raises EmitDiffError for different sizes, and for sides below 11 pixels, which no window of SSIM fits in.
+    """
+    if source.shape != synthetic.shape or min(source.shape[:2]) < 11:
+        sizes = " and ".join(f"{image.shape[1]} x {image.shape[0]}" for image in (source, synthetic))
+        raise EmitDiffError(f"Images of {sizes} pixels cannot be compared: one size of at least 11 x 11 is needed.")
+    scale = min(1.0, QUICK_SIDE / min(source.shape[:2]))
+    size = tuple(max(11, round(side * scale)) for side in source.shape[:2])
+    return measure_pair(resize_image(source, size), resize_image(synthetic, size))
+
+
 @torch.inference_mode()
 def round_trip(pipeline: SynthesisPipeline, image: np.ndarray) -> dict[str, float]:
     """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: PSNR in dB, SSIM and edge F1.
@@ -101,7 +120,7 @@ def measure_sample(
     started = time.perf_counter()
     painted = pipeline(source, mask, prompt=prompt, num_images=VARIANTS, seed=seed, **sampling)
     seconds = time.perf_counter() - started
-    rows = [{**similarity(source, one.image), "edge_f1": edges_kept(source, one.image)} for one in painted]
+    rows = [measure_pair(source, one.image) for one in painted]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     means["pairwise_ms_ssim"] = similarity(painted[0].image, painted[1].image)["ms_ssim"]
     if answers is not None:

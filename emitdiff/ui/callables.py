@@ -103,6 +103,8 @@ class Callables:
     # image or None, mask or None, request, cancelled ->
     # steps (image_index, step, steps, preview) and images (image, mask, seed, settings, seconds)
     synthesize: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
+    # real image, synthetic image of its size -> {"edge_f1": .., "ssim": .., "ms_ssim": .., "mae": ..}, all in 0..1
+    quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     # image, text, threshold, checkpoint -> mask, probability, found, target, present, uncertainty, seconds, warnings,
     # absent, at(threshold)
     segment: Callable[[np.ndarray, str, float, str], Any]

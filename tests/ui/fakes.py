@@ -57,6 +57,11 @@ def synthesize(image, mask, request, cancelled, pause=0.0):
         yield Painted(noisy, mask, request.seed + index, settings, 0.1)
 
 
+def quality(source, synthetic):
+    mae = float(np.abs(source.astype(float) - synthetic).mean() / 255)
+    return {"edge_f1": 1 - mae, "ssim": 1 - 2 * mae, "ms_ssim": 1 - 3 * mae, "mae": mae}
+
+
 def segment(image, text, threshold, checkpoint):
     probability = cv2.GaussianBlur(image.mean(-1).astype(np.float32), (0, 0), 4) / 255
     missing = "spleen" in text
@@ -144,6 +149,7 @@ def fake_callables(**changes) -> Callables:
         compose_prompt=compose_prompt,
         prompt_warning=prompt_warning,
         synthesize=synthesize,
+        quality=quality,
         segment=segment,
         targets=lambda checkpoint: (
             "lung",
