@@ -17,6 +17,7 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, help="port; without it, GRADIO_SERVER_PORT or the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's servers")
+    parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as tools to language models")
     parser.add_argument("--synthesis-checkpoint", default="emitdiff-mini", metavar="NAME", help="weights that paint")
     parser.add_argument("--segmentation-checkpoint", default="textdiff-mini", metavar="NAME", help="weights that find")
     arguments = parser.parse_args()
@@ -30,8 +31,8 @@ def main() -> int:
     except EmitDiffError as error:
         print(error, file=sys.stderr)
         return 2
-    demo = build_demo(callables)
-    demo.launch(server_name=arguments.host, server_port=arguments.port, share=arguments.share, **launch_settings())
+    where = {"server_name": arguments.host, "server_port": arguments.port, "share": arguments.share}
+    build_demo(callables).launch(mcp_server=arguments.mcp, **where, **launch_settings())
     return 0
 
 
