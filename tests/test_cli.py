@@ -15,6 +15,7 @@ from PIL import Image
 from emitdiff import cli
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import read_synthetic_settings
+from emitdiff.verbs import files, studies
 
 
 def run(monkeypatch, *arguments: str | Path) -> int:
@@ -105,7 +106,7 @@ def test_a_checkpoint_trained_further_keeps_aside_what_its_parent_did(monkeypatc
 
 def test_studies_are_verbs_within_a_verb(monkeypatch, capsys):
     verb = cli.parse(["study", "utility", "a", "--out", "b", "--arms", "real", "real+synthetic", "--seeds", "2"])
-    assert verb == cli.Study(cli.Utility(Path("a"), Path("b"), arms=("real", "real+synthetic"), seeds=2))
+    assert verb == cli.Study(studies.Utility(Path("a"), Path("b"), arms=("real", "real+synthetic"), seeds=2))
     verb = cli.parse(["study", "steps", "a", "b", "--out", "c", "--steps", "4", "8", "--schedulers", "unipc"])
     assert verb.study.datasets == (Path("a"), Path("b")) and verb.study.steps == (4, 8)
     words = ["--images", "5", "10", "--arms", "unet", "--split-column", "split", "--derived", "a"]
@@ -115,7 +116,7 @@ def test_studies_are_verbs_within_a_verb(monkeypatch, capsys):
     assert "--steps (4, 0) cannot be used" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("study", [cli.Utility, cli.Steps, cli.Copies, cli.Blocks, cli.Labels])
+@pytest.mark.parametrize("study", [studies.Utility, studies.Steps, studies.Copies, studies.Blocks, studies.Labels])
 def test_every_field_of_every_study_is_explained(study, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.parse(["study", study.__name__.lower(), "--help"])
@@ -219,9 +220,9 @@ def test_window_by_name_and_by_numbers(tmp_path):
 
     values = np.linspace(-1000, 1000, 32 * 32 * 3).reshape(32, 32, 3).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "volume.nii.gz")
-    scan, index, wide = cli._read_slice(tmp_path / "volume.nii.gz", None, "2000/0")
+    scan, index, wide = files.read_slice(tmp_path / "volume.nii.gz", None, "2000/0")
     assert (scan.num_slices, index) == (3, 1), "the middle slice"
-    _, _, narrow = cli._read_slice(tmp_path / "volume.nii.gz", 1, "100/0")
+    _, _, narrow = files.read_slice(tmp_path / "volume.nii.gz", 1, "100/0")
     assert len(np.unique(narrow)) < len(np.unique(wide))
 
 
@@ -233,7 +234,7 @@ def test_sources_are_never_written_over(disc_files, monkeypatch, capsys):
 @pytest.mark.parametrize("inside", [".", "results"])
 def test_nothing_is_written_into_a_series(inside, disc_files, tmp_path):
     with pytest.raises(EmitDiffError, match="is where the source lies"):
-        cli._output_folder(tmp_path / inside, tmp_path)
+        files.output_folder(tmp_path / inside, tmp_path)
     assert not (tmp_path / "results").exists()
 
 

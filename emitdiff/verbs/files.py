@@ -1,0 +1,151 @@
+"""What verbs read and write, and what they say on stderr meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from emitdiff.scans import Scan
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def require_datasets(folders: tuple[Path, ...]) -> None:
+    if not folders:
+        raise EmitDiffError("No dataset folder was named: give one or more, each with dataset.json and metadata.csv.")
+
+
+def read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan, int, np.ndarray]:
+    """The scan, the slice chosen (the middle one for None) and its picture, uint8 (H, W, 3)."""
+    from emitdiff.scans import Window, read_scan
+
+    scan = read_scan(path)
+    for warning in scan.warnings:
+        say(warning)
+    index = scan.middle if index is None else index
+    if not 0 <= index < scan.num_slices:
+        raise EmitDiffError(f"{path.name} has no slice {index}: give a number from 0 to {scan.num_slices - 1}.")
+    width, _, level = (window or "").partition("/")
+    try:
+        chosen = Window(centre=float(level), width=float(width))
+    except ValueError:
+        chosen = window  # a name; the scan knows which it has
+    return scan, index, scan.image(index, chosen)
+
+
+def read_source(
+    path: Path | None, mask_file: Path | None, index: int | None, window: str | None
+) -> tuple[str, int | None, np.ndarray | None, np.ndarray | None]:
+    """What to paint from: a name for files, the slice, and image and mask where they are given."""
+    from emitdiff.images import file_stem
+    from emitdiff.scans import read_mask, read_slice_mask
+
+    if path is not None:
+        scan, index, image = read_slice(path, index, window)
+        mask = None if mask_file is None else read_slice_mask(mask_file, scan, index)
+        return file_stem(scan.name), index, image, mask
+    if window is not None:
+        raise EmitDiffError(f"--window {window} is for an image, and none was given; leave it out.")
+    if mask_file is None:
+        return "text", None, None, None
+    return file_stem(mask_file.name), index, None, read_mask(mask_file, index=index)
+
+
+def read_size(size: str | None) -> tuple[int, int] | None:
+    """(height, width) from "HxW"."""
+    height, _, width = (size or "").lower().partition("x")
+    if size is None:
+        return None
+    if not (height.isdecimal() and width.isdecimal()):
+        raise EmitDiffError(f"--size {size} cannot be used: give height and width in pixels, like 256x384.")
+    return int(height), int(width)
+
+
+def load(loader: Literal["load_synthesizer", "load_segmenter"], checkpoint: str) -> Any:
+    import emitdiff
+    from emitdiff.devices import describe_device
+
+    say(f"Loading {checkpoint} ...")
+    pipeline = getattr(emitdiff, loader)(checkpoint)
+    say(f"Running on {describe_device()}")
+    return pipeline
+
+
+def answers(segmenter: str, folder: Path) -> Any:
+    """What `filter_images` asks: every label that a sample holds as (mask found, mask); None for "none"."""
+    from emitdiff.datasets import open_dataset
+
+    dataset = open_dataset(folder)  # before any weights are loaded
+    if segmenter == "none":
+        return None
+    from emitdiff.segmentation.metrics import SIDES, questions_of
+
+    find, labels = load("load_segmenter", segmenter), dataset.info.labels
+    return lambda sample: [
+        (find(sample.image, text).mask > 0, truth)
+        for name, text, truth in questions_of(sample, dataset)
+        if truth.any() and (name not in SIDES or name in labels)
+    ]
+
+
+def with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
+    """The finished images among `events`; the sampling steps between them move a progress bar on."""
+    from tqdm import tqdm
+
+    with tqdm(desc="Painting", unit="step", delay=1) as bar:
+        for event in events:
+            if hasattr(event, "steps"):
+                bar.total = event.steps * num_images
+                bar.update(event.image_index * event.steps + event.step - bar.n)
+            else:
+                yield event
+
+
+def followed(lessons: Iterator[Any]) -> Any:
+    """The last of the lessons; a progress bar shows how far they are."""
+    from tqdm import tqdm
+
+    with tqdm(desc="Teaching", unit="step") as bar:
+        for lesson in lessons:
+            bar.total, bar.n = lesson.steps, lesson.step
+            known = {} if lesson.dice is None else {"dice": f"{lesson.dice:.2f}"}
+            bar.set_postfix(loss=f"{lesson.loss:.3f}", **known)
+    return lesson
+
+
+def output_folder(path: Path, *sources: Path | None) -> Path:
+    """`path`, made if needed; never a folder with a source in it, whose files would be written over or mixed up."""
+    for source in (source.resolve() for source in sources if source):
+        if path.resolve() != source.parent and not (source.is_dir() and path.resolve().is_relative_to(source)):
+            continue
+        raise EmitDiffError(f"{path} is where the source lies: give another folder, so that nothing is written over.")
+    return make_folder(path)
+
+
+def write_png(path: Path, array: np.ndarray) -> Path:
+    from PIL import Image as Picture
+
+    Picture.fromarray(array).save(path)
+    return path
+
+
+def read_json(path: Path) -> dict:
+    import json
+
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_json(path: Path, content: dict) -> None:
+    import json
+
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
