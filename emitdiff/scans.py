@@ -225,6 +225,20 @@ def read_slice_mask(path: str | Path, scan: Scan, index: int) -> np.ndarray:
     return _labels(values[index if len(values) > 1 else 0], mask.name, scan.size)
 
 
+def read_scan_mask(path: str | Path, scan: Scan) -> np.ndarray:
+    """Class ids, uint8 (S, H, W), of the whole of `scan`, laid over it as `read_slice_mask` does.
+
+    Raises EmitDiffError for a mask of one slice where the scan has more, and for everything that function refuses.
+    """
+    mask = _read_mask_file(path)
+    values = _laid_over(mask, scan)
+    if len(values) != scan.num_slices:
+        raise EmitDiffError(f"The mask '{mask.name}' is of one slice, '{scan.name}' has {scan.num_slices}.")
+    if values.shape[1:3] != scan.size:
+        return _labels(values[0], mask.name, scan.size)[None]  # which says what is wrong with it
+    return _labels(values.reshape(-1, *values.shape[2:]), mask.name, None).reshape(values.shape[:3])
+
+
 def _read_mask_file(path: str | Path) -> Scan:
     from emitdiff.pictures import read_picture
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emitdiff.agreement import agreement
 from emitdiff.checkpoints import (
     Checkpoint,
     cached_folder,
@@ -28,7 +29,7 @@ from emitdiff.checkpoints import (
     local_folder,
 )
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan, read_slice_mask
+from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
 from emitdiff.synthesis import edges, presets, prompts
 from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.merging import merging_mask
@@ -57,6 +58,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
     return Callables(
         read_scan=read_scan,
         read_mask=read_label,
+        read_masks=read_scan_mask,
         control_image=control_image,
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
@@ -64,8 +66,9 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         quality=quality,
         segment=segment,
         targets=targets,
+        sentences=sentences,
         teach=teach,
-        score=score,
+        score=agreement,
         merging_mask=merging_mask,
         models=lambda: list_models(chosen),
         describe_device=describe_device,
@@ -329,10 +332,11 @@ def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> 
     return segmenter(checkpoint)(image, text, threshold)
 
 
-def score(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Dice and IoU of two 0/1 masks (H, W); 1.0 when both are empty."""
-    both, sizes = int(np.sum(prediction & truth)), int(prediction.sum()) + int(truth.sum())
-    return {"dice": 2 * both / sizes if sizes else 1.0, "iou": both / (sizes - both) if sizes else 1.0}
+def sentences(checkpoint: str, modality: str) -> tuple[str, ...]:
+    """Sentences to start from, about the targets of a head at home in `modality` ("" for all)."""
+    from emitdiff.segmentation.sentences import example_sentences
+
+    return example_sentences(targets(checkpoint), modality)
 
 
 def describe_device() -> str:

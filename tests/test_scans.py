@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from emitdiff import dicom, scans
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import Window, read_mask, read_scan, read_slice_mask
+from emitdiff.scans import Window, read_mask, read_scan, read_scan_mask, read_slice_mask
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 SECRETS = {"PatientName": "Secret^Name", "PatientID": "Secret-4711", "InstitutionName": "Secret Hospital"}
@@ -645,6 +645,15 @@ def test_a_nifti_mask_is_laid_over_its_scan_in_the_patient(tmp_path, codes):
     np.testing.assert_array_equal(
         read_slice_mask(tmp_path / "mask.nii.gz", read_scan(tmp_path / "scan.nii"), 4), expected
     )
+
+
+def test_a_whole_mask_is_laid_over_its_scan(tmp_path):
+    scan = read_scan(write_series(tmp_path / "series"))
+    drawn = np.random.default_rng(0).integers(0, 2, (scan.num_slices, *scan.size)).astype(np.uint8)
+    np.testing.assert_array_equal(read_scan_mask(scan.save_mask(drawn, tmp_path / "out"), scan), drawn)
+    Image.fromarray(drawn[0] * 255).save(tmp_path / "one.png")
+    with pytest.raises(EmitDiffError, match="of one slice"):
+        read_scan_mask(tmp_path / "one.png", scan)
 
 
 def test_a_mask_that_lies_elsewhere_is_refused(tmp_path):

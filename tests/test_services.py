@@ -120,13 +120,6 @@ def test_a_prompt_that_is_cut_is_told_without_loading_the_weights(calls, request
     assert calls.prompt_warning("letters " * 20, "sd15-canny") == ""
 
 
-def test_score_counts_pixels():
-    one, other = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
-    assert services.score(one, other) == {"dice": 1.0, "iou": 1.0}
-    one[:2], other[1:3] = 1, 1
-    assert services.score(one, other) == {"dice": 0.5, "iou": pytest.approx(1 / 3)}
-
-
 @pytest.mark.parametrize("damaged", ['{"defaults": ', "[1, 2]", "\x00"])
 def test_a_damaged_record_is_said_in_a_sentence_and_the_page_comes_up(calls, disc, monkeypatch, tmp_path, damaged):
     (tmp_path / "model.safetensors").touch()

@@ -94,6 +94,8 @@ class Callables:
     read_scan: Callable[[str | Path], Any]
     # file, scan it belongs to or None, slice -> class ids (H, W) of that slice
     read_mask: Callable[[str | Path, Any, int], np.ndarray]
+    # file, scan it belongs to -> class ids (S, H, W) of the whole scan
+    read_masks: Callable[[str | Path, Any], np.ndarray]
     # image or None, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
     control_image: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest], np.ndarray]
     # modality, organ, finding, appearance, free text -> prompt
@@ -110,11 +112,14 @@ class Callables:
     segment: Callable[[np.ndarray, str, float, str], Any]
     # checkpoint -> the phrases its head was taught
     targets: Callable[[str], tuple[str, ...]]
+    # checkpoint, modality or "" -> sentences to start from
+    sentences: Callable[[str, str], tuple[str, ...]]
     # examples (image, mask 0/1, name), request -> lessons (step, steps, seconds, loss, dice and picture or None, file:
     # None but in the last, whose file is the head and may be given as a checkpoint)
     teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
-    # prediction, truth (both 0/1) -> {"dice": .., "iou": ..}
-    score: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    # prediction, truth (both 0/1, (H, W) or (S, H, W)), optionally the spacing of each axis -> dice, iou, precision,
+    # recall, hd95 (in pixels without a spacing); None where a measure is not defined
+    score: Callable[..., dict[str, float | None]]
     # height, width, patch in pixels, share of real squares, generator -> (H, W) True where the real image stays
     merging_mask: Callable[[int, int, int, float, np.random.Generator], np.ndarray]
     models: Callable[[], tuple[Model, ...]]

@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from emitdiff.agreement import agreement
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan, read_slice_mask
+from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
 from emitdiff.segmentation.pipeline import SegmentationOutput
 from emitdiff.ui.callables import Callables, Model, Preset, Vocabulary
 
@@ -94,11 +95,6 @@ def teach(examples, request):
     yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"))
 
 
-def score(prediction, truth):
-    both, either = np.sum(prediction & truth), np.sum(prediction | truth)
-    return {"dice": 2 * both / max(prediction.sum() + truth.sum(), 1), "iou": both / max(either, 1)}
-
-
 def save_mask(masks: dict[int, np.ndarray], folder: Path) -> Path:
     path = Path(folder) / "mask.png"
     cv2.imwrite(str(path), next(iter(masks.values())) * 255)
@@ -144,6 +140,7 @@ def fake_callables(**changes) -> Callables:
     calls = Callables(
         read_scan=scan_that_saves,
         read_mask=lambda path, scan, index: read_mask(path) if scan is None else read_slice_mask(path, scan, index),
+        read_masks=read_scan_mask,
         merging_mask=lambda height, width, patch, alpha, rng: rng.random((height, width)) < alpha,
         control_image=control_image,
         compose_prompt=compose_prompt,
@@ -160,8 +157,9 @@ def fake_callables(**changes) -> Callables:
             "nuclei",
             "left ventricle",
         ),
+        sentences=lambda checkpoint, modality: (f"segment the lung, {modality or 'any'}",),
         teach=teach,
-        score=score,
+        score=agreement,
         models=models,
         prepare=lambda: None,
         describe_device=lambda: "CPU, 2 cores",
