@@ -52,7 +52,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         )
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
-        demo.unload(synthesis.end_session)
+        demo.unload(synthesis.results.end_session)
     return demo.queue(max_size=32, default_concurrency_limit=4)
 
 
