@@ -74,7 +74,7 @@ class ResultsPanel:
 
     def idle(self, request: gr.Request) -> dict[Any, Any]:
         """Another image takes away what was said of the last one, unless a run is being reported there."""
-        return {} if request.session_hash in self._stops else {self.progress: finished(IDLE)}
+        return {self.progress: gr.skip() if request.session_hash in self._stops else finished(IDLE)}
 
     def begin(self, request: gr.Request) -> dict[Any, Any]:
         self._stops[request.session_hash] = threading.Event()

@@ -1,0 +1,116 @@
+"""What a run of the synthesis is made from: image, mask, words and settings, and the preview of what they come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.ui.examples import Example
+from emitdiff.ui.form import find_preset, sampling_defaults
+from emitdiff.ui.mask_panel import build_mask_panel
+from emitdiff.ui.preview import build_preview
+from emitdiff.ui.prompt_panel import build_prompt_panel
+from emitdiff.ui.sampling_controls import build_sampling_controls
+from emitdiff.ui.source import build_source
+from emitdiff.ui.structure_controls import EDIT_FIELDS, build_structure_controls, thresholds_of
+
+
+class SynthesisInput:
+    """Two panes of the tab; `form` holds the components of a request by its field names. Call the methods in order."""
+
+    def __init__(self, calls: Callables, cards: list[Example]) -> None:
+        self.calls, self.cards = calls, cards
+        self.models = {model.name: model for model in calls.models() if model.kind == "synthesis"}
+
+    def lay_out_controls(self) -> None:
+        self.source = build_source(self.calls, self.cards, "Your image")
+        self.mask = build_mask_panel(self.calls)
+        self.words = build_prompt_panel(self.calls)
+        self.sampling = build_sampling_controls(self.calls, self.models)
+
+    def lay_out_views(self) -> None:
+        self.preview = build_preview(self.calls, self.mask.note)
+        detector = self.models[self.calls.synthesis_checkpoint].detector
+        self.structure = build_structure_controls(self.calls.vocabulary.detectors, detector)
+        fields = {"prompt": self.words.prompt, **self.sampling.fields, **self.structure.fields}
+        self.form = {name: fields[name] for name in SynthesisRequest.__dataclass_fields__}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The components of image and mask, by the parameter names of a handler."""
+        return {**self.source.inputs, "mask_file": self.mask.file}
+
+    def connect(self) -> None:
+        source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
+        look = {
+            "fn": self.preview.look, "inputs_kwargs": {**self.given, **self.form}, "outputs": self.preview.outputs,
+            "concurrency_id": "preview", "concurrency_limit": 2, **quiet,
+        }  # fmt: skip
+        loaded = [
+            source.file.upload(
+                self.take_file, source.file, [*source.outputs, self.mask.file, self.words.modality],
+                concurrency_limit=2, **quiet,
+            ),
+            source.examples.select(
+                self.take_example,
+                outputs=[*source.outputs, self.mask.file, *self.words.words.values(), self.words.prompt],
+                **quiet,
+            ),
+        ]  # fmt: skip
+        # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
+        close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **quiet}
+        for event in loaded:
+            event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
+        gr.on([source.slice.input, source.window.input], **close)
+        source.file.clear(
+            lambda: {**source.clear(), **self.preview.clear()},
+            outputs=[*source.outputs, *self.preview.outputs],
+            **quiet,
+        )
+        self.mask.connect(source, look, quiet)
+        self.words.connect(self.sampling.checkpoint, quiet)
+        self.sampling.connect(quiet)
+        self.structure.connect(quiet)
+        self._connect_settings(look, quiet)
+
+    def _connect_settings(self, look: dict[str, Any], quiet: dict[str, Any]) -> None:
+        """What changes the control image changes the preview; weights and presets bring their defaults."""
+        changed = [
+            field.change if name in EDIT_FIELDS else field.input for name, field in self.structure.fields.items()
+        ]
+        mask, source, sampling = self.mask.file, self.source, self.sampling
+        gr.on(
+            [source.slice.input, source.window.input, mask.upload, mask.clear, *changed],
+            trigger_mode="always_last", **look,
+        )  # fmt: skip
+        gr.on(
+            [sampling.checkpoint.input, sampling.preset.input],
+            self.take_defaults,
+            [sampling.checkpoint, sampling.preset],
+            [*sampling.fields.values(), sampling.note, self.structure.detector, self.structure.thresholds],
+            **quiet,
+        ).then(**look)
+
+    def take_file(self, path: str) -> dict[Any, Any]:
+        """A file was chosen: its slices and windows, no mask any more, the modality when the file names it."""
+        updates = self.source.upload(path)
+        scan = updates.get(self.source.scan)
+        if scan is None:
+            return updates
+        named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
+        return {**updates, self.mask.file: None, **({self.words.modality: named[0]} if named else {})}
+
+    def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
+        """An example card was chosen: its image, mask and words."""
+        example, updates = self.source.card(event.index)
+        words = self.words.set(example.modality, example.organ, example.finding, example.appearance)
+        return {**updates, **words, self.mask.file: str(example.mask) if example.mask else None}
+
+    def take_defaults(self, name: str, preset: str = "default") -> dict[Any, Any]:
+        """Other weights or another preset bring the settings that suit them."""
+        chosen = find_preset(self.calls.vocabulary.presets, preset)
+        detector = sampling_defaults(self.models[name], chosen)["detector"]
+        structure = {self.structure.detector: detector, self.structure.thresholds: thresholds_of(detector)}
+        return {**self.sampling.take_defaults(name, preset), **structure}

@@ -1,0 +1,86 @@
+"""The handlers of the form that a run of the synthesis is made from, called as Gradio calls them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import cv2
+import gradio as gr
+import pytest
+from fakes import failing, fake_callables, scan_that_saves
+
+from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.examples import read_examples
+from emitdiff.ui.synthesis_input import SynthesisInput
+
+FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
+SET = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale", "detector")  # by weights and presets
+
+
+def build(**changes):
+    with gr.Blocks():
+        form = SynthesisInput(fake_callables(**changes), read_examples())
+        form.lay_out_controls()
+        form.lay_out_views()
+        form.connect()
+        return form
+
+
+@pytest.fixture(scope="module")
+def form():
+    return build()
+
+
+def test_the_preview_says_what_is_missing(form, example):
+    shown, control = form.preview.look(None, 1, None, str(example.mask), **FORM)
+    assert "mask alone" in shown[form.mask.note] and control[form.preview.control_view].any()
+    (nothing,) = form.preview.look(None, 1, None, None, **FORM)
+    assert nothing[form.preview.control_view] is None
+
+
+def test_a_preset_sets_the_fields_it_names(form):
+    updates = form.take_defaults("emitdiff-mini", "paper")
+    assert "Preset paper: as published." in updates[form.sampling.note]
+    assert [updates[form.form[name]] for name in SET] == [4, 9.0, 1.0, "hed"]
+    assert not updates[form.structure.thresholds].visible
+
+
+def test_a_mask_of_another_size_is_named_beside_it(form, example, tmp_path):
+    small = tmp_path / "small.png"
+    cv2.imwrite(str(small), cv2.resize(cv2.imread(str(example.mask)), (64, 64), interpolation=cv2.INTER_NEAREST))
+    given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
+    first, second = form.preview.look(mask_file=str(small), **given)
+    assert "small.png" in first[form.mask.note] and "64 x 64" in first[form.mask.note]
+    assert form.preview.source_view in first and second[form.preview.control_view].shape == (256, 256, 3)
+
+
+def test_a_preview_that_fails_is_named_below_it(example):
+    form = build(control_image=failing)
+    given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
+    _, second = form.preview.look(mask_file=None, **given)
+    assert second[form.preview.control_view] is None and "The weights are not here" in second[form.preview.control_note]
+
+
+def test_a_bad_file_leaves_what_was_there(form, tmp_path):
+    path = tmp_path / "notes.png"
+    path.write_text("no image")
+    updates = form.take_file(str(path))
+    assert set(updates) == {form.source.message, form.source.file}
+    assert "notes.png" in updates[form.source.message] and "Traceback" not in updates[form.source.message]
+
+
+def test_an_example_brings_its_mask_and_words(form):
+    updates = form.take_example(SimpleNamespace(index=1))
+    assert updates[form.words.prompt] == "CT, abdomen, liver" and updates[form.words.modality] == "CT"
+    assert updates[form.mask.file].endswith("drawn_abdominal_ct_mask.png")
+
+
+def test_other_weights_bring_their_defaults(form):
+    updates = form.take_defaults("sd15-canny")
+    assert [updates[form.form[name]] for name in SET] == [20, 7.5, 1.0, "canny"]
+    assert "not downloaded" in updates[form.sampling.note]
+
+
+def test_a_long_prompt_is_warned_about(form):
+    assert form.words.warn("short", "emitdiff-mini") == ""
+    assert "Cut after 77 tokens" in form.words.warn("word " * 60, "emitdiff-mini")
