@@ -1,6 +1,7 @@
 """DICOM: one file, a folder or a zip of a series, to slices in order along the patient.
 
-Only the elements listed here are read from a file, and none of them names a person, a place or a date. Nothing in
+Only the elements listed here are read from a file, and none of them names a person, a place or a date; identifiers
+are read so that a mask can say which images it belongs to. Nothing in
 them is printed, logged or quoted in an error.
 """
 
@@ -22,6 +23,7 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from emitdiff.dicom_seg import Origin
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import WINDOWS, Geometry, Scan, Window, check_limits, damaged, fill_non_finite, value_windows
 
@@ -37,7 +39,8 @@ _SLICE_ELEMENTS = [
     "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "VOILUTSequence", "VOILUTFunction", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SOPClassUID", "SOPInstanceUID",
+    "StudyInstanceUID", "FrameOfReferenceUID",
 ]
 _PIXEL_ELEMENTS = [
     "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
@@ -194,8 +197,35 @@ def _read_frames(name: str, frames: list[_Frame], warnings: list[str]) -> Scan:
     windows = {} if values.dtype == np.uint8 else _windows(middle, modality, values)
     inverted = first.elements.PhotometricInterpretation == "MONOCHROME1"
     return Scan(
-        name, "dicom", values, modality, spacing, tuple(warnings), windows, inverted=inverted, geometry=geometry
+        name,
+        "dicom",
+        values,
+        modality,
+        spacing,
+        tuple(warnings),
+        windows,
+        inverted=inverted,
+        geometry=geometry,
+        origin=_origin(frames),
     )
+
+
+def _origin(frames: list[_Frame]) -> Origin | None:
+    """How the images are identified, in the order of `frames`; None where they are not."""
+
+    def identity(frame: _Frame, keyword: str) -> str:
+        return str(frame.elements.get(keyword) or "")
+
+    images = tuple(
+        (identity(frame, "SOPClassUID"), identity(frame, "SOPInstanceUID"),
+         frame.index + 1 if int(frame.elements.get("NumberOfFrames") or 1) > 1 else 0)
+        for frame in frames
+    )  # fmt: skip
+    study, series, space = (
+        identity(frames[0], keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+    )
+    known = series and all(kind and instance for kind, instance, _ in images)
+    return Origin(study, series, space, images) if known else None
 
 
 def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry | None, tuple | None]:

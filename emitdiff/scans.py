@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem, to_rgb
+
+if TYPE_CHECKING:
+    from emitdiff.dicom_seg import Origin
 
 MAX_PIXELS = 2**26  # one slice: 8192 x 8192
 MAX_VOXELS = 2**27  # all samples of all slices: 512 slices of 512 x 512, which is 512 MiB as float32
@@ -94,6 +98,7 @@ class Scan:
     orientation: str = "as stored"
     inverted: bool = False  # MONOCHROME1: low values are bright
     geometry: Geometry | None = field(default=None, repr=False)
+    origin: Origin | None = field(default=None, repr=False)  # of DICOM: how the images are identified
 
     @property
     def num_slices(self) -> int:
@@ -137,15 +142,32 @@ class Scan:
             values = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
         return to_rgb(255 - values if self.inverted else values)
 
-    def save_mask(self, masks: np.ndarray | dict[int, np.ndarray], folder: str | Path) -> Path:
+    @property
+    def mask_forms(self) -> tuple[str, ...]:
+        """What `save_mask` can write for this scan, its own kind first."""
+        plain = "NIfTI" if self.geometry is not None else "PNG" if self.num_slices == 1 else "TIFF"
+        return ("DICOM SEG", plain) if self.origin is not None else (plain,)
+
+    def save_mask(
+        self, masks: np.ndarray | dict[int, np.ndarray], folder: str | Path, form: str | None = None, label: str = ""
+    ) -> Path:
         """Write class ids, (S, H, W) or (H, W) or {slice: (H, W)}, at the size and in the geometry of the source.
 
-        Slices that are not given are background. With a geometry (NIfTI, DICOM with positions) the file is NIfTI,
-        in the source's own orientation; otherwise PNG, or TIFF with one page per slice. Returns its path.
+        Slices that are not given are background. `form` is one of `mask_forms`, by default the last: with a geometry
+        (NIfTI, DICOM with positions) NIfTI in the source's own orientation; otherwise PNG, or TIFF with one page per
+        slice. `label` names the class in a DICOM SEG. Returns the path of the file.
         """
         slices, folder = self._stack_masks(masks), Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         stem = file_stem(self.name)
+        if form is not None and form not in self.mask_forms:
+            raise EmitDiffError(f"A mask of '{self.name}' cannot be {form}: choose {' or '.join(self.mask_forms)}.")
+        if form == "DICOM SEG":
+            from emitdiff.dicom_seg import write_segmentation
+
+            ids = [int(value) for value in np.unique(slices) if value] or [1]
+            names = {value: label or "mask" if len(ids) == 1 else f"class {value}" for value in ids}
+            return write_segmentation(slices, self.origin, self.geometry, folder / f"{stem}_mask.dcm", names)
         if self.geometry is not None:
             from emitdiff.nifti import write_nifti
 
