@@ -35,6 +35,7 @@ from emitdiff.synthesis.captions import APPEARANCE_WORDS
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
 from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
+from emitdiff.watch import NOBODY, Watch
 
 PROVENANCE = "trainedAlgorithmicMedia"  # IPTC's word for pictures that a trained model made
 COLUMNS = (
@@ -87,11 +88,14 @@ class Job:
     mask: str
 
 
-def augment(settings: Augment) -> DatasetFolder | None:
+def augment(
+    settings: Augment, pipeline: SynthesisPipeline | None = None, watch: Watch = NOBODY
+) -> DatasetFolder | None:
     """Writes a dataset folder of synthetic images, with where each comes from in every row; started again, it goes on.
 
     Under `accelerate launch` or torchrun each process paints its share, and whichever is last writes the tables.
-    Returns the folder, or None where other processes are still at it.
+    Returns the folder, or None where other processes are still at it, or nothing was painted before `watch` ended the
+    run. `pipeline` is that of the settings' checkpoint where it is loaded already.
 
     `dataset.json` keeps the source's name and every row its source's group, so that whoever splits by group keeps an
     image and what was painted from it on the same side.
@@ -103,7 +107,7 @@ def augment(settings: Augment) -> DatasetFolder | None:
     _check(settings)
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     dataset = open_dataset(settings.dataset)
-    pipeline = load_synthesizer(settings.checkpoint, _device(world))
+    pipeline = pipeline or load_synthesizer(settings.checkpoint, _device(world))
     training = pipeline.checkpoint_card.training
     held_out = training.get("held_out", 0.2), training.get("split_seed", 0)
     real = dataset.real()
@@ -115,11 +119,13 @@ def augment(settings: Augment) -> DatasetFolder | None:
     if rank == 0 and len(real) < len(dataset):
         _say(f"{len(dataset) - len(real)} images of {settings.dataset} are synthetic; nothing is painted from those.")
     copies, paintings = ([job for job in jobs if (job.variant is None) == copied] for copied in (True, False))
-    _paint_all(paintings[rank::world], chosen, pipeline, settings, rank, world)
+    _paint_all(paintings[rank::world], chosen, pipeline, settings, (rank, world), watch)
     for job in copies[rank::world]:
         if not (out / job.image).exists():
             _copy(chosen[job.index], job, out)
-    return _finish(jobs, chosen, out)
+    if watch.cancelled():
+        jobs = [job for job in jobs if (out / job.image).exists()]
+    return _finish(jobs, chosen, out) if any(job.variant is not None for job in jobs) else None
 
 
 def _check(settings: Augment) -> None:
@@ -222,9 +228,9 @@ def _copy(sample: Sample, job: Job, out: Path) -> None:
     _whole(out / job.image, out, Image.fromarray(sample.image).save)
 
 
-def _paint_all(jobs, dataset: DatasetFolder, pipeline, settings: Augment, rank: int, world: int) -> None:
+def _paint_all(jobs, dataset: DatasetFolder, pipeline, settings: Augment, process: tuple[int, int], watch) -> None:
     """Paints what is not there yet; Ctrl-C says how to go on."""
-    out, warned = Path(settings.out), set()
+    (rank, world), out, warned = process, Path(settings.out), set()
     left = [job for job in jobs if not (out / job.image).exists()]
     share = f" (process {rank + 1} of {world})" if world > 1 else ""
     bar = tqdm(
@@ -232,8 +238,11 @@ def _paint_all(jobs, dataset: DatasetFolder, pipeline, settings: Augment, rank: 
         bar_format=PROGRESS, unit=" images",
     )  # fmt: skip
     try:
-        for job in bar:
-            warning = _paint(job, dataset, pipeline, settings)
+        for done, job in enumerate(bar, start=len(jobs) - len(left)):
+            watch.told(done, len(jobs))
+            warning = _paint(job, dataset, pipeline, settings, watch)
+            if watch.cancelled():
+                break
             if warning and rank == 0 and warning not in warned:
                 bar.write(warning, file=sys.stderr)
                 warned.add(warning)
@@ -244,19 +253,22 @@ def _paint_all(jobs, dataset: DatasetFolder, pipeline, settings: Augment, rank: 
         raise
 
 
-def _paint(job: Job, dataset: DatasetFolder, pipeline: SynthesisPipeline, settings: Augment) -> str:
-    """Paints and writes one variant; returns what the tokenizer would cut off its prompt."""
+def _paint(job: Job, dataset: DatasetFolder, pipeline: SynthesisPipeline, settings: Augment, watch: Watch) -> str:
+    """Paints and writes one variant, unless the run is ended; returns what the tokenizer would cut off its prompt."""
     out, sample = Path(settings.out), dataset[job.index]
     seed = image_seed(settings, sample, dataset.info.name, job.variant)
     edit = _draw_edit(sample.mask, seed, settings.edit)
     mask = sample.mask if edit is None else edit_mask(sample.mask, edit)
     words = ", ".join(_draw_words(seed)) if settings.appearance else ""
     prompt = compose_prompt(prompt_of(dataset.info, mask, sample.finding), appearance=words)
-    (result,) = pipeline(
+    results = pipeline(
         sample.image, sample.mask, prompt=prompt, num_images=1, seed=seed, num_inference_steps=settings.steps,
         guidance_scale=settings.guidance, controlnet_conditioning_scale=settings.control_strength,
-        structure=settings.structure, edit=edit, preset=settings.preset,
+        structure=settings.structure, edit=edit, preset=settings.preset, cancelled=watch.cancelled,
     )  # fmt: skip
+    if not results:
+        return ""
+    (result,) = results
     row = {
         "file_name": job.image, "mask": job.mask, "group": sample.group, "finding": sample.finding,
         "text": sample.text if edit is None else "",  # it may say where the target was

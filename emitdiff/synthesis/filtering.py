@@ -32,6 +32,7 @@ from emitdiff.synthesis.scores import (
     similarity,
     view_of,
 )
+from emitdiff.watch import NOBODY, Watch
 
 A_JUDGE_FROM = 0.5  # a segmenter that does worse on the real source is no judge of what was painted from it
 SCORES = ("edges", "dice", "histogram", "copy", "twin")
@@ -134,14 +135,15 @@ class RealSet:
         return self._dice[index]
 
 
-def filter_images(settings: Filter, answers: Answers | None = None) -> DatasetFolder | None:
+def filter_images(settings: Filter, answers: Answers | None = None, watch: Watch = NOBODY) -> DatasetFolder | None:
     """Scores all synthetic images; writes `quality.csv`, `report.html` and, of those kept, a dataset folder.
 
     Args:
         answers: a segmenter's masks for a sample, see `Answers`; None leaves the Dice out.
 
     Returns:
-        The dataset folder with the images kept, or None if there are none.
+        The dataset folder with the images kept, or None if there are none, or `watch` ended the run: then nothing
+        is written.
 
     Raises:
         EmitDiffError: unreadable folders, a source that the real set does not have, thresholds out of range, or an
@@ -157,8 +159,12 @@ def filter_images(settings: Filter, answers: Answers | None = None) -> DatasetFo
         raise EmitDiffError(f"{without} has no {kind} images: give first what `augment` wrote, then its dataset.")
     reals = RealSet(originals, answers, [synthetic.rows[index] for index in painted])
     make_folder(out)
-    bar = tqdm(painted, desc=f"scoring {synthetic.info.name}", unit="image")
-    scored = [score(synthetic[index], index, reals, answers) for index in bar]
+    scored = []
+    for index in tqdm(painted, desc=f"scoring {synthetic.info.name}", unit="image"):
+        watch.told(len(scored), len(painted))
+        if watch.cancelled():
+            return None
+        scored.append(score(synthetic[index], index, reals, answers))
     judge(scored, settings)
     ranked = sorted(scored, key=lambda one: (one.margin, one.index))
     _write_atomically(out / "quality.csv", _table(ranked))

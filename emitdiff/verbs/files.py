@@ -88,14 +88,9 @@ def answers(segmenter: str, folder: Path) -> Any:
     dataset = open_dataset(folder)  # before any weights are loaded
     if segmenter == "none":
         return None
-    from emitdiff.segmentation.metrics import SIDES, questions_of
+    from emitdiff.segmentation.judge import label_answers
 
-    find, labels = load("load_segmenter", segmenter), dataset.info.labels
-    return lambda sample: [
-        (find(sample.image, text).mask > 0, truth)
-        for name, text, truth in questions_of(sample, dataset)
-        if truth.any() and (name not in SIDES or name in labels)
-    ]
+    return label_answers(load("load_segmenter", segmenter), dataset)
 
 
 def with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from emitdiff.images import DIGITAL_SOURCE_TYPE, read_synthetic_settings
 from emitdiff.synthesis.augmentation import Augment, augment, plan
 from emitdiff.synthesis.presets import draw_phrase
 from emitdiff.synthesis.prompts import APPEARANCES
+from emitdiff.watch import Watch
 
 
 @pytest.fixture(scope="session")
@@ -224,3 +225,21 @@ def test_nothing_is_painted_from_what_is_synthetic(settings, tmp_path, capsys):
         assert all("synthetic" not in row["source"] for row in csv.DictReader(file))
     with pytest.raises(EmitDiffError, match="is synthetic"):
         augment(replace(settings, dataset=tmp_path / "again", out=tmp_path / "third"))
+
+
+def test_whoever_watches_hears_how_far_it_is_and_may_end_it(settings):
+    told = []
+    watch = Watch(lambda done, total: told.append((done, total)), lambda: (3, 6) in told)
+    written = augment(replace(settings, include_real=True), watch=watch)
+    assert told == [(0, 6), (1, 6), (2, 6), (3, 6)]
+    painted = [row["file_name"] for row in written.rows if row["provenance"]]
+    assert len(painted) == 3 and len(written) == 6 and check_dataset(settings.out).ok
+    before = contents(settings.out / "images")
+    whole = augment(replace(settings, include_real=True), watch=Watch(lambda done, total: told.append((done, total))))
+    assert told[4:] == [(3, 6), (4, 6), (5, 6)] and len(whole) == 9
+    assert before.items() <= contents(settings.out / "images").items()
+
+
+def test_nothing_is_written_where_nothing_was_painted(settings):
+    assert augment(settings, watch=Watch(cancelled=lambda: True)) is None
+    assert not (settings.out / "metadata.csv").exists()

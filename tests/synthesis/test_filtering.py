@@ -17,6 +17,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import read_synthetic_settings, save_synthetic_png
 from emitdiff.synthesis import report
 from emitdiff.synthesis.filtering import Filter, filter_images, follows_all_edges
+from emitdiff.watch import Watch
 
 INFO = DatasetInfo("shapes", "CT", "abdomen", {"background": 0, "liver": 1})
 SIDE = 128
@@ -213,3 +214,10 @@ def test_the_charts_count_exactly_what_fails(filtered):
         assert charts[title] == (f"{count} fail" if count else "none fail")
     bars = page.split("Twin <small>")[1].split("</svg>")[0]
     assert bars.count('class="bad"') == 1, "a bar that holds the threshold is red only for what fails"
+
+
+def test_whoever_watches_hears_how_far_the_scoring_is_and_may_end_it(synthetic, real, tmp_path):
+    told = []
+    watch = Watch(lambda done, total: told.append((done, total)), lambda: len(told) == 3)
+    assert filter_images(Filter(synthetic, real, tmp_path / "out"), watch=watch) is None
+    assert told == [(0, 10), (1, 10), (2, 10)] and not list((tmp_path / "out").iterdir())
