@@ -1,0 +1,138 @@
+"""Fills a grid cell by cell: paints or finds with the settings of each, and measures what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emitdiff.images import overlay, resize_image, resize_mask
+from emitdiff.ui.axes import MOST
+from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.ui.form import check_request
+from emitdiff.ui.grid import Cell, Grid, Place
+from emitdiff.ui.messages import duration, sentence
+from emitdiff.ui.views import picture_file
+
+CELL_SIDE = 768  # pixels of the longer side that a cell keeps at most
+DEFAULTS = vars(SynthesisRequest(""))  # of what the page does not ask for
+
+
+@dataclass(frozen=True)
+class Given:
+    """What all cells are made from: `image` uint8 (H, W, 3) and `mask`, class ids (H, W), either of them or neither.
+
+    `cache` is the folder from which the page is served its pictures.
+    """
+
+    image: np.ndarray | None
+    mask: np.ndarray | None
+    name: str
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a comparison is: the cell being made, and a line about it; `changed` when the table has news."""
+
+    place: Place
+    words: str
+    fraction: float
+    changed: bool = False
+
+
+def corner(given: Given) -> Cell | None:
+    """The image with the outline of its mask, or the mask alone."""
+    if given.image is None and given.mask is None:
+        return None
+    image = np.zeros((*given.mask.shape, 3), np.uint8) if given.image is None else given.image
+    return _cell(image if given.mask is None else _outlined(image, given.mask, 0.0), given.cache)
+
+
+def paint(calls: Callables, grid: Grid, given: Given, stopped: Callable[[], bool]) -> Iterator[Moment]:
+    """Paints one image for each cell; one that cannot be painted says why, and the next one comes."""
+    places, done, first = grid.places(), 0, None
+    steps = [int(grid.settings(place)["num_inference_steps"]) for place in places]
+    for index, place in enumerate(places):
+        before, words = sum(steps[:index]), f"Cell {index + 1} of {len(places)}"
+        yield Moment(place, f"{words}: {grid.words(place)}", before / sum(steps), changed=True)
+        try:
+            request = check_request({**DEFAULTS, **grid.settings(place), "num_images": 1})
+            for event in calls.synthesize(given.image, given.mask, request, stopped):
+                if getattr(event, "image", None) is not None:
+                    grid.cells[place] = _painted(calls, event, given)
+                    continue
+                done, first = before + event.step, first or time.monotonic()
+                left = _left(time.monotonic() - first, (done - 1) / (sum(steps) - 1) if done > 3 else 0.0)
+                yield Moment(place, f"{words}, step {event.step} of {event.steps}{left}", done / sum(steps))
+        except Exception as error:
+            grid.cells[place] = Cell(None, "", said=sentence(error))
+        if stopped():
+            return
+
+
+def _painted(calls: Callables, result: Any, given: Given) -> Cell:
+    measures = {"time": f"{result.seconds:.1f} s"}
+    if given.image is not None:
+        scores = calls.quality(given.image, result.image)
+        measures = {"edges": f"{scores['edge_f1']:.2f}", "MS-SSIM": f"{scores['ms_ssim']:.2f}", **measures}
+    return _cell(_fitted(result.image), given.cache, measures)
+
+
+def find(
+    calls: Callables, grid: Grid, given: Given, files: dict[str, str], stopped: Callable[[], bool]
+) -> Iterator[Moment]:
+    """Asks for each cell; `files` are the heads among the weights, by name, and `given.mask` the truth, 0 and 1."""
+
+    @lru_cache(maxsize=MOST)  # another threshold is no other question
+    def answer(text: str, checkpoint: str) -> Any:
+        return calls.segment(given.image, text, 0.5, files.get(checkpoint, checkpoint))
+
+    places, started = grid.places(), time.monotonic()
+    for index, place in enumerate(places):
+        if stopped():
+            return
+        words, fraction = f"Cell {index + 1} of {len(places)}: {grid.words(place)}", index / len(places)
+        yield Moment(place, words + _left(time.monotonic() - started, fraction), fraction, changed=True)
+        settings = grid.settings(place)
+        try:
+            output = answer(settings["text"], settings["checkpoint"]).at(settings["threshold"])
+            grid.cells[place] = _found(calls, output, given)
+        except Exception as error:
+            grid.cells[place] = Cell(None, "", said=sentence(error))
+
+
+def _found(calls: Callables, output: Any, given: Given) -> Cell:
+    measures = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "probability": f"{output.present:.2f}"}
+    if given.mask is not None:
+        measures = {"Dice": f"{calls.score(output.mask, given.mask)['dice']:.3f}", **measures}
+    said = "" if output.found else "Not present" if output.absent else "Not found"
+    return _cell(_outlined(given.image, output.mask, 0.35), given.cache, measures, said)
+
+
+def _left(elapsed: float, fraction: float) -> str:
+    return f", about {duration(elapsed / fraction * (1 - fraction))} left" if fraction else ""
+
+
+def _cell(picture: np.ndarray, cache: Path, measures: dict[str, str] | None = None, said: str = "") -> Cell:
+    return Cell(picture, picture_file(picture, cache), measures or {}, said)
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """No side longer than `CELL_SIDE`."""
+    return resize_image(image, _size(image.shape, min(1.0, CELL_SIDE / max(image.shape[:2]))))
+
+
+def _outlined(image: np.ndarray, mask: np.ndarray, opacity: float) -> np.ndarray:
+    """The mask over the image, enlarged or shrunk to `CELL_SIDE` first, so that its outline is as fine everywhere."""
+    size = _size(image.shape, CELL_SIDE / max(image.shape[:2]))
+    return overlay(resize_image(image, size), resize_mask(mask, size), opacity, thickness=3)
+
+
+def _size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
