@@ -62,6 +62,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         control_image=control_image,
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
+        token_count=token_count,
         synthesize=synthesize,
         quality=quality,
         segment=segment,
@@ -73,7 +74,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         models=lambda: list_models(chosen),
         describe_device=describe_device,
         prepare=lambda: prepare(*chosen),
-        vocabulary=Vocabulary(*words, edges.DETECTORS, list_presets()),
+        vocabulary=Vocabulary(*words, edges.DETECTORS, list_presets(), prompts.EXAMPLE_WORDS),
         synthesis_checkpoint=chosen[0].name,
         segmentation_checkpoint=chosen[1].name,
     )
@@ -242,10 +243,19 @@ def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: Sy
 
 def prompt_warning(prompt: str, checkpoint: str) -> str:
     """What the tokenizer cuts off, in a sentence; "" also while the weights are not on this machine."""
+    tokenizer = None if len(prompt.encode()) <= SHORT_PROMPT else _tokenizer_here(checkpoint)
+    return prompts.cut_warning(prompt, tokenizer) if tokenizer else ""
+
+
+def token_count(prompt: str, checkpoint: str) -> tuple[int, int] | None:
+    """How many tokens the prompt has and how many are read; None while the weights are not on this machine."""
+    tokenizer = _tokenizer_here(checkpoint)
+    return prompts.count_tokens(prompt, tokenizer) if tokenizer else None
+
+
+def _tokenizer_here(checkpoint: str) -> Any:
     folder = cached_folder(_named(checkpoint, "synthesis"))
-    if len(prompt.encode()) <= SHORT_PROMPT or folder is None or not (folder / "tokenizer").is_dir():
-        return ""
-    return prompts.cut_warning(prompt, _load_tokenizer(folder / "tokenizer"))
+    return _load_tokenizer(folder / "tokenizer") if folder and (folder / "tokenizer").is_dir() else None
 
 
 @lru_cache(maxsize=4)

@@ -118,6 +118,9 @@ def test_a_prompt_that_is_cut_is_told_without_loading_the_weights(calls, request
     assert "tokens" in calls.prompt_warning("letters " * 20, request_of.checkpoint)
     assert "tokens" in calls.prompt_warning("\N{CJK UNIFIED IDEOGRAPH-809D}" * 26, request_of.checkpoint), "78 bytes"
     assert calls.prompt_warning("letters " * 20, "sd15-canny") == ""
+    counted, limit = calls.token_count("letters", request_of.checkpoint)
+    assert 3 <= counted <= 9 and limit == 77
+    assert calls.token_count("letters", "sd15-canny") is None
 
 
 @pytest.mark.parametrize("damaged", ['{"defaults": ', "[1, 2]", "\x00"])

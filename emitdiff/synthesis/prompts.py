@@ -17,6 +17,22 @@ APPEARANCES = (
 )  # fmt: skip
 
 
+# Words that make a prompt of the kinds of image the embedded weights were taught: modality, organ, finding, appearance.
+EXAMPLE_WORDS = (
+    ("X-ray", "chest", "normal", ""),
+    ("X-ray", "chest", "tuberculosis", "low contrast"),
+    ("CT", "abdomen", "liver", ""),
+    ("CT", "abdomen", "pancreas", "noisy"),
+    ("CT", "abdomen", "spleen", ""),
+    ("MRI", "heart", "left ventricle", ""),
+    ("MRI", "prostate", "prostate", "high contrast"),
+    ("Ultrasound", "breast", "benign lesion", ""),
+    ("Ultrasound", "breast", "malignant lesion", "dark"),
+    ("Microscopy", "nuclei", "fluorescence", ""),
+    ("Microscopy", "nuclei", "stained tissue", "bright"),
+)
+
+
 # How a finding column's own codes are said in a prompt; anything else is said as it is written.
 FINDING_NAMES = {"histology_or_purple": "stained tissue", "brightfield_grey": "brightfield"}
 
@@ -35,10 +51,19 @@ def prompt_of(info: DatasetInfo, mask: np.ndarray, finding: str = "") -> str:
     return compose_prompt(info.modality, info.organ, FINDING_NAMES.get(finding, finding), "", ", ".join(present))
 
 
+def count_tokens(prompt: str, tokenizer) -> tuple[int, int]:
+    """How many tokens a transformers tokenizer makes of the prompt, with those of start and end, and how many are
+    read."""
+    return len(_token_ids(prompt, tokenizer)), tokenizer.model_max_length
+
+
+def _token_ids(prompt: str, tokenizer) -> list[int]:
+    return tokenizer(prompt, truncation=False, add_special_tokens=True)["input_ids"]
+
+
 def cut_warning(prompt: str, tokenizer) -> str:
     """A sentence naming what a transformers tokenizer would cut off the end of the prompt, or "" if nothing."""
-    ids = tokenizer(prompt, truncation=False, add_special_tokens=True)["input_ids"]
-    limit = tokenizer.model_max_length
+    ids, limit = _token_ids(prompt, tokenizer), tokenizer.model_max_length
     if len(ids) <= limit:
         return ""
     lost = tokenizer.decode(ids[limit - 1 : -1]).strip()

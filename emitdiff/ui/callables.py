@@ -81,6 +81,8 @@ class Vocabulary:
     appearances: tuple[str, ...]
     detectors: tuple[str, ...]
     presets: tuple[Preset, ...] = (Preset("default", "what suits the weights", {}),)
+    # words to begin with: (modality, organ, finding, appearance), some of them ""
+    example_words: tuple[tuple[str, str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Callables:
     compose_prompt: Callable[[str, str, str, str, str], str]
     # prompt, checkpoint -> "" or a sentence saying which words the tokenizer cuts
     prompt_warning: Callable[[str, str], str]
+    # prompt, checkpoint -> (tokens it has, tokens that are read), None while the tokenizer is not on this machine
+    token_count: Callable[[str, str], tuple[int, int] | None]
     # image or None, mask or None, request, cancelled ->
     # steps (image_index, step, steps, preview) and images (image, mask, seed, settings, seconds)
     synthesize: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]

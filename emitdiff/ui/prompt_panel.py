@@ -1,4 +1,4 @@
-"""What to paint, in words: drop-downs and free text that make the prompt, and the prompt itself, edited freely."""
+"""What to paint, in words: drop-downs, free text and chips that make the prompt, and the prompt, edited freely."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class PromptPanel:
     finding: gr.Dropdown
     appearance: gr.Dropdown
     free_text: gr.Textbox
+    chips: gr.Dataset
     prompt: gr.Textbox
     note: gr.HTML
 
@@ -37,16 +38,30 @@ class PromptPanel:
             trigger_mode="always_last", **quiet,
         )  # fmt: skip
         gr.on(
-            [self.prompt.change, checkpoint.change], self.warn, [self.prompt, checkpoint], self.note,
+            [self.prompt.change, checkpoint.change], self.count, [self.prompt, checkpoint], self.note,
             trigger_mode="always_last", **quiet,
         )  # fmt: skip
+        self.modality.change(
+            lambda modality: gr.Dataset(samples=chips(self.calls, modality)), self.modality, self.chips,
+            queue=False, **quiet,
+        )  # fmt: skip
+        self.chips.click(self.take_chip, self.chips, [*words, self.prompt], queue=False, **quiet)
 
-    def warn(self, prompt: str, checkpoint: str) -> str:
-        """What the tokenizer would cut off the prompt, if anything."""
+    def count(self, prompt: str, checkpoint: str) -> str:
+        """How many tokens the prompt has, and what the tokenizer would cut off, if anything."""
         try:
-            return note(self.calls.prompt_warning(prompt or "", checkpoint), "warning")
+            counted = self.calls.token_count(prompt, checkpoint) if prompt else None
+            words = "{} of {} tokens".format(*counted) if counted else ""
+            return note(words) + note(self.calls.prompt_warning(prompt or "", checkpoint), "warning")
         except Exception as error:
             return note(sentence(error), "warning")
+
+    def take_chip(self, chip: list[str]) -> dict[Any, Any]:
+        """A prompt to begin with was pressed: its words are chosen too."""
+        for words in self.calls.vocabulary.example_words:
+            if self.calls.compose_prompt(*words, "") == chip[0]:
+                return self.set(*words)
+        return {self.prompt: chip[0]}
 
     def set(self, modality: str = "", organ: str = "", finding: str = "", appearance: str = "") -> dict[Any, Any]:
         """Updates that choose these words and write their prompt."""
@@ -65,7 +80,18 @@ def build_prompt_panel(calls: Callables) -> PromptPanel:
         finding = gr.Dropdown(menu(words.findings), value="", label="Finding")
         appearance = gr.Dropdown(menu(words.appearances), value="", label="Appearance")
     free_text = gr.Textbox(label="More words", placeholder="e.g. portable, low contrast", max_lines=2)
-    prompt = gr.Textbox(label="Prompt (edit freely)", lines=2, max_lines=4)
-    return PromptPanel(
-        calls, modality, organ, finding, appearance, free_text, prompt, gr.HTML(elem_classes="beside")
+    examples = gr.Dataset(
+        components=[gr.Textbox(visible=False)], samples=chips(calls), label="Prompts to begin with",
+        elem_classes="chips", samples_per_page=20, visible=bool(words.example_words),
     )  # fmt: skip
+    prompt = gr.Textbox(label="Prompt (edit freely)", lines=2, max_lines=4)
+    counted = gr.HTML(elem_classes="beside")
+    return PromptPanel(calls, modality, organ, finding, appearance, free_text, examples, prompt, counted)
+
+
+def chips(calls: Callables, modality: str | None = "") -> list[list[str]]:
+    """The prompts to begin with for images of `modality`; of each kind the first where none is chosen."""
+    known = calls.vocabulary.example_words
+    first = {words[:2]: words for words in reversed(known)}.values()
+    fitting = [words for words in known if words[0] == modality] or list(reversed(first))
+    return [[calls.compose_prompt(*words, "")] for words in fitting]

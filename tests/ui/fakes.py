@@ -145,6 +145,7 @@ def fake_callables(**changes) -> Callables:
         control_image=control_image,
         compose_prompt=compose_prompt,
         prompt_warning=prompt_warning,
+        token_count=lambda prompt, checkpoint: (len(prompt.split()) + 2, 77),
         synthesize=synthesize,
         quality=quality,
         segment=segment,
@@ -170,6 +171,7 @@ def fake_callables(**changes) -> Callables:
             ("high contrast",),
             ("soft", "canny", "hed"),
             (Preset("default", "own", {}), Preset("paper", "as published", {"detector": "hed", "guidance_scale": 9.0})),
+            (("CT", "abdomen", "liver", ""), ("MRI", "heart", "left ventricle", "high contrast")),
         ),
     )
     return replace(calls, **changes)

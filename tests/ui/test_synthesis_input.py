@@ -11,6 +11,7 @@ from fakes import failing, fake_callables, scan_that_saves
 
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.prompt_panel import chips
 from emitdiff.ui.synthesis_input import SynthesisInput
 
 FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
@@ -81,6 +82,14 @@ def test_other_weights_bring_their_defaults(form):
     assert "not downloaded" in updates[form.sampling.note]
 
 
-def test_a_long_prompt_is_warned_about(form):
-    assert form.words.warn("short", "emitdiff-mini") == ""
-    assert "Cut after 77 tokens" in form.words.warn("word " * 60, "emitdiff-mini")
+def test_the_tokens_of_the_prompt_are_counted_and_what_is_cut_is_named(form):
+    assert "4 of 77 tokens" in form.words.count("CT, liver", "emitdiff-mini")
+    assert "Cut after 77 tokens" in form.words.count("word " * 60, "emitdiff-mini")
+    assert form.words.count("", "emitdiff-mini") == ""
+
+
+def test_a_chip_chooses_its_words_and_fits_the_modality(form):
+    assert chips(form.calls) == [["CT, abdomen, liver"], ["MRI, heart, left ventricle, high contrast"]]
+    assert chips(form.calls, "CT") == [["CT, abdomen, liver"]]
+    updates = form.words.take_chip(["MRI, heart, left ventricle, high contrast"])
+    assert updates[form.words.appearance] == "high contrast" and updates[form.words.free_text] == ""
