@@ -33,7 +33,7 @@ from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
 from emitdiff.synthesis import edges, presets, prompts
 from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.merging import merging_mask
-from emitdiff.ui.callables import Callables, Model, Preset, SynthesisRequest, TeachRequest, Vocabulary
+from emitdiff.ui.callables import Callables, Model, Packing, Preset, SynthesisRequest, TeachRequest, Vocabulary
 
 if TYPE_CHECKING:
     from emitdiff.segmentation.pipeline import SegmentationPipeline
@@ -65,6 +65,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         token_count=token_count,
         synthesize=synthesize,
         quality=quality,
+        pack=pack,
         segment=segment,
         targets=targets,
         sentences=sentences,
@@ -322,6 +323,12 @@ def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
     from emitdiff.synthesis.quality import quick_scores
 
     return quick_scores(source, synthetic)
+
+
+def pack(results: list[Any], paths: list[Path], packing: Packing, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    from emitdiff.dataset_packing import pack_results
+
+    return pack_results(results, paths, packing, folder)
 
 
 def _structure(request: SynthesisRequest) -> dict[str, Any]:

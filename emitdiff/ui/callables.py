@@ -38,6 +38,17 @@ class SynthesisRequest:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """How finished images leave the page: `layout` is "nnunet" or "coco", `classes` names the class ids 1, 2, ..."""
+
+    layout: str
+    name: str
+    modality: str
+    organ: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Preset:
     """Named settings: `settings` are fields of the request, set where a person sets none."""
 
@@ -111,6 +122,8 @@ class Callables:
     synthesize: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
     # real image, synthetic image of its size -> {"edge_f1": .., "ssim": .., "ms_ssim": .., "mae": ..}, all in 0..1
     quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    # finished images, their PNGs, how, a folder for it -> a ZIP in that folder, what its user should know in sentences
+    pack: Callable[[list[Any], list[Path], Packing, Path], tuple[Path, tuple[str, ...]]]
     # image, text, threshold, checkpoint -> mask, probability, found, target, present, uncertainty, seconds, warnings,
     # absent, at(threshold)
     segment: Callable[[np.ndarray, str, float, str], Any]

@@ -63,6 +63,12 @@ def quality(source, synthetic):
     return {"edge_f1": 1 - mae, "ssim": 1 - 2 * mae, "ms_ssim": 1 - 3 * mae, "mae": mae}
 
 
+def pack(results, paths, packing, folder):
+    archive = Path(folder) / f"synthetic_{packing.name}_{packing.layout}.zip"
+    archive.write_text(f"{len(results)} of {packing.classes}")
+    return archive, ("Labels are numbered anew.",)
+
+
 def segment(image, text, threshold, checkpoint):
     probability = cv2.GaussianBlur(image.mean(-1).astype(np.float32), (0, 0), 4) / 255
     missing = "spleen" in text
@@ -148,6 +154,7 @@ def fake_callables(**changes) -> Callables:
         token_count=lambda prompt, checkpoint: (len(prompt.split()) + 2, 77),
         synthesize=synthesize,
         quality=quality,
+        pack=pack,
         segment=segment,
         targets=lambda checkpoint: (
             "lung",
