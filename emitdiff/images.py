@@ -72,7 +72,7 @@ def control_to_tensor(array: np.ndarray) -> torch.Tensor:
 
 
 def resize_image(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, ...) to `size` = (height, width): area when shrinking, cubic when growing."""
+    """uint8 or float32 (H, W, ...) to `size` = (height, width): area when shrinking, cubic when growing."""
     height, width = size
     if array.shape[:2] == (height, width):
         return array

@@ -147,25 +147,28 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     is under "texts" for each of `TEXTS`, and under "differences" what the own text adds (`difference`).
     Raises EmitDiffError when the dataset or the weights cannot be used.
     """
+    result = measured(load_segmenter(settings.checkpoint), settings)
+    print_table(result)
+    if settings.json:
+        print(json.dumps(result))
+    return result
+
+
+def measured(pipeline: SegmentationPipeline, settings: EvaluateSegmentation) -> dict:
+    """What `evaluate_segmentation` returns, of weights that are loaded already; prints nothing."""
     dataset = open_dataset(settings.dataset)
-    pipeline = load_segmenter(settings.checkpoint)
     split = pipeline.card.get("split", {})
     kept_aside = (split.get("held_out", 0.2), split.get("seed", 0), split.get("column"))
     dataset = choose_rows(dataset, settings.split, settings.limit, *kept_aside)
     texts = TEXTS if settings.text == "all" else (settings.text,)
     rows = predict_all(pipeline, dataset, texts, settings)
-    measured = {text: _by_target(found) for text, found in rows.items()}
+    found = {text: _by_target(answers) for text, answers in rows.items()}
     facts = {"dataset": dataset.info.name, "text": settings.text, "split": settings.split,
              "checkpoint": settings.checkpoint}  # fmt: skip
-    if settings.text == "all":
-        gains = {f"own - {text}": difference(_whole(rows["own"]), _whole(rows[text])) for text in TEXTS[1:]}
-        result = {**facts, "texts": measured, "differences": gains}
-    else:
-        result = {**measured[settings.text], **facts}
-    print_table(result)
-    if settings.json:
-        print(json.dumps(result))
-    return result
+    if settings.text != "all":
+        return {**found[settings.text], **facts}
+    gains = {f"own - {text}": difference(_whole(rows["own"]), _whole(rows[text])) for text in TEXTS[1:]}
+    return {**facts, "texts": found, "differences": gains}
 
 
 def _by_target(rows: list[dict]) -> dict:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from emitdiff.datasets import DatasetInfo, Sample
 from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay
+from emitdiff.images import overlay, resize_image, resize_mask
 from emitdiff.segmentation.backbone import learning_rate, update_average
 from emitdiff.segmentation.directions import rewrite_directions
 from emitdiff.segmentation.examples import LabelledImage, altered, image_tensor, taught
@@ -40,6 +40,7 @@ LOOKS = 8  # at the validation image on the way
 ENOUGH_TO_HOLD_BACK = 4  # images; one of them is then looked at and not learnt from
 ENOUGH_TO_TELL = 2  # images without a target, from which a head also learns to say that it is not there
 ABSENT_BELOW = 0.1  # probability of being there, below which it does: after a few images a false refusal costs most
+FINE_BELOW = 0.9  # Dice of the masks with themselves drawn on cells: what comes out so coarse needs the pixels again
 JOINS = 2 / 3  # of the steps, after which it is learnt from all the same: a few images are too few to leave one out
 
 
@@ -65,7 +66,7 @@ class Recipe:
     whitening: float = 0.5
     dim: int = 16
     hidden: tuple[int, int] = (32, 24)
-    detail: int = 32  # channels of the network that looks at the pixels again
+    detail: int = 32  # channels of the network that looks at the pixels again, where masks are fine
     window: int = 128  # pixels a side of the part of every view that it looks at in a step: it costs most
     dropout: float = 0.1
     steps: int = 450
@@ -173,7 +174,9 @@ class Pupil:
         recipe, pace = self.recipe, Pace(self.recipe.steps, started, settings.seconds)
         torch.manual_seed(settings.seed)
         empty = sum(not any(mask.any() for mask in one.labelled.masks.values()) for one in self.examples)
-        head = build_small_head(self.maps, self.pipeline.text, recipe, self.pipeline.cell, empty >= ENOUGH_TO_TELL)
+        fine = on_cells(self.examples, self.pipeline.cell) < FINE_BELOW
+        head = build_small_head(self.maps, self.pipeline.text, recipe if fine else replace(recipe, detail=0),
+                                self.pipeline.cell, empty >= ENOUGH_TO_TELL)  # fmt: skip
         if head.detail is not None and self.pipeline.head.detail is not None:
             head.detail.see_like(self.pipeline.head.detail)
         head = head.to(self.pipeline.device)
@@ -321,6 +324,18 @@ def build_small_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Re
     config = HeadConfig(channels, tuple(range(len(maps))), recipe.dim, text.dim, 2, 16, recipe.hidden, 2, cell,
                         recipe.dropout, presence, light=True, detail=recipe.detail)  # fmt: skip
     return begin_head(config)
+
+
+def on_cells(examples: Sequence[Example], cell: int) -> float:
+    """Mean Dice in 0..1 of the masks with what is left of them when every `cell` x `cell` pixels are all in or out."""
+    masks = [mask for one in examples for mask in one.labelled.masks.values() if mask.any()]
+    return float(np.mean([_dice(_on_cells(mask, cell), mask) for mask in masks])) if masks else 1.0
+
+
+def _on_cells(mask: np.ndarray, cell: int) -> np.ndarray:
+    height, width = mask.shape
+    share = resize_image(mask.astype(np.float32), (max(1, height // cell), max(1, width // cell)))
+    return resize_mask(share >= 0.5, (height, width))
 
 
 def probability_to_cut_at(dice: float | None) -> float:

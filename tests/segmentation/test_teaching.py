@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from emitdiff.segmentation.head_training import build_head
 from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter
 from emitdiff.segmentation.questions import Asker, View, read_examples
 from emitdiff.segmentation.taught import PixelFeatures, Reduction, TaughtHead, load_taught
-from emitdiff.segmentation.teaching import Pace, Recipe, Teach, lean_towards, probability_to_cut_at, teach
+from emitdiff.segmentation.teaching import Pace, Recipe, Teach, lean_towards, on_cells, probability_to_cut_at, teach
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
 BRIEF = Recipe(views=4, steps=6, batch=2)
@@ -154,6 +155,18 @@ def test_what_nothing_can_be_taught_from_is_said(base):
     ):
         with pytest.raises(EmitDiffError, match=words):
             next(teach(base, samples, INFO, settings))
+
+
+def test_the_pixels_are_looked_at_again_where_masks_are_fine(base):
+    _, coarse = read_examples([drawn(0, shows=(1,))], INFO, "liver", 64)
+    dots = np.zeros((64, 72), np.uint8)
+    dots[8:60:6, 8:66:6] = dots[9:60:6, 8:66:6] = 1
+    _, fine = read_examples([replace(drawn(0), mask=dots)], INFO, "liver", 64)
+    assert on_cells(coarse, 4) > 0.85 > 0.3 > on_cells(fine, 4)
+    assert on_cells(coarse, 1) == on_cells(fine, 1) == 1
+    taught_so = [last_lesson(base, [replace(drawn(0), mask=mask)], replace(BRIEF, hidden=(8, 8)))
+                 for mask in (dots, np.pad(np.ones((32, 40), np.uint8), 16))]  # fmt: skip
+    assert [lesson.head.head.config.detail for lesson in taught_so] == [BRIEF.detail, 0]
 
 
 def test_images_without_the_target_teach_that_it_may_be_absent(base):

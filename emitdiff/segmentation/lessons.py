@@ -1,0 +1,60 @@
+"""Teaching for those who wait for it elsewhere: lessons without networks in them, and the head as a file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emitdiff.datasets import DatasetInfo, Sample
+from emitdiff.segmentation.taught import SUFFIX
+from emitdiff.segmentation.teaching import Lesson
+
+HEAD_SECONDS = 24 * 3600  # a head can be used and downloaded
+
+
+@dataclass(frozen=True)
+class LessonTold:
+    """A `Lesson` without its head; `file` is the head's, in the last one."""
+
+    step: int
+    steps: int
+    seconds: float
+    loss: float
+    dice: float | None
+    picture: np.ndarray | None
+    file: Path | None
+
+
+def told(lessons: Iterable[Lesson], name: str) -> Iterator[LessonTold]:
+    """Lessons as they come; the head of the last one is written to a file called after `name`."""
+    for lesson in lessons:
+        file = None
+        if lesson.head:
+            stem = "".join(letter if letter.isalnum() else "-" for letter in name.lower())[:40]
+            file = lesson.head.save(_head_folder() / f"{stem}{SUFFIX}")
+        yield LessonTold(lesson.step, lesson.steps, lesson.seconds, lesson.loss, lesson.dice, lesson.picture, file)
+
+
+def drawn_dataset(
+    examples: Sequence[tuple[np.ndarray, np.ndarray, str]], name: str, modality: str, organ: str
+) -> tuple[list[Sample], DatasetInfo]:
+    """Examples (image uint8 (H, W, 3), mask 0/1 (H, W), file name) of one target `name` as a dataset to teach from."""
+    kind = (modality or "medical", organ or "image")  # words for sentences, where none were given
+    info = DatasetInfo("drawn on the page", *kind, {"background": 0, name: 1})
+    return [
+        Sample(image, mask, "", f"{file} {k}", "", file, {}) for k, (image, mask, file) in enumerate(examples)
+    ], info
+
+
+def _head_folder() -> Path:
+    """A new folder; those of heads taught long ago are removed."""
+    for old in Path(tempfile.gettempdir()).glob("emitdiff_head_*"):
+        if time.time() - old.stat().st_mtime > HEAD_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix="emitdiff_head_"))
