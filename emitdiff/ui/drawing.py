@@ -11,9 +11,10 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import PALETTE, resize_mask
+from emitdiff.images import PALETTE, file_stem, resize_mask
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.source import at_view_size
+from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.source import Source, at_view_size, image_of
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,52 @@ class Drawing:
     canvas: gr.ImageEditor
     use: gr.Button
 
+    def connect(self, source: Source, file: gr.File, beside: gr.HTML, quiet: dict[str, Any]) -> Any:
+        """Drawing over the slice of `source` makes a mask `file`; what is wrong is said `beside` it. Returns the event.
 
-def build_drawing() -> Drawing:
-    colour = "#" + bytes(PALETTE[0]).hex()
-    with gr.Accordion("Draw the mask", open=False) as panel:
-        canvas = gr.ImageEditor(
-            label="Paint over what the label should cover", type="numpy", image_mode="RGBA", format="png", sources=[],
-            transforms=[], layers=False, brush=gr.Brush(default_size=24, colors=[colour], color_mode="fixed"),
-            eraser=gr.Eraser(default_size=24), buttons=["fullscreen"], elem_classes="canvas", height=380,
+        The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
+        """
+        self.panel.expand(
+            lambda **shown: self.open(beside, **shown), inputs_kwargs=source.inputs, outputs=[self.canvas, beside],
+            **quiet,
         )  # fmt: skip
-        use = gr.Button("Use the drawing as mask", size="sm")
-    return Drawing(panel, canvas, use)
+        taken = {"scan": source.scan, "drawing": self.canvas}
+        return self.use.click(
+            lambda **drawn: self.take(file, beside, **drawn), inputs_kwargs=taken, outputs=[file, beside], **quiet
+        )
+
+    def open(self, beside: gr.HTML, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+        """The canvas gets the slice shown; what was painted on another one goes."""
+        try:
+            return {self.canvas: ground(image_of(scan, slice_number, window))}
+        except Exception as error:
+            return {beside: note(sentence(error), "error")}
+
+    def take(self, file: gr.File, beside: gr.HTML, scan: Any, drawing: dict[str, Any] | None) -> dict[Any, Any]:
+        """The strokes become the mask file, as if it had been uploaded."""
+        try:
+            if scan is None:
+                raise EmitDiffError("No image yet: choose an example or drop a file first.")
+            return {file: str(save_drawing(drawing, scan.size, file_stem(scan.name))), beside: ""}
+        except Exception as error:
+            return {beside: note(sentence(error), "error")}
+
+
+def build_drawing(title: str = "Draw the mask", use: str = "Use the drawing as mask") -> Drawing:
+    with gr.Accordion(title, open=False) as panel:
+        canvas = build_canvas("Paint over what the label should cover")
+        button = gr.Button(use, size="sm")
+    return Drawing(panel, canvas, button)
+
+
+def build_canvas(label: str) -> gr.ImageEditor:
+    """An editor with one brush and an eraser; `ground` is its value."""
+    colour = "#" + bytes(PALETTE[0]).hex()
+    return gr.ImageEditor(
+        label=label, type="numpy", image_mode="RGBA", format="png", sources=[], transforms=[], layers=False,
+        brush=gr.Brush(default_size=24, colors=[colour], color_mode="fixed"), eraser=gr.Eraser(default_size=24),
+        buttons=["fullscreen"], elem_classes="canvas", height=380,
+    )  # fmt: skip
 
 
 def ground(image: np.ndarray) -> dict[str, Any]:

@@ -7,12 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem
 from emitdiff.ui.callables import Callables
-from emitdiff.ui.drawing import Drawing, build_drawing, ground, save_drawing
-from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.source import Source, image_of
+from emitdiff.ui.drawing import Drawing, build_drawing
+from emitdiff.ui.source import Source
 
 
 @dataclass(frozen=True)
@@ -26,31 +23,7 @@ class MaskPanel:
 
     def connect(self, source: Source, look: dict[str, Any], quiet: dict[str, Any]) -> None:
         """Drawing over the slice of `source`; `look` shows the new mask."""
-        self.drawing.panel.expand(
-            self.open_drawing, inputs_kwargs=source.inputs, outputs=[self.drawing.canvas, self.note], **quiet
-        )
-        self.drawing.use.click(
-            self.use_drawing,
-            inputs_kwargs={"scan": source.scan, "drawing": self.drawing.canvas},
-            outputs=[self.file, self.note],
-            **quiet,
-        ).then(**look)
-
-    def open_drawing(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
-        """The canvas gets the slice shown; what was painted on another one goes."""
-        try:
-            return {self.drawing.canvas: ground(image_of(scan, slice_number, window))}
-        except Exception as error:
-            return {self.note: note(sentence(error), "error")}
-
-    def use_drawing(self, scan: Any, drawing: dict[str, Any] | None) -> dict[Any, Any]:
-        """The strokes become the mask file, as if it had been uploaded."""
-        try:
-            if scan is None:
-                raise EmitDiffError("No image yet: choose an example or drop a file first.")
-            return {self.file: str(save_drawing(drawing, scan.size, file_stem(scan.name))), self.note: ""}
-        except Exception as error:
-            return {self.note: note(sentence(error), "error")}
+        self.drawing.connect(source, self.file, self.note, quiet).then(**look)
 
 
 def build_mask_panel(calls: Callables) -> MaskPanel:
