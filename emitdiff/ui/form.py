@@ -6,6 +6,7 @@ from typing import Any
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Model, Preset, SynthesisRequest
+from emitdiff.ui.structure_controls import EDIT_FIELDS
 
 GENERAL = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
 LIMITS = {
@@ -60,3 +61,28 @@ def find_preset(presets: tuple[Preset, ...], name: str) -> Preset:
 def menu(words: tuple[str, ...]) -> list[tuple[str, str]]:
     """The entries of a drop-down of words that need not be chosen."""
     return [("any", ""), *((word, word) for word in words if word)]
+
+
+def form_values(settings: dict[str, Any], choices: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The form's values that `settings` name, and the names of those that cannot be used here.
+
+    `settings` come from outside, as a synthetic image or the browser kept them: a mask edit may stand in "edit", and
+    nothing in them is trusted. `choices` holds what may be chosen, by field name.
+    """
+    if "edit" in settings:
+        edit = settings["edit"] if isinstance(settings["edit"], dict) else {}
+        edit = {"edit_seed" if name == "seed" else name: value for name, value in edit.items()}
+        unchanged = {name: getattr(SynthesisRequest, name) for name in EDIT_FIELDS}
+        settings = settings | unchanged | {name: edit[name] for name in EDIT_FIELDS if name in edit}
+    named = {name: settings[name] for name in SynthesisRequest.__dataclass_fields__ if name in settings}
+    values = {name: value for name, value in named.items() if _is_usable(name, value, choices)}
+    return values, [name for name in named if name not in values]
+
+
+def _is_usable(name: str, value: Any, choices: dict[str, Any]) -> bool:
+    if name in choices:
+        return isinstance(value, str) and value in choices[name]
+    if name in LIMITS:
+        _, low, high = LIMITS[name]
+        return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    return isinstance(value, bool if name == "boundary" else str)

@@ -5,7 +5,7 @@ from fakes import models
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Preset, SynthesisRequest
-from emitdiff.ui.form import check_request, find_preset, menu, sampling_defaults
+from emitdiff.ui.form import check_request, find_preset, form_values, menu, sampling_defaults
 
 PRESETS = (Preset("default", "own", {}), Preset("paper", "as published", {"guidance_scale": 9.0, "detector": "hed"}))
 FORM = dict(vars(SynthesisRequest("CT, abdomen")))
@@ -53,3 +53,20 @@ def test_check_request_names_what_is_wrong_with_an_edit(name, value, words):
 
 def test_a_menu_begins_with_no_choice():
     assert menu(("", "CT")) == [("any", ""), ("CT", "CT")]
+
+
+CHOICES = {"detector": ("soft", "canny"), "preset": ("default",), "checkpoint": {"emitdiff-mini": None}}
+
+
+def test_settings_kept_in_an_image_become_the_form_again():
+    edit = {"move_x": 0.1, "move_y": 0.0, "scale": 1.0, "rotate": 5.0, "deform": 0.2, "seed": 9}
+    kept = {name: value for name, value in FORM.items() if name not in (*edit, "edit_seed")}
+    values, unusable = form_values({**kept, "seed": 4, "edit": edit, "working_size": [256, 256]}, CHOICES)
+    assert values == {**FORM, "seed": 4, "move_x": 0.1, "rotate": 5.0, "deform": 0.2, "edit_seed": 9}
+    assert unusable == []
+    assert form_values({"edit": None}, CHOICES)[0]["scale"] == 1.0
+
+
+def test_settings_from_elsewhere_that_cannot_be_used_are_named():
+    bad = {"checkpoint": "someone/else", "seed": -1, "guidance_scale": "high", "structure": float("nan"), "prompt": "a"}
+    assert form_values(bad, CHOICES) == ({"prompt": "a"}, ["seed", "guidance_scale", "checkpoint", "structure"])
