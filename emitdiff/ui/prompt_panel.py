@@ -69,6 +69,21 @@ class PromptPanel:
         prompt = self.calls.compose_prompt(*chosen)
         return {**dict(zip(self.words.values(), chosen, strict=True)), self.prompt: prompt}
 
+    def read(self, prompt: str) -> dict[Any, Any]:
+        """Updates that choose the words a prompt was made of, so far as the menus have them; the rest is free text."""
+        known, chosen, free = self.calls.vocabulary, dict.fromkeys(self.words, ""), []
+        menus = {
+            "modality": known.modalities, "organ": known.organs, "finding": known.findings,
+            "appearance": known.appearances,
+        }  # fmt: skip
+        for part in prompt.split(", "):
+            places = [name for name, menu in menus.items() if part in menu and not chosen[name]]
+            chosen |= {places[0]: part} if places else {}
+            free += [] if places else [part]
+        chosen["free_text"] = ", ".join(free)
+        made = self.calls.compose_prompt(*chosen.values()) == prompt
+        return {field: chosen[name] if made else "" for name, field in self.words.items()} | {self.prompt: prompt}
+
 
 def build_prompt_panel(calls: Callables) -> PromptPanel:
     """Lays the panel out inside the current Blocks context."""

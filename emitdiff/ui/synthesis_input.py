@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import file_stem, read_synthetic_settings
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.examples import Example
-from emitdiff.ui.form import find_preset, sampling_defaults
+from emitdiff.ui.form import find_preset, form_values, sampling_defaults
 from emitdiff.ui.mask_panel import build_mask_panel
+from emitdiff.ui.messages import note
 from emitdiff.ui.preview import build_preview
 from emitdiff.ui.prompt_panel import build_prompt_panel
 from emitdiff.ui.sampling_controls import build_sampling_controls
@@ -42,6 +46,11 @@ class SynthesisInput:
         """The components of image and mask, by the parameter names of a handler."""
         return {**self.source.inputs, "mask_file": self.mask.file}
 
+    @property
+    def restored(self) -> list[Any]:
+        """What `restore` may change."""
+        return [*self.words.words.values(), *self.form.values(), self.structure.thresholds]
+
     def connect(self) -> None:
         source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
         look = {
@@ -50,13 +59,11 @@ class SynthesisInput:
         }  # fmt: skip
         loaded = [
             source.file.upload(
-                self.take_file, source.file, [*source.outputs, self.mask.file, self.words.modality],
+                self.take_file, [source.file, source.scan], [*source.outputs, self.mask.file, *self.restored],
                 concurrency_limit=2, **quiet,
             ),
             source.examples.select(
-                self.take_example,
-                outputs=[*source.outputs, self.mask.file, *self.words.words.values(), self.words.prompt],
-                **quiet,
+                self.take_example, outputs=[*source.outputs, self.mask.file, *self.restored], **quiet
             ),
         ]  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
@@ -93,14 +100,50 @@ class SynthesisInput:
             **quiet,
         ).then(**look)
 
-    def take_file(self, path: str) -> dict[Any, Any]:
+    def take_file(self, path: str, previous: Any = None) -> dict[Any, Any]:
         """A file was chosen: its slices and windows, no mask any more, the modality when the file names it."""
         updates = self.source.upload(path)
         scan = updates.get(self.source.scan)
         if scan is None:
             return updates
-        named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
-        return {**updates, self.mask.file: None, **({self.words.modality: named[0]} if named else {})}
+        try:
+            return self.take_back(Path(path).name, read_synthetic_settings(path), updates, previous)
+        except EmitDiffError:  # a picture like any other
+            named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
+            return {**updates, self.mask.file: None, **({self.words.modality: named[0]} if named else {})}
+
+    def take_back(self, name: str, settings: dict, updates: dict[Any, Any], previous: Any) -> dict[Any, Any]:
+        """A synthetic image came back: its settings, and what it was painted from where that is known.
+
+        Its source is an example, the image that is there already (`previous`), or unknown; then it stands in itself.
+        """
+        values, unusable = self.restore(settings)
+        origin, said = str(settings.get("source", "")), f"All settings of {name} are back."
+        if card := next((card for card in self.cards if file_stem(card.image.name) == origin), None):
+            updates = {**self.source.load(card.image), self.source.file: None}
+            updates[self.mask.file] = str(card.mask) if card.mask else None
+            said += f" It was painted from the example {card.title}."
+        elif previous is not None and file_stem(previous.name) == origin:
+            updates = {self.source.file: None}
+            said += f" It was painted from {previous.name}, which is here."
+        else:
+            updates[self.mask.file] = None
+            said += f" It was painted from “{origin}”; until that file is dropped, it stands in itself."
+        lost = f"Not known here, so not changed: {', '.join(unusable)}." if unusable else ""
+        return {**updates, **values, self.source.message: note(said) + note(lost, "warning")}
+
+    def restore(self, settings: dict[str, Any]) -> tuple[dict[Any, Any], list[str]]:
+        """Updates for `restored` from settings kept somewhere, and the names of those that cannot be used."""
+        vocabulary = self.calls.vocabulary
+        presets = [preset.name for preset in vocabulary.presets]
+        choices = {"detector": vocabulary.detectors, "preset": presets, "checkpoint": self.models}
+        values, unusable = form_values(settings, choices)
+        updates = {self.form[name]: value for name, value in values.items()}
+        if "prompt" in values:
+            updates |= self.words.read(values["prompt"])
+        if "detector" in values:
+            updates[self.structure.thresholds] = thresholds_of(values["detector"])
+        return updates, unusable
 
     def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
         """An example card was chosen: its image, mask and words."""

@@ -9,6 +9,7 @@ import gradio as gr
 import pytest
 from fakes import failing, fake_callables, scan_that_saves
 
+from emitdiff.images import save_synthetic_png
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.prompt_panel import chips
@@ -93,3 +94,37 @@ def test_a_chip_chooses_its_words_and_fits_the_modality(form):
     assert chips(form.calls, "CT") == [["CT, abdomen, liver"]]
     updates = form.words.take_chip(["MRI, heart, left ventricle, high contrast"])
     assert updates[form.words.appearance] == "high contrast" and updates[form.words.free_text] == ""
+
+
+def made_here(folder, source, **changes):
+    """A PNG as the page saves it, made with other settings than the form's first ones."""
+    settings = {**FORM, "prompt": "CT, abdomen, liver, of a child", "edit": None, "detector": "canny", "num_images": 1}
+    image = cv2.imread(str(read_examples()[1].image))
+    return save_synthetic_png(image, folder / "synthetic_a.png", {**settings, "source": source, **changes})
+
+
+def test_a_synthetic_image_brings_its_settings_and_its_example_back(form, tmp_path):
+    updates = form.take_file(str(made_here(tmp_path, "drawn_abdominal_ct", seed=77, structure=0.35)))
+    restored = {name: updates[field] for name, field in form.form.items()}
+    assert (restored["seed"], restored["structure"], restored["detector"]) == (77, 0.35, "canny")
+    assert updates[form.words.finding] == "liver" and updates[form.words.free_text] == "of a child"
+    assert updates[form.source.scan].name == "drawn_abdominal_ct.png"
+    assert updates[form.mask.file].endswith("drawn_abdominal_ct_mask.png")
+    assert "painted from the example Abdominal CT" in updates[form.source.message]
+
+
+def test_its_source_stays_where_it_is_the_image_shown(form, tmp_path, example):
+    path = made_here(tmp_path, "own", checkpoint="somebody/else")
+    scan = scan_that_saves(example.image)
+    scan.name = "own.dcm"
+    updates = form.take_file(str(path), scan)
+    assert form.source.scan not in updates and form.mask.file not in updates
+    assert "not changed: checkpoint" in updates[form.source.message] and form.form["checkpoint"] not in updates
+    alone = form.take_file(str(path))
+    assert alone[form.source.scan].name == "synthetic_a.png" and "“own”" in alone[form.source.message]
+
+
+def test_a_prompt_of_other_words_is_kept_as_it_is(form):
+    assert form.words.read("a liver, seen on CT, bright")[form.words.free_text] == "a liver, seen on CT, bright"
+    updates = form.words.read("liver, CT")
+    assert updates[form.words.prompt] == "liver, CT" and updates[form.words.modality] == ""
