@@ -104,7 +104,7 @@ def augment(
         EmitDiffError: settings that cannot be used, an unreadable dataset, an unknown checkpoint, or an `out` that
             holds something else or was begun with other settings.
     """
-    _check(settings)
+    check_settings(settings)
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     dataset = open_dataset(settings.dataset)
     pipeline = pipeline or load_synthesizer(settings.checkpoint, _device(world))
@@ -128,7 +128,8 @@ def augment(
     return _finish(jobs, chosen, out) if any(job.variant is not None for job in jobs) else None
 
 
-def _check(settings: Augment) -> None:
+def check_settings(settings: Augment) -> None:
+    """Raises EmitDiffError for numbers out of range."""
     if not LEAST_STRUCTURE <= settings.structure <= 1:
         raise EmitDiffError(
             f"The structure was {settings.structure:g}; give a number from {LEAST_STRUCTURE:g} to 1: below, an image "

@@ -1,0 +1,315 @@
+"""Datasets augmented in the background, for a page that may be closed and opened again meanwhile.
+
+A job is one dataset, unpacked in a folder of its own, and what is made of it. It is known by a name that nobody can
+guess and lives in this process alone; a day after anyone last did something with it, it is removed. One job paints at a
+time, the others wait; between two images, whoever else paints with the same weights has a turn.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from emitdiff.dataset_archive import pack_folder, unpack_dataset
+from emitdiff.dataset_check import DatasetReport, check_dataset
+from emitdiff.datasets import DatasetFolder, open_dataset, read_image
+from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder
+from emitdiff.images import file_stem, read_synthetic_settings
+from emitdiff.scans import read_mask
+from emitdiff.watch import Watch
+
+if TYPE_CHECKING:
+    from emitdiff.synthesis.augmentation import Augment
+    from emitdiff.ui.dataset_calls import AugmentRequest
+
+KEPT_SECONDS = 24 * 3600
+MOST_JOBS = 32  # on this server at once
+MOST_PAINTED = 2000  # images of one job
+TURN_SECONDS = 0.5  # between two looks whether a job that waits was stopped
+PREFIX = "emitdiff_job_"
+HARMLESS = {"duplicate", "duplicate across groups", "not listed"}  # defects that painting can live with
+BUSY = {"waiting", "painting", "scoring"}
+DATASET, FOLDS = "dataset", 5  # the layout that is no export but the folder as it is
+
+
+class Pair(NamedTuple):
+    """A real image and one painted from it, uint8 (H, W, 3), each with its mask, class ids (H, W)."""
+
+    name: str
+    source: np.ndarray
+    source_mask: np.ndarray
+    image: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where a job stands: `stage` is "checked", "waiting", "painting", "scoring", "done", "stopped" or "failed".
+
+    `done` of `total` images are painted or scored, `seconds` since the stage began, `fresh` of them made since;
+    `painted` and `kept` count synthetic images, `report` and `scores` are files once they are scored; `usable` says
+    whether the dataset can be painted from, and `check` what is in it.
+    """
+
+    check: DatasetReport
+    usable: bool
+    stage: str = "checked"
+    request: AugmentRequest | None = None
+    done: int = 0
+    total: int = 0
+    fresh: int = 0
+    seconds: float = 0.0
+    painted: int = 0
+    kept: int = 0
+    error: Exception | None = None
+    report: Path | None = None
+    scores: Path | None = None
+
+
+@dataclass(eq=False)
+class _Job:
+    folder: Path
+    source: Path
+    state: JobState
+    stop: threading.Event = field(default_factory=threading.Event)
+    began: tuple[float, int] = (0.0, 0)  # when the stage began, and how many images were done then
+    touched: float = field(default_factory=time.time)
+    gone: bool = False  # whoever still works for it removes the folder at the end
+    packing: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "augmented"
+
+    @property
+    def filtered(self) -> Path:
+        return self.folder / "filtered"
+
+    def told(self, stage: str, done: int, total: int) -> None:
+        if self.state.stage != stage:
+            self.began = (time.monotonic(), done)
+        self.touched = time.time()
+        self.state = replace(self.state, stage=stage, done=done, total=total, fresh=done - self.began[1])
+        os.utime(self.folder)  # another server on this machine does not take it for a stray one
+
+
+class DatasetJobs:
+    """All jobs of this process. `synthesizer` and `segmenter` load weights by name, once for everybody."""
+
+    def __init__(self, synthesizer: Callable[[str], Any], segmenter: Callable[[str], Any]):
+        self._synthesizer, self._segmenter = synthesizer, segmenter
+        self._jobs: dict[str, _Job] = {}
+        self._books, self._turn = threading.Lock(), threading.Lock()
+
+    def take(self, archive: str | Path) -> str:
+        """Unpacks and checks a zipped dataset folder; the name of the new job. Raises EmitDiffError."""
+        self._sweep()
+        if len(self._jobs) >= MOST_JOBS:
+            raise EmitDiffError(f"This server keeps {MOST_JOBS} datasets already: try again later.")
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        try:
+            source = unpack_dataset(archive, folder / "source")
+            check = check_dataset(source)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        usable = bool(check.info and check.num_images and {found.kind for found in check.defects} <= HARMLESS)
+        name = secrets.token_urlsafe(24)
+        with self._books:
+            self._jobs[name] = _Job(folder, source, JobState(check, usable))
+        self._sweep_later()
+        return name
+
+    def look(self, name: str) -> JobState | None:
+        """Where a job stands; None where there is none of that name (any more)."""
+        job = self._jobs.get(name)
+        if job is None:
+            return None
+        seconds = time.monotonic() - job.began[0] if job.state.stage in BUSY else 0.0
+        return replace(job.state, seconds=seconds)
+
+    def start(self, name: str, request: AugmentRequest) -> None:
+        """Begins in the background, or goes on where the same settings were stopped. Raises EmitDiffError."""
+        from emitdiff.synthesis.augmentation import check_settings
+
+        with self._books:
+            job = self._job(name)
+            if job.state.stage in BUSY:
+                raise EmitDiffError("This dataset is being augmented: stop that first.")
+            if not job.state.usable:
+                raise EmitDiffError("The dataset has defects that painting cannot do with: mend them, pack it anew.")
+            settings = _settings(job, request)
+            check_settings(settings)
+            _check_size(job.source, settings)
+            if job.state.request != request:
+                shutil.rmtree(job.out, ignore_errors=True)
+            shutil.rmtree(job.filtered, ignore_errors=True)
+            job.stop, job.state = threading.Event(), JobState(job.state.check, True, "waiting", request)
+            job.began = (time.monotonic(), 0)
+        threading.Thread(target=self._run, args=(job, settings), daemon=True).start()
+
+    def stop(self, name: str) -> None:
+        """The job ends within a step; what is painted stays."""
+        self._job(name).stop.set()
+
+    def pairs(self, name: str, count: int) -> list[Pair]:
+        """The synthetic images painted last, each beside its source, the latest first."""
+        job = self._job(name)
+        paths = sorted((job.out / "images").glob("synthetic_*.png"), key=lambda path: path.stat().st_mtime)
+        origins = {row["file_name"]: row["mask"] for row in open_dataset(job.source).rows}
+        return [_pair(job, path, origins) for path in paths[: -count - 1 : -1]]
+
+    def export(self, name: str, layout: str, only_kept: bool) -> tuple[Path, tuple[str, ...]]:
+        """A ZIP in a `layout` of `exports`, or of the dataset folder itself ("dataset"), and what its user should
+        know; `only_kept` leaves out what the report drops. Raises EmitDiffError where there is nothing to export."""
+        job = self._job(name)
+        folder = job.filtered if only_kept else job.out
+        if job.state.stage in BUSY or not (job.out / "metadata.csv").exists():
+            raise EmitDiffError("There is nothing to export yet: augment the dataset first.")
+        if not (folder / "metadata.csv").exists():
+            raise EmitDiffError("No image was scored and kept: export all of them, or augment anew.")
+        job.touched = time.time()
+        dataset = open_dataset(folder)
+        title = f"{file_stem(dataset.info.name)}_{'kept' if only_kept else 'all'}_{layout}"
+        with job.packing, tempfile.TemporaryDirectory(dir=job.folder) as place:
+            if layout == DATASET:
+                packed, notes = folder, ()
+            else:
+                packed, notes = _exported(dataset, layout, Path(place) / title)
+            named = packed.name if layout == "nnunet" else title
+            return pack_folder(packed, make_folder(job.folder / "exports") / f"{title}.zip", named), notes
+
+    def remove(self, name: str) -> None:
+        """Forgets a job and its files at once, as a day later would; without effect where it is gone."""
+        with self._books:
+            job = self._jobs.pop(name, None)
+        if job:
+            job.gone = True
+            job.stop.set()
+            if job.state.stage not in BUSY:
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _job(self, name: str) -> _Job:
+        job = self._jobs.get(name)
+        if job is None:
+            raise EmitDiffError("This dataset is not here any more; it is kept for a day. Give its ZIP again.")
+        return job
+
+    def _run(self, job: _Job, settings: Augment) -> None:
+        stage, error = "done", None
+        try:
+            self._work(job, settings)
+            stage = "stopped" if job.stop.is_set() else "done"
+        except EmitDiffError as failure:
+            stage, error = "failed", EmitDiffError(_without_place(str(failure), job))
+        except Exception as failure:  # the page logs it when it tells of it
+            stage, error = "failed", failure
+        job.touched = time.time()
+        job.state = replace(job.state, stage=stage, error=error)
+        if job.gone:
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _work(self, job: _Job, settings: Augment) -> None:
+        while not self._turn.acquire(timeout=TURN_SECONDS):
+            if job.stop.is_set():
+                return
+        try:
+            if not job.stop.is_set():
+                self._paint(job, settings)
+            if not job.stop.is_set():
+                self._score(job)
+        finally:
+            self._turn.release()
+
+    def _paint(self, job: _Job, settings: Augment) -> None:
+        from emitdiff.synthesis.augmentation import augment
+
+        watch = Watch(lambda done, total: job.told("painting", done, total), job.stop.is_set)
+        written = augment(settings, self._synthesizer(settings.checkpoint), watch)
+        painted = sum(bool(row["provenance"]) for row in written.rows) if written else 0
+        job.state = replace(job.state, painted=painted)
+
+    def _score(self, job: _Job) -> None:
+        from emitdiff.segmentation.judge import label_answers
+        from emitdiff.synthesis.filtering import Filter, filter_images
+
+        job.told("scoring", 0, job.state.painted)
+        asked = job.state.request.segmenter
+        answers = label_answers(self._segmenter(asked), open_dataset(job.source)) if asked else None
+        watch = Watch(lambda done, total: job.told("scoring", done, total), job.stop.is_set)
+        kept = filter_images(Filter(job.out, job.source, job.filtered), answers, watch)
+        if not job.stop.is_set():
+            count = sum(bool(row["provenance"]) for row in kept.rows) if kept else 0
+            report, scores = job.filtered / "report.html", job.filtered / "quality.csv"
+            job.state = replace(job.state, kept=count, report=report, scores=scores)
+
+    def _sweep(self) -> None:
+        """Removes what nobody has touched for a day, also of servers that are gone."""
+        now = time.time()
+        for name, job in list(self._jobs.items()):
+            if job.state.stage not in BUSY and now - job.touched > KEPT_SECONDS:
+                self.remove(name)
+        ours = {job.folder for job in self._jobs.values()}
+        for folder in set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")) - ours:
+            try:
+                if now - folder.stat().st_mtime > KEPT_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+            except FileNotFoundError:  # another server was quicker
+                continue
+
+    def _sweep_later(self) -> None:
+        timer = threading.Timer(KEPT_SECONDS + 60, self._sweep)
+        timer.daemon = True
+        timer.start()
+
+
+def _settings(job: _Job, request: AugmentRequest) -> Augment:
+    from emitdiff.synthesis.augmentation import Augment
+
+    given = {part.name: getattr(request, part.name) for part in fields(request) if part.name != "segmenter"}
+    return Augment(dataset=job.source, out=job.out, **given)
+
+
+def _check_size(source: Path, settings: Augment) -> None:
+    """Raises EmitDiffError for more images than a page should wait for."""
+    real = open_dataset(source).real()
+    wanted = round(settings.ratio * min(len(real), settings.limit or len(real)))
+    if wanted > MOST_PAINTED:
+        raise EmitDiffError(
+            f"{wanted:,} images would be painted; here up to {MOST_PAINTED:,}. Give a lower ratio or a limit, or use "
+            "`python -m emitdiff augment` with the folder."
+        )
+
+
+def _pair(job: _Job, path: Path, origins: dict[str, str]) -> Pair:
+    """`origins` has the mask of every real image."""
+    row = read_synthetic_settings(path)["row"]
+    source, mask = read_image(job.source / row["source"]), read_mask(job.source / origins[row["source"]])
+    return Pair(path.name, source, mask, read_image(path), read_mask(job.out / row["mask"]))
+
+
+def _exported(dataset: DatasetFolder, layout: str, out: Path) -> tuple[Path, tuple[str, ...]]:
+    """The dataset in one of the layouts of `exports`, cut into as many folds as its groups allow."""
+    from emitdiff.exports import Export, export
+
+    groups = len(set(dataset.real().groups))
+    written = export(Export(dataset.folder, out, layout, folds=min(FOLDS, groups) if groups > 1 else 0))
+    return written.folder, written.notes
+
+
+def _without_place(text: str, job: _Job) -> str:
+    """A sentence without the folders of this server, which the person on the page never saw."""
+    for place in (job.source.parent, job.folder):
+        text = text.replace(f"{place}{os.sep}", "")
+    return text
