@@ -20,6 +20,7 @@ from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.views import picture_file
 
 CELL_SIDE = 768  # pixels of the longer side that a cell keeps at most
+SCORES = {"edges": "edge_f1", "MS-SSIM": "ms_ssim"}  # names beneath a cell, and in the answer of `quality`
 DEFAULTS = vars(SynthesisRequest(""))  # of what the page does not ask for
 
 
@@ -44,6 +45,13 @@ class Moment:
     words: str
     fraction: float
     changed: bool = False
+
+
+def measures(task: str, given: Given) -> tuple[str, ...]:
+    """The names of what is measured in every cell."""
+    if task == "Synthesis":
+        return (*(SCORES if given.image is not None else ()), "time")
+    return (*(("Dice",) if given.mask is not None else ()), "area", "probability")
 
 
 def corner(given: Given) -> Cell | None:
@@ -77,11 +85,11 @@ def paint(calls: Callables, grid: Grid, given: Given, stopped: Callable[[], bool
 
 
 def _painted(calls: Callables, result: Any, given: Given) -> Cell:
-    measures = {"time": f"{result.seconds:.1f} s"}
+    measured = {"time": f"{result.seconds:.1f} s"}
     if given.image is not None:
         scores = calls.quality(given.image, result.image)
-        measures = {"edges": f"{scores['edge_f1']:.2f}", "MS-SSIM": f"{scores['ms_ssim']:.2f}", **measures}
-    return _cell(_fitted(result.image), given.cache, measures)
+        measured |= {name: f"{scores[key]:.2f}" for name, key in SCORES.items()}
+    return _cell(_fitted(result.image), given.cache, measured)
 
 
 def find(
@@ -108,19 +116,19 @@ def find(
 
 
 def _found(calls: Callables, output: Any, given: Given) -> Cell:
-    measures = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "probability": f"{output.present:.2f}"}
+    measured = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "probability": f"{output.present:.2f}"}
     if given.mask is not None:
-        measures = {"Dice": f"{calls.score(output.mask, given.mask)['dice']:.3f}", **measures}
+        measured["Dice"] = f"{calls.score(output.mask, given.mask)['dice']:.3f}"
     said = "" if output.found else "Not present" if output.absent else "Not found"
-    return _cell(_outlined(given.image, output.mask, 0.35), given.cache, measures, said)
+    return _cell(_outlined(given.image, output.mask, 0.35), given.cache, measured, said)
 
 
 def _left(elapsed: float, fraction: float) -> str:
     return f", about {duration(elapsed / fraction * (1 - fraction))} left" if fraction else ""
 
 
-def _cell(picture: np.ndarray, cache: Path, measures: dict[str, str] | None = None, said: str = "") -> Cell:
-    return Cell(picture, picture_file(picture, cache), measures or {}, said)
+def _cell(picture: np.ndarray, cache: Path, measured: dict[str, str] | None = None, said: str = "") -> Cell:
+    return Cell(picture, picture_file(picture, cache), measured or {}, said)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:

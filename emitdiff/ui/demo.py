@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.ui.callables import Callables, Model
+from emitdiff.ui.comparison_tab import ComparisonTab
 from emitdiff.ui.endpoints import Endpoints
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation_tab import SegmentationTab
@@ -33,6 +34,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
     cards = read_examples()
     kept = (600, KEPT_SECONDS)  # files go with the results that show them, and not before
     with gr.Blocks(title="EmitDiff", analytics_enabled=False, fill_width=True, delete_cache=kept) as demo:
+        Endpoints(calls)  # first, for an event of a tab may be called like one of them
         models = {model.name: model for model in calls.models()}
         device = gr.State("")
         status = gr.HTML(
@@ -43,7 +45,8 @@ def build_demo(calls: Callables) -> gr.Blocks:
                 synthesis = SynthesisTab(calls, cards)
             with gr.Tab("Segmentation", id="segmentation"):
                 segmentation = SegmentationTab(calls, cards)
-        Endpoints(calls)
+            with gr.Tab("Comparison", id="comparison"):
+                comparison = ComparisonTab(calls, cards)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
         refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731
@@ -53,6 +56,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.results.end_session)
+        demo.unload(comparison.stops.end)
     return demo.queue(max_size=32, default_concurrency_limit=4)
 
 

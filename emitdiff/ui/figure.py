@@ -77,7 +77,7 @@ def _below(grid: Grid, place, width: int) -> list[str]:
     cell = grid.cells.get(place)
     if cell is None:
         return ["not made"]
-    measures = "   ".join(f"{name} {value}" for name, value in cell.measures.items())
+    measures = "   ".join(f"{name} {cell.measures[name]}" for name in grid.measures if name in cell.measures)
     return [line for text in (cell.said, measures) if text for line in _wrapped(text, width, 13)]
 
 

@@ -28,8 +28,8 @@ class Cell:
 class Grid:
     """`fixed` are the settings all cells share, by field; `across` and `down` the values of the two axes.
 
-    Without `rows` there is one row. `corner` is the image compared, with the outline of its mask, in the same form as a
-    cell; None where nothing but words is given.
+    Without `rows` there is one row. `measures` are the names of those every cell will have. `corner` is the image
+    compared, with the outline of its mask, in the same form as a cell; None where nothing but words is given.
     """
 
     columns: Axis
@@ -37,6 +37,7 @@ class Grid:
     rows: Axis | None
     down: list[Any]
     fixed: dict[str, Any]
+    measures: tuple[str, ...] = ()
     corner: Cell | None = None
     cells: dict[Place, Cell] = field(default_factory=dict)
 
@@ -100,16 +101,22 @@ def _row(grid: Grid, row: int, being_made: Place | None) -> Iterator[str]:
 def _cell(grid: Grid, place: Place, being_made: bool) -> str:
     cell = grid.cells.get(place)
     shape = f'style="aspect-ratio:{_aspect(grid)}"'
+    below = _measures(grid, cell)
     if cell is None:
         moving = '<div class="bar"><span class="moving"></span></div>' if being_made else ""
-        return f'<div class="tile" {shape}>{moving}</div><p class="measures">&nbsp;</p>'
-    measures = " ".join(f"<span>{escape(name)} <b>{escape(value)}</b></span>" for name, value in cell.measures.items())
-    below = f'<p class="measures">{measures or "&nbsp;"}</p>'
+        return f'<div class="tile" {shape}>{moving}</div>{below}'
     said = f'<p class="said">{escape(cell.said)}</p>' if cell.said else ""
     if cell.picture is None:
         return f'<div class="tile" {shape}>{said}</div>{below}'
     words = grid.words(place)
     return _enlargeable(f"cell-{place[0]}-{place[1]}", cell.file, words, shape, said) + below
+
+
+def _measures(grid: Grid, cell: Cell | None) -> str:
+    """The names stand there before their values, so that nothing moves when these come."""
+    known = cell.measures if cell else {}
+    spans = " ".join(f"<span>{escape(name)} <b>{escape(known.get(name, '-'))}</b></span>" for name in grid.measures)
+    return f'<p class="measures">{spans}</p>'
 
 
 def _corner(cell: Cell | None) -> str:

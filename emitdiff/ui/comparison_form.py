@@ -1,0 +1,217 @@
+"""What a comparison varies and what it keeps: the task, two lists of values, and the settings all cells share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.axes import MOST, NO_TEXT, Axis, segmentation_axes, synthesis_axes
+from emitdiff.ui.callables import Callables
+from emitdiff.ui.form import sampling_defaults
+from emitdiff.ui.grid import Grid
+from emitdiff.ui.messages import note, sentence
+
+NOTHING = "nothing"
+FIRST = {"Synthesis": ("Structure", "Seed"), "Segmentation": ("Text", "Threshold")}  # across, down
+LOOKS = ("dark", "bright")  # what the first list of prompts adds to the prompt
+SHARED = {
+    "Synthesis": (
+        "prompt", "structure", "detector", "num_inference_steps", "guidance_scale", "controlnet_conditioning_scale",
+        "seed", "checkpoint",
+    ),
+    "Segmentation": ("text", "threshold", "checkpoint"),
+}  # fmt: skip
+
+
+class ComparisonForm:
+    """Lays the form out inside the current Blocks context. `fields` are its components by the names its methods take:
+    those all cells share as `synthesis_FIELD` and `segmentation_FIELD`."""
+
+    def __init__(self, calls: Callables) -> None:
+        self.calls = calls
+        self.models = {
+            task: {model.name: model for model in calls.models() if model.kind == task.lower()} for task in FIRST
+        }
+        self.typed = gr.State({})  # the lists a person has written, by task and axis: they come back with the axis
+        across, down = FIRST["Synthesis"]
+        with gr.Group():
+            self.across = gr.Dropdown(list(self.axes("Synthesis")), value=across, label="Vary across")
+            self.across_values = self._list("Values across", across)
+        self.across_note = gr.HTML(elem_classes="beside")
+        with gr.Group():
+            self.down = gr.Dropdown([NOTHING, *self.axes("Synthesis")], value=down, label="Vary down")
+            self.down_values = self._list("Values down", down)
+        self.down_note = gr.HTML(elem_classes="beside")
+        with gr.Column(elem_classes="pane") as self.synthesis:
+            self._lay_out_synthesis()
+        with gr.Column(visible=False, elem_classes="pane") as self.segmentation:
+            self._lay_out_segmentation()
+
+    def _list(self, name: str, axis: str) -> gr.Textbox:
+        chosen = self.axes("Synthesis")[axis]
+        return gr.Textbox(chosen.typed, label=f"{name}, {chosen.how}", lines=1, max_lines=MOST)
+
+    def _lay_out_synthesis(self) -> None:
+        name = self.calls.synthesis_checkpoint
+        defaults = sampling_defaults(self.models["Synthesis"][name])
+        self.synthesis_prompt = gr.Textbox(label="Prompt", lines=2, max_lines=4)
+        with gr.Accordion("What else stays the same", open=False):
+            self.synthesis_structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure", buttons=[])
+            self.synthesis_detector = gr.Dropdown(
+                list(self.calls.vocabulary.detectors), value=defaults["detector"], label="Edge detector"
+            )
+            self.synthesis_num_inference_steps = gr.Slider(
+                1, 100, value=defaults["num_inference_steps"], step=1, label="Steps", buttons=[]
+            )
+            self.synthesis_guidance_scale = gr.Slider(
+                0, 20, value=defaults["guidance_scale"], step=0.1, label="Guidance", buttons=[]
+            )
+            self.synthesis_controlnet_conditioning_scale = gr.Slider(
+                0, 2, value=defaults["controlnet_conditioning_scale"], step=0.05, label="Control strength", buttons=[]
+            )
+            self.synthesis_seed = gr.Number(0, label="Seed", precision=0)
+            self.synthesis_checkpoint = gr.Dropdown(list(self.models["Synthesis"]), value=name, label="Weights")
+
+    def _lay_out_segmentation(self) -> None:
+        self.segmentation_text = gr.Textbox(label="What to find", placeholder="e.g. lung", max_lines=3)
+        with gr.Accordion("What else stays the same", open=False):
+            self.segmentation_threshold = gr.Slider(0.05, 0.95, value=0.5, step=0.05, label="Threshold", buttons=[])
+            self.segmentation_checkpoint = gr.Dropdown(
+                list(self.models["Segmentation"]), value=self.calls.segmentation_checkpoint, label="Weights"
+            )
+        self.heads = gr.File(
+            label="Taught heads to compare (optional)", file_count="multiple", file_types=[".safetensors"], height=92,
+            elem_classes="drop",
+        )  # fmt: skip
+
+    @property
+    def axis_fields(self) -> dict[str, Any]:
+        names = ("across", "across_values", "down", "down_values", "heads")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        shared = [f"{task.lower()}_{field}" for task, names in SHARED.items() for field in names]
+        return {**self.axis_fields, **{name: getattr(self, name) for name in shared}}
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `fill` and `check` update."""
+        return [self.across_values, self.down_values, self.across_note, self.down_note]
+
+    def connect(self, task: gr.Radio, quiet: dict[str, Any]) -> list[Any]:
+        """What happens among the fields themselves; returns the events after which another grid is meant."""
+        fill = {
+            "fn": self.fill, "inputs_kwargs": {"task": task, "typed": self.typed, **self.fields},
+            "outputs": self.outputs, "queue": False, **quiet,
+        }  # fmt: skip
+        turned = task.input(
+            self.turn, task, [self.across, self.down, self.synthesis, self.segmentation], queue=False, **quiet
+        ).then(**fill)
+        chosen = gr.on([self.across.input, self.down.input], **fill)
+        written = [
+            values.input(
+                self.remember, inputs_kwargs={"typed": self.typed, "task": task, "axis": axis, "values": values},
+                outputs=self.typed, trigger_mode="always_last", queue=False, **quiet,
+            )
+            for axis, values in ((self.across, self.across_values), (self.down, self.down_values))
+        ]  # fmt: skip
+        self.synthesis_checkpoint.input(
+            self.take_defaults, self.synthesis_checkpoint,
+            [getattr(self, f"synthesis_{name}") for name in SHARED["Synthesis"][2:6]], queue=False, **quiet,
+        )  # fmt: skip
+        words = gr.on([self.synthesis_prompt.input, self.segmentation_text.input], trigger_mode="always_last", **fill)
+        heads = gr.on(
+            [self.heads.upload, self.heads.clear, self.heads.delete], self.take_heads, self.heads,
+            self.segmentation_checkpoint, queue=False, **quiet,
+        ).then(**fill)  # fmt: skip
+        return [turned, chosen, *written, words, heads]
+
+    def axes(self, task: str, heads: list[str] | None = None) -> dict[str, Axis]:
+        """What can be varied, by name."""
+        if task == "Synthesis":
+            return synthesis_axes(self.calls, self.models[task])
+        ready = [name for name, model in self.models[task].items() if model.status.startswith("ready")]
+        return segmentation_axes((*self.models[task], *head_files(heads)), ", ".join([*ready, *head_files(heads)]))
+
+    def turn(self, task: str) -> tuple[Any, ...]:
+        """The other task: its axes, and its settings instead of the other's."""
+        (across, down), names = FIRST[task], list(self.axes(task))
+        shown = [gr.update(visible=task == name) for name in FIRST]
+        return gr.update(choices=names, value=across), gr.update(choices=[NOTHING, *names], value=down), *shown
+
+    def remember(self, typed: dict[str, str], task: str, axis: str, values: str) -> dict[str, str]:
+        return {**typed, f"{task} {axis}": values}
+
+    def take_defaults(self, name: str) -> tuple[Any, ...]:
+        """Other weights bring the settings that suit them."""
+        defaults = sampling_defaults(self.models["Synthesis"][name])
+        return tuple(defaults[field] for field in SHARED["Synthesis"][2:6])
+
+    def take_heads(self, heads: list[str] | None) -> Any:
+        """Files of taught heads may be chosen like weights."""
+        names = [*self.models["Segmentation"], *head_files(heads)]
+        return gr.update(choices=names, value=names[-1] if heads else self.calls.segmentation_checkpoint)
+
+    def fill(self, task: str, typed: dict[str, str], **fields: Any) -> dict[Any, Any]:
+        """Each list as a person last wrote it for this axis, or one to begin with; then what is wrong with them."""
+        axes, updates = self.axes(task, fields["heads"]), {}
+        for side in ("across", "down"):
+            axis, values = axes.get(fields[side]), getattr(self, f"{side}_values")
+            if axis is None:
+                updates[values] = gr.update(visible=False)
+                continue
+            fields[f"{side}_values"] = typed.get(f"{task} {axis.name}") or self._begin(axis, fields)
+            label = f"Values {side}, {axis.how}"
+            updates[values] = gr.update(value=fields[f"{side}_values"], label=label, visible=True)
+        return updates | self.check(task, **fields)
+
+    def _begin(self, axis: Axis, fields: dict[str, Any]) -> str:
+        """A list to begin with."""
+        if axis.field == "prompt":
+            prompt = (fields["synthesis_prompt"] or "").strip()
+            return "\n".join([prompt, *(f"{prompt}, {look}" for look in LOOKS)]) if prompt else ""
+        if axis.field == "text":
+            text = (fields["segmentation_text"] or "").strip()
+            try:
+                others = [one for one in self.calls.targets(self.calls.segmentation_checkpoint) if one != text][:2]
+            except EmitDiffError:
+                others = []
+            return "\n".join([*([text] if text else []), *others, NO_TEXT])
+        return axis.typed
+
+    def check(self, task: str, **fields: Any) -> dict[Any, Any]:
+        """Beside each list what is wrong with it, or how large the grid is."""
+        words = {"across": "", "down": ""}
+        for side in words:
+            try:
+                self._values(task, side, fields)
+            except EmitDiffError as error:
+                words[side] = note(sentence(error), "error")
+        if not any(words.values()):
+            words["down"] = note(self.grid(task, **fields).size)
+        return {self.across_note: words["across"], self.down_note: words["down"]}
+
+    def _values(self, task: str, side: str, fields: dict[str, Any]) -> tuple[Axis | None, list[Any]]:
+        axes = self.axes(task, fields["heads"])
+        if side == "down" and fields["down"] not in axes:
+            return None, [None]
+        if side == "down" and fields["down"] == fields["across"]:
+            raise EmitDiffError(f"{fields['down']} is varied across already: vary something else down, or {NOTHING}.")
+        axis = axes[fields[side]]
+        return axis, axis.read(fields[f"{side}_values"])
+
+    def grid(self, task: str, **fields: Any) -> Grid:
+        """The empty grid that the fields describe; raises EmitDiffError naming what is wrong with a list."""
+        columns, across = self._values(task, "across", fields)
+        rows, down = self._values(task, "down", fields)
+        fixed = {name: fields[f"{task.lower()}_{name}"] for name in SHARED[task]}
+        return Grid(columns, across, rows, down, fixed)
+
+
+def head_files(heads: list[str] | None) -> dict[str, str]:
+    """Uploaded heads by the names they are compared under."""
+    return {Path(file).stem: str(file) for file in heads or []}

@@ -1,0 +1,240 @@
+"""The Comparison tab: one image under many settings, side by side, with the measures beneath."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import file_stem
+from emitdiff.ui.archive import answer_folder
+from emitdiff.ui.callables import Callables
+from emitdiff.ui.comparing import Given, corner, find, measures, paint
+from emitdiff.ui.comparison_form import ComparisonForm, head_files
+from emitdiff.ui.examples import Example
+from emitdiff.ui.figure import save_figure
+from emitdiff.ui.grid import Grid, table
+from emitdiff.ui.messages import finished, note, progress, sentence
+from emitdiff.ui.preview import given
+from emitdiff.ui.source import build_source, mirror
+from emitdiff.ui.stops import Stops
+
+IDLE = "Choose an image, say what to vary, press Compare. A click on a cell shows it large."
+MEASURES = {
+    "Synthesis": "edges: F1 of the edges of image and result. MS-SSIM: their similarity. Both up to 1, and lower where "
+    "less structure was asked for.",
+    "Segmentation": "Dice: overlap with the true mask, up to 1. area: share of the image. probability: that the image "
+    "shows it at all.",
+}
+
+
+class ComparisonTab:
+    """Lays out the tab inside the current Blocks context and connects it."""
+
+    def __init__(self, calls: Callables, cards: list[Example]) -> None:
+        self.calls, self.cards, self.stops = calls, cards, Stops()
+        self.filled = gr.State(False)  # results stand in the table
+        with gr.Row(elem_classes="workspace two"):
+            with gr.Column(elem_classes="pane"):
+                self._lay_out_controls()
+            with gr.Column(elem_classes="pane results"):
+                self._lay_out_results()
+        self._connect()
+
+    def _lay_out_controls(self) -> None:
+        self.task = gr.Radio(["Synthesis", "Segmentation"], value="Synthesis", label="Compare", elem_classes="inline")
+        self.source = build_source(self.calls, self.cards, "Your image")
+        self.mask_file = gr.File(label="Its mask (optional): label, or truth for Dice", height=92, elem_classes="drop")
+        self.truth_class = gr.Dropdown([], label="Class of the true mask", visible=False)
+        self.mask_note = gr.HTML(elem_classes="beside")
+        self.form = ComparisonForm(self.calls)
+        with gr.Column(elem_classes="actions"):
+            self.mirror = gr.HTML(elem_classes="mirror")
+            with gr.Row():
+                self.compare_button = gr.Button("Compare", variant="primary", scale=3, min_width=120)
+                self.stop_button = gr.Button("Stop", variant="stop", scale=1, min_width=80, interactive=False)
+
+    def _lay_out_results(self) -> None:
+        self.progress = gr.HTML(finished(IDLE))
+        self.table = gr.HTML(elem_classes="comparison")
+        with gr.Row(elem_classes="after"):
+            self.measures = gr.HTML(note(MEASURES["Synthesis"]), elem_classes="beside")
+            self.download = gr.DownloadButton(
+                "Download figure", size="sm", scale=0, min_width=140, interactive=False, elem_classes="download"
+            )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Everything a grid depends on, by the names the handlers take."""
+        own = {"task": self.task, "mask_file": self.mask_file, "truth_class": self.truth_class}
+        return {**own, **self.source.inputs, **self.form.fields}
+
+    def _connect(self) -> None:
+        source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
+        plan = {
+            "fn": self.plan, "inputs_kwargs": self.inputs,
+            "outputs": [self.table, self.filled, self.mask_note, self.truth_class, *self.form.outputs[2:]],
+            "concurrency_id": "preview", "concurrency_limit": 2, **quiet,
+        }  # fmt: skip
+        fill = {
+            "fn": self.form.fill, "inputs_kwargs": {"task": self.task, "typed": self.form.typed, **self.form.fields},
+            "outputs": self.form.outputs, "queue": False, **quiet,
+        }  # fmt: skip
+        words = [self.form.synthesis_prompt, self.form.segmentation_text]
+        source.file.upload(
+            self.take_file, source.file, [*source.outputs, self.mask_file], concurrency_limit=2, **quiet
+        ).then(**plan)
+        source.examples.select(self.take_example, outputs=[*source.outputs, self.mask_file, *words], **quiet).then(
+            **fill
+        ).then(**plan)
+        source.file.clear(source.clear, outputs=source.outputs, **quiet).then(**plan)
+        shown = [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear]
+        gr.on([*shown, self.truth_class.input], trigger_mode="always_last", **plan)
+        self.task.input(lambda task: note(MEASURES[task]), self.task, self.measures, queue=False, **quiet)
+        replan = {**plan, "fn": self.replan, "inputs_kwargs": {"filled": self.filled, **self.inputs}}
+        for event in self.form.connect(self.task, quiet):
+            event.then(**replan)
+        self._connect_run(quiet)
+
+    def _connect_run(self, quiet: dict[str, Any]) -> None:
+        buttons = [self.compare_button, self.stop_button]
+        self.compare_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **quiet).then(
+            self.compare, inputs_kwargs=self.inputs, outputs=[self.progress, self.table, self.filled, self.download],
+            concurrency_id="device", concurrency_limit=1, **quiet,
+        ).then(self.rest, outputs=buttons, queue=False, **quiet)  # fmt: skip
+        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
+        mirror(self.progress, self.mirror)
+
+    def take_file(self, path: str) -> dict[Any, Any]:
+        """A file was chosen: its slices and windows; the mask of the last image goes."""
+        updates = self.source.upload(path)
+        return {**updates, self.mask_file: None} if self.source.scan in updates else updates
+
+    def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
+        """An example card was chosen: its image, its mask, its prompt and its sentence."""
+        example, updates = self.source.card(event.index)
+        words = (example.modality, example.organ, example.finding, example.appearance)
+        return {
+            **updates,
+            self.mask_file: str(example.mask) if example.mask else None,
+            self.form.synthesis_prompt: self.calls.compose_prompt(*words, ""),
+            self.form.segmentation_text: example.text,
+        }
+
+    def plan(self, task: str, **page: Any) -> dict[Any, Any]:
+        """The empty grid as the fields stand, with the image in its corner, and what is wrong beside each of them."""
+        fields = {name: page[name] for name in self.form.fields}
+        updates = {self.mask_note: "", self.filled: False, **self.form.check(task, **fields)}
+        try:
+            things, classes = self._given(task, page, free=True)
+        except Exception as error:
+            return {**updates, self.mask_note: note(sentence(error), "error")}
+        chosen = page["truth_class"] if page["truth_class"] in classes else next(iter(classes), None)
+        updates[self.truth_class] = gr.update(choices=classes, value=chosen, visible=len(classes) > 1)
+        try:
+            grid = self.form.grid(task, **fields)
+        except EmitDiffError:
+            return updates  # said beside the list
+        grid.corner, grid.measures = corner(things), measures(task, things)
+        self._keep(grid)
+        return {**updates, self.table: table(grid)}
+
+    def replan(self, filled: bool, task: str, **page: Any) -> dict[Any, Any]:
+        """The same for another list of values or another setting; but results stay until the next comparison."""
+        if not filled:
+            return self.plan(task, **page)
+        return self.form.check(task, **{name: page[name] for name in self.form.fields})
+
+    def _given(self, task: str, page: dict[str, Any], free: bool) -> tuple[Given, list[int]]:
+        """Image and mask, and the classes to choose from where the mask is a truth of several."""
+        where = [page[name] for name in ("scan", "slice_number", "window", "mask_file")]
+        image, mask, stem = given(self.calls, *where, 0 if free else None)
+        things = Given(image, mask, stem, Path(self.table.GRADIO_CACHE))
+        if task == "Synthesis" or mask is None:
+            return things, []
+        classes = [int(label) for label in np.unique(mask) if label]
+        chosen = page["truth_class"] if page["truth_class"] in classes else next(iter(classes), 1)
+        return replace(things, mask=(mask == chosen).astype(np.uint8)), classes
+
+    def begin(self, request: gr.Request) -> dict[Any, Any]:
+        self.stops.begin(request)
+        return {
+            self.compare_button: gr.update(interactive=False),
+            self.stop_button: gr.update(interactive=True),
+            self.progress: progress("Waiting for the device.", None),
+        }
+
+    def stop(self, request: gr.Request) -> Any:
+        self.stops.stop(request)
+        return gr.update(interactive=False)
+
+    def rest(self, request: gr.Request) -> tuple[Any, Any]:
+        self.stops.end(request)
+        return gr.update(interactive=True), gr.update(interactive=False)
+
+    def compare(self, request: gr.Request, task: str, **page: Any) -> Iterator[dict[Any, Any]]:
+        """Fills the grid and keeps the page up to date; what fails in a cell is said there, all else above the grid."""
+        stopped = self.stops.of(request).is_set
+        fields = {name: page[name] for name in self.form.fields}
+        try:
+            grid = self.form.grid(task, **fields)
+            free = task == "Synthesis" and all(grid.settings(place)["structure"] == 0 for place in grid.places())
+            things, _ = self._given(task, page, free)
+            if task == "Segmentation" and things.image is None:
+                raise EmitDiffError("No image yet: choose an example or drop a file first.")
+            grid.corner, grid.measures = corner(things), measures(task, things)
+        except Exception as error:
+            yield {self.progress: finished(sentence(error), "error")}
+            return
+        yield {self.progress: progress("Preparing.", None), self.table: table(grid), self.filled: True}
+        moments = (
+            paint(self.calls, grid, things, stopped)
+            if task == "Synthesis"
+            else find(self.calls, grid, things, head_files(page["heads"]), stopped)
+        )
+        for moment in moments:
+            filled = {self.table: table(grid, moment.place)} if moment.changed else {}
+            yield {self.progress: progress(moment.words, moment.fraction), **filled}
+        yield self._end(task, grid, things, stopped())
+
+    def _end(self, task: str, grid: Grid, things: Given, stopped: bool) -> dict[Any, Any]:
+        self._keep(grid)
+        made, wanted = sum(cell.picture is not None for cell in grid.cells.values()), len(grid.places())
+        words = f"Stopped: {made} of {wanted} cells are filled." if stopped and len(grid.cells) < wanted else (
+            f"{made} of {wanted} cells filled. A click on one shows it large."
+        )  # fmt: skip
+        updates = {self.progress: finished(words), self.table: table(grid)}
+        if not made:
+            return updates
+        shared = {name: value for name, value in grid.fixed.items() if name not in _varied(grid)}
+        title = f"{task} of {things.name}: {_listed(shared)}"
+        name = f"{'synthetic_' if task == 'Synthesis' else ''}comparison_{file_stem(things.name)}.png"
+        figure = save_figure(grid, title, task == "Synthesis", answer_folder() / name)
+        return {**updates, self.download: gr.DownloadButton(value=str(figure), interactive=True)}
+
+    def _keep(self, grid: Grid) -> None:
+        """The pictures lie in Gradio's cache, which removes them with the other files of the page when they are old."""
+        self.table.temp_files.update(cell.file for cell in (grid.corner, *grid.cells.values()) if cell and cell.file)
+
+
+def _varied(grid: Grid) -> set[str]:
+    return {axis.field for axis in (grid.columns, grid.rows) if axis}
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    """Settings in words, the sentence among them in quotation marks and first."""
+    words = [f'"{settings[name]}"' for name in ("prompt", "text") if settings.get(name)]
+    names = {
+        "num_inference_steps": "steps",
+        "guidance_scale": "guidance",
+        "controlnet_conditioning_scale": "control strength",
+        "checkpoint": "weights",
+        "detector": "edges",
+    }
+    rest = [f"{names.get(name, name)} {value}" for name, value in settings.items() if name not in ("prompt", "text")]
+    return ", ".join(words + rest)
