@@ -27,16 +27,22 @@ def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
     )
 
 
-def build_manifest(results: list[Any], paths: list[Path], stem: str) -> dict:
-    """What was made and how, with the files as the archive has them."""
+def build_manifest(results: list[Any], paths: list[Path], stem: str, scores: list[dict] | None = None) -> dict:
+    """What was made and how, with the files as the archive has them; `scores` of each image beside its source, where
+    they are known."""
     entries = [
         manifest_entry(result, f"images/{path.name}", f"masks/{path.name}" if result.mask is not None else None)
         for result, path in zip(results, paths, strict=True)
     ]
+    for entry, measured in zip(entries, scores or [], strict=bool(scores)):
+        if measured:
+            entry["scores"] = {name: round(value, 4) for name, value in measured.items()}
     return synthetic_manifest(stem, entries)
 
 
-def save_archive(results: list[Any], paths: list[Path], stem: str, folder: Path) -> Path:
+def save_archive(
+    results: list[Any], paths: list[Path], stem: str, folder: Path, scores: list[dict] | None = None
+) -> Path:
     """ZIP of images/, masks/ (PNG, class ids, same file names as the images) and manifest.json."""
     archive = folder / f"synthetic_{stem}.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
@@ -45,7 +51,7 @@ def save_archive(results: list[Any], paths: list[Path], stem: str, folder: Path)
             if result.mask is not None:
                 png = cv2.imencode(".png", np.ascontiguousarray(result.mask, dtype=np.uint8))[1]
                 zipped.writestr(f"masks/{path.name}", png.tobytes())
-        zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem), indent=2))
+        zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem, scores), indent=2))
     return archive
 
 

@@ -33,11 +33,12 @@ class MergingPanel:
     def inputs(self) -> list[Any]:
         return [self.alpha, self.patch, self.seed]
 
-    def connect(self, run: gr.State, chosen: gr.State, finished: Any, selected: Any, quiet: dict[str, Any]) -> None:
-        """Shows the mixture of the chosen image of `run` whenever one of them, or a setting, has changed."""
+    def connect(self, run: gr.State, chosen: gr.State, changes: list[Any], quiet: dict[str, Any]) -> None:
+        """Shows the mixture of the chosen image of `run` after each of the events that change one of them, and
+        whenever a setting has changed."""
         look = {"fn": self.look, "inputs": [run, chosen, *self.inputs], "outputs": [self.view, self.words], **quiet}
-        finished.then(lambda: 0, outputs=chosen, **quiet).then(**look)
-        selected.then(**look)
+        for event in changes:
+            event.then(**look)
         gr.on([self.panel.expand, *(one.input for one in self.inputs)], trigger_mode="always_last", **look)
 
     def look(

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
+from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
-from emitdiff.ui.form import check_request
+from emitdiff.ui.download_panel import DownloadPanel
 from emitdiff.ui.merging_panel import build_merging_panel
-from emitdiff.ui.messages import finished, note, progress, sentence
-from emitdiff.ui.preview import given
-from emitdiff.ui.runs import Run
-from emitdiff.ui.source import KEPT_SECONDS, mirror
+from emitdiff.ui.messages import finished, note, notes, progress
+from emitdiff.ui.painting import Painting
+from emitdiff.ui.runs import Made, Run
+from emitdiff.ui.source import KEPT_SECONDS, at_view_size
 from emitdiff.ui.views import written_once
 
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
+GRID, BESIDE = "All images", "Before and after"
+SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean difference"}
+NOTHING_CHOSEN = "Every image keeps its own seed and settings."
 
 
 class ResultsPanel:
@@ -26,132 +29,184 @@ class ResultsPanel:
 
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
-        self._stops: dict[str, threading.Event] = {}
-        self.chosen_seed, self.chosen_index = gr.State(0), gr.State(0)
+        self.chosen_index = gr.State(0)
         self.run = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda run: run and run.remove())
         self.progress = gr.HTML(finished(IDLE))
+        with gr.Row(elem_classes="after looks"):
+            self.shown = gr.Radio([GRID, BESIDE], value=GRID, label="Show", container=False, elem_classes="inline")
+            self.outlines = gr.Checkbox(False, label="Mask outline", container=False, scale=0, min_width=120)
         self.gallery = written_once(
             gr.Gallery(
                 label="Synthetic images", columns=2, object_fit="contain", format="png", interactive=False,
                 buttons=["download", "fullscreen"], elem_classes="painted", height="100%",
             )
         )  # fmt: skip
-        with gr.Row(elem_classes="after"):
-            self.chosen = gr.HTML(note("Every image keeps its own seed."), elem_classes="beside")
-            self.use_seed = gr.Button("Use its seed", size="sm", scale=0, min_width=110, interactive=False)
-            self.download = gr.DownloadButton(
-                "Download ZIP", size="sm", scale=0, min_width=130, interactive=False, elem_classes="download"
+        self.slider = written_once(
+            gr.ImageSlider(
+                label="Real, then synthetic", interactive=False, format="png", buttons=["fullscreen"], visible=False,
+                max_height=4096, elem_classes="view beside-view",
             )
-        self.merging = build_merging_panel(self.calls)
+        )  # fmt: skip
+        self.words = gr.HTML(note(NOTHING_CHOSEN), elem_classes="beside said-of-it")
+        with gr.Row(elem_classes="after acts"):
+            self.kept = gr.Checkbox(True, label="Keep", container=False, interactive=False, scale=0, min_width=70)
+            quiet_button = {"size": "sm", "scale": 0, "min_width": 118, "interactive": False}
+            self.use_settings = gr.Button("Use its settings", **quiet_button)
+            self.vary = gr.Button("Variations of this one", **{**quiet_button, "min_width": 150})
+            self.send = gr.Button("Send to segmentation", **{**quiet_button, "min_width": 150})
+        self.downloads = DownloadPanel(calls)
+        self.merging = build_merging_panel(calls)
+        self.painting = Painting(calls, self)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What a run changes."""
+        chosen = [self.chosen_index, self.words, self.kept, self.use_settings, self.send]
+        views = [self.shown, self.gallery, self.slider]
+        return [self.run, self.progress, *views, *chosen, *self.downloads.outputs]
 
     def connect(
-        self, inputs: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML
-    ) -> None:
-        """`inputs` holds everything a run depends on by the names of `generate`, `form` those of a request alone;
-        `buttons` start and stop, `line` beside them repeats the progress."""
-        self.form, (self.generate_button, self.stop_button) = form, buttons
+        self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML
+    ) -> Any:
+        """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
+        stop, `line` beside them repeats the progress. Returns the event of settings put back into the form."""
+        self.form = form
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        buttons = list(buttons)
-        # Three events: the buttons answer at once even when the run must queue, and recover whatever happens to it.
-        ended = (
-            self.generate_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **quiet)
-            .then(
-                self.generate,
-                inputs_kwargs={"previous": self.run, **inputs},
-                outputs=[self.run, self.progress, self.gallery, self.chosen, self.use_seed, self.download],
-                concurrency_id="device",
-                concurrency_limit=1,
-                **quiet,
-            )
-            .then(self.rest, outputs=buttons, queue=False, **quiet)
+        at_once = {"queue": False, **quiet}
+        of_image = {"run": self.run, "chosen": self.chosen_index}
+        ended = self.painting.connect(given, form, buttons, line, quiet)
+        selected = self.gallery.select(
+            self.choose,
+            inputs_kwargs={"run": self.run, "shown": self.shown},
+            outputs=[self.chosen_index, self.words, self.kept, self.use_settings, self.vary, self.send, self.slider],
+            **at_once,
         )
-        mirror(self.progress, line)
-        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
-        chosen = [self.chosen, self.chosen_seed, self.use_seed, self.chosen_index]
-        selected = self.gallery.select(self.choose, self.run, chosen, queue=False, **quiet)
-        self.merging.connect(self.run, self.chosen_index, ended, selected, quiet)
-        self.use_seed.click(lambda seed: seed, self.chosen_seed, form["seed"], queue=False, **quiet)
+        gr.on(
+            [self.shown.input, self.outlines.input],
+            self.look,
+            inputs_kwargs={**of_image, "shown": self.shown, "outlines": self.outlines},
+            outputs=[self.gallery, self.slider],
+            trigger_mode="always_last",
+            **at_once,
+        )
+        kept = self.kept.input(
+            self.keep,
+            inputs_kwargs={**of_image, "kept": self.kept},
+            outputs=[self.gallery, self.words],
+            **at_once,
+        )
+        self.downloads.connect(self.run, [*ended, kept], quiet)
+        self.merging.connect(self.run, self.chosen_index, [*ended, selected], quiet)
+        return self.use_settings.click(self.settings, inputs_kwargs=of_image, outputs=list(form.values()), **at_once)
 
     def idle(self, request: gr.Request) -> dict[Any, Any]:
         """Another image takes away what was said of the last one, unless a run is being reported there."""
-        return {self.progress: gr.skip() if request.session_hash in self._stops else finished(IDLE)}
-
-    def begin(self, request: gr.Request) -> dict[Any, Any]:
-        self._stops[request.session_hash] = threading.Event()
-        return {
-            self.generate_button: gr.update(interactive=False),
-            self.stop_button: gr.update(interactive=True),
-            self.progress: progress("Waiting for the device.", None),
-        }
-
-    def stop(self, request: gr.Request) -> Any:
-        if stop := self._stops.get(request.session_hash):
-            stop.set()
-        return gr.update(interactive=False)
-
-    def rest(self, request: gr.Request) -> tuple[Any, Any]:
-        self._stops.pop(request.session_hash, None)
-        return gr.update(interactive=True), gr.update(interactive=False)
-
-    def generate(
-        self, request: gr.Request, previous: Run | None, scan: Any, slice_number: float, window: str | None,
-        mask_file: str | None, **form: Any,
-    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
-        """Runs the synthesis and keeps the page up to date; every failure ends as a sentence above the gallery."""
-        stop = self._stops.get(request.session_hash) or threading.Event()
-        try:
-            image, mask, stem = given(self.calls, scan, slice_number, window, mask_file, form.get("structure"))
-            run = Run(check_request(form), image, mask, stem)
-        except Exception as error:
-            yield {self.progress: finished(sentence(error), "error")}
-            return
-        if previous:
-            previous.remove()
-        columns = COLUMNS.get(run.request.num_images, 4)
-        yield {
-            self.run: run,
-            self.progress: progress(run.words, None),
-            self.gallery: gr.Gallery(run.tiles(), columns=columns, selected_index=None),
-            self.download: gr.DownloadButton(value=None, interactive=False),
-            self.use_seed: gr.Button(interactive=False),
-        }
-        failure = ""
-        try:
-            for event in self.calls.synthesize(image, mask, run.request, stop.is_set):
-                changed = run.take(event)
-                yield {
-                    self.progress: progress(run.words, run.fraction),
-                    **({self.gallery: run.tiles()} if changed else {}),
-                }
-        except Exception as error:
-            failure = sentence(error)
-        yield self._end(run, stop.is_set(), failure)
-
-    def _end(self, run: Run, stopped: bool, failure: str) -> dict[Any, Any]:
-        archive = run.archive()
-        return {
-            self.progress: finished(failure or run.summary(stopped), "error" if failure else "info"),
-            self.gallery: run.tiles(waiting=False),
-            self.download: gr.DownloadButton(value=str(archive) if archive else None, interactive=archive is not None),
-            self.chosen: note("Every image keeps its own seed. The ZIP holds images, masks and a manifest."),
-        }
-
-    def choose(self, run: Run | None, event: gr.SelectData) -> dict[Any, Any]:
-        """An image of the gallery was selected: its seed and how long it took."""
-        if run is None or event.index >= len(run.results):
-            return {self.use_seed: gr.Button(interactive=False)}
-        result = run.results[event.index]
-        text = (
-            f"Image {event.index + 1} of {run.request.num_images}: seed {result.seed}, made in {result.seconds:.1f} s."
-        )
-        return {
-            self.chosen: note(text),
-            self.chosen_seed: result.seed,
-            self.chosen_index: event.index,
-            self.use_seed: gr.Button(interactive=True),
-        }
+        return {self.progress: gr.skip() if self.painting.stops.running(request) else finished(IDLE)}
 
     def end_session(self, request: gr.Request) -> None:
         """The page was closed: whatever still runs for it stops."""
-        if stop := self._stops.pop(request.session_hash, None):
-            stop.set()
+        self.painting.stops.end(request)
+
+    def started(self, run: Run) -> dict[Any, Any]:
+        """Updates for `outputs` when a run, or variations of one of its images, begins."""
+        tiles = run.tiles()
+        columns = COLUMNS.get(len(tiles), 4)
+        return {
+            self.run: run,
+            self.progress: progress(run.words, None),
+            self.shown: GRID,
+            self.gallery: gr.update(value=tiles, columns=columns, selected_index=None, allow_preview=True),
+            self.slider: gr.update(visible=False),
+            **(self._say(run, 0) if not run.made else {}),
+            **self.downloads.wait(),
+        }
+
+    def went_on(self, run: Run, changed: bool) -> dict[Any, Any]:
+        """Updates while it runs; `changed`: the gallery has something new."""
+        line = {self.progress: progress(run.words, run.fraction)}
+        return {**line, self.gallery: run.tiles()} if changed else line
+
+    def ended(self, run: Run, stopped: bool, failure: str) -> dict[Any, Any]:
+        """Updates once nothing runs any more; the first of the new images is the chosen one."""
+        chosen = min(run.first, max(len(run.made) - 1, 0))
+        return {
+            self.progress: finished(failure or run.summary(stopped), "error" if failure else "info"),
+            self.gallery: run.tiles(),
+            self.chosen_index: chosen,
+            **self._say(run, chosen),
+        }
+
+    def choose(self, run: Run | None, shown: str, event: gr.SelectData) -> dict[Any, Any]:
+        """An image of the gallery was selected: what is known of it, and it beside the real one if that is shown."""
+        if run is None or event.index >= len(run.made):
+            return {self.words: gr.skip()}
+        slider = {self.slider: gr.update(value=self._pair(run, event.index))} if shown == BESIDE else {}
+        return {
+            self.chosen_index: event.index,
+            self.vary: gr.update(interactive=not run.running),
+            **self._say(run, event.index),
+            **slider,
+        }
+
+    def _say(self, run: Run, chosen: int) -> dict[Any, Any]:
+        """What is known of image `chosen`, and whether anything can be done with it."""
+        there = chosen < len(run.made)
+        return {
+            self.words: describe(run.made[chosen], chosen, len(run.made)) if there else note(NOTHING_CHOSEN),
+            self.kept: gr.update(value=run.made[chosen].kept if there else True, interactive=there),
+            self.use_settings: gr.update(interactive=there),
+            self.send: gr.update(interactive=there),
+        }
+
+    def look(self, run: Run | None, chosen: int, shown: str, outlines: bool) -> dict[Any, Any]:
+        """All images, or the chosen one beside the real one with the others as a strip; outlines or none."""
+        beside = shown == BESIDE
+        if run is None:
+            return {self.slider: gr.update(visible=beside)}
+        run.outlines = outlines
+        closed = {"selected_index": None} if beside else {}
+        return {
+            self.gallery: gr.update(value=run.tiles(), allow_preview=not beside, **closed),
+            self.slider: gr.update(value=self._pair(run, chosen) if beside else None, visible=beside),
+        }
+
+    def _pair(self, run: Run, chosen: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The real image, or the label where there is none, and the synthetic one; None without either."""
+        if chosen >= len(run.made) or (run.source is None and run.label is None):
+            return None
+        result = run.made[chosen].result
+        synthetic = at_view_size(result.image)
+        if run.source is None:
+            return overlay(np.zeros_like(synthetic), at_view_size(run.label), 0.6), synthetic
+        pair = [(at_view_size(run.source), run.label), (synthetic, result.mask)]
+        drawn = [run.outlines and mask is not None for _, mask in pair]
+        return tuple(
+            overlay(image, at_view_size(mask), 0.0) if draw else image
+            for (image, mask), draw in zip(pair, drawn, strict=True)
+        )
+
+    def keep(self, run: Run | None, chosen: int, kept: bool) -> dict[Any, Any]:
+        """The chosen image goes into the download, or is left out."""
+        if run is None or chosen >= len(run.made):
+            return {self.words: gr.skip()}
+        run.made[chosen].kept = kept
+        return {self.gallery: run.tiles(), self.words: describe(run.made[chosen], chosen, len(run.made))}
+
+    def settings(self, run: Run | None, chosen: int) -> dict[Any, Any]:
+        """Everything the chosen image was painted with, its own seed first; how many are wanted stays as it is."""
+        if run is None or chosen >= len(run.made):
+            return {self.form["seed"]: gr.skip()}
+        made = run.made[chosen]
+        settings = {**vars(made.request), "seed": made.result.seed}
+        return {field: settings[name] for name, field in self.form.items() if name != "num_images"}
+
+
+def describe(made: Made, index: int, count: int) -> str:
+    """HTML of what is known of image `index`, counted from 0, of `count`."""
+    result = made.result
+    text = f"Image {index + 1} of {count}: seed {result.seed}, made in {result.seconds:.1f} s"
+    if made.parent is not None:
+        text += f", from the edges of the synthetic image with seed {made.parent}"
+    scores = ", ".join(f"{words} {made.scores[name]:.2f}" for name, words in SCORES.items() if name in made.scores)
+    lines = [f"{text}.", f"Beside the real image: {scores}." if scores else ""]
+    return notes(lines) + note("" if made.kept else "Dropped: it is left out of the download.")

@@ -1,27 +1,59 @@
-"""One run of the synthesis as the page sees it: the tiles of the gallery, how far it is, what it leaves behind."""
+"""The images of one source as the page sees them: the tiles of the gallery, how far a run is, what it leaves behind."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import overlay, save_synthetic_png
 from emitdiff.ui.archive import save_archive, save_result
 from emitdiff.ui.callables import SynthesisRequest
-from emitdiff.ui.messages import duration
+from emitdiff.ui.messages import duration, sentence
+from emitdiff.ui.source import at_view_size
 
 PREVIEW_INTERVAL = 0.5  # seconds between pictures sent while one is being made
 SQUARE = (256, 256)  # of a tile that waits for what is painted from text alone
+MOST = 24  # images of one run with all its variations
+IN_PLACE = {"move_x": 0.0, "move_y": 0.0, "scale": 1.0, "rotate": 0.0, "deform": 0.0, "edit_seed": 0}
+DROPPED = "Dropped, "  # the tile of what is left out of the download is dimmed by this beginning
+
+
+@dataclass(eq=False)
+class Made:
+    """One finished image with its file, the request it was painted with and what was said of it since."""
+
+    result: Any
+    path: Path
+    request: SynthesisRequest
+    parent: int | None = None  # seed of the synthetic image this is a variation of
+    scores: dict[str, float] = field(default_factory=dict)
+    kept: bool = True
+    unmeasurable: bool = False
+
+    @property
+    def caption(self) -> str:
+        parts = [f"seed {self.result.seed}"]
+        if self.parent is not None:
+            parts.append(f"of {self.parent}")
+        if self.scores:
+            parts += [f"edges {self.scores['edge_f1']:.2f}", f"MS-SSIM {self.scores['ms_ssim']:.2f}"]
+        return ("" if self.kept else DROPPED) + ", ".join(parts)
 
 
 @dataclass(eq=False)
 class Run:
-    """The state of one run; `folder` is its own temporary folder and is removed with it."""
+    """What was made from one source; `folder` is its own temporary folder and is removed with it.
+
+    `request` is that of the images being made, which follow the `first` of `made`.
+    """
 
     request: SynthesisRequest
     source: np.ndarray | None  # the real image and its mask, where they are given
@@ -29,21 +61,41 @@ class Run:
     stem: str
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="emitdiff_")))
     started: float = field(default_factory=time.monotonic)
-    results: list[Any] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
+    made: list[Made] = field(default_factory=list)
+    first: int = 0
+    parent: Made | None = None
+    running: bool = True
+    outlines: bool = False  # of the labels, on the tiles
     steps_done: int = 0
     steps_total: int = 0
     preview: np.ndarray | None = None
     first_step: float | None = None
     shown: float = 0.0
 
+    @property
+    def results(self) -> list[Any]:
+        return [made.result for made in self.made]
+
+    def vary(self, parent: Made, seed: int, count: int) -> None:
+        """From now on `count` variations of `parent` are made: its settings, other seeds, its own edges and label.
+
+        Raises EmitDiffError where they would be too many.
+        """
+        if len(self.made) + count > MOST:
+            raise EmitDiffError(
+                f"There are {len(self.made)} images here, and {count} more would pass the limit of {MOST}: set the "
+                "number of images lower, or download these and press Generate."
+            )
+        # The label it comes with is the edited mask already.
+        self.request = replace(parent.request, num_images=count, seed=seed, **IN_PLACE)
+        self.parent, self.first, self.running = parent, len(self.made), True
+        self.started, self.first_step, self.steps_done, self.steps_total = time.monotonic(), None, 0, 0
+
     def take(self, event: Any) -> bool:
         """Takes in a step or a finished image; True when the gallery has something new to show."""
         now = time.monotonic()
         if getattr(event, "image", None) is not None:
-            self.results.append(event)
-            self.paths.append(save_result(event, len(self.paths), self.stem, self.folder))
-            self.preview = None
+            self._keep(event)
             return True
         self.first_step = self.first_step or now
         self.steps_done = event.image_index * event.steps + event.step
@@ -53,17 +105,45 @@ class Run:
         self.preview, self.shown = event.preview, now
         return True
 
-    def tiles(self, waiting: bool = True) -> list[tuple[Any, str]]:
-        """The gallery: finished images; while `waiting`, also the one being made and an empty tile for each to come."""
+    def _keep(self, result: Any) -> None:
+        parent = None
+        if self.parent is not None:
+            parent = self.parent.result.seed
+            result = replace(result, settings={**result.settings, "variation_of": self.parent.path.name})
+        path = save_result(result, len(self.made), self.stem, self.folder)
+        self.made.append(Made(result, path, self.request, parent))
+        self.preview = None
+
+    def measure(self, quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> bool:
+        """Compares the last image with the real one; True when that gave scores."""
+        made = self.made[-1] if self.made else None
+        if made is None or made.scores or self.source is None or made.unmeasurable:
+            return False
+        try:
+            made.scores = quality(self.source, made.result.image)
+        except Exception as error:  # too small to compare, or worse: the image counts, not its scores
+            made.unmeasurable = bool(sentence(error))
+        return bool(made.scores)
+
+    def tiles(self) -> list[tuple[Any, str]]:
+        """The gallery: finished images; during a run also the one being made and an empty tile for each to come."""
         tiles: list[tuple[Any, str]] = [
-            (str(path), f"seed {result.seed}") for path, result in zip(self.paths, self.results, strict=True)
+            (str(self.outlined(made) if self.outlines else made.path), made.caption) for made in self.made
         ]
-        if not waiting:
-            return tiles
-        for index in range(len(tiles), self.request.num_images):
-            being_made = index == len(self.paths) and self.preview is not None
+        for index in range(len(tiles) - self.first, self.request.num_images if self.running else 0):
+            being_made = self.first + index == len(self.made) and self.preview is not None
             tiles.append((self.preview if being_made else self._empty(), f"seed {self.request.seed + index} ..."))
         return tiles
+
+    def outlined(self, made: Made) -> Path:
+        """The file of the image with the outline of its label, large enough for a fine line; without one the image."""
+        if made.result.mask is None:
+            return made.path
+        path = self.folder / "outlined" / made.path.name
+        if not path.exists():
+            drawn = overlay(at_view_size(made.result.image), at_view_size(made.result.mask), 0.0)
+            save_synthetic_png(drawn, path, {**made.result.settings, "outlined": True})
+        return path
 
     def _empty(self) -> np.ndarray:
         given = self.label if self.source is None else self.source
@@ -80,7 +160,8 @@ class Run:
             return "Preparing. The first run after a start loads the weights."
         steps = self.steps_total // self.request.num_images
         image, step = divmod(max(self.steps_done - 1, 0), steps)
-        text = f"Image {image + 1} of {self.request.num_images}, step {step + 1} of {steps}"
+        kind = "Image" if self.parent is None else "Variation"
+        text = f"{kind} {image + 1} of {self.request.num_images}, step {step + 1} of {steps}"
         elapsed = time.monotonic() - (self.first_step or self.started)
         if self.steps_done < 3:
             return text
@@ -88,17 +169,29 @@ class Run:
 
     def summary(self, stopped: bool) -> str:
         """The line that stays when the run is over."""
-        made, wanted = len(self.results), self.request.num_images
-        images = f"{made} synthetic image{'s' if made != 1 else ''}"
+        made, wanted = len(self.made) - self.first, self.request.num_images
+        kind = "synthetic image" if self.parent is None else "variation"
+        images = f"{made} {kind}{'s' if made != 1 else ''}"
         if stopped and made < wanted:
-            return (
-                f"Stopped: {images} of {wanted} finished and kept." if made else "Stopped before an image was finished."
-            )
+            if not made:
+                return f"Stopped before {'an image' if self.parent is None else 'a variation'} was finished."
+            return f"Stopped: {images} of {wanted} finished and kept."
         return f"{images} in {duration(time.monotonic() - self.started)}. Select one to see it large."
 
+    @property
+    def kept(self) -> list[Made]:
+        """What goes into the download."""
+        return [made for made in self.made if made.kept]
+
     def archive(self) -> Path | None:
-        """The ZIP of what was finished; None when nothing was."""
-        return save_archive(self.results, self.paths, self.stem, self.folder) if self.results else None
+        """The ZIP of what was finished and kept; None when nothing was."""
+        kept = self.kept
+        if not kept:
+            return None
+        return save_archive(
+            [made.result for made in kept], [made.path for made in kept], self.stem, self.folder,
+            [made.scores for made in kept],
+        )  # fmt: skip
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

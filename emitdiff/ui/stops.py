@@ -21,6 +21,10 @@ class Stops:
         """Set once the session's run should end; one that nobody can set where nothing was begun."""
         return self._asked.get(request.session_hash) or threading.Event()
 
+    def running(self, request: gr.Request) -> bool:
+        """Whether something of the session waits or runs."""
+        return request.session_hash in self._asked
+
     def stop(self, request: gr.Request) -> None:
         if asked := self._asked.get(request.session_hash):
             asked.set()

@@ -19,13 +19,16 @@ import numpy as np
 from emitdiff.images import to_rgb
 
 
-def written_once(component: gr.Image | gr.Gallery) -> Any:
-    """The component, from now on with files that are never rewritten; a gallery shows (picture, caption)."""
+def written_once(component: gr.Image | gr.Gallery | gr.ImageSlider) -> Any:
+    """The component, from now on with files that are never rewritten; a gallery shows [(picture, caption)], a slider
+    a pair of pictures."""
     show = component.postprocess
 
     def show_file(value: Any) -> Any:
         if isinstance(value, list):
             return show([(picture_file(picture, component.GRADIO_CACHE), caption) for picture, caption in value])
+        if isinstance(value, tuple):
+            return show(tuple(picture_file(picture, component.GRADIO_CACHE) for picture in value))
         return show(picture_file(value, component.GRADIO_CACHE))
 
     component.postprocess = show_file  # a class of our own would have Gradio write a stub file beside its source

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
-from fakes import failing, fake_callables, scan_that_saves
+from fakes import failing, fake_callables, scan_that_saves, synthesize
 
+from emitdiff.images import read_synthetic_settings
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.source import at_view_size
@@ -29,15 +33,28 @@ def results():
 
 
 def generate(results, example, **changes):
-    arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    return list(results.generate(BROWSER, **{**arguments, "mask_file": str(example.mask), **FORM, **changes}))
+    arguments = {
+        "previous": None,
+        "scan": scan_that_saves(example.image),
+        "slice_number": 1,
+        "window": None,
+        "outlines": False,
+    }
+    return list(results.painting.generate(BROWSER, **{**arguments, "mask_file": str(example.mask), **FORM, **changes}))
+
+
+def pack(results, run, layout="images, masks, manifest", classes=""):
+    return results.downloads.pack(run, layout, classes)
 
 
 def test_generate_fills_the_gallery_and_offers_the_archive(results, example):
     updates = generate(results, example)
     last = updates[-1]
-    assert [caption for _, caption in last[results.gallery]] == ["seed 5", "seed 6"]
-    assert str(last[results.download].value).count("synthetic_drawn_chest_xray.zip")
+    captions = [caption for _, caption in last[results.gallery]]
+    assert captions[0].startswith("seed 5, edges 0.9") and captions[1].startswith("seed 6, edges")
+    packed = pack(results, updates[0][results.run])
+    assert str(packed[results.downloads.button]["value"]).endswith("synthetic_drawn_chest_xray.zip")
+    assert "2 images" in packed[results.downloads.words]
     assert "2 synthetic images" in last[results.progress]
     assert sum("step 1 of 4" in update[results.progress] for update in updates) == 2
 
@@ -84,7 +101,7 @@ def test_missing_weights_end_in_their_sentence(example):
     results = build(synthesize=failing)
     last = generate(results, example)[-1]
     assert "The weights are not here" in last[results.progress]
-    assert last[results.download].interactive is False
+    assert last[results.send]["interactive"] is False and last[results.use_settings]["interactive"] is False
 
 
 def test_an_unforeseen_failure_shows_no_traceback(example, caplog):
@@ -95,29 +112,136 @@ def test_an_unforeseen_failure_shows_no_traceback(example, caplog):
 
 
 def test_stop_ends_the_run_and_keeps_what_is_finished(results, example):
-    results.begin(BROWSER)
-    arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    updates = results.generate(BROWSER, **arguments, mask_file=None, **{**FORM, "num_images": 8})
+    results.painting.begin(BROWSER)
+    arguments = {
+        "previous": None,
+        "scan": scan_that_saves(example.image),
+        "slice_number": 1,
+        "window": None,
+        "outlines": False,
+    }
+    updates = results.painting.generate(BROWSER, **arguments, mask_file=None, **{**FORM, "num_images": 8})
     seen = []
     for update in updates:
         seen.append(update)
         if "Image 2 of 8, step 2" in update[results.progress]:
-            results.stop(BROWSER)
+            results.painting.stop(BROWSER)
     assert "Stopped: 1 synthetic image of 8" in seen[-1][results.progress]
-    assert len(seen) < 10
-    results.rest(BROWSER)
-    assert results._stops == {}
+    assert len(seen) < 11
+    results.painting.rest(BROWSER, None)
+    assert not results.painting.stops.running(BROWSER)
 
 
 def test_stop_reaches_a_run_that_still_waits(results, example):
-    results.begin(BROWSER)
-    results.stop(BROWSER)
+    results.painting.begin(BROWSER)
+    results.painting.stop(BROWSER)
     assert "Stopped before" in generate(results, example)[-1][results.progress]
-    results.rest(BROWSER)
+    results.painting.rest(BROWSER, None)
 
 
-def test_choosing_an_image_offers_its_seed(results, example):
-    run = generate(results, example)[0][results.run]
-    updates = results.choose(run, SimpleNamespace(index=1))
-    assert updates[results.chosen_seed] == 6 and "seed 6" in updates[results.chosen]
-    assert results.use_seed in results.choose(None, SimpleNamespace(index=0))
+@pytest.fixture
+def run(results, example):
+    return generate(results, example, guidance_scale=2.5, move_x=0.1, num_images=3)[0][results.run]
+
+
+def test_choosing_an_image_says_what_is_known_of_it(results, run):
+    updates = results.choose(run, "All images", SimpleNamespace(index=1))
+    words = updates[results.words]
+    assert "Image 2 of 3: seed 6" in words and "edge F1 0." in words and "MS-SSIM 0." in words
+    assert updates[results.chosen_index] == 1 and results.slider not in updates
+    nothing = results.choose(None, "All images", SimpleNamespace(index=0))
+    assert results.chosen_index not in nothing
+
+
+def test_its_settings_come_back_into_the_form(results, run):
+    updates = results.settings(run, 2)
+    values = {name: updates[field] for name, field in results.form.items() if field in updates}
+    assert {**values, "num_images": 3} == {**vars(run.request), "seed": 7}
+    assert (values["guidance_scale"], values["move_x"]) == (2.5, 0.1) and "num_images" not in values
+
+
+def test_before_and_after_are_the_real_and_the_chosen_image(results, run):
+    updates = results.look(run, 1, "Before and after", outlines=False)
+    before, after = updates[results.slider]["value"]
+    np.testing.assert_array_equal(before, at_view_size(run.source))
+    np.testing.assert_array_equal(after, at_view_size(run.results[1].image))
+    assert updates[results.slider]["visible"] and not updates[results.gallery]["allow_preview"]
+    outlined = results.look(run, 1, "Before and after", outlines=True)[results.slider]["value"]
+    assert all((first != second).any() for first, second in zip(outlined, (before, after), strict=True))
+    again = results.look(run, 1, "All images", outlines=True)
+    assert not again[results.slider]["visible"] and again[results.gallery]["allow_preview"]
+
+
+def test_a_mask_alone_stands_where_there_is_no_real_image(results, example):
+    run = generate(results, example, scan=None)[0][results.run]
+    before, after = results.look(run, 0, "Before and after", outlines=False)[results.slider]["value"]
+    assert before.shape == after.shape and before.any() and run.made[0].scores == {}
+
+
+def test_outlines_are_drawn_on_copies_that_keep_their_settings(results, run):
+    plain = [path for path, _ in run.tiles()]
+    results.look(run, 0, "All images", outlines=True)
+    outlined = [path for path, _ in run.tiles()]
+    assert not set(plain) & set(outlined) and read_synthetic_settings(outlined[0])["outlined"]
+    results.look(run, 0, "All images", outlines=False)
+    assert [path for path, _ in run.tiles()] == plain
+
+
+def test_a_dropped_image_is_left_out_of_the_download(results, run):
+    updates = results.keep(run, 1, kept=False)
+    assert updates[results.gallery][1][1].startswith("Dropped, seed 6") and "Dropped" in updates[results.words]
+    packed = pack(results, run)
+    with zipfile.ZipFile(packed[results.downloads.button]["value"]) as archive:
+        names = archive.namelist()
+        manifest = json.loads(archive.read("manifest.json"))
+    assert sum(name.startswith("images/") for name in names) == 2 and not any("seed6" in name for name in names)
+    assert [entry["seed"] for entry in manifest["images"]] == [5, 7] and manifest["images"][0]["scores"]["edge_f1"] > 0
+    assert "1 dropped, 2 images" in packed[results.downloads.words]
+    for index in (0, 2):
+        results.keep(run, index, kept=False)
+    nothing = pack(results, run)
+    assert "Every image is dropped" in nothing[results.downloads.words]
+    assert not nothing[results.downloads.button]["interactive"]
+
+
+def test_other_layouts_name_the_classes(results, run):
+    packed = pack(results, run, "nnU-Net", "")
+    assert Path(packed[results.downloads.button]["value"]).read_text() == "3 of ('target',)"
+    assert "Labels are numbered anew." in packed[results.downloads.words]
+    named = pack(results, run, "COCO", "left lung, right lung")
+    assert Path(named[results.downloads.button]["value"]).read_text() == "3 of ('left lung', 'right lung')"
+
+
+def test_variations_follow_the_chosen_image(example):
+    given = []
+
+    def synthesize_and_tell(image, mask, request, cancelled):
+        given.append((image, mask, request))
+        yield from synthesize(image, mask, request, cancelled)
+
+    results = build(synthesize=synthesize_and_tell)
+    run = generate(results, example, move_x=0.2)[0][results.run]
+    updates = list(results.painting.vary(BROWSER, run, 1, wanted=3))
+    image, mask, request = given[1]
+    assert image is run.results[1].image and mask is run.results[1].mask
+    assert request.num_images == 3 and request.move_x == 0 and request.seed != 5
+    assert len(run.made) == 5 and updates[0][results.run] is run and len(updates[0][results.gallery]["value"]) == 5
+    assert "3 variations" in updates[-1][results.progress] and updates[-1][results.chosen_index] == 2
+    made = run.made[4]
+    assert "of 6" in made.caption and read_synthetic_settings(made.path)["variation_of"] == run.made[1].path.name
+    assert "synthetic image with seed 6" in updates[-1][results.words]
+
+
+def test_variations_have_a_limit_and_need_an_image(results, run):
+    (update,) = results.painting.vary(BROWSER, None, 0, wanted=3)
+    assert "No image yet" in update[results.progress]
+    run.made *= 8
+    (update,) = results.painting.vary(BROWSER, run, 0, wanted=3)
+    assert "limit of 24" in update[results.progress] and len(run.made) == 24
+
+
+def test_scores_that_fail_cost_no_image(example, caplog):
+    results = build(quality=lambda source, synthetic: 1 / 0)
+    last = generate(results, example)[-1]
+    assert "2 synthetic images" in last[results.progress] and len(last[results.gallery]) == 2
+    assert caplog.text.count("division by zero") >= 2

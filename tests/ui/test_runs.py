@@ -33,7 +33,8 @@ def test_tiles_stand_for_every_image_from_the_start(run):
     assert run.take(picture())
     tiles = run.tiles()
     assert len(tiles) == 3 and tiles[0][1] == "seed 3" and "synthetic_scan_000_seed3.png" in tiles[0][0]
-    assert len(run.tiles(waiting=False)) == 1
+    run.running = False
+    assert len(run.tiles()) == 1
 
 
 def test_progress_in_words(run):
@@ -61,7 +62,7 @@ def test_the_archive_holds_images_masks_and_manifest(run):
         "seconds": 0.5,
         "settings": 0,
     }
-    assert read_synthetic_settings(run.paths[0])["prompt"] == "CT"
+    assert read_synthetic_settings(run.made[0].path)["prompt"] == "CT"
     run.remove()
     assert not run.folder.exists()
 

@@ -29,7 +29,11 @@ def test_the_form_is_the_request(tab):
 def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
     changes = {"structure": 0.3, "move_x": 0.25, "preset": "paper"}
     arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    first = next(tab.results.generate(BROWSER, **arguments, mask_file=str(example.mask), **{**FORM, **changes}))
+    first = next(
+        tab.results.painting.generate(
+            BROWSER, outlines=False, **arguments, mask_file=str(example.mask), **{**FORM, **changes}
+        )
+    )
     request = first[tab.results.run].request
     assert (request.structure, request.move_x, request.preset) == (0.3, 0.25, "paper")
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "structure": 0}

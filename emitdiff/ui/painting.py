@@ -1,0 +1,124 @@
+"""Runs of the synthesis: started, shown as they go on, stopped. What is shown where is up to the results panel."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.callables import Callables
+from emitdiff.ui.form import check_request
+from emitdiff.ui.messages import finished, progress, sentence
+from emitdiff.ui.preview import given as given_to
+from emitdiff.ui.runs import Run
+from emitdiff.ui.source import mirror
+from emitdiff.ui.stops import Stops
+
+if TYPE_CHECKING:
+    from emitdiff.ui.results_panel import ResultsPanel
+
+
+class Painting:
+    """What Generate, Variations and Stop do; `panel` shows it."""
+
+    def __init__(self, calls: Callables, panel: ResultsPanel) -> None:
+        self.calls, self.panel = calls, panel
+        self.stops = Stops()
+
+    def connect(
+        self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
+        quiet: dict[str, Any],
+    ) -> list[Any]:  # fmt: skip
+        """As `ResultsPanel.connect`; returns the events of a run's end."""
+        self.generate_button, self.stop_button = buttons
+        panel = self.panel
+        states = [*buttons, panel.vary]
+        run = {"outputs": panel.outputs, "concurrency_id": "device", "concurrency_limit": 1, **quiet}
+        starts = {
+            self.generate_button: {
+                "fn": self.generate,
+                "inputs_kwargs": {"previous": panel.run, "outlines": panel.outlines, **given, **form},
+            },
+            panel.vary: {
+                "fn": self.vary,
+                "inputs_kwargs": {"run": panel.run, "chosen": panel.chosen_index, "wanted": form["num_images"]},
+            },
+        }
+        # Three events: the buttons answer at once even when the run must queue, and recover whatever happens to it.
+        ended = [
+            button.click(self.begin, outputs=[*states, panel.progress], queue=False, **quiet)
+            .then(**start, **run)
+            .then(self.rest, panel.run, states, queue=False, **quiet)
+            for button, start in starts.items()
+        ]
+        mirror(panel.progress, line)
+        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
+        return ended
+
+    def begin(self, request: gr.Request) -> dict[Any, Any]:
+        self.stops.begin(request)
+        return {
+            self.generate_button: gr.update(interactive=False),
+            self.stop_button: gr.update(interactive=True),
+            self.panel.vary: gr.update(interactive=False),
+            self.panel.progress: progress("Waiting for the device.", None),
+        }
+
+    def stop(self, request: gr.Request) -> Any:
+        self.stops.stop(request)
+        return gr.update(interactive=False)
+
+    def rest(self, request: gr.Request, run: Run | None) -> dict[Any, Any]:
+        self.stops.end(request)
+        return {
+            self.generate_button: gr.update(interactive=True),
+            self.stop_button: gr.update(interactive=False),
+            self.panel.vary: gr.update(interactive=bool(run and run.made)),
+        }
+
+    def generate(
+        self, request: gr.Request, previous: Run | None, outlines: bool, scan: Any, slice_number: float,
+        window: str | None, mask_file: str | None, **form: Any,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        """Runs the synthesis and keeps the page up to date; every failure ends as a sentence above the gallery."""
+        try:
+            image, mask, stem = given_to(self.calls, scan, slice_number, window, mask_file, form.get("structure"))
+            run = Run(check_request(form), image, mask, stem, outlines=outlines)
+        except Exception as error:
+            yield {self.panel.progress: finished(sentence(error), "error")}
+            return
+        if previous:
+            previous.remove()
+        yield from self._paint(request, run, image, mask)
+
+    def vary(self, request: gr.Request, run: Run | None, chosen: int, wanted: float) -> Iterator[dict[Any, Any]]:
+        """More images like the chosen one: its settings, its own edges and label, new seeds."""
+        try:
+            if run is None or not run.made:
+                raise EmitDiffError("No image yet: generate some, then select the one to vary.")
+            parent = run.made[min(chosen, len(run.made) - 1)]
+            run.vary(parent, random.randrange(2**31), int(wanted or 1))
+        except Exception as error:
+            yield {self.panel.progress: finished(sentence(error), "error")}
+            return
+        yield from self._paint(request, run, parent.result.image, parent.result.mask)
+
+    def _paint(
+        self, request: gr.Request, run: Run, image: np.ndarray | None, mask: np.ndarray | None
+    ) -> Iterator[dict[Any, Any]]:
+        panel, stop, failure = self.panel, self.stops.of(request), ""
+        yield panel.started(run)
+        try:
+            for event in self.calls.synthesize(image, mask, run.request, stop.is_set):
+                changed = run.take(event)
+                yield panel.went_on(run, changed)
+                if run.measure(self.calls.quality):
+                    yield panel.went_on(run, True)
+        except Exception as error:
+            failure = sentence(error)
+        run.running = False
+        yield panel.ended(run, stop.is_set(), failure)
