@@ -6,12 +6,9 @@ Nothing here imports torch before one of these functions needs it, so the page i
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +25,32 @@ from emitdiff.checkpoints import (
     known_checkpoints,
     local_folder,
 )
+from emitdiff.dataset_archive import unpack_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
 from emitdiff.synthesis import edges, presets, prompts
 from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.merging import merging_mask
-from emitdiff.ui.callables import Callables, Model, Packing, Preset, SynthesisRequest, TeachRequest, Vocabulary
+from emitdiff.ui.callables import (
+    Callables,
+    DatasetLesson,
+    Evaluation,
+    Model,
+    Packing,
+    Preset,
+    SynthesisRequest,
+    TeachRequest,
+    Vocabulary,
+)
 
 if TYPE_CHECKING:
+    from emitdiff.segmentation.lessons import LessonTold
     from emitdiff.segmentation.pipeline import SegmentationPipeline
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
 TAUGHT = ".safetensors"  # what the file of a taught head ends in
-HEAD_SECONDS = 24 * 3600  # a head taught on the page can be used and downloaded
+MOST_EXAMPLES = 100  # of a zipped dataset are learnt from at once
 KEPT = 2  # pipelines of each kind, the ones used last
 _loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
 _loading: dict[tuple[str, str], threading.Lock] = {}  # two people pressing a button at once load the weights once
@@ -70,6 +79,8 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         targets=targets,
         sentences=sentences,
         teach=teach,
+        teach_dataset=teach_dataset,
+        evaluate=evaluate,
         score=agreement,
         merging_mask=merging_mask,
         models=lambda: list_models(chosen),
@@ -163,43 +174,41 @@ def _taught(file: str) -> SegmentationPipeline:
         return load_taught(file, pipeline).pipeline()
 
 
-def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[TaughtSoFar]:
-    """Lessons as they come; the last one names the file of the head, which stays for `HEAD_SECONDS`."""
-    from emitdiff.datasets import DatasetInfo, Sample
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[LessonTold]:
+    """Lessons as they come; the last one names the file of the head, which stays for a day."""
+    from emitdiff.segmentation.lessons import drawn_dataset, told
     from emitdiff.segmentation.teaching import Teach
     from emitdiff.segmentation.teaching import teach as lessons
 
-    kind = (request.modality or "medical", request.organ or "image")  # words for sentences, where none were given
-    info = DatasetInfo("drawn on the page", *kind, {"background": 0, request.name: 1})
-    samples = [Sample(image, mask, "", f"{name} {k}", "", name, {}) for k, (image, mask, name) in enumerate(examples)]
+    samples, info = drawn_dataset(examples, request.name, request.modality, request.organ)
     settings = Teach(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
-    for lesson in lessons(segmenter(request.checkpoint), samples, info, settings):
-        file = None
-        if lesson.head:
-            stem = "".join(letter if letter.isalnum() else "-" for letter in request.name.lower())[:40]
-            file = lesson.head.save(_head_folder() / f"{stem}{TAUGHT}")
-        yield TaughtSoFar(lesson.step, lesson.steps, lesson.seconds, lesson.loss, lesson.dice, lesson.picture, file)
+    return told(lessons(segmenter(request.checkpoint), samples, info, settings), request.name)
 
 
-def _head_folder() -> Path:
-    """A new folder; those of heads taught long ago are removed."""
-    for old in Path(tempfile.gettempdir()).glob("emitdiff_head_*"):
-        if time.time() - old.stat().st_mtime > HEAD_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix="emitdiff_head_"))
+def teach_dataset(archive: str | Path, lesson: DatasetLesson) -> Iterator[LessonTold]:
+    """As `teach`, from a zipped dataset folder; of a large one, `MOST_EXAMPLES` real images are taken."""
+    from emitdiff.datasets import choose_rows, open_dataset
+    from emitdiff.segmentation.lessons import told
+    from emitdiff.segmentation.teaching import Teach
+    from emitdiff.segmentation.teaching import teach as lessons
+
+    with tempfile.TemporaryDirectory(prefix="emitdiff_dataset_") as folder:
+        whole = open_dataset(unpack_dataset(archive, folder)).real()
+        dataset = choose_rows(whole, lesson.split, lesson.images or MOST_EXAMPLES)
+        samples = list(dataset)
+    settings = Teach(lesson.seconds, lesson.label, lesson.checkpoint, lesson.seed)
+    steps = lessons(segmenter(lesson.checkpoint), samples, dataset.info, settings)
+    yield from told(steps, lesson.label or dataset.info.name)
 
 
-@dataclass(frozen=True)
-class TaughtSoFar:
-    """A lesson as the page is told of it; `file` is the head's, in the last one."""
+def evaluate(archive: str | Path, how: Evaluation) -> dict[str, Any]:
+    """The measures of `emitdiff evaluate-segmentation` on a zipped dataset folder."""
+    from emitdiff.segmentation.metrics import EvaluateSegmentation, measured
 
-    step: int
-    steps: int
-    seconds: float
-    loss: float
-    dice: float | None
-    picture: np.ndarray | None
-    file: Path | None
+    with tempfile.TemporaryDirectory(prefix="emitdiff_dataset_") as folder:
+        settings = EvaluateSegmentation(unpack_dataset(archive, folder), **vars(how))
+        found = measured(segmenter(how.checkpoint), settings)
+    return {**found, "checkpoint": Path(how.checkpoint).name}  # of a head, not where it lies
 
 
 def _loaded_once(kind: str, name: str, load: Callable[[], Any]) -> Any:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from emitdiff import services
+from emitdiff.dataset_archive import pack_folder
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import SynthesisRequest, TeachRequest
+from emitdiff.ui.callables import DatasetLesson, Evaluation, SynthesisRequest, TeachRequest
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +188,13 @@ def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
         parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)
         modules = [part for part in parts if hasattr(part, "parameters")]
         assert not any(weight.is_meta for module in modules for weight in module.parameters())
+
+
+def test_a_zipped_dataset_teaches_and_measures(calls, dataset_folder, tmp_path):
+    archive = pack_folder(dataset_folder, tmp_path / "discs.zip", "discs")
+    *_, last = calls.teach_dataset(archive, DatasetLesson("textdiff-mini", images=2, seconds=6))
+    (target,) = calls.targets(str(last.file))
+    measures = calls.evaluate(archive, Evaluation(str(last.file), limit=1))
+    assert measures["n"] == 1 and 0 <= measures["dice"] <= 1
+    assert measures["checkpoint"] == last.file.name, "where it lies is not told"
+    assert measures["targets"][target]["dice"] == measures["dice"]

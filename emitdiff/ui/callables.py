@@ -70,6 +70,29 @@ class TeachRequest:
 
 
 @dataclass(frozen=True)
+class DatasetLesson:
+    """What is taught from a dataset folder: one `label` or all of them, `images` evenly spread or all of them."""
+
+    checkpoint: str
+    images: int | None = None
+    seconds: float = 60.0
+    label: str | None = None
+    split: str = "all"  # "train": without the groups that "held-out" takes
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a dataset folder is segmented to be measured: whose `text` asks is "own", "none", "shuffled" or "all"."""
+
+    checkpoint: str
+    limit: int | None = None
+    text: str = "own"
+    split: str = "all"
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
 class Model:
     """One line of the list of weights: `kind` is "synthesis" or "segmentation", `status` is a phrase for people."""
 
@@ -134,6 +157,10 @@ class Callables:
     # examples (image, mask 0/1, name), request -> lessons (step, steps, seconds, loss, dice and picture or None, file:
     # None but in the last, whose file is the head and may be given as a checkpoint)
     teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
+    # zip of a dataset folder, what to teach from it -> lessons, like those of `teach`
+    teach_dataset: Callable[[str | Path, DatasetLesson], Iterator[Any]]
+    # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone
+    evaluate: Callable[[str | Path, Evaluation], dict[str, Any]]
     # prediction, truth (both 0/1, (H, W) or (S, H, W)), optionally the spacing of each axis -> dice, iou, precision,
     # recall, hd95 (in pixels without a spacing); None where a measure is not defined
     score: Callable[..., dict[str, float | None]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,6 +103,18 @@ def teach(examples, request):
     yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"))
 
 
+def teach_dataset(archive, lesson):
+    with zipfile.ZipFile(archive) as zipped:
+        assert "my-data/dataset.json" in zipped.namelist()
+    file = Path(tempfile.mkdtemp()) / f"{lesson.label or 'all'}.safetensors"
+    file.touch()
+    yield Lesson(10, 10, lesson.seconds, 0.2, 0.8, file=file)
+
+
+def evaluate(archive, how):
+    return {"dice": 0.9, "n": how.limit, "text": how.text, "checkpoint": Path(how.checkpoint).name, "targets": {}}
+
+
 def save_mask(masks: dict[int, np.ndarray], folder: Path) -> Path:
     path = Path(folder) / "mask.png"
     cv2.imwrite(str(path), next(iter(masks.values())) * 255)
@@ -167,6 +181,8 @@ def fake_callables(**changes) -> Callables:
         ),
         sentences=lambda checkpoint, modality: (f"segment the lung, {modality or 'any'}",),
         teach=teach,
+        teach_dataset=teach_dataset,
+        evaluate=evaluate,
         score=agreement,
         models=models,
         prepare=lambda: None,

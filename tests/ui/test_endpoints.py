@@ -1,7 +1,8 @@
-"""What a program sees: four named endpoints with plain typed arguments."""
+"""What a program sees: six named endpoints with plain typed arguments, and the same as tools."""
 
 from __future__ import annotations
 
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -13,19 +14,35 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from emitdiff.images import read_synthetic_settings
+from emitdiff.ui.arguments import FILE, Argument, documented, structure_arguments
 from emitdiff.ui.endpoints import Endpoints
 
 
 def test_exactly_the_named_endpoints_are_public(client):
     api = client.view_api(return_format="dict")
-    assert set(api["named_endpoints"]) == {"/synthesize", "/edges", "/segment", "/models"}
+    assert set(api["named_endpoints"]) == {"/synthesize", "/edges", "/segment", "/teach", "/evaluate", "/models"}
     assert not api["unnamed_endpoints"]
     assert all(endpoint["description"] for endpoint in api["named_endpoints"].values())
 
 
+def test_arguments_say_their_type_their_choices_and_whether_they_are_needed(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    described = {name: {one["parameter_name"]: one for one in endpoint["parameters"]}
+                 for name, endpoint in endpoints.items()}  # fmt: skip
+    needed = {name: {key for key, one in found.items() if not one["parameter_has_default"]}
+              for name, found in described.items()}  # fmt: skip
+    assert needed == {"/synthesize": {"prompt"}, "/edges": set(), "/segment": {"image", "text"}, "/teach": {"dataset"},
+                      "/evaluate": {"dataset"}, "/models": set()}  # fmt: skip
+    painted = described["/synthesize"]
+    assert painted["num_images"]["python_type"]["type"] == "int" and painted["num_images"]["parameter_default"] == 1
+    assert painted["checkpoint"]["type"]["enum"] == ["emitdiff-mini", "sd15-canny"]
+    shared = set(painted) & set(described["/edges"])
+    assert {"mask", "structure", "deform"} <= shared == set(described["/edges"])
+
+
 def test_synthesize_returns_images_with_their_settings(client, example):
     image, mask = handle_file(str(example.image)), handle_file(str(example.mask))
-    files, manifest = client.predict(image, "X-ray, chest", mask, num_images=2, seed=7, api_name="/synthesize")
+    files, manifest = client.predict(image, "X-ray, chest", mask=mask, num_images=2, seed=7, api_name="/synthesize")
     assert len(files) == 2
     assert [entry["seed"] for entry in manifest["images"]] == [7, 8]
     assert "Research use only" in manifest["notice"]
@@ -42,11 +59,11 @@ def test_synthesize_needs_only_an_image_and_a_prompt(client, example):
 
 def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_them(client, example):
     mask, settings = handle_file(str(example.mask)), {"structure": 0.6, "move_x": 0.1, "detector": "canny"}
-    files, manifest = client.predict(None, "X-ray", mask, preset="paper", **settings, api_name="/synthesize")
+    files, manifest = client.predict(None, "X-ray", mask=mask, preset="paper", **settings, api_name="/synthesize")
     (entry,) = manifest["images"]
     assert entry["settings"]["structure"] == 0.6 and entry["settings"]["move_x"] == 0.1 and entry["mask"]
     assert "drawn_chest_xray_mask" in files[0]
-    _, manifest = client.predict(None, "X-ray", None, structure=0, api_name="/synthesize")
+    _, manifest = client.predict(prompt="X-ray", structure=0, api_name="/synthesize")
     assert manifest["images"][0]["settings"]["structure"] == 0 and manifest["images"][0]["mask"] is None
 
 
@@ -78,13 +95,13 @@ def test_a_file_that_is_no_image_is_answered_with_a_sentence(client, tmp_path):
 
 
 def test_edges_gives_the_control_image(client, example):
-    path = client.predict(handle_file(str(example.image)), None, "canny", api_name="/edges")
+    path = client.predict(handle_file(str(example.image)), detector="canny", api_name="/edges")
     assert cv2.imread(path).shape == (256, 256, 3)
     with pytest.raises(AppError, match="No edge detector"):
-        client.predict(handle_file(str(example.image)), None, "sobel", api_name="/edges")
+        client.predict(handle_file(str(example.image)), detector="sobel", api_name="/edges")
     image, mask = handle_file(str(example.image)), handle_file(str(example.mask))
-    alone = client.predict(image, mask, "canny", structure=0.5, api_name="/edges")
-    assert np.array_equal(cv2.imread(alone), cv2.imread(client.predict(None, mask, api_name="/edges")))
+    alone = client.predict(image, mask, detector="canny", structure=0.5, api_name="/edges")
+    assert np.array_equal(cv2.imread(alone), cv2.imread(client.predict(mask=mask, api_name="/edges")))
 
 
 @pytest.mark.parametrize(
@@ -97,9 +114,11 @@ def test_edges_are_those_of_preset_and_weights_where_none_are_named(given, used,
         asked.append(request.detector)
         return image
 
+    calls = fake_callables(control_image=control_image)
     with gr.Blocks():
-        endpoints = Endpoints(fake_callables(control_image=control_image))
-    endpoints.edges(str(example.image), **{"preset": "default", **given})
+        endpoints = Endpoints(calls)
+    edges = documented(endpoints.edges, {"image": Argument("", FILE), **structure_arguments(calls)})
+    edges(image=str(example.image), **given)
     assert asked == [used]
 
 
@@ -115,8 +134,8 @@ def test_segment_gives_mask_and_result(client, example):
 
 def test_callers_at_the_same_time_get_their_own_results(served, example):
     def call(seed: int) -> list[int]:
-        arguments = (handle_file(str(example.image)), "X-ray", None, 2, seed)
-        _, manifest = Client(served, verbose=False).predict(*arguments, api_name="/synthesize")
+        arguments = {"image": handle_file(str(example.image)), "prompt": "X-ray", "num_images": 2, "seed": seed}
+        _, manifest = Client(served, verbose=False).predict(**arguments, api_name="/synthesize")
         return [entry["seed"] for entry in manifest["images"]]
 
     with ThreadPoolExecutor(6) as callers:
@@ -128,3 +147,41 @@ def test_models_lists_weights_and_targets(client):
     models = {model["name"]: model for model in client.predict(api_name="/models")}
     assert models["emitdiff-mini"]["defaults"]["num_inference_steps"] == 4
     assert "left lung" in models["textdiff-mini"]["targets"]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A zip that the fakes take for a dataset folder."""
+    with zipfile.ZipFile(tmp_path / "my-data.zip", "w") as zipped:
+        zipped.writestr("my-data/dataset.json", "{}")
+    return handle_file(str(tmp_path / "my-data.zip"))
+
+
+def test_a_dataset_teaches_a_head_that_others_take(client, example, dataset):
+    head, record = client.predict(dataset, label="lesion", seconds=9, api_name="/teach")
+    assert head.endswith("lesion.safetensors") and record["seconds"] == 9 and record["dice"] == 0.8
+    assert "Research use only" in record["notice"]
+    _, result = client.predict(handle_file(str(example.image)), "lesion", head=handle_file(head), api_name="/segment")
+    assert result["target"] == "lesion"
+    measures = client.predict(dataset, text="all", limit=3, head=handle_file(head), api_name="/evaluate")
+    assert measures["n"] == 3 and measures["text"] == "all" and measures["checkpoint"] == "lesion.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "changes", "words"),
+    [
+        ("/teach", {"seconds": 3600}, "seconds is 3600: give a number from 5 to 300"),
+        ("/teach", {"images": 0}, "images is 0"),
+        ("/teach", {"checkpoint": "somebody/else"}, "give one of textdiff-mini"),
+        ("/evaluate", {"limit": 5000}, "limit is 5000"),
+        ("/evaluate", {"threshold": 2}, "threshold is 2"),
+    ],
+)
+def test_a_server_takes_only_so_much_at_once(client, dataset, endpoint, changes, words):
+    with pytest.raises(AppError, match=words):
+        client.predict(dataset, **changes, api_name=endpoint)
+
+
+def test_a_head_is_a_file_of_weights(client, example, dataset):
+    with pytest.raises(AppError, match="no .safetensors file"):
+        client.predict(dataset, head=handle_file(str(example.image)), api_name="/evaluate")

@@ -1,0 +1,110 @@
+"""The arguments of the endpoints, each said once: its type, its default, what it means. Signatures are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter, Signature
+from typing import Any
+
+import gradio as gr
+
+from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.ui.form import LIMITS, WHOLE_NUMBERS
+
+NEEDED = Parameter.empty  # the default of an argument that has none
+FILE, TEXT, NUMBER, WHOLE = "file", "text", "number", "whole number"
+SCAN = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series"
+SUITS = "left out: what suits preset and weights"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of an endpoint. `choices` are told to callers; what is not among them is refused by a sentence."""
+
+    words: str
+    kind: str = TEXT
+    default: Any = None
+    choices: tuple[str, ...] = ()
+
+    def component(self, name: str) -> gr.components.Component:
+        """The hidden component that gives the argument its type where Gradio describes the endpoint."""
+        value = None if self.default is NEEDED else self.default
+        if self.kind == FILE:
+            return gr.File(label=name)
+        if self.choices:
+            return gr.Dropdown(list(self.choices), value=value, label=name, allow_custom_value=True)
+        if self.kind == TEXT:
+            return gr.Textbox(value, label=name)
+        return gr.Number(value, label=name, precision=0 if self.kind == WHOLE else None)
+
+
+Arguments = dict[str, Argument]
+
+
+def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
+    """`function` with `arguments` as its signature, defaults and docstring, which Gradio and MCP clients read.
+
+    The docstring of `function` is "sentence" or "sentence, Returns: and one line for each output".
+    """
+
+    @wraps(function)
+    def endpoint(**values: Any) -> Any:
+        given = {name: one.default for name, one in arguments.items() if one.default is not NEEDED} | values
+        return function(**given)
+
+    kind = Parameter.KEYWORD_ONLY
+    endpoint.__signature__ = Signature([Parameter(name, kind, default=one.default) for name, one in arguments.items()])
+    endpoint.__annotations__ = {}
+    sentence, marker, returns = (function.__doc__ or "").partition("Returns:")
+    lines = "\n".join(f"    {name}: {argument.words}" for name, argument in arguments.items())
+    endpoint.__doc__ = f"{sentence.strip()}\nParameters:\n{lines}\n{marker}{returns}"
+    return endpoint
+
+
+def checkpoint_argument(calls: Callables, kind: str) -> Argument:
+    """The name of weights of `kind`, by default those chosen at the start."""
+    first = calls.synthesis_checkpoint if kind == "synthesis" else calls.segmentation_checkpoint
+    names = tuple(model.name for model in calls.models() if model.kind == kind)
+    return Argument("name of the weights, see models", TEXT, first, names)
+
+
+def structure_arguments(calls: Callables) -> Arguments:
+    """What /synthesize and /edges share: everything that the control image depends on besides the image."""
+    presets = tuple(preset.name for preset in calls.vocabulary.presets)
+    return {
+        "mask": Argument("class ids at the size of the image; its outline joins the edges, and it is the label", FILE),
+        "slice_number": Argument("slice of a volume; 1 is the first", WHOLE, 1),
+        "checkpoint": checkpoint_argument(calls, "synthesis"),
+        "preset": Argument("named settings; what is given beside them wins", TEXT, presets[0], presets),
+        "detector": Argument(f"edge detector; {SUITS}", choices=calls.vocabulary.detectors),
+        "low_threshold": _field("low_threshold", "of the detector canny"),
+        "high_threshold": _field("high_threshold", "of the detector canny"),
+        "structure": _field("structure", "1 follows every edge, 0.5 the mask alone, 0 nothing: then text is enough"),
+        "move_x": _field("move_x", "moves mask and edges of the target to the right, a fraction of the width"),
+        "move_y": _field("move_y", "moves them down, a fraction of the height"),
+        "scale": _field("scale", "scales them, a factor"),
+        "rotate": _field("rotate", "turns them, degrees anticlockwise"),
+        "deform": _field("deform", "deforms them smoothly"),
+        "edit_seed": _field("edit_seed", "seed of the deformation"),
+    }
+
+
+def sampling_arguments() -> Arguments:
+    """What only /synthesize has, besides image and prompt."""
+    return {
+        "num_images": _field("num_images", "how many; image i is painted with seed + i", 1),
+        "seed": _field("seed", "seed of the first image"),
+        "num_inference_steps": _field("num_inference_steps", f"denoising steps; {SUITS}", None),
+        "guidance_scale": _field("guidance_scale", f"weight of the words; {SUITS}", None),
+        "controlnet_conditioning_scale": _field("controlnet_conditioning_scale", f"weight of the edges; {SUITS}", None),
+        "negative_prompt": Argument("what to avoid", default=""),
+    }
+
+
+def _field(name: str, words: str, *default: Any) -> Argument:
+    """A number of the request: its limits in words; without `default`, the request's own."""
+    _, low, high = LIMITS[name]
+    value = default[0] if default else SynthesisRequest.__dataclass_fields__[name].default
+    return Argument(f"{words}; {low} to {high}", WHOLE if name in WHOLE_NUMBERS else NUMBER, value)
