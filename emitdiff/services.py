@@ -26,6 +26,7 @@ from emitdiff.checkpoints import (
     local_folder,
 )
 from emitdiff.dataset_archive import unpack_dataset
+from emitdiff.dataset_jobs import DatasetJobs
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
 from emitdiff.synthesis import edges, presets, prompts
@@ -42,6 +43,7 @@ from emitdiff.ui.callables import (
     TeachRequest,
     Vocabulary,
 )
+from emitdiff.ui.dataset_calls import DatasetCalls
 
 if TYPE_CHECKING:
     from emitdiff.segmentation.lessons import LessonTold
@@ -64,6 +66,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
     """Everything the pages need, with the named weights chosen at first. Raises EmitDiffError for an unknown name."""
     chosen = (_named(synthesis, "synthesis"), _named(segmentation, "segmentation"))
     words = (prompts.MODALITIES, prompts.ORGANS, prompts.FINDINGS, prompts.APPEARANCES)
+    jobs = DatasetJobs(synthesizer, segmenter)
     return Callables(
         read_scan=read_scan,
         read_mask=read_label,
@@ -83,6 +86,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         evaluate=evaluate,
         score=agreement,
         merging_mask=merging_mask,
+        datasets=DatasetCalls(**{name: getattr(jobs, name) for name in DatasetCalls.__dataclass_fields__}),
         models=lambda: list_models(chosen),
         describe_device=describe_device,
         prepare=lambda: prepare(*chosen),

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from emitdiff.ui.dataset_calls import DatasetCalls
+
 
 @dataclass(frozen=True)
 class SynthesisRequest:
@@ -166,6 +168,8 @@ class Callables:
     score: Callable[..., dict[str, float | None]]
     # height, width, patch in pixels, share of real squares, generator -> (H, W) True where the real image stays
     merging_mask: Callable[[int, int, int, float, np.random.Generator], np.ndarray]
+    # a zipped dataset folder, augmented in the background
+    datasets: DatasetCalls
     models: Callable[[], tuple[Model, ...]]
     describe_device: Callable[[], str]
     # called once a page is open: may load what the first run would wait for

@@ -7,15 +7,18 @@ import time
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 
 from emitdiff.agreement import agreement
+from emitdiff.dataset_jobs import DatasetJobs
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
 from emitdiff.segmentation.pipeline import SegmentationOutput
 from emitdiff.ui.callables import Callables, Model, Preset, Vocabulary
+from emitdiff.ui.dataset_calls import DatasetCalls
 
 STEPS = 4
 
@@ -115,6 +118,26 @@ def evaluate(archive, how):
     return {"dice": 0.9, "n": how.limit, "text": how.text, "checkpoint": Path(how.checkpoint).name, "targets": {}}
 
 
+class Painter:
+    """In place of a synthesis pipeline, for datasets: an image with noise, a moment later."""
+
+    name, card, checkpoint_card = "emitdiff-mini", {}, SimpleNamespace(training={})
+
+    def __call__(self, image, mask, *, cancelled, **settings):
+        wanted = {"prompt": settings["prompt"], "appearance": "", "num_inference_steps": STEPS, "guidance_scale": 3.0}
+        time.sleep(0.02)
+        noisy = np.clip(image + np.random.default_rng(settings["seed"]).normal(0, 9, image.shape), 0, 255)
+        return [] if cancelled() else [Painted(noisy.astype(np.uint8), mask, settings["seed"], wanted, 0.1)]
+
+    def prompt_warning(self, prompt):
+        return ""
+
+
+def dataset_calls() -> DatasetCalls:
+    jobs = DatasetJobs(lambda name: Painter(), failing)
+    return DatasetCalls(jobs.take, jobs.look, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
+
+
 def save_mask(masks: dict[int, np.ndarray], folder: Path) -> Path:
     path = Path(folder) / "mask.png"
     cv2.imwrite(str(path), next(iter(masks.values())) * 255)
@@ -184,6 +207,7 @@ def fake_callables(**changes) -> Callables:
         teach_dataset=teach_dataset,
         evaluate=evaluate,
         score=agreement,
+        datasets=dataset_calls(),
         models=models,
         prepare=lambda: None,
         describe_device=lambda: "CPU, 2 cores",
