@@ -85,11 +85,14 @@ def paint(calls: Callables, grid: Grid, given: Given, stopped: Callable[[], bool
 
 
 def _painted(calls: Callables, result: Any, given: Given) -> Cell:
-    measured = {"time": f"{result.seconds:.1f} s"}
+    measured, said = {"time": f"{result.seconds:.1f} s"}, ""
     if given.image is not None:
-        scores = calls.quality(given.image, result.image)
-        measured |= {name: f"{scores[key]:.2f}" for name, key in SCORES.items()}
-    return _cell(_fitted(result.image), given.cache, measured)
+        try:
+            scores = calls.quality(given.image, result.image)
+            measured |= {name: f"{scores[key]:.2f}" for name, key in SCORES.items()}
+        except Exception as error:
+            said = sentence(error)
+    return _cell(_fitted(result.image), given.cache, measured, said)
 
 
 def find(
