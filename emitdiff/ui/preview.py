@@ -52,11 +52,8 @@ class Preview:
         if image is None and mask is None:
             yield {**self.clear(), self.mask_note: words}
             return
-        large = at_view_size(np.zeros((*mask.shape, 3), np.uint8) if image is None else image)
-        yield {
-            self.source_view: large if mask is None else overlay(large, at_view_size(mask), 0.12),
-            self.mask_note: words,
-        }
+        ground = np.zeros((*mask.shape, 3), np.uint8) if image is None else image
+        yield {self.source_view: outlined(ground, mask), self.mask_note: words}
         yield self._control(image, mask, form)
 
     def _control(self, image: np.ndarray | None, mask: np.ndarray | None, form: dict[str, Any]) -> dict[Any, Any]:
@@ -65,9 +62,22 @@ class Preview:
             control = self.calls.control_image(image, mask, SynthesisRequest(**known))
         except Exception as error:
             return {self.control_view: None, self.control_note: note(sentence(error), "error")}
+        return self._seen(control)
+
+    def _seen(self, control: np.ndarray) -> dict[Any, Any]:
         layered = (control != control[..., :1]).any()
         words = LAYERS if layered else "" if control.any() else FREE
         return {self.control_view: control, self.control_note: note(words)}
+
+    def show(self, image: np.ndarray, mask: np.ndarray | None, control: np.ndarray) -> dict[Any, Any]:
+        """Updates for an image, its mask and a control image that are there already."""
+        return {self.source_view: outlined(image, mask), self.mask_note: "", **self._seen(control)}
+
+
+def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """uint8 (H, W, 3) at the size of a view, with the outline of its mask."""
+    large = at_view_size(image)
+    return large if mask is None else overlay(large, at_view_size(mask), 0.12)
 
 
 def build_preview(calls: Callables, mask_note: gr.HTML) -> Preview:

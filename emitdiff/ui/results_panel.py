@@ -66,15 +66,17 @@ class ResultsPanel:
         return [self.run, self.progress, *views, *chosen, *self.downloads.outputs]
 
     def connect(
-        self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML
-    ) -> Any:
+        self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
+        stored: list[Any],
+    ) -> Any:  # fmt: skip
         """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
-        stop, `line` beside them repeats the progress. Returns the event of settings put back into the form."""
+        stop, `line` beside them repeats the progress; `stored` are events that bring images made earlier. Returns the
+        event of settings put back into the form."""
         self.form = form
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         at_once = {"queue": False, **quiet}
         of_image = {"run": self.run, "chosen": self.chosen_index}
-        ended = self.painting.connect(given, form, buttons, line, quiet)
+        ended = [*self.painting.connect(given, form, buttons, line, quiet), *stored]
         selected = self.gallery.select(
             self.choose,
             inputs_kwargs={"run": self.run, "shown": self.shown},

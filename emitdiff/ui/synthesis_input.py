@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem, read_synthetic_settings
@@ -18,6 +19,7 @@ from emitdiff.ui.preview import build_preview
 from emitdiff.ui.prompt_panel import build_prompt_panel
 from emitdiff.ui.sampling_controls import build_sampling_controls
 from emitdiff.ui.source import build_source
+from emitdiff.ui.stored import Stored, read_stored
 from emitdiff.ui.structure_controls import EDIT_FIELDS, build_structure_controls, thresholds_of
 
 
@@ -52,6 +54,7 @@ class SynthesisInput:
         return [*self.words.words.values(), *self.form.values(), self.structure.thresholds]
 
     def connect(self) -> None:
+        """Ties everything of the two panes together."""
         source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
         look = {
             "fn": self.preview.look, "inputs_kwargs": {**self.given, **self.form}, "outputs": self.preview.outputs,
@@ -63,7 +66,8 @@ class SynthesisInput:
                 concurrency_limit=2, **quiet,
             ),
             source.examples.select(
-                self.take_example, outputs=[*source.outputs, self.mask.file, *self.restored], **quiet
+                self.take_example, outputs=[*source.outputs, self.mask.file, *self.restored, *self.preview.outputs],
+                inputs=self.sampling.checkpoint, queue=False, **quiet,
             ),
         ]  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
@@ -145,11 +149,26 @@ class SynthesisInput:
             updates[self.structure.thresholds] = thresholds_of(values["detector"])
         return updates, unusable
 
-    def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
-        """An example card was chosen: its image, mask and words."""
+    def take_example(self, checkpoint: str, event: gr.SelectData) -> dict[Any, Any]:
+        """An example card was chosen: its image, mask and words; where results of these weights are stored with it,
+        also the settings that made them, and what the network saw."""
         example, updates = self.source.card(event.index)
         words = self.words.set(example.modality, example.organ, example.finding, example.appearance)
-        return {**updates, **words, self.mask.file: str(example.mask) if example.mask else None}
+        updates |= {**words, self.mask.file: str(example.mask) if example.mask else None}
+        image, mask, stored = self.example(event.index, checkpoint)
+        if stored is None:
+            return updates
+        settings, _ = self.restore(vars(stored.request))
+        return {**updates, **settings, **words, **self.preview.show(image, mask, stored.control)}
+
+    def example(self, index: int, checkpoint: str) -> tuple[np.ndarray, np.ndarray | None, Stored | None]:
+        """Image and mask of a card, and what these weights have made of them, where that is stored."""
+        card = self.cards[index]
+        scan = self.calls.read_scan(card.image)
+        mask = self.calls.read_mask(card.mask, scan, scan.middle) if card.mask else None
+        stored = read_stored(card, mask)
+        fitting = stored if stored and stored.request.checkpoint == checkpoint else None
+        return scan.image(scan.middle), mask, fitting
 
     def take_defaults(self, name: str, preset: str = "default") -> dict[Any, Any]:
         """Other weights or another preset bring the settings that suit them."""

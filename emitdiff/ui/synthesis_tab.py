@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 
+from emitdiff.images import file_stem
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
+from emitdiff.ui.messages import finished
 from emitdiff.ui.results_panel import ResultsPanel
+from emitdiff.ui.runs import Run
 from emitdiff.ui.synthesis_input import SynthesisInput
 
 
@@ -36,9 +41,24 @@ class SynthesisTab:
 
     def _connect_results(self) -> None:
         source, quiet = self.input.source, {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on(
-            [source.file.upload, source.examples.select], self.results.idle, outputs=self.results.progress,
+        source.file.upload(self.results.idle, outputs=self.results.progress, queue=False, **quiet)
+        stored = source.examples.select(
+            self.show_stored, [self.checkpoint, self.results.run], [*self.results.outputs, self.results.vary],
             queue=False, **quiet,
         )  # fmt: skip
         buttons = (self.generate_button, self.stop_button)
-        self.results.connect(self.input.given, self.form, buttons, self.mirror)
+        self.results.connect(self.input.given, self.form, buttons, self.mirror, [stored])
+
+    def show_stored(
+        self, checkpoint: str, previous: Run | None, event: gr.SelectData, request: gr.Request
+    ) -> dict[Any, Any]:
+        """An example was chosen: what was made of it earlier stands in the gallery at once; no network runs."""
+        image, mask, stored = self.input.example(event.index, checkpoint)
+        if stored is None or self.results.painting.stops.running(request):
+            return self.results.idle(request)
+        if previous:
+            previous.remove()
+        run = stored.run(image, mask, file_stem(self.input.cards[event.index].image.name))
+        shown = {**self.results.started(run), **self.results.ended(run, False, "")}
+        said = f"Stored with the example: {len(run.made)} images made earlier. Generate paints them anew."
+        return {**shown, self.results.progress: finished(said), self.results.vary: gr.Button(interactive=True)}

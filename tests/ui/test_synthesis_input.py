@@ -72,7 +72,7 @@ def test_a_bad_file_leaves_what_was_there(form, tmp_path):
 
 
 def test_an_example_brings_its_mask_and_words(form):
-    updates = form.take_example(SimpleNamespace(index=1))
+    updates = form.take_example("sd15-canny", SimpleNamespace(index=1))
     assert updates[form.words.prompt] == "CT, abdomen, liver" and updates[form.words.modality] == "CT"
     assert updates[form.mask.file].endswith("drawn_abdominal_ct_mask.png")
 
