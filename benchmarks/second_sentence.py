@@ -76,7 +76,7 @@ def served(path: Path, texts: list[str], checkpoint: str, number: int) -> None:
 
     def ask(text: str, place: Path = path, slice_number: int = number) -> None:
         file = {"path": sent[place], "meta": {"_type": "gradio.FileData"}}
-        event = client.post("call/segment", json={"data": [file, text, 0.5, slice_number, checkpoint]}).json()
+        event = client.post("call/segment", json={"data": [file, text, 0.5, slice_number, checkpoint, None]}).json()
         answer = client.get(f"call/segment/{event['event_id']}").text
         if "event: complete" not in answer:
             raise SystemExit(answer)

@@ -1,0 +1,105 @@
+"""What README says programs and language models can do, done as it says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import gradio_client
+import pytest
+from fakes import fake_callables
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
+
+from emitdiff.ui.demo import build_demo, launch_settings
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+ENDPOINTS = ["synthesize", "edges", "segment", "teach", "evaluate", "models"]
+
+
+@pytest.fixture
+def files(tmp_path, example, monkeypatch):
+    """The files that README names, in the folder where its lines run."""
+    shutil.copy(example.image, tmp_path / "scan.png")
+    shutil.copy(example.mask, tmp_path / "mask.png")
+    with zipfile.ZipFile(tmp_path / "my-data.zip", "w") as zipped:
+        zipped.writestr("my-data/dataset.json", "{}")
+    monkeypatch.chdir(tmp_path)
+
+
+def programs_section() -> str:
+    text = README.read_text(encoding="utf-8")
+    return text[text.index("\n## For programs\n") :].split("\n## ", 2)[1]
+
+
+def test_the_lines_of_the_readme_run_as_they_are_written(served, files, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", programs_section(), re.DOTALL)
+    first, *others = blocks
+    assert re.findall(r'api_name="/(\w+)"', " ".join(others)) == [*ENDPOINTS[:4], "segment", *ENDPOINTS[4:]]
+    assert all(len(block.strip().splitlines()) <= 3 for block in others)
+
+    real = gradio_client.Client
+    addresses = []
+    monkeypatch.setattr(
+        gradio_client, "Client", lambda address: addresses.append(address) or real(served, verbose=False)
+    )
+    names: dict = {}
+    for block in blocks:
+        exec(block, names)
+    assert addresses == ["http://127.0.0.1:7860"]
+    said = capsys.readouterr().out
+    assert "synthetic_scan" in said and "True" in said and "textdiff-mini" in said and "0.9" in said
+
+
+@pytest.fixture(scope="module")
+def tools():
+    """The address of a page that language models are offered tools by."""
+    demo = build_demo(fake_callables())
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, mcp_server=True, **launch_settings())
+    assert re.search(r"http://127.0.0.1:7860(/gradio_api/mcp/)", programs_section())[1] == "/gradio_api/mcp/"
+    yield url.rstrip("/") + "/gradio_api/mcp/"
+    demo.close()
+
+
+def with_session(address: str, work):
+    """What `work(session)` gives, over a connection that a client of the protocol makes."""
+
+    async def connected():
+        async with streamable_http_client(address) as (reader, writer, _), ClientSession(reader, writer) as session:
+            await session.initialize()
+            return await work(session)
+
+    return asyncio.run(connected())
+
+
+def test_language_models_are_told_the_same_tools(tools):
+    listed = with_session(tools, lambda session: session.list_tools()).tools
+    assert [tool.name for tool in listed] == ENDPOINTS
+    synthesize = listed[0].inputSchema
+    assert synthesize["required"] == ["prompt"] and synthesize["properties"]["seed"]["type"] == "integer"
+    assert all("Parameters:" not in tool.description for tool in listed)
+    for tool in listed:
+        assert all(field["description"] for field in tool.inputSchema["properties"].values())
+
+
+def test_a_tool_answers_with_pictures_and_figures(tools, example):
+    picture = "data:image/png;base64," + base64.b64encode(example.image.read_bytes()).decode()
+
+    async def steps(session):
+        async def heard(step, total, message):
+            pass
+
+        found = await session.call_tool("segment", {"image": picture, "text": "lung"}, progress_callback=heard)
+        empty = await session.call_tool("segment", {"image": picture, "text": " "})
+        models = await session.call_tool("models", {})
+        return found, empty, models
+
+    found, empty, models = with_session(tools, steps)
+    assert not found.isError and [part.type for part in found.content] == ["image", "text", "text"]
+    assert "'target': 'lung'" in found.content[2].text
+    assert empty.isError and "The text is empty: say what to find" in empty.content[0].text
+    assert "left lung" in models.content[0].text
