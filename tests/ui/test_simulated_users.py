@@ -1,0 +1,50 @@
+"""Many users at once: the page on fakes, and whether the simulation would notice that answers are mixed up."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from fakes import fake_callables, segment
+
+from benchmarks.simulated_users import Report, application, list_requests, simulate
+from emitdiff.ui.demo import build_demo, launch_settings
+
+
+def test_everybody_gets_an_own_answer(served):
+    requests = [request for request in list_requests() if request.endpoint != "/synthesize"][::3]
+    report = simulate(served, 6, 3, requests)
+    assert report.good, "\n".join(report.lines())
+    assert set(report.answers) == {"/edges", "/segment"} and sum(report.answers.values()) > 12
+
+
+def test_answers_of_others_are_noticed():
+    last: list = []
+
+    def careless(image, text, threshold, checkpoint):
+        """Answers what another asked before, now and then."""
+        last.append((image, text, threshold, checkpoint))
+        return segment(*random.choice(last[-12:]))
+
+    demo = build_demo(fake_callables(segment=careless))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_settings())
+    requests = [request for request in list_requests() if request.endpoint == "/segment"][:4]
+    report = simulate(url, 4, 2, requests)
+    demo.close()
+    assert not report.good and report.mixed_up + report.different
+
+
+@pytest.mark.slow
+def test_twenty_users_of_the_application():
+    with application() as (address, pid):
+        report = simulate(address, 20, 20, list_requests(), pid)
+    assert not report.errors and not report.mixed_up and not report.different, "\n".join(report.lines())
+    assert report.memory, "how memory goes takes minutes to tell: see benchmarks/simulated_users.py"
+
+
+def test_memory_is_level_where_it_rises_by_no_more_than_a_twentieth():
+    def of(last: float) -> Report:
+        return Report(memory=[(second, 1000.0 if second < 80 else last) for second in range(1, 101)])
+
+    assert of(1040).good and not of(1060).good
+    assert of(1060).levels == (1000.0, 1060.0)
