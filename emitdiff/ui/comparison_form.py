@@ -112,13 +112,16 @@ class ComparisonForm:
             self.turn, task, [self.across, self.down, self.synthesis, self.segmentation], queue=False, **quiet
         ).then(**fill)
         chosen = gr.on([self.across.input, self.down.input], **fill)
-        written = [
-            values.input(
-                self.remember, inputs_kwargs={"typed": self.typed, "task": task, "axis": axis, "values": values},
-                outputs=self.typed, trigger_mode="always_last", queue=False, **quiet,
-            )
-            for axis, values in ((self.across, self.across_values), (self.down, self.down_values))
-        ]  # fmt: skip
+        lists, known = [self.across_values, self.down_values], {"task": task, **self.fields}
+        remember = {
+            "fn": self.remember, "inputs_kwargs": {"typed": self.typed, **known}, "outputs": self.typed,
+            "trigger_mode": "always_last", "queue": False, **quiet,
+        }  # fmt: skip
+        written = gr.on([values.input for values in lists], **remember)
+        # Gradio keeps the first input of a field to itself, so what is pasted there is noticed once the field is left.
+        gr.on([values.blur for values in lists], **remember).then(
+            self.check, inputs_kwargs=known, outputs=self.outputs[2:], queue=False, **quiet
+        )
         self.synthesis_checkpoint.input(
             self.take_defaults, self.synthesis_checkpoint,
             [getattr(self, f"synthesis_{name}") for name in SHARED["Synthesis"][2:6]], queue=False, **quiet,
@@ -128,7 +131,7 @@ class ComparisonForm:
             [self.heads.upload, self.heads.clear, self.heads.delete], self.take_heads, self.heads,
             self.segmentation_checkpoint, queue=False, **quiet,
         ).then(**fill)  # fmt: skip
-        return [turned, chosen, *written, words, heads]
+        return [turned, chosen, written, words, heads]
 
     def axes(self, task: str, heads: list[str] | None = None) -> dict[str, Axis]:
         """What can be varied, by name."""
@@ -143,8 +146,16 @@ class ComparisonForm:
         shown = [gr.update(visible=task == name) for name in FIRST]
         return gr.update(choices=names, value=across), gr.update(choices=[NOTHING, *names], value=down), *shown
 
-    def remember(self, typed: dict[str, str], task: str, axis: str, values: str) -> dict[str, str]:
-        return {**typed, f"{task} {axis}": values}
+    def remember(self, typed: dict[str, str], task: str, **fields: Any) -> dict[str, str]:
+        """The lists that differ from those they begin with are a person's own."""
+        axes, typed = self.axes(task, fields["heads"]), dict(typed)
+        for side in ("across", "down"):
+            if axis := axes.get(fields[side]):
+                values, name = fields[f"{side}_values"], f"{task} {axis.name}"
+                typed.pop(name, None)
+                if (values or "").strip() and values != self._begin(axis, fields):
+                    typed[name] = values
+        return typed
 
     def take_defaults(self, name: str) -> tuple[Any, ...]:
         """Other weights bring the settings that suit them."""

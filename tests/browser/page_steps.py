@@ -7,9 +7,12 @@ from playwright.sync_api import expect
 PATIENCE = 90_000  # milliseconds for anything that runs a network; the first run loads the weights
 
 
+BUTTONS = {"Synthesis": "Generate", "Segmentation": "Find", "Comparison": "Compare"}  # of each tab, what starts it
+
+
 def open_tab(page, name: str):
     page.get_by_role("tab", name=name).click()
-    expect(page.get_by_role("button", name="Generate" if name == "Synthesis" else "Find")).to_be_visible()
+    expect(page.get_by_role("button", name=BUTTONS[name], exact=True)).to_be_visible()
 
 
 def choose_example(page, title: str):

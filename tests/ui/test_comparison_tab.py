@@ -170,7 +170,9 @@ def test_the_other_task_brings_its_axes_and_lists_come_back(tab):
     fields |= {"across": "Text", "down": "Threshold", "segmentation_text": "nuclei"}
     filled = tab.form.fill("Segmentation", {}, **fields)
     assert filled[tab.form.across_values]["value"] == f"nuclei\nlung\nleft lung\n{NO_TEXT}"
-    typed = tab.form.remember({}, "Segmentation", "Text", "mine")
+    fields |= {"across_values": "mine", "down_values": "0.3, 0.5, 0.7"}
+    typed = tab.form.remember({}, "Segmentation", **fields)
+    assert typed == {"Segmentation Text": "mine"}, "the list it began with is nobody's own"
     assert tab.form.fill("Segmentation", typed, **fields)[tab.form.across_values]["value"] == "mine"
 
 
