@@ -150,11 +150,11 @@ def simulate(address: str, users: int, seconds: float, requests: list[Request], 
 
 def _use(address: str, folder: str, number: int, until: float, requests: list[Request], expected: list[str],
          report: Report, books: threading.Lock) -> None:  # fmt: skip
-    """One user, until the time is over."""
+    """One user, until the time is over; asks once at least."""
     client = Client(address, verbose=False, download_files=folder)
     choice = random.Random(number)
     shares = [request.share for request in requests]
-    while time.monotonic() < until:
+    while True:
         (index,) = choice.choices(range(len(requests)), shares)
         started, found, error = time.monotonic(), None, None
         try:
@@ -169,6 +169,8 @@ def _use(address: str, folder: str, number: int, until: float, requests: list[Re
             elif found != expected[index]:
                 report.mixed_up += found in expected
                 report.different += found not in expected
+        if time.monotonic() > until:
+            return
 
 
 def _memory(pid: int) -> float | None:

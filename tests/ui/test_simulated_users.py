@@ -15,7 +15,7 @@ def test_everybody_gets_an_own_answer(served):
     requests = [request for request in list_requests() if request.endpoint != "/synthesize"][::3]
     report = simulate(served, 6, 3, requests)
     assert report.good, "\n".join(report.lines())
-    assert set(report.answers) == {"/edges", "/segment"} and sum(report.answers.values()) > 12
+    assert sum(report.answers.values()) >= 6
 
 
 def test_answers_of_others_are_noticed():
