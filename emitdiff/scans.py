@@ -75,8 +75,29 @@ class Geometry:
             order[axis, 3] = (*self.shape, 1)[axis] - 1 if flip else 0
         return self.affine @ order
 
+    def sides(self) -> dict[str, str]:
+        """The patient's side at each edge of a displayed slice, as {"left": "R", "right": "L", "top": "A", ...}.
+
+        R and L, A and P (front and back), H and F (head and feet); two letters where a slice lies askew; {} where the
+        file does not say how the patient lies.
+        """
+        said = not self.fields or any(self.fields[code] for code in ("qform_code", "sform_code"))
+        down, across = (self.display_affine()[:3, axis] for axis in (1, 2))
+        if not said or not np.isfinite([down, across]).all() or not (down.any() and across.any()):
+            return {}
+        edges = {"left": -across, "right": across, "top": -down, "bottom": down}
+        return {edge: _letters(towards) for edge, towards in edges.items()}
+
     def _flipped(self) -> tuple[int, ...]:
         return tuple(axis for axis in range(3) if self.flips[axis])
+
+
+def _letters(towards: np.ndarray) -> str:
+    """Where a direction (3,) in RAS+ points to: its main axis, and the second where that is at least half as much."""
+    lengths = np.abs(towards)
+    first, second = np.argsort(-lengths)[:2]
+    axes = [first, second] if lengths[second] >= 0.5 * lengths[first] else [first]
+    return "".join(("RL", "AP", "HF")[axis][int(towards[axis] < 0)] for axis in axes)
 
 
 @dataclass(eq=False)

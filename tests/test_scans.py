@@ -869,3 +869,23 @@ def test_importing_scans_is_light():
     code = f"import sys, emitdiff.scans, emitdiff.datasets; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_patients_sides_are_those_of_the_displayed_slice(tmp_path):
+    volume = np.zeros((4, 5, 6), np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-2.0, 2, 3, 1])), tmp_path / "lies.nii")
+    axial = {"left": "R", "right": "L", "top": "A", "bottom": "P"}
+    assert read_scan(tmp_path / "lies.nii").geometry.sides() == axial
+    unsaid = nibabel.Nifti1Image(volume, None)
+    unsaid.header["qform_code"] = unsaid.header["sform_code"] = 0
+    nibabel.save(unsaid, tmp_path / "unsaid.nii")
+    assert read_scan(tmp_path / "unsaid.nii").geometry.sides() == {}
+
+
+def test_the_sides_of_a_sagittal_and_of_an_oblique_dicom(tmp_path):
+    places = {"ImagePositionPatient": [0, 0, 0], "PixelSpacing": [1, 1], "SliceThickness": 3}
+    sagittal = {**places, "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}
+    sides = read_scan(write_dicom(tmp_path / "a.dcm", ramp(), **sagittal)).geometry.sides()
+    assert sides == {"left": "A", "right": "P", "top": "H", "bottom": "F"}
+    oblique = {**places, "ImageOrientationPatient": [0.8, 0.6, 0, 0, 0, -1]}
+    assert read_scan(write_dicom(tmp_path / "b.dcm", ramp(), **oblique)).geometry.sides()["right"] == "LP"

@@ -13,7 +13,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem, overlay
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.source import at_view_size, image_of, slice_index
+from emitdiff.ui.source import at_view_size, image_of, marked, slice_index
 from emitdiff.ui.views import written_once
 
 ALONE = "Painted from the mask alone; or choose the image this mask belongs to."
@@ -53,7 +53,7 @@ class Preview:
             yield {**self.clear(), self.mask_note: words}
             return
         ground = np.zeros((*mask.shape, 3), np.uint8) if image is None else image
-        yield {self.source_view: outlined(ground, mask), self.mask_note: words}
+        yield {self.source_view: marked(outlined(ground, mask), scan), self.mask_note: words}
         yield self._control(image, mask, form)
 
     def _control(self, image: np.ndarray | None, mask: np.ndarray | None, form: dict[str, Any]) -> dict[Any, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
 import numpy as np
 
@@ -121,6 +122,27 @@ def describe_scan(scan: Any) -> str:
         parts.append(f"{scan.spacing[2]:.2g} x {scan.spacing[1]:.2g} mm")
     parts.append(getattr(scan, "orientation", None))
     return f"{scan.name}: " + ", ".join(part for part in parts if part)
+
+
+def marked(picture: np.ndarray, scan: Any) -> np.ndarray:
+    """uint8 (H, W, 3) with the patient's sides at its edges, as on a reading screen, where the scan's file tells."""
+    geometry = getattr(scan, "geometry", None)
+    sides = geometry.sides() if geometry is not None else {}
+    height, width = picture.shape[:2]
+    scale, margin = max(height, width) / 640, max(height, width) // 64
+    lines = max(2, round(2 * scale))
+    drawn = picture.copy() if sides else picture
+    for edge, letters in sides.items():
+        (wide, tall), _ = cv2.getTextSize(letters, cv2.FONT_HERSHEY_SIMPLEX, scale, lines)
+        places = {
+            "left": (margin, (height + tall) // 2),
+            "right": (width - wide - margin, (height + tall) // 2),
+            "top": ((width - wide) // 2, tall + margin),
+            "bottom": ((width - wide) // 2, height - margin),
+        }
+        for colour, thickness in (((0, 0, 0), 3 * lines), ((255, 255, 255), lines)):
+            cv2.putText(drawn, letters, places[edge], cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    return drawn
 
 
 def at_view_size(array: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.source import at_view_size, describe_scan, image_of, slice_index
+from emitdiff.ui.source import at_view_size, describe_scan, image_of, marked, slice_index
 
 
 def scan(**changes):
@@ -61,3 +61,14 @@ def test_a_volume_opens_at_its_middle_with_windows_as_the_command_line_takes_the
     assert updates[source.slice]["value"] == read_scan(tmp_path / "volume.nii").middle + 1 == 4
     assert ("lung (1500 / -600)", "lung") in updates[source.window]["choices"]
     assert source.window.label == "Window (width / level)"
+
+
+def test_sides_are_marked_only_where_they_are_known():
+    black = np.zeros((640, 768, 3), np.uint8)
+    assert marked(black, scan()) is black
+    letters = {"left": "R", "right": "L", "top": "A", "bottom": "P"}
+    shown = marked(black, scan(geometry=SimpleNamespace(sides=lambda: letters)))
+    assert not black.any()
+    for part in (shown[:, :60], shown[:, -60:], shown[:60], shown[-60:]):
+        assert part.max() > 200
+    assert not shown[60:-60, 60:-60].any()
