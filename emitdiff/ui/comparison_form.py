@@ -10,6 +10,7 @@ import gradio as gr
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.axes import MOST, NO_TEXT, Axis, segmentation_axes, synthesis_axes
 from emitdiff.ui.callables import Callables
+from emitdiff.ui.comparing import DEFAULTS
 from emitdiff.ui.form import sampling_defaults
 from emitdiff.ui.grid import Grid
 from emitdiff.ui.messages import note, sentence
@@ -35,6 +36,7 @@ class ComparisonForm:
         self.models = {
             task: {model.name: model for model in calls.models() if model.kind == task.lower()} for task in FIRST
         }
+        self.carried = gr.State({})  # fields of a request that came with an image and that this form does not show
         self.typed = gr.State({})  # the lists a person has written, by task and axis: they come back with the axis
         across, down = FIRST["Synthesis"]
         with gr.Group():
@@ -89,8 +91,12 @@ class ComparisonForm:
 
     @property
     def axis_fields(self) -> dict[str, Any]:
-        names = ("across", "across_values", "down", "down_values", "heads")
+        names = ("across", "across_values", "down", "down_values", "heads", "carried")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def synthesis_fields(self) -> list[Any]:
+        return [getattr(self, f"synthesis_{name}") for name in SHARED["Synthesis"]]
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -124,7 +130,7 @@ class ComparisonForm:
         )
         self.synthesis_checkpoint.input(
             self.take_defaults, self.synthesis_checkpoint,
-            [getattr(self, f"synthesis_{name}") for name in SHARED["Synthesis"][2:6]], queue=False, **quiet,
+            self.synthesis_fields[2:6], queue=False, **quiet,
         )  # fmt: skip
         words = gr.on([self.synthesis_prompt.input, self.segmentation_text.input], trigger_mode="always_last", **fill)
         heads = gr.on(
@@ -219,8 +225,15 @@ class ComparisonForm:
         """The empty grid that the fields describe; raises EmitDiffError naming what is wrong with a list."""
         columns, across = self._values(task, "across", fields)
         rows, down = self._values(task, "down", fields)
-        fixed = {name: fields[f"{task.lower()}_{name}"] for name in SHARED[task]}
+        carried = fields["carried"] if task == "Synthesis" else {}
+        fixed = {**carried, **{name: fields[f"{task.lower()}_{name}"] for name in SHARED[task]}}
         return Grid(columns, across, rows, down, fixed)
+
+    def take_over(self, settings: dict[str, Any]) -> dict[Any, Any]:
+        """Updates for the settings of a run of the synthesis, by the fields of a request."""
+        shown = {getattr(self, f"synthesis_{name}"): settings[name] for name in SHARED["Synthesis"]}
+        others = set(DEFAULTS) - {*SHARED["Synthesis"], "num_images"}
+        return {**shown, self.carried: {name: settings[name] for name in others if settings[name] != DEFAULTS[name]}}
 
 
 def head_files(heads: list[str] | None) -> dict[str, str]:

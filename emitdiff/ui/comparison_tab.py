@@ -49,6 +49,7 @@ class ComparisonTab:
     def _lay_out_controls(self) -> None:
         self.task = gr.Radio(["Synthesis", "Segmentation"], value="Synthesis", label="Compare", elem_classes="inline")
         self.source = build_source(self.calls, self.cards, "Your image")
+        self.take_synthesis = gr.Button("Take image and settings from Synthesis", size="sm")
         self.mask_file = gr.File(label="Its mask (optional): label, or truth for Dice", height=92, elem_classes="drop")
         self.truth_class = gr.Dropdown([], label="Class of the true mask", visible=False)
         self.mask_note = gr.HTML(elem_classes="beside")
@@ -85,9 +86,14 @@ class ComparisonTab:
             "fn": self.form.fill, "inputs_kwargs": {"task": self.task, "typed": self.form.typed, **self.form.fields},
             "outputs": self.form.outputs, "queue": False, **quiet,
         }  # fmt: skip
-        words = [self.form.synthesis_prompt, self.form.segmentation_text]
+        words = [self.form.synthesis_prompt, self.form.segmentation_text, self.form.carried]
+        self._settled = (fill, plan)
         source.file.upload(
-            self.take_file, source.file, [*source.outputs, self.mask_file], concurrency_limit=2, **quiet
+            self.take_file,
+            source.file,
+            [*source.outputs, self.mask_file, self.form.carried],
+            concurrency_limit=2,
+            **quiet,
         ).then(**plan)
         source.examples.select(self.take_example, outputs=[*source.outputs, self.mask_file, *words], **quiet).then(
             **fill
@@ -101,6 +107,15 @@ class ComparisonTab:
             event.then(**replan)
         self._connect_run(quiet)
 
+    def connect_synthesis(self, given: dict[str, Any], form: dict[str, Any]) -> None:
+        """What the Synthesis tab is about to paint from, `given`, and the settings in its `form`, at the press of a
+        button."""
+        quiet, (fill, plan) = {"show_progress": "hidden", "api_visibility": "private"}, self._settled
+        outputs = [*self.source.outputs, self.mask_file, *self.form.synthesis_fields, self.form.carried]
+        self.take_synthesis.click(
+            self.take_over, inputs_kwargs={**given, **form}, outputs=outputs, queue=False, **quiet
+        ).then(**fill).then(**plan)
+
     def _connect_run(self, quiet: dict[str, Any]) -> None:
         buttons = [self.compare_button, self.stop_button]
         self.compare_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **quiet).then(
@@ -113,7 +128,7 @@ class ComparisonTab:
     def take_file(self, path: str) -> dict[Any, Any]:
         """A file was chosen: its slices and windows; the mask of the last image goes."""
         updates = self.source.upload(path)
-        return {**updates, self.mask_file: None} if self.source.scan in updates else updates
+        return {**updates, self.mask_file: None, self.form.carried: {}} if self.source.scan in updates else updates
 
     def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
         """An example card was chosen: its image, its mask, its prompt and its sentence."""
@@ -124,7 +139,21 @@ class ComparisonTab:
             self.mask_file: str(example.mask) if example.mask else None,
             self.form.synthesis_prompt: self.calls.compose_prompt(*words, ""),
             self.form.segmentation_text: example.text,
+            self.form.carried: {},
         }
+
+    def take_over(
+        self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
+    ) -> dict[Any, Any]:
+        """Image, mask and settings of the Synthesis tab."""
+        taken = self.form.take_over(form)
+        if scan is None and not mask_file:
+            return {**taken, self.source.message: note("The settings are here; Synthesis has no image yet.", "warning")}
+        edits = "What this form does not show, like edits of the mask, came along."
+        said = note(edits) if taken[self.form.carried] else ""
+        source = self.source.clear() if scan is None else self.source.show(scan, slice_number, window)
+        source[self.source.message] += said
+        return {**source, self.source.file: None, self.mask_file: mask_file, **taken}
 
     def plan(self, task: str, **page: Any) -> dict[Any, Any]:
         """The empty grid as the fields stand, with the image in its corner, and what is wrong beside each of them."""

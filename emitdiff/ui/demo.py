@@ -47,6 +47,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
                 segmentation = SegmentationTab(calls, cards)
             with gr.Tab("Comparison", id="comparison"):
                 comparison = ComparisonTab(calls, cards)
+                comparison.connect_synthesis(synthesis.input.given, synthesis.form)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
         refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731

@@ -46,14 +46,18 @@ class Source:
 
     def load(self, path: str | Path) -> dict[Any, Any]:
         """Updates for `outputs` that put the file at `path` in place; raises EmitDiffError."""
-        scan = self.calls.read_scan(path)
-        names = list(scan.windows)
+        return self.show(self.calls.read_scan(path))
+
+    def show(self, scan: Any, slice_number: float | None = None, window: str | None = None) -> dict[Any, Any]:
+        """Updates for `outputs` that put a decoded scan in place, at its middle slice where no other is named."""
+        names, many = list(scan.windows), scan.num_slices > 1
         windows = [(f"{name} ({used.width:.0f} / {used.centre:.0f})", name) for name, used in scan.windows.items()]
+        chosen = window if window in names else next(iter(names), None)
         return {
             self.scan: scan,
             self.message: note(describe_scan(scan)) + notes(scan.warnings, "warning"),
-            self.slice: gr.update(maximum=max(2, scan.num_slices), value=scan.middle + 1, visible=scan.num_slices > 1),
-            self.window: gr.update(choices=windows, value=names[0] if names else None, visible=len(windows) > 1),
+            self.slice: gr.update(maximum=max(2, scan.num_slices), value=slice_number or scan.middle + 1, visible=many),
+            self.window: gr.update(choices=windows, value=chosen, visible=len(windows) > 1),
         }
 
     def upload(self, path: str) -> dict[Any, Any]:

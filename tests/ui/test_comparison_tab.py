@@ -14,6 +14,7 @@ from PIL import Image
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.axes import NO_TEXT
+from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.comparison_tab import ComparisonTab
 from emitdiff.ui.examples import read_examples
 
@@ -197,3 +198,23 @@ def test_an_example_brings_its_words(tab):
     assert updates[tab.form.synthesis_prompt] == "CT, abdomen, liver" and updates[tab.form.segmentation_text] == "liver"
     assert updates[tab.mask_file].endswith("drawn_abdominal_ct_mask.png")
     assert isinstance(updates[tab.source.scan].image(0), np.ndarray)
+
+
+def test_image_and_settings_come_over_from_the_synthesis(tab, example):
+    request = {**vars(SynthesisRequest("MRI, heart", seed=9, move_x=0.25, structure=0.8)), "num_images": 2}
+    scan = scan_that_saves(example.image)
+    updates = tab.take_over(scan, 1, None, str(example.mask), **request)
+    assert updates[tab.source.scan] is scan and updates[tab.mask_file] == str(example.mask)
+    assert updates[tab.form.synthesis_prompt] == "MRI, heart" and updates[tab.form.synthesis_structure] == 0.8
+    assert updates[tab.form.carried] == {"move_x": 0.25} and "came along" in updates[tab.source.message]
+    asked = []
+
+    def synthesize(image, mask, request, cancelled):
+        asked.append(request)
+        return fake_callables().synthesize(image, mask, request, cancelled)
+
+    compare(build(synthesize=synthesize), example, carried={"move_x": 0.25}, across_values="1", down_values="0, 1")
+    assert [(one.move_x, one.num_images, one.seed) for one in asked] == [(0.25, 1, 0), (0.25, 1, 1)]
+    nothing = tab.take_over(None, 1, None, None, **request)
+    assert "no image yet" in nothing[tab.source.message] and tab.source.scan not in nothing
+    assert tab.take_example(SimpleNamespace(index=0))[tab.form.carried] == {}
