@@ -23,7 +23,7 @@ class DownloadPanel:
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
         with gr.Row(elem_classes="after takes"):
-            self.layout = gr.Dropdown(list(LAYOUTS), value=PLAIN, label="Download as", min_width=190, scale=0)
+            self.layout = gr.Dropdown(list(LAYOUTS), value=PLAIN, label="Download as", min_width=230, scale=0)
             self.classes = gr.Textbox(
                 label="Names of the classes, by id", placeholder="e.g. liver, spleen", max_lines=1, visible=False,
                 min_width=190, scale=0,

@@ -20,7 +20,9 @@ from emitdiff.ui.views import written_once
 IDLE = "Choose an image, check the words, press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
 GRID, BESIDE = "All images", "Before and after"
+SIDES = "Left: real. Right: synthetic"
 SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean difference"}
+CLOSED = -1  # no image of the gallery large; Gradio takes None for "as it is"
 NOTHING_CHOSEN = "Every image keeps its own seed and settings."
 
 
@@ -35,6 +37,10 @@ class ResultsPanel:
         with gr.Row(elem_classes="after looks"):
             self.shown = gr.Radio([GRID, BESIDE], value=GRID, label="Show", container=False, elem_classes="inline")
             self.outlines = gr.Checkbox(False, label="Mask outline", container=False, scale=0, min_width=120)
+            self.line = gr.Slider(
+                0, 100, value=50, step=1, label="Line between real and synthetic", buttons=[], visible=False,
+                elem_classes="line",
+            )  # fmt: skip
         self.gallery = written_once(
             gr.Gallery(
                 label="Synthetic images", columns=2, object_fit="contain", format="png", interactive=False,
@@ -43,11 +49,11 @@ class ResultsPanel:
         )  # fmt: skip
         self.slider = written_once(
             gr.ImageSlider(
-                label="Real, then synthetic", interactive=False, format="png", buttons=["fullscreen"], visible=False,
-                max_height=4096, elem_classes="view beside-view",
+                label=SIDES, interactive=False, format="png", buttons=["fullscreen"], visible=False,
+                max_height=4096, elem_classes="view pair-view",
             )
         )  # fmt: skip
-        self.words = gr.HTML(note(NOTHING_CHOSEN), elem_classes="beside said-of-it")
+        self.words = gr.HTML(note(NOTHING_CHOSEN), elem_classes="beside said")
         with gr.Row(elem_classes="after acts"):
             self.kept = gr.Checkbox(True, label="Keep", container=False, interactive=False, scale=0, min_width=70)
             quiet_button = {"size": "sm", "scale": 0, "min_width": 118, "interactive": False}
@@ -62,7 +68,7 @@ class ResultsPanel:
     def outputs(self) -> list[Any]:
         """What a run changes."""
         chosen = [self.chosen_index, self.words, self.kept, self.use_settings, self.send]
-        views = [self.shown, self.gallery, self.slider]
+        views = [self.shown, self.gallery, self.slider, self.line]
         return [self.run, self.progress, *views, *chosen, *self.downloads.outputs]
 
     def connect(
@@ -87,10 +93,12 @@ class ResultsPanel:
             [self.shown.input, self.outlines.input],
             self.look,
             inputs_kwargs={**of_image, "shown": self.shown, "outlines": self.outlines},
-            outputs=[self.gallery, self.slider],
+            outputs=[self.gallery, self.slider, self.line],
             trigger_mode="always_last",
             **at_once,
         )
+        # The line can be dragged with a mouse alone; this is its way for the keyboard.
+        self.line.input(lambda share: gr.update(slider_position=share), self.line, self.slider, **at_once)
         kept = self.kept.input(
             self.keep,
             inputs_kwargs={**of_image, "kept": self.kept},
@@ -111,14 +119,15 @@ class ResultsPanel:
 
     def started(self, run: Run) -> dict[Any, Any]:
         """Updates for `outputs` when a run, or variations of one of its images, begins."""
-        tiles = run.tiles()
+        tiles, run.looked_at = run.tiles(), None
         columns = COLUMNS.get(len(tiles), 4)
         return {
             self.run: run,
             self.progress: progress(run.words, None),
             self.shown: GRID,
-            self.gallery: gr.update(value=tiles, columns=columns, selected_index=None, allow_preview=True),
+            self.gallery: gr.update(value=tiles, columns=columns, selected_index=CLOSED, allow_preview=True),
             self.slider: gr.update(visible=False),
+            self.line: gr.update(visible=False),
             **(self._say(run, 0) if not run.made else {}),
             **self.downloads.wait(),
         }
@@ -129,8 +138,8 @@ class ResultsPanel:
         return {**line, self.gallery: run.tiles()} if changed else line
 
     def ended(self, run: Run, stopped: bool, failure: str) -> dict[Any, Any]:
-        """Updates once nothing runs any more; the first of the new images is the chosen one."""
-        chosen = min(run.first, max(len(run.made) - 1, 0))
+        """Updates once nothing runs any more; the first of the new images is the chosen one, if no other is."""
+        chosen = min(run.first if run.looked_at is None else run.looked_at, max(len(run.made) - 1, 0))
         return {
             self.progress: finished(failure or run.summary(stopped), "error" if failure else "info"),
             self.gallery: run.tiles(),
@@ -142,7 +151,8 @@ class ResultsPanel:
         """An image of the gallery was selected: what is known of it, and it beside the real one if that is shown."""
         if run is None or event.index >= len(run.made):
             return {self.words: gr.skip()}
-        slider = {self.slider: gr.update(value=self._pair(run, event.index))} if shown == BESIDE else {}
+        run.looked_at = event.index
+        slider = {self.slider: self._beside(run, event.index)} if shown == BESIDE else {}
         return {
             self.chosen_index: event.index,
             self.vary: gr.update(interactive=not run.running),
@@ -164,13 +174,18 @@ class ResultsPanel:
         """All images, or the chosen one beside the real one with the others as a strip; outlines or none."""
         beside = shown == BESIDE
         if run is None:
-            return {self.slider: gr.update(visible=beside)}
+            return {self.slider: gr.update(visible=beside), self.line: gr.update(visible=beside)}
         run.outlines = outlines
-        closed = {"selected_index": None} if beside else {}
+        closed = {"selected_index": CLOSED} if beside else {}
         return {
             self.gallery: gr.update(value=run.tiles(), allow_preview=not beside, **closed),
-            self.slider: gr.update(value=self._pair(run, chosen) if beside else None, visible=beside),
+            self.slider: self._beside(run, chosen) if beside else gr.update(visible=False),
+            self.line: gr.update(visible=beside),
         }
+
+    def _beside(self, run: Run, chosen: int) -> dict[str, Any]:
+        label = SIDES if run.source is not None else SIDES.replace("real", "mask")
+        return gr.update(value=self._pair(run, chosen), label=label, visible=True)
 
     def _pair(self, run: Run, chosen: int) -> tuple[np.ndarray, np.ndarray] | None:
         """The real image, or the label where there is none, and the synthetic one; None without either."""

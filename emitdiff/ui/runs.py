@@ -66,6 +66,7 @@ class Run:
     parent: Made | None = None
     running: bool = True
     outlines: bool = False  # of the labels, on the tiles
+    looked_at: int | None = None  # the image selected since the run began
     steps_done: int = 0
     steps_total: int = 0
     preview: np.ndarray | None = None
