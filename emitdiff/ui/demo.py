@@ -20,10 +20,14 @@ from emitdiff.ui.theme import CSS, build_theme
 
 log = logging.getLogger(__name__)
 NOTICE = "Research use only. Not a medical device."
-# Gradio names every tile "Thumbnail 1 of 6"; a screen reader should hear what the card shows.
+# Gradio names every tile "Thumbnail 1 of 6"; a screen reader should hear what the card shows. And it names a picture that
+# is not there yet without saying that it is a picture, so that the name is not read at all.
 NAME_CARDS = """() => {
-  const name = () => document.querySelectorAll(".cards button:has(img)").forEach(
-    card => card.setAttribute("aria-label", "Example: " + card.querySelector("img").alt));
+  const name = () => {
+    document.querySelectorAll(".cards button:has(img)").forEach(
+      card => card.setAttribute("aria-label", "Example: " + card.querySelector("img").alt));
+    document.querySelectorAll(".empty[aria-label]:not([role])").forEach(place => place.setAttribute("role", "img"));
+  };
   name();
   new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
 }"""
