@@ -1,44 +1,28 @@
-"""The Segmentation tab: an image and a sentence become a mask."""
+"""The Segmentation tab: an image and a sentence become a mask, of one slice or of a whole volume."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
-from emitdiff.ui.messages import figures, finished, note, notes, progress, sentence
-from emitdiff.ui.source import KEPT_SECONDS, at_view_size, build_source, image_of, mirror, slice_index
+from emitdiff.ui.finding import Finding, Volume
+from emitdiff.ui.messages import duration, finished, notes, progress, sentence
+from emitdiff.ui.reading_panel import ReadingPanel
+from emitdiff.ui.sentence_panel import SentencePanel
+from emitdiff.ui.source import KEPT_SECONDS, build_source, image_of, mirror, slice_index
+from emitdiff.ui.stops import Stops
 from emitdiff.ui.teach_panel import TeachPanel
-from emitdiff.ui.views import written_once
+from emitdiff.ui.truth_panel import TruthPanel
 
-# what the second view shows: white is 1
-MAPS = {"Probability": "probability", "Uncertainty": "uncertainty"}
-IDLE = "Choose an image, say what to find, press Find."
-
-
-@dataclass(eq=False)
-class Finding:
-    """One finished segmentation; `folder` holds its mask file and is removed with it."""
-
-    scan: Any
-    image: np.ndarray
-    index: int
-    output: Any
-    text: str
-    threshold: float
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="emitdiff_")))
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+WAITING = "Looking. The first time after a start the weights are loaded."
 
 
 class SegmentationTab:
@@ -48,260 +32,253 @@ class SegmentationTab:
         self.calls = calls
         self.cards = [card for card in cards if card.text]
         self.models = {model.name: model for model in calls.models() if model.kind == "segmentation"}
-        self.finding = gr.State(
-            None, time_to_live=KEPT_SECONDS, delete_callback=lambda finding: finding and finding.remove()
+        self.stops = Stops()
+        self.finding, self.volume = (
+            gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda kept: kept and kept.remove())
+            for _ in range(2)
         )
+        self.reading, self.truth = ReadingPanel(), TruthPanel(calls)
         with gr.Row(elem_classes="workspace three"):
             with gr.Column(elem_classes="pane"):
                 self._lay_out_controls()
             with gr.Column(elem_classes="pane reading"):
-                self._lay_out_reading()
+                self.reading.lay_out_views()
             with gr.Column(elem_classes="pane views"):
-                self._lay_out_side()
+                self.reading.lay_out_map()
+                self.truth.lay_out_scores()
+                self.reading.lay_out_file()
         self.teaching = TeachPanel(calls)
         self._connect()
 
     def _lay_out_controls(self) -> None:
         self.source = build_source(self.calls, self.cards, "Your image")
-        self.text = gr.Textbox(label="What to find", placeholder="e.g. lung", max_lines=3)
-        self.chips = gr.Dataset(
-            components=[gr.Textbox(visible=False)], samples=self._samples(self.calls.segmentation_checkpoint),
-            label="This head was taught", elem_classes="chips", type="values", samples_per_page=40,
-        )  # fmt: skip
-        self.text_note = gr.HTML(elem_classes="beside")
-        self.truth_file = gr.File(label="True mask (optional): gives Dice", height=92, elem_classes="drop")
-        self.truth_note = gr.HTML(elem_classes="beside")
-        self.truth_class = gr.Dropdown([], label="Class of the true mask", visible=False)
+        self.words = SentencePanel(self.calls)
+        self.side = gr.Checkbox(False, label="Look without the text too, side by side")
+        self.truth.lay_out_input()
         with gr.Accordion("Advanced", open=False):
             self.checkpoint = gr.Dropdown(list(self.models), value=self.calls.segmentation_checkpoint, label="Weights")
         with gr.Column(elem_classes="actions"):
             self.mirror = gr.HTML(elem_classes="mirror")
-            self.find_button = gr.Button("Find", variant="primary", min_width=120)
-
-    def _lay_out_reading(self) -> None:
-        self.progress = gr.HTML(finished(IDLE))
-        self.view = written_once(
-            gr.Image(
-                label="Image and mask", interactive=False, format="png", buttons=["download", "fullscreen"],
-                elem_classes="view large", alt_text="The chosen slice with the mask that was found",
-            )
-        )  # fmt: skip
-        with gr.Row(elem_classes="after"):
-            self.opacity = gr.Slider(0, 100, value=40, step=1, label="Mask opacity, %", buttons=[], min_width=160)
-            self.threshold = gr.Slider(0.05, 0.95, value=0.5, step=0.05, label="Threshold", buttons=[], min_width=160)
-            self.outlined = gr.Checkbox(True, label="Outline", min_width=90, scale=0)
-
-    def _lay_out_side(self) -> None:
-        self.probability_view = written_once(
-            gr.Image(
-                label="0 (black) to 1 (white)", interactive=False, format="png", buttons=["fullscreen"],
-                elem_classes="view", alt_text="Map of the probability, or of how unsure it is",
-            )
-        )  # fmt: skip
-        self.mapped = gr.Radio(list(MAPS), value="Probability", label="Map", elem_classes="inline")
-        self.figures = gr.HTML(figures({"Dice": "-", "IoU": "-"}, "Add a true mask to compare with."))
-        self.download = gr.DownloadButton("Download mask", size="sm", interactive=False, elem_classes="download")
-        self.download_note = gr.HTML(elem_classes="beside")
-
-    def _samples(self, checkpoint: str) -> list[list[str]]:
-        """The chips; none when the weights cannot be asked (the page must come up without them)."""
-        try:
-            return [[target] for target in self.calls.targets(checkpoint)]
-        except EmitDiffError:
-            return []
+            with gr.Row():
+                self.find_button = gr.Button("Find", variant="primary", scale=3, min_width=100)
+                self.all_button = gr.Button("All slices", visible=False, scale=2, min_width=90)
+                self.stop_button = gr.Button("Stop", variant="stop", visible=False, scale=1, min_width=70)
 
     def _connect(self) -> None:
-        source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
-        shown = {"finding": self.finding, "opacity": self.opacity, "outlined": self.outlined}
-        truth = {"truth_file": self.truth_file, "truth_class": self.truth_class}
-        results = [self.finding, self.progress, self.view, self.download, self.download_note]
-        found = [*results, self.probability_view, self.text_note]
-        clear = {
-            "fn": self.clear,
-            "inputs_kwargs": {"finding": self.finding, **source.inputs},
-            "outputs": [*found, self.figures],
-            **quiet,
-        }
-        run = {
-            "fn": self.find,
-            "inputs_kwargs": {
-                "previous": self.finding, **source.inputs, "text": self.text, "threshold": self.threshold,
-                "checkpoint": self.checkpoint, "opacity": self.opacity, "outlined": self.outlined,
-                "mapped": self.mapped,
-            },
-            "outputs": found,
-            "concurrency_id": "device",
-            "concurrency_limit": 1,
-            **quiet,
-        }  # fmt: skip
-        compare = {
-            "fn": self.compare,
-            "inputs_kwargs": {"finding": self.finding, **truth},
-            "outputs": [self.figures, self.truth_note, self.truth_class],
-            **quiet,
-        }
+        source, reading = self.source, self.reading
+        compare = self.truth.connect(source, self.finding, QUIET)
+        seen = {"finding": self.finding, "volume": self.volume, **source.inputs, "threshold": reading.threshold}
+        results = [self.finding, self.volume, *reading.outputs, self.words.note]
+        look = {"fn": self.look, "inputs_kwargs": {**seen, **reading.inputs}, "outputs": results, **QUIET}
+        self._connect_source(look, compare)
+        self.words.connect(self.checkpoint, QUIET)
+        heavy = {"concurrency_id": "device", "concurrency_limit": 1, **QUIET}
+        asked = {**seen, "text": self.words.text, "checkpoint": self.checkpoint, **reading.inputs}
+        self._connect_runs(asked, {"outputs": results, **heavy}, compare)
+        self.side.input(
+            self.look_without,
+            inputs_kwargs={"finding": self.finding, "side": self.side, **reading.inputs},
+            outputs=[*reading.outputs, self.finding],
+            **heavy,
+        ).then(**compare)
+        reading.connect(self.finding, QUIET)
+        again = {"finding": self.finding, "threshold": reading.threshold, **reading.inputs}
+        gr.on(
+            [reading.threshold.input, reading.form.input],
+            self.rethink,
+            inputs_kwargs=again,
+            outputs=[*reading.outputs, self.finding],
+            trigger_mode="always_last",
+            **QUIET,
+        ).then(**compare)
+        mirror(reading.progress, self.mirror)
+
+    def _connect_source(self, look: dict[str, Any], compare: dict[str, Any]) -> None:
+        source = self.source
+        new = [*source.outputs, self.reading.form, self.truth.file, self.all_button, self.stop_button]
         source.file.upload(
-            self.take_file,
-            source.file,
-            [*source.outputs, self.truth_file, self.truth_class],
-            concurrency_limit=2,
-            **quiet,
-        ).then(**clear)
-        source.file.clear(
-            lambda finding: {**source.clear(), **self._blank(finding)},
-            self.finding,
-            [*source.outputs, *found, self.figures],
-            **quiet,
+            self.take_file, source.file, [*new, self.words.kind], concurrency_limit=2, **QUIET
+        ).then(**look).then(**compare)  # fmt: skip
+        source.file.clear(lambda: {**source.clear(), **self._offer(None)}, outputs=new, **QUIET).then(**look).then(
+            **compare
         )
         source.examples.select(
-            self.take_example, outputs=[*source.outputs, self.truth_file, self.truth_class, self.text], **quiet
-        ).then(**clear)
-        gr.on([source.slice.input, source.window.input], trigger_mode="always_last", **clear)
-        self.chips.click(lambda sample: sample[0], self.chips, self.text, queue=False, **quiet)
-        for start in (self.find_button.click, self.text.submit):
-            start(self.begin, outputs=[self.find_button, self.progress], queue=False, **quiet).then(**run).then(
-                lambda: gr.Button(interactive=True), outputs=self.find_button, queue=False, **quiet
-            ).then(**compare)
-        gr.on([self.opacity.input, self.outlined.input], self.blend, inputs_kwargs=shown, outputs=self.view,
-              trigger_mode="always_last", concurrency_id="preview", concurrency_limit=2, **quiet)  # fmt: skip
-        self.mapped.input(self.map, [self.finding, self.mapped], self.probability_view, **quiet)
-        mirror(self.progress, self.mirror)
-        rethink = {**shown, "scan": source.scan, "threshold": self.threshold}
-        self.threshold.input(
-            self.rethink, inputs_kwargs=rethink, outputs=results, trigger_mode="always_last", **quiet
-        ).then(**compare)
-        gr.on([self.truth_file.upload, self.truth_file.clear, self.truth_class.input], **compare)
-        self.checkpoint.input(
-            lambda name: gr.Dataset(samples=self._samples(name)), self.checkpoint, self.chips, **quiet
-        )
+            self.take_example, outputs=[*new, self.words.kind, self.words.text], **QUIET
+        ).then(**look).then(**compare)  # fmt: skip
+        gr.on([source.slice.input, source.window.input], trigger_mode="always_last", **look).then(**compare)
 
-        self.teaching.connect(source, truth, self.checkpoint, self.chips)
+    def _connect_runs(self, asked: dict[str, Any], heavy: dict[str, Any], compare: dict[str, Any]) -> None:
+        # Three events: the buttons answer at once even when the run must queue, and recover whatever happens to it.
+        buttons = [self.find_button, self.all_button, self.stop_button]
+        begin = {"outputs": [*buttons, self.reading.progress], "queue": False, **QUIET}
+        rest = {"fn": self.rest, "outputs": buttons, "queue": False, **QUIET}
+        tried = self.teaching.connect(self.source, self.truth, self.checkpoint, self.words.text)
+        for start in (self.find_button.click, self.words.text.submit, tried.then):
+            start(self.begin, **begin).then(self.find, inputs_kwargs={**asked, "side": self.side}, **heavy).then(
+                **rest
+            ).then(**compare)
+        self.all_button.click(self.begin_all, **begin).then(self.find_all, inputs_kwargs=asked, **heavy).then(
+            **rest
+        ).then(**compare)
+        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **QUIET)
 
     def take_file(self, path: str) -> dict[Any, Any]:
         """A file was chosen: its slices and windows; a true mask chosen for the last image no longer applies."""
         updates = self.source.upload(path)
-        taken = {self.truth_file: None, self.truth_class: gr.update(visible=False, value=None)}
-        return {**updates, **taken} if self.source.scan in updates else updates
+        if self.source.scan not in updates:
+            return updates
+        scan = updates[self.source.scan]
+        return {**updates, **self._offer(scan), **self.words.kind_of(scan.modality)}
 
     def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
         """An example card was chosen: its image, its sentence, and its mask as the truth."""
         example, updates = self.source.card(event.index)
         truth = str(example.mask) if example.mask else None
-        hidden = gr.update(visible=False, value=None)
-        return {**updates, self.truth_file: truth, self.truth_class: hidden, self.text: example.text}
+        kind = self.words.kind_of(example.modality)
+        offered = self._offer(updates[self.source.scan])
+        return {**updates, **offered, **kind, self.truth.file: truth, self.words.text: example.text}
 
-    def clear(self, finding: Finding | None, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
-        """Another slice is shown: what was found on the last one goes. The same one again changes nothing."""
-        if scan is None:
-            return self._blank(finding)
-        image = image_of(scan, slice_number, window)
-        if finding is not None and np.array_equal(finding.image, image):
-            return {self.finding: finding}
-        return {**self._blank(finding), self.view: at_view_size(image)}
-
-    def _blank(self, finding: Finding | None) -> dict[Any, Any]:
-        """Nothing found any more; `finding` leaves no file behind."""
-        if finding:
-            finding.remove()
+    def _offer(self, scan: Any) -> dict[Any, Any]:
+        """What a new scan allows: buttons for volumes, kinds of mask files; it has no true mask yet."""
+        volume = scan is not None and scan.num_slices > 1
+        words = f"All {scan.num_slices} slices" if volume else "All slices"
         return {
-            self.finding: None,
-            self.progress: finished(IDLE),
-            self.view: None,
-            self.probability_view: None,
-            self.figures: figures({"Dice": "-", "IoU": "-"}, "Add a true mask to compare with."),
-            self.download: gr.DownloadButton(value=None, interactive=False),
-            self.download_note: "",
-            self.text_note: "",
+            **self.reading.forms(scan),
+            self.truth.file: None,
+            self.all_button: gr.update(value=words, visible=volume),
+            self.stop_button: gr.update(visible=volume, interactive=False),
         }
+
+    def look(
+        self, finding: Finding | None, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
+        threshold: float, **shown: Any,
+    ) -> dict[Any, Any]:  # fmt: skip
+        """Another slice is shown, with what was found in it if the whole volume was asked; the same one stays."""
+        image = None if scan is None else image_of(scan, slice_number, window)
+        if volume is not None and volume.scan is not scan:
+            volume.remove()
+            volume = None
+        if (
+            (volume is None or volume.window != window)
+            and finding is not None
+            and image is not None
+            and np.array_equal(finding.image, image)
+        ):
+            return {self.finding: finding}
+        index = 0 if scan is None else slice_index(scan, slice_number)
+        if finding is not None:
+            finding.remove()
+        if volume is None or volume.window != window or index not in volume.answers:
+            return {self.finding: None, self.volume: volume, **self.reading.blank(image), self.words.note: ""}
+        found = volume.finding(index, image, threshold)
+        return {self.finding: found, **self.reading.show(found, **shown), self.words.note: ""}
 
     def begin(self) -> dict[Any, Any]:
-        waiting = progress("Looking. The first time after a start the weights are loaded.", None)
-        return {self.find_button: gr.Button(interactive=False), self.progress: waiting}
+        waiting = {button: gr.Button(interactive=False) for button in (self.find_button, self.all_button)}
+        return {**waiting, self.reading.progress: progress(WAITING, None)}
+
+    def begin_all(self, request: gr.Request) -> dict[Any, Any]:
+        self.stops.begin(request)
+        return {**self.begin(), self.stop_button: gr.Button(interactive=True)}
+
+    def stop(self, request: gr.Request) -> Any:
+        self.stops.stop(request)
+        return gr.Button(interactive=False)
+
+    def rest(self, request: gr.Request) -> dict[Any, Any]:
+        self.stops.end(request)
+        ready = {button: gr.Button(interactive=True) for button in (self.find_button, self.all_button)}
+        return {**ready, self.stop_button: gr.Button(interactive=False)}
 
     def find(
-        self, previous: Finding | None, scan: Any, slice_number: float, window: str | None, text: str, threshold: float,
-        checkpoint: str, opacity: float, outlined: bool, mapped: str,
+        self, finding: Finding | None, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
+        threshold: float, text: str, checkpoint: str, side: bool, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
         """Runs the segmenter once; every failure ends as a sentence above the image."""
-        finding = None
+        found = None
         try:
-            image = image_of(scan, slice_number, window)
-            if not (text or "").strip():
-                raise EmitDiffError("No sentence yet: write what to find, or press one of the words below the field.")
-            output = self.calls.segment(image, text.strip(), threshold, checkpoint)
-            finding = Finding(scan, image, slice_index(scan, slice_number), output, text.strip(), threshold)
-            shown = self._show(finding, scan, opacity, outlined)
+            image, text = self._question(scan, slice_number, window, text)
+            output = self.calls.segment(image, text, threshold, checkpoint)
+            without = self.calls.segment(image, "", threshold, checkpoint) if side else None
+            index = slice_index(scan, slice_number)
+            found = Finding(scan, image, index, output, text, threshold, checkpoint, without)
+            updates = self.reading.show(found, **shown)
         except Exception as error:
-            if finding:
-                finding.remove()
-            return {self.progress: finished(sentence(error), "error")}
-        if previous:
-            previous.remove()
-        shown[self.probability_view] = self.map(finding, mapped)
-        return {**shown, self.text_note: notes(output.warnings, "warning")}
+            if found:
+                found.remove()
+            return {self.reading.progress: finished(sentence(error), "error")}
+        if finding:
+            finding.remove()
+        return {**updates, self.finding: found, self.words.note: notes(output.warnings, "warning")}
 
-    def map(self, finding: Finding | None, mapped: str) -> Any:
-        """The second view: one of `MAPS` in greys."""
-        if finding is None:
-            return gr.skip()
-        grey = np.rint(np.clip(getattr(finding.output, MAPS[mapped]), 0, 1) * 255).astype(np.uint8)
-        return at_view_size(np.repeat(grey[..., None], 3, axis=-1))
+    def _question(self, scan: Any, slice_number: float, window: str | None, text: str) -> tuple[np.ndarray, str]:
+        image = image_of(scan, slice_number, window)
+        if not (text or "").strip():
+            raise EmitDiffError("No sentence yet: write what to find, or press one of the words below the field.")
+        return image, text.strip()
 
-    def rethink(
-        self, finding: Finding | None, scan: Any, threshold: float, opacity: float, outlined: bool
-    ) -> dict[Any, Any]:
-        """Another threshold for the same probabilities: a new mask, and no network runs."""
-        if finding is None or scan is None:
-            return {self.progress: gr.skip()}
-        return self._show(
-            replace(finding, output=finding.output.at(threshold), threshold=threshold), scan, opacity, outlined
-        )
-
-    def _show(self, finding: Finding, scan: Any, opacity: float, outlined: bool) -> dict[Any, Any]:
-        saved = scan.save_mask({finding.index: finding.output.mask}, finding.folder)
-        words = f"{saved.name}: 1 inside, 0 outside, size and geometry of {scan.name}."
-        return {
-            self.finding: finding,
-            self.progress: finished(describe_finding(finding), "info" if finding.output.found else "absent"),
-            self.view: self.blend(finding, opacity, outlined),
-            self.download: gr.DownloadButton(value=str(saved), interactive=True),
-            self.download_note: note(words),
-        }
-
-    def blend(self, finding: Finding | None, opacity: float, outlined: bool) -> Any:
-        """The image with the mask laid over it; nothing is computed anew."""
-        if finding is None:
-            return gr.skip()
-        image, mask = at_view_size(finding.image), at_view_size(finding.output.mask)
-        return overlay(image, mask, opacity / 100, thickness=2 if outlined else 0)
-
-    def compare(self, finding: Finding | None, truth_file: str | None, truth_class: int | None) -> dict[Any, Any]:
-        """Dice and IoU of what was found against the uploaded mask, of one class where it has several."""
-        blank = figures({"Dice": "-", "IoU": "-"}, "Add a true mask to compare with." if not truth_file else "")
-        if finding is None or not truth_file:
-            return {self.figures: blank, self.truth_note: ""}
+    def find_all(
+        self, request: gr.Request, finding: Finding | None, volume: Volume | None, scan: Any, slice_number: float,
+        window: str | None, threshold: float, text: str, checkpoint: str, **shown: Any,
+    ) -> Iterator[dict[Any, Any]]:  # fmt: skip
+        """Asks every slice, from the first to the last; after Stop what was found stays, and the rest is empty."""
+        stop, line, whole = self.stops.of(request), self.reading.progress, None
         try:
-            truth = self.calls.read_mask(truth_file, finding.scan, finding.index)
-            classes = [int(label) for label in np.unique(truth) if label]
-            chosen = truth_class if truth_class in classes else (classes[0] if classes else 1)
-            scores = self.calls.score(finding.output.mask, (truth == chosen).astype(np.uint8))
+            image, text = self._question(scan, slice_number, window, text)
+            whole = Volume(scan, window, text, checkpoint)
+            for update in self._slices(whole, threshold, stop.is_set):
+                yield {line: update}
+            here = slice_index(scan, slice_number)
+            if not whole.answers:
+                raise EmitDiffError("Stopped before a slice was finished.")
+            updates = {self.words.note: notes(whole.answers[min(whole.answers)].warnings, "warning")}
+            if here in whole.answers:
+                found = whole.finding(here, image, threshold)
+                updates |= {self.finding: found, **self.reading.show(found, **shown)}
+            updates |= {self.volume: whole, line: finished(whole.describe(threshold))}
         except Exception as error:
-            return {self.figures: blank, self.truth_note: note(sentence(error), "error")}
-        shown = {"Dice": f"{scores['dice']:.3f}", "IoU": f"{scores['iou']:.3f}"}
-        words = f"“{finding.text}” against the true mask" + (f", class {chosen}" if len(classes) > 1 else "")
-        menu = gr.Dropdown(choices=classes, value=chosen, visible=len(classes) > 1)
-        return {self.figures: figures(shown, words), self.truth_note: "", self.truth_class: menu}
+            if whole:
+                whole.remove()
+            yield {line: finished(sentence(error), "error")}
+            return
+        for replaced in (finding, volume):
+            if replaced:
+                replaced.remove()
+        yield updates
 
+    def _slices(self, whole: Volume, threshold: float, stopped: Any) -> Iterator[str]:
+        """Fills `whole`, saying how far it is."""
+        started, total = time.monotonic(), whole.scan.num_slices
+        for index in range(total):
+            if stopped():
+                return
+            output = self.calls.segment(whole.scan.image(index, whole.window), whole.text, threshold, whole.checkpoint)
+            whole.add(index, output)
+            left = (time.monotonic() - started) / (index + 1) * (total - index - 1)
+            yield progress(f"Slice {index + 1} of {total}, about {duration(left)} left", (index + 1) / total)
 
-def describe_finding(finding: Finding) -> str:
-    """What was found, in a sentence that says "not found" when nothing was."""
-    output = finding.output
-    if not output.found:
-        highest = float(np.max(output.probability))
-        limits = f"highest probability {highest:.2f}, threshold {finding.threshold:.2f}"
-        if output.absent:
-            limits = f"probability that the image shows it {output.present:.2f}"
-        return f"Not found: nothing here answers to “{finding.text}” ({limits})."
-    meant = f", read as “{output.target}”" if output.target and output.target.lower() != finding.text.lower() else ""
-    area = 100 * float(np.mean(output.mask > 0))
-    return f"Found “{finding.text}”{meant}: {area:.1f} % of the image, in {output.seconds:.1f} s."
+    def look_without(self, finding: Finding | None, side: bool, **shown: Any) -> Iterator[dict[Any, Any]]:
+        """The second view comes or goes; an answer that is there already is compared with one without the text."""
+        view = {self.reading.without_view: gr.Image(visible=side)}
+        yield view
+        if not side or finding is None:
+            if finding is not None:
+                finding.without = None
+                yield {self.finding: finding, self.reading.without_note: ""}
+            return
+        try:
+            finding.without = self.calls.segment(finding.image, "", finding.threshold, finding.checkpoint)
+            yield {self.finding: finding, **self.reading.show(finding, **shown)}
+        except Exception as error:
+            yield {self.reading.progress: finished(sentence(error), "error")}
+
+    def rethink(self, finding: Finding | None, threshold: float, **shown: Any) -> dict[Any, Any]:
+        """Another threshold or kind of file for the same probabilities: a new mask, and no network runs."""
+        if finding is None:
+            return {self.reading.progress: gr.skip()}
+        again = finding.at(threshold)
+        return {self.finding: again, **self.reading.show(again, **shown)}
+
+    def end_session(self, request: gr.Request) -> None:
+        """The page was closed: what still runs for it stops."""
+        self.stops.end(request)

@@ -14,13 +14,20 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables, TeachRequest
-from emitdiff.ui.drawing import drawn_mask, ground
+from emitdiff.ui.drawing import build_canvas, drawn_mask, ground
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
-from emitdiff.ui.source import at_view_size, image_of, slice_index
+from emitdiff.ui.source import Source, at_view_size, image_of, slice_index
+from emitdiff.ui.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.views import written_once
 
 IDLE = "Add images with their masks, five or so, say what the masks show, press Teach."
 MOST = 24  # examples of one session
+STEPS = ("Add images and masks", "Press Teach", "Watch it learn", "Use it", "Save it")
+# What is found is far above on the page.
+SHOW_READING = """name => {
+  document.querySelector(".reading").scrollIntoView({behavior: "smooth"});
+  return name;
+}"""
 
 
 @dataclass(frozen=True)
@@ -38,20 +45,18 @@ class TeachPanel:
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
         self.shown, self.heads = gr.State([]), gr.State([])  # the heads of this session: (name, file)
-        self.opened = gr.State(False)
-        with gr.Accordion("Teach a new target", open=False, elem_classes="teaching") as self.panel, gr.Row():
-            with gr.Column(min_width=280):
-                self._lay_out_examples()
-            with gr.Column(min_width=280):
-                self._lay_out_lesson()
+        self.opened, self.taught = gr.State(False), gr.State("")
+        with gr.Accordion("Teach a new target", open=False, elem_classes="teaching") as self.panel:
+            self.walk = gr.HTML(walk(1))
+            with gr.Row(elem_classes="walked"):
+                with gr.Column(min_width=280):
+                    self._lay_out_examples()
+                with gr.Column(min_width=280):
+                    self._lay_out_lesson()
 
     def _lay_out_examples(self) -> None:
-        gr.HTML(note("Examples are the image above with its true mask, or with what you paint over it here."))
-        self.canvas = gr.ImageEditor(
-            label="Paint over the target", type="numpy", image_mode="RGBA", format="png", sources=[], transforms=[],
-            layers=False, brush=gr.Brush(default_size=24, colors=["#009e73"], color_mode="fixed"),
-            eraser=gr.Eraser(default_size=24), buttons=["fullscreen"], elem_classes="canvas", height=380,
-        )  # fmt: skip
+        gr.HTML(step(1, "The image above with its true mask, or with what you paint over it here. Five or so will do."))
+        self.canvas = build_canvas("Paint over the target")
         with gr.Row(elem_classes="pair"):
             self.add_button = gr.Button("Add as example", size="sm", min_width=100)
             self.empty_button = gr.Button("Add: shows no target", size="sm", min_width=100)
@@ -66,40 +71,49 @@ class TeachPanel:
 
     def _lay_out_lesson(self) -> None:
         words = self.calls.vocabulary
+        gr.HTML(step(2, "Say what the masks show: the head will answer to it. It takes a minute."))
         self.name = gr.Textbox(label="What the masks show", placeholder="e.g. optic disc", max_lines=1)
         with gr.Row(elem_classes="pair"):
             self.modality = gr.Dropdown(list(words.modalities), value=None, label="Modality", allow_custom_value=True)
             self.organ = gr.Dropdown(list(words.organs), value=None, label="Organ", allow_custom_value=True)
         self.teach_button = gr.Button("Teach", variant="primary")
+        gr.HTML(step(3, "From four examples on, one is kept aside at first: its Dice shows how far it is."))
         self.progress = gr.HTML(finished(IDLE))
-        self.figures = gr.HTML(figures({"Loss": "-", "Dice, kept aside": "-"}))
-        self.view = written_once(
-            gr.Image(
-                label="Kept aside to look at", interactive=False, format="png", buttons=["fullscreen"],
-                elem_classes="view", alt_text="An example that is not learnt from at first, with the mask found so far",
-            )
-        )  # fmt: skip
+        with gr.Row(elem_classes="lesson"):
+            self.figures = gr.HTML(figures({"Loss": "-", "Dice, kept aside": "-"}))
+            self.view = written_once(
+                gr.Image(
+                    label="Kept aside to look at", interactive=False, format="png", buttons=["fullscreen"],
+                    elem_classes="view", alt_text="An example not learnt from at first, with the mask found so far",
+                )
+            )  # fmt: skip
+        gr.HTML(step(4, "It is chosen as weights above: choose another image and press Find, or try it at once."))
+        self.try_button = gr.Button("Find it in the image above", size="sm", interactive=False)
+        gr.HTML(step(5, "A small file, which Find, the command line and this page take again."))
         self.download = gr.DownloadButton("Download the head", size="sm", interactive=False)
         self.file = gr.File(label="Or load a head (.safetensors)", height=92, elem_classes="drop")
 
-    def connect(self, source: Any, truth: dict[str, Any], checkpoint: gr.Dropdown, chips: gr.Dataset) -> None:
-        """`source` is the panel of the image, `truth` its true mask (`truth_file`, `truth_class`); a head, taught or
-        loaded, becomes a choice of `checkpoint`, and what it was taught the `chips`.
+    def connect(self, source: Source, truth: TruthPanel, checkpoint: gr.Dropdown, text: gr.Textbox) -> Any:
+        """`source` is the panel of the image, `truth` that of its true mask; a head, taught or loaded, becomes a choice
+        of `checkpoint`. Returns the event that puts its target into `text`, to be found.
         """
-        self.checkpoint, self.chips = checkpoint, chips
+        self.checkpoint = checkpoint
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        listed = [self.shown, self.gallery, self.remove_button, self.said]
-        used = [self.heads, checkpoint, chips, self.said]
-        self.panel.expand(lambda: True, outputs=self.opened, queue=False, **quiet)
+        listed = [self.shown, self.gallery, self.remove_button, self.said, self.walk]
+        # The slice comes with the event itself: a State changed by an event outside the queue announces no change.
+        self.panel.expand(
+            self.open, inputs_kwargs=source.inputs, outputs=[self.canvas, self.said, self.opened], **quiet
+        )
         self.panel.collapse(lambda: False, outputs=self.opened, queue=False, **quiet)
-        moved = [self.opened.change, source.scan.change, source.slice.input, source.window.input]
-        gr.on(moved, self.fill_canvas, inputs_kwargs={"opened": self.opened, **source.inputs},
-              outputs=[self.canvas, self.said], trigger_mode="always_last", **quiet)  # fmt: skip
-        taken = {"shown": self.shown, "canvas": self.canvas, **source.inputs, **truth}
+        gr.on([source.scan.change, source.slice.input, source.window.input], self.fill_canvas,
+              inputs_kwargs={"opened": self.opened, **source.inputs}, outputs=[self.canvas, self.said],
+              trigger_mode="always_last", **quiet)  # fmt: skip
+        taken = {"shown": self.shown, "canvas": self.canvas, **source.inputs, **truth.inputs}
         self.add_button.click(self.add, inputs_kwargs=taken, outputs=[*listed, self.canvas], **quiet)
         empty = {"shown": self.shown, **source.inputs}
         self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **quiet)
         self.remove_button.click(lambda shown: self._list(shown[:-1]), self.shown, listed, **quiet)
+        used = [self.heads, checkpoint, self.said, self.walk, self.taught, self.try_button]
         asked = [self.shown, self.name, self.modality, self.organ, self.heads]
         self.teach_button.click(
             lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **quiet
@@ -108,6 +122,14 @@ class TeachPanel:
             concurrency_id="device", concurrency_limit=1, **quiet,
         ).then(lambda: gr.Button(interactive=True), outputs=self.teach_button, queue=False, **quiet)  # fmt: skip
         self.file.upload(self.load, [self.file, self.heads], used, **quiet)
+        self.download.click(lambda: walk(6), outputs=self.walk, queue=False, **quiet)
+        tried = self.try_button.click(
+            lambda name: (name, walk(5)), self.taught, [text, self.walk], js=SHOW_READING, queue=False, **quiet
+        )
+        return tried
+
+    def open(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+        return {**self.fill_canvas(True, scan, slice_number, window), self.opened: True}
 
     def fill_canvas(self, opened: bool, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The slice shown above, with nothing painted on it yet; left alone while the panel is closed."""
@@ -116,24 +138,19 @@ class TeachPanel:
         return {self.canvas: ground(image_of(scan, slice_number, window)), self.said: ""}
 
     def add(self, shown: list[Shown], canvas: dict | None, scan: Any, slice_number: float, window: str | None,
-            truth_file: str | None, truth_class: int | None) -> dict[Any, Any]:  # fmt: skip
+            truth: Truth | None, label: int | None) -> dict[Any, Any]:  # fmt: skip
         """The image with what is painted over it, or else with its true mask, joins the examples."""
         try:
             image = image_of(scan, slice_number, window)
             painted = any(layer is not None and layer[..., 3].any() for layer in (canvas or {}).get("layers", []))
-            if truth_file and not painted:
-                mask = self._true_mask(truth_file, scan, slice_index(scan, slice_number), truth_class)
+            if truth is not None and not painted:
+                mask = _true_mask(truth.at(slice_index(scan, slice_number)), label or BEST)
             else:
                 mask = drawn_mask(canvas, image.shape[:2])
             updates = self._added(shown, Shown(image, mask, scan.name))
         except Exception as error:
             return {self.said: note(sentence(error), "error")}
         return {**updates, self.canvas: ground(image)}
-
-    def _true_mask(self, file: str, scan: Any, index: int, label: int | None) -> np.ndarray:
-        truth = self.calls.read_mask(file, scan, index)
-        classes = [int(value) for value in np.unique(truth) if value]
-        return (truth == (label if label in classes else (classes or [1])[0])).astype(np.uint8)
 
     def add_empty(self, shown: list[Shown], scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The image joins the examples as one that does not show the target."""
@@ -156,6 +173,7 @@ class TeachPanel:
             self.shown: shown,
             self.gallery: gr.update(value=cards, visible=bool(cards)),
             self.remove_button: gr.update(visible=bool(cards)),
+            self.walk: walk(2 if cards else 1),
             self.said: note(f"{len(shown)} example{'' if len(shown) == 1 else 's'}.") if shown else "",
         }
 
@@ -169,7 +187,7 @@ class TeachPanel:
                 raise EmitDiffError("Say what the masks show, for example optic disc: the head will answer to it.")
             if not shown:
                 raise EmitDiffError("There are no examples yet: add at least one image with its mask.")
-            yield {self.progress: progress("Looking at the examples.", None), self.view: None}
+            yield {self.progress: progress("Looking at the examples.", None), self.view: None, self.walk: walk(3)}
             request = TeachRequest(*words, checkpoint=self.calls.segmentation_checkpoint)
             for lesson in self.calls.teach([(one.image, one.mask, one.name) for one in shown], request):
                 losses.append(lesson.loss)
@@ -198,14 +216,40 @@ class TeachPanel:
             return {self.said: note(sentence(error), "error")}
 
     def _chosen(self, name: str, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
-        taught = self.calls.targets(file)
+        targets = self.calls.targets(file)
         heads = [*(head for head in heads if head[0] != name), (name, file)]
         known = [(model.name, model.name) for model in self.calls.models() if model.kind == "segmentation"]
         return {
             self.heads: heads,
             self.checkpoint: gr.Dropdown(choices=[*known, *heads], value=file),
-            self.chips: gr.Dataset(samples=[[phrase] for phrase in taught]),
+            self.walk: walk(4),
+            self.taught: targets[0] if targets else name,
+            self.try_button: gr.Button(interactive=True),
         }
+
+
+def _true_mask(classes: np.ndarray, label: int) -> np.ndarray:
+    """The pixels of one class, 0 and 1. Raises EmitDiffError where it is not clear which."""
+    there = [int(value) for value in np.unique(classes) if value]
+    if label == BEST and len(there) > 1:
+        known = ", ".join(map(str, there))
+        raise EmitDiffError(f"The true mask holds the classes {known}: choose one under “Class of the true mask”.")
+    return (classes == (there[0] if label == BEST and there else label or 1)).astype(np.uint8)
+
+
+def walk(now: int) -> str:
+    """HTML of the steps as a line, those before `now` (from 1) done, `now` marked."""
+    items = "".join(
+        f'<li class="{"done" if number < now else "now" if number == now else "later"}"'
+        f"{' aria-current=step' if number == now else ''}><b>{number}</b> {name}</li>"
+        for number, name in enumerate(STEPS, 1)
+    )
+    return f'<ol class="walk" aria-label="Steps of teaching">{items}</ol>'
+
+
+def step(number: int, words: str) -> str:
+    """HTML of the heading of step `number` with a sentence about it."""
+    return f'<h3 class="step"><b>{number}</b> {STEPS[number - 1]}</h3>' + note(words)
 
 
 def loss_curve(losses: list[float], size: tuple[int, int] = (280, 48)) -> str:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import cv2
 import gradio as gr
+import nibabel
 import numpy as np
 import pytest
 from fakes import failing, fake_callables, scan_that_saves
@@ -24,55 +25,68 @@ def tab():
     return build()
 
 
+SHOWN = {"opacity": 40, "outlined": True, "mapped": "Probability", "form": None}
+
+
 def find(tab, example, **changes):
     arguments = {
-        "previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "text": "lung",
-        "threshold": 0.5, "checkpoint": "textdiff-mini", "opacity": 40, "outlined": True,
-        "mapped": "Probability",
+        "finding": None, "volume": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None,
+        "threshold": 0.5, "text": "lung", "checkpoint": "textdiff-mini", "side": False, **SHOWN,
     }  # fmt: skip
     return tab.find(**{**arguments, **changes})
 
 
+def look(tab, scan, finding=None, volume=None, slice_number=1, threshold=0.5):
+    return tab.look(finding, volume, scan, slice_number, None, threshold, **SHOWN)
+
+
 def test_find_shows_overlay_probability_and_mask_file(tab, example):
     updates = find(tab, example)
-    assert "Found “lung”" in updates[tab.progress]
-    assert updates[tab.view].shape == updates[tab.probability_view].shape == (768, 768, 3)
-    assert updates[tab.download].interactive and "drawn_chest_xray.png" in updates[tab.download_note]
+    assert "Found “lung”" in updates[tab.reading.progress]
+    assert updates[tab.reading.view].shape == updates[tab.reading.map_view].shape == (768, 768, 3)
+    assert updates[tab.reading.download]["interactive"]
+    assert "drawn_chest_xray.png" in updates[tab.reading.download_note]
 
 
 def test_not_found_is_said_plainly(tab, example):
-    updates = find(tab, example, text="spleen")
-    assert (
-        "Not found: nothing here answers to “spleen” (highest probability 0.10, threshold 0.50)"
-        in updates[tab.progress]
-    )
+    said = find(tab, example, text="spleen")[tab.reading.progress]
+    assert "Not found: no pixel answers to “spleen” (highest probability 0.10, threshold 0.50)" in said
 
 
 def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
     updates = find(tab, example, text="pancreas")
-    assert "“pancreas” (probability that the image shows it 0.02)" in updates[tab.progress]
-    again = tab.rethink(updates[tab.finding], scan_that_saves(example.image), 0.05, 40, True)
-    assert "Not found" in again[tab.progress]
+    said = updates[tab.reading.progress]
+    assert "Not present: this image does not seem to show “pancreas” (probability 0.02)" in said
+    again = tab.rethink(updates[tab.finding], 0.05, **SHOWN)
+    assert "Not present" in again[tab.reading.progress]
 
 
 def test_the_second_view_is_the_map_that_is_chosen(tab, example):
     finding = find(tab, example)[tab.finding]
-    probability, uncertainty = (tab.map(finding, name) for name in ("Probability", "Uncertainty"))
+    probability, uncertainty = (finding.map(name) for name in ("Probability", "Uncertainty"))
     assert np.abs(probability.astype(int) + uncertainty - 255).max() <= 1 and probability.std() > 1
 
 
 @pytest.mark.parametrize(("changes", "words"), [({"scan": None}, "No image yet"), ({"text": " "}, "No sentence yet")])
 def test_what_is_missing_is_named(tab, example, changes, words):
-    assert words in find(tab, example, **changes)[tab.progress]
+    assert words in find(tab, example, **changes)[tab.reading.progress]
 
 
 def test_missing_weights_end_in_their_sentence(example):
     tab = build(segment=failing)
-    assert "The weights are not here" in find(tab, example)[tab.progress]
+    assert "The weights are not here" in find(tab, example)[tab.reading.progress]
 
 
 def test_the_page_comes_up_without_weights():
-    assert build(targets=failing)._samples("textdiff-mini") == []
+    words = build(targets=failing, sentences=failing).words
+    assert all(chips.constructor_args["samples"] == [] for chips in words.offer("textdiff-mini", "CT"))
+
+
+def test_a_kind_of_image_brings_its_sentences(tab):
+    _, sentences = tab.words.offer("textdiff-mini", "MRI")
+    assert sentences.constructor_args["samples"] == [["segment the lung, MRI"]]
+    assert tab.words.kind_of("mri")[tab.words.kind] == "MRI"
+    assert tab.words.kind_of(None)[tab.words.kind] == "any kind"
 
 
 def test_opacity_blends_without_running_the_network(example):
@@ -80,63 +94,118 @@ def test_opacity_blends_without_running_the_network(example):
     fake = fake_callables()
     tab = build(segment=lambda *arguments: runs.append(1) or fake.segment(*arguments))
     finding = find(tab, example)[tab.finding]
-    clear, covered = tab.blend(finding, 0, False), tab.blend(finding, 100, False)
+    clear, covered = (tab.reading.blend(finding, opacity, False)[tab.reading.view] for opacity in (0, 100))
     inside = cv2.resize(finding.output.mask, (768, 768), interpolation=cv2.INTER_NEAREST) > 0
     assert np.ptp(covered[inside], axis=0).max() == 0 and np.ptp(clear[inside], axis=0).max() > 50
     assert len(runs) == 1
 
 
 def test_another_threshold_runs_no_network(tab, example):
-    scan = scan_that_saves(example.image)
     finding = find(tab, example)[tab.finding]
-    updates = tab.rethink(finding, scan, 0.3, 40, True)
+    updates = tab.rethink(finding, 0.3, **SHOWN)
     assert updates[tab.finding].output.mask.sum() > finding.output.mask.sum()
-    assert tab.download in updates and tab.probability_view not in updates
-    assert "Not found" in tab.rethink(finding, scan, 0.999, 40, True)[tab.progress]
+    assert updates[tab.reading.download]["interactive"]
+    assert "Not found" in tab.rethink(finding, 0.999, **SHOWN)[tab.reading.progress]
 
 
-def test_truth_gives_dice_and_iou(tab, example, tmp_path):
+def test_with_and_without_the_text_stand_side_by_side(example):
+    fake = fake_callables()
+    tab = build(segment=lambda image, text, *rest: fake.segment(image if text else 255 - image, text, *rest))
+    updates = find(tab, example, side=True)
+    views = updates[tab.reading.view], updates[tab.reading.without_view]
+    assert views[0].shape == views[1].shape and not np.array_equal(*views)
+    assert "the two masks agree with a Dice of 0.00" in updates[tab.reading.without_note]
+    alone = find(tab, example)
+    assert alone[tab.reading.without_view] is None and not alone[tab.reading.without_note]
+    *_, later = tab.look_without(alone[tab.finding], True, **SHOWN)
+    np.testing.assert_array_equal(later[tab.reading.without_view], views[1])
+
+
+def test_another_image_clears_what_was_found(tab, example):
     finding = find(tab, example)[tab.finding]
-    truth = tmp_path / "truth.png"
-    cv2.imwrite(str(truth), finding.output.mask * 255)
-    updates = tab.compare(finding, str(truth), None)
-    assert updates[tab.figures].count("1.000") == 2
-    assert updates[tab.truth_class].visible is False
-
-
-def test_truth_with_several_classes_is_compared_by_class(tab, example, tmp_path):
-    finding = find(tab, example)[tab.finding]
-    classes = finding.output.mask * 2
-    classes[:10, :10] = 1
-    truth = tmp_path / "truth.png"
-    cv2.imwrite(str(truth), classes)
-    updates = tab.compare(finding, str(truth), 2)
-    assert "class 2" in updates[tab.figures] and updates[tab.truth_class].visible
-
-
-def test_a_truth_of_another_size_is_named_beside_it(tab, example, tmp_path):
-    truth = tmp_path / "truth.png"
-    cv2.imwrite(str(truth), np.zeros((10, 12), np.uint8))
-    updates = tab.compare(find(tab, example)[tab.finding], str(truth), None)
-    assert "truth.png" in updates[tab.truth_note]
-
-
-def test_another_slice_clears_what_was_found(tab, example):
-    finding = find(tab, example)[tab.finding]
-    assert tab.clear(finding, scan_that_saves(example.image), 1, None) == {tab.finding: finding}
+    assert look(tab, scan_that_saves(example.image), finding) == {tab.finding: finding}
     assert list(finding.folder.iterdir())
-    updates = tab.clear(finding, scan_that_saves(read_examples()[1].image), 1, None)
-    assert updates[tab.finding] is None and updates[tab.probability_view] is None
+    updates = look(tab, scan_that_saves(read_examples()[1].image), finding)
+    assert updates[tab.finding] is None and updates[tab.reading.map_view] is None
     assert not finding.folder.exists(), "a patient's mask is not left behind"
 
 
 def test_a_mask_that_cannot_be_shown_is_not_left_behind(tab, example, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(tab, "blend", lambda *arguments: 1 / 0)
-    assert "did not foresee" in find(tab, example)[tab.progress]
+    monkeypatch.setattr(tab.reading, "blend", lambda *arguments: 1 / 0)
+    assert "did not foresee" in find(tab, example)[tab.reading.progress]
     assert not list(tmp_path.iterdir())
 
 
-def test_an_example_brings_sentence_and_truth(tab):
+def test_an_example_brings_sentence_kind_and_truth(tab):
     updates = tab.take_example(SimpleNamespace(index=2))
-    assert updates[tab.text] == "left ventricle" and updates[tab.truth_file].endswith("cardiac_mri_mask.png")
+    assert updates[tab.words.text] == "left ventricle" and updates[tab.words.kind] == "MRI"
+    assert updates[tab.truth.file].endswith("cardiac_mri_mask.png")
+    assert updates[tab.all_button]["visible"] is False
+
+
+# ---- volumes
+
+
+@pytest.fixture
+def volume_file(tmp_path):
+    """Five slices, brighter from foot to head, 2 x 1 x 0.5 mm apart."""
+    values = np.zeros((40, 32, 5), np.float32)
+    values[10:30, 8:24] = np.arange(1, 6) * 50
+    image = nibabel.Nifti1Image(values, np.diag([0.5, 1, 2, 1]))
+    nibabel.save(image, tmp_path / "volume.nii.gz")
+    return tmp_path / "volume.nii.gz"
+
+
+def find_all(tab, scan, **changes):
+    arguments = {
+        "request": SimpleNamespace(session_hash="one"), "finding": None, "volume": None, "scan": scan,
+        "slice_number": 5, "window": None, "threshold": 0.5, "text": "lung", "checkpoint": "textdiff-mini", **SHOWN,
+    }  # fmt: skip
+    return list(tab.find_all(**{**arguments, **changes}))
+
+
+def test_every_slice_is_asked_and_the_file_holds_them_all(tab, volume_file):
+    scan = scan_that_saves(volume_file)
+    *told, last = find_all(tab, scan)
+    assert ["Slice 3 of 5" in update[tab.reading.progress] for update in told] == [False, False, True, False, False]
+    volume = last[tab.volume]
+    single = find(tab, SimpleNamespace(image=volume_file), scan=scan, slice_number=5)[tab.finding]
+    np.testing.assert_array_equal(volume.masks(0.5)[4], single.output.mask)
+    saved = np.asarray(nibabel.load(last[tab.reading.download]["value"]).dataobj)
+    assert saved.shape == (40, 32, 5) and saved[..., 4].any() and not saved[..., 0].any()
+    assert saved.sum() == volume.masks(0.5).sum()
+    words = volume.describe(0.5)
+    assert f"of 5 slices, {saved.sum() / 1000:.3g} ml" in words and words in last[tab.reading.download_note]
+
+
+def test_another_slice_of_a_volume_shows_what_was_found_there(tab, volume_file):
+    scan = scan_that_saves(volume_file)
+    last = find_all(tab, scan)[-1]
+    updates = look(tab, scan, last[tab.finding], last[tab.volume], slice_number=1)
+    assert updates[tab.finding].index == 0 and "Not found" in updates[tab.reading.progress]
+    assert updates[tab.reading.download]["value"] == last[tab.reading.download]["value"]
+    lower = tab.rethink(updates[tab.finding], 0.05, **SHOWN)
+    assert np.asarray(nibabel.load(lower[tab.reading.download]["value"]).dataobj).sum() > last[tab.volume].masks(0.5).sum()
+    other = look(tab, scan_that_saves(volume_file), None, last[tab.volume])
+    assert other[tab.volume] is None and not last[tab.volume].folder.exists()
+
+
+def test_stop_keeps_the_slices_that_are_done(volume_file):
+    seen = []
+    tab = build(segment=lambda *arguments: (seen.append(1), fake_callables().segment(*arguments))[1])
+    scan, request = scan_that_saves(volume_file), SimpleNamespace(session_hash="one")
+    tab.begin_all(request)
+    arguments = (None, None, scan, 1, None, 0.5, "lung", "textdiff-mini")
+    running = tab.find_all(request, *arguments, **SHOWN)
+    next(running), next(running)
+    tab.stop(request)
+    last = list(running)[-1]
+    assert len(seen) == 2 and "stopped after 2 of 5, the rest is empty" in last[tab.reading.progress]
+    assert sorted(last[tab.volume].answers) == [0, 1]
+
+
+def test_only_a_volume_offers_all_slices(tab, volume_file, example):
+    updates = tab.take_file(str(volume_file))
+    assert updates[tab.all_button]["visible"] and updates[tab.all_button]["value"] == "All 5 slices"
+    assert not tab.take_file(str(example.image))[tab.all_button]["visible"]

@@ -10,9 +10,11 @@ import pytest
 from fakes import fake_callables, scan_that_saves
 
 from emitdiff.images import PALETTE
+from emitdiff.scans import read_mask
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation_tab import SegmentationTab
-from emitdiff.ui.teach_panel import MOST, Shown, loss_curve
+from emitdiff.ui.teach_panel import MOST, STEPS, Shown, loss_curve, walk
+from emitdiff.ui.truth_panel import Truth
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,8 @@ def painted(panel, example, where=np.s_[10:40, 20:60]):
     return {**canvas, "layers": [layer]}
 
 
-def add(panel, example, shown=(), canvas=None, truth=None):
-    return panel.add(list(shown), canvas, scan_that_saves(example.image), 1, None, truth, None)
+def add(panel, example, shown=(), canvas=None, truth=None, label=0):
+    return panel.add(list(shown), canvas, scan_that_saves(example.image), 1, None, truth, label)
 
 
 def test_a_painted_mask_and_a_true_mask_become_examples(panel, example):
@@ -37,8 +39,24 @@ def test_a_painted_mask_and_a_true_mask_become_examples(panel, example):
     (one,) = drawn[panel.shown]
     assert one.image.shape[:2] == one.mask.shape and 0 < one.mask.mean() < 0.1
     assert not drawn[panel.canvas]["layers"] and "1 example." in drawn[panel.said]
-    (true,) = add(panel, example, canvas=None, truth=str(example.mask))[panel.shown]
+    (true,) = add(panel, example, canvas=None, truth=Truth(read_mask(example.mask)[None]))[panel.shown]
     assert true.mask.any() and not np.array_equal(true.mask, one.mask)
+
+
+def test_of_several_classes_one_is_chosen(panel, example):
+    classes = read_mask(example.mask)
+    classes[:4] = 2
+    assert "holds the classes 1, 2: choose one" in add(panel, example, truth=Truth(classes[None]))[panel.said]
+    (one,) = add(panel, example, truth=Truth(classes[None]), label=2)[panel.shown]
+    assert one.mask[:4].all() and not one.mask[4:].any()
+
+
+def test_the_walk_says_where_one_is(panel, example):
+    assert "now" in walk(1) and walk(1).count("done") == 0 and walk(6).count("done") == len(STEPS)
+    shown = add(panel, example, canvas=painted(panel, example))
+    assert shown[panel.walk] == walk(2)
+    walked = [update[panel.walk] for update in teach(panel, shown[panel.shown]) if panel.walk in update]
+    assert walked == [walk(3), walk(4)]
 
 
 def test_nothing_is_drawn_on_while_the_panel_is_closed(panel, example):
@@ -73,6 +91,7 @@ def test_teaching_shows_how_it_goes_and_the_head_is_chosen(panel, example):
     last = updates[-1]
     assert "Taught “optic disc” in 5 s" in last[panel.progress] and last[panel.download].interactive
     assert last[panel.checkpoint].value == "optic disc.safetensors"
+    assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"
     assert last[panel.heads] == [("optic disc (taught here)", "optic disc.safetensors")]
 
 
