@@ -14,14 +14,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emitdiff.images import manifest_entry, save_synthetic_png, synthetic_manifest
+from emitdiff.images import file_stem, manifest_entry, save_synthetic_png, synthetic_manifest
 
 ANSWER_SECONDS = 600  # Gradio has copied an answer long before
 
 
 def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
     """Writes image `index` as `folder`/images/synthetic_STEM_000_seed0.png, its settings inside; returns the path."""
-    settings = {**result.settings, "seed": result.seed, "source": stem}
+    origin = file_stem(result.settings.get("variation_of", stem))
+    settings = {**result.settings, "seed": result.seed, "source": origin}
     return save_synthetic_png(
         result.image, folder / "images" / f"synthetic_{stem}_{index:03d}_seed{result.seed}.png", settings
     )

@@ -74,11 +74,9 @@ class ResultsPanel:
     def connect(
         self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
         stored: list[Any],
-    ) -> Any:  # fmt: skip
+    ) -> None:  # fmt: skip
         """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
-        stop, `line` beside them repeats the progress; `stored` are events that bring images made earlier. Returns the
-        event of settings put back into the form."""
-        self.form = form
+        stop, `line` beside them repeats the progress; `stored` are events that bring images made earlier."""
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         at_once = {"queue": False, **quiet}
         of_image = {"run": self.run, "chosen": self.chosen_index}
@@ -107,7 +105,6 @@ class ResultsPanel:
         )
         self.downloads.connect(self.run, [*ended, kept], quiet)
         self.merging.connect(self.run, self.chosen_index, [*ended, selected], quiet)
-        return self.use_settings.click(self.settings, inputs_kwargs=of_image, outputs=list(form.values()), **at_once)
 
     def idle(self, request: gr.Request) -> dict[Any, Any]:
         """Another image takes away what was said of the last one, unless a run is being reported there."""
@@ -208,14 +205,6 @@ class ResultsPanel:
             return {self.words: gr.skip()}
         run.made[chosen].kept = kept
         return {self.gallery: run.tiles(), self.words: describe(run.made[chosen], chosen, len(run.made))}
-
-    def settings(self, run: Run | None, chosen: int) -> dict[Any, Any]:
-        """Everything the chosen image was painted with, its own seed first; how many are wanted stays as it is."""
-        if run is None or chosen >= len(run.made):
-            return {self.form["seed"]: gr.skip()}
-        made = run.made[chosen]
-        settings = {**vars(made.request), "seed": made.result.seed}
-        return {field: settings[name] for name, field in self.form.items() if name != "num_images"}
 
 
 def describe(made: Made, index: int, count: int) -> str:

@@ -184,6 +184,16 @@ class Run:
         """What goes into the download."""
         return [made for made in self.made if made.kept]
 
+    def settings(self, index: int) -> dict[str, Any]:
+        """What image `index` was painted with, by field of a request; how many are wanted is not part of it."""
+        if index >= len(self.made):
+            return {}
+        made = self.made[index]
+        return {
+            name: value for name, value in {**vars(made.request), "seed": made.result.seed}.items()
+            if name != "num_images"
+        }  # fmt: skip
+
     def archive(self) -> Path | None:
         """The ZIP of what was finished and kept; None when nothing was."""
         kept = self.kept

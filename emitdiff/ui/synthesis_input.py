@@ -53,13 +53,18 @@ class SynthesisInput:
         """What `restore` may change."""
         return [*self.words.words.values(), *self.form.values(), self.structure.thresholds]
 
+    @property
+    def look(self) -> dict[str, Any]:
+        """The arguments of an event after which the preview shows what there is now."""
+        return {
+            "fn": self.preview.look, "inputs_kwargs": {**self.given, **self.form}, "outputs": self.preview.outputs,
+            "concurrency_id": "preview", "concurrency_limit": 2, "show_progress": "hidden",
+            "api_visibility": "private",
+        }  # fmt: skip
+
     def connect(self) -> None:
         """Ties everything of the two panes together."""
-        source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
-        look = {
-            "fn": self.preview.look, "inputs_kwargs": {**self.given, **self.form}, "outputs": self.preview.outputs,
-            "concurrency_id": "preview", "concurrency_limit": 2, **quiet,
-        }  # fmt: skip
+        source, quiet, look = self.source, {"show_progress": "hidden", "api_visibility": "private"}, self.look
         loaded = [
             source.file.upload(
                 self.take_file, [source.file, source.scan], [*source.outputs, self.mask.file, *self.restored],
@@ -70,6 +75,10 @@ class SynthesisInput:
                 inputs=self.sampling.checkpoint, queue=False, **quiet,
             ),
         ]  # fmt: skip
+        asked = [self.mask.proposal.text, self.mask.proposal.note]
+        gr.on(
+            [source.examples.select, source.file.upload], lambda: (None, ""), outputs=asked, queue=False, **quiet
+        )  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **quiet}
         for event in loaded:
@@ -80,7 +89,7 @@ class SynthesisInput:
             outputs=[*source.outputs, *self.preview.outputs],
             **quiet,
         )
-        self.mask.connect(source, look, quiet)
+        self.mask.connect(source, self.words, look, quiet)
         self.words.connect(self.sampling.checkpoint, quiet)
         self.sampling.connect(quiet)
         self.structure.connect(quiet)

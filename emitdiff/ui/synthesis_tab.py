@@ -48,6 +48,14 @@ class SynthesisTab:
         )  # fmt: skip
         buttons = (self.generate_button, self.stop_button)
         self.results.connect(self.input.given, self.form, buttons, self.mirror, [stored])
+        self.results.use_settings.click(
+            self.take_settings, [self.results.run, self.results.chosen_index], self.input.restored, queue=False, **quiet
+        ).then(**self.input.look)
+
+    def take_settings(self, run: Run | None, chosen: int) -> dict[Any, Any]:
+        """Everything the chosen image was painted with goes back into the form, its own seed as the first one."""
+        settings = run.settings(chosen) if run else {}
+        return self.input.restore(settings)[0] or {self.form["seed"]: gr.skip()}
 
     def show_stored(
         self, checkpoint: str, previous: Run | None, event: gr.SelectData, request: gr.Request

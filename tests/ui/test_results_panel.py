@@ -153,13 +153,6 @@ def test_choosing_an_image_says_what_is_known_of_it(results, run):
     assert results.chosen_index not in nothing
 
 
-def test_its_settings_come_back_into_the_form(results, run):
-    updates = results.settings(run, 2)
-    values = {name: updates[field] for name, field in results.form.items() if field in updates}
-    assert {**values, "num_images": 3} == {**vars(run.request), "seed": 7}
-    assert (values["guidance_scale"], values["move_x"]) == (2.5, 0.1) and "num_images" not in values
-
-
 def test_before_and_after_are_the_real_and_the_chosen_image(results, run):
     updates = results.look(run, 1, "Before and after", outlines=False)
     before, after = updates[results.slider]["value"]
@@ -228,7 +221,7 @@ def test_variations_follow_the_chosen_image(example):
     assert len(run.made) == 5 and updates[0][results.run] is run and len(updates[0][results.gallery]["value"]) == 5
     assert "3 variations" in updates[-1][results.progress] and updates[-1][results.chosen_index] == 2
     made = run.made[4]
-    assert "of 6" in made.caption and read_synthetic_settings(made.path)["variation_of"] == run.made[1].path.name
+    assert "of 6" in made.caption and read_synthetic_settings(made.path)["source"] == run.made[1].path.stem
     assert "synthetic image with seed 6" in updates[-1][results.words]
 
 

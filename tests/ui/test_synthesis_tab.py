@@ -39,3 +39,15 @@ def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "structure": 0}
     *_, last = tab.input.preview.look(mask_file=None, **form)
     assert "painted freely" in last[tab.input.preview.control_note]
+
+
+def test_the_settings_of_an_image_come_back_into_the_form(tab, example):
+    form = {**FORM, "num_images": 3, "guidance_scale": 2.5, "move_x": 0.1, "detector": "hed"}
+    arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
+    painting = tab.results.painting.generate(BROWSER, outlines=False, **arguments, mask_file=None, **form)
+    run = list(painting)[0][tab.results.run]
+    updates = tab.take_settings(run, 2)
+    values = {name: updates[field] for name, field in tab.form.items() if field in updates}
+    assert {**values, "num_images": 3} == {**form, "seed": 7} and "num_images" not in values
+    assert updates[tab.input.structure.thresholds].visible is False
+    assert list(tab.take_settings(None, 0)) == [tab.form["seed"]]
