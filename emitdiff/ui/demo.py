@@ -20,8 +20,8 @@ from emitdiff.ui.theme import CSS, build_theme
 
 log = logging.getLogger(__name__)
 NOTICE = "Research use only. Not a medical device."
-# Gradio names every tile "Thumbnail 1 of 6"; a screen reader should hear what the card shows. And it names a picture that
-# is not there yet without saying that it is a picture, so that the name is not read at all.
+# Gradio names every tile "Thumbnail 1 of 6"; a screen reader should hear what the card shows. And it names the place of
+# a picture that is not there yet without saying that it is one, so that the name is not read.
 NAME_CARDS = """() => {
   const name = () => {
     document.querySelectorAll(".cards button:has(img)").forEach(
@@ -52,6 +52,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
             with gr.Tab("Comparison", id="comparison"):
                 comparison = ComparisonTab(calls, cards)
                 comparison.connect_synthesis(synthesis.input.given, synthesis.form)
+                comparison.keep(demo)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
         refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731
