@@ -57,9 +57,9 @@ class Pair(NamedTuple):
 class JobState:
     """Where a job stands: `stage` is "checked", "waiting", "painting", "scoring", "done", "stopped" or "failed".
 
-    `done` of `total` images are painted or scored, `seconds` since the stage began, `fresh` of them made since;
-    `painted` and `kept` count synthetic images, `report` and `scores` are files once they are scored; `usable` says
-    whether the dataset can be painted from, and `check` what is in it.
+    `done` of `total` images are painted or scored, and `seconds_left` is a guess from those made in this run, None
+    before the first; `painted` and `kept` count synthetic images, `report` and `scores` are files once they are scored;
+    `usable` says whether the dataset can be painted from, and `check` what is in it.
     """
 
     check: DatasetReport
@@ -68,8 +68,7 @@ class JobState:
     request: AugmentRequest | None = None
     done: int = 0
     total: int = 0
-    fresh: int = 0
-    seconds: float = 0.0
+    seconds_left: float | None = None
     painted: int = 0
     kept: int = 0
     error: Exception | None = None
@@ -84,6 +83,7 @@ class _Job:
     state: JobState
     stop: threading.Event = field(default_factory=threading.Event)
     began: tuple[float, int] = (0.0, 0)  # when the stage began, and how many images were done then
+    moved: float = 0.0  # when an image was finished last
     touched: float = field(default_factory=time.time)
     gone: bool = False  # whoever still works for it removes the folder at the end
     packing: threading.Lock = field(default_factory=threading.Lock)
@@ -97,11 +97,19 @@ class _Job:
         return self.folder / "filtered"
 
     def told(self, stage: str, done: int, total: int) -> None:
+        self.moved = time.monotonic()
         if self.state.stage != stage:
-            self.began = (time.monotonic(), done)
+            self.began = (self.moved, done)
         self.touched = time.time()
-        self.state = replace(self.state, stage=stage, done=done, total=total, fresh=done - self.began[1])
+        self.state = replace(self.state, stage=stage, done=done, total=total)
         os.utime(self.folder)  # another server on this machine does not take it for a stray one
+
+    def seconds_left(self) -> float | None:
+        (started, before), state = self.began, self.state
+        if state.stage not in BUSY or state.done <= before:
+            return None
+        each = (self.moved - started) / (state.done - before)
+        return max(0.0, each * (state.total - state.done) - (time.monotonic() - self.moved))
 
 
 class DatasetJobs:
@@ -134,10 +142,7 @@ class DatasetJobs:
     def look(self, name: str) -> JobState | None:
         """Where a job stands; None where there is none of that name (any more)."""
         job = self._jobs.get(name)
-        if job is None:
-            return None
-        seconds = time.monotonic() - job.began[0] if job.state.stage in BUSY else 0.0
-        return replace(job.state, seconds=seconds)
+        return None if job is None else replace(job.state, seconds_left=job.seconds_left())
 
     def start(self, name: str, request: AugmentRequest) -> None:
         """Begins in the background, or goes on where the same settings were stopped. Raises EmitDiffError."""

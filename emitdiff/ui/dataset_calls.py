@@ -36,7 +36,7 @@ class DatasetCalls:
     # ZIP of a dataset folder -> name of a job, checked and ready to start
     take: Callable[[str | Path], str]
     # name -> None where there is none, else stage, check (info, num_images, num_groups, classes, findings, defects),
-    # usable, request, done, total, fresh, seconds, painted, kept, error, report and scores (files or None)
+    # usable, request, done, total, seconds_left, painted, kept, error, report and scores (files or None)
     look: Callable[[str], Any | None]
     start: Callable[[str, AugmentRequest], None]
     stop: Callable[[str], None]

@@ -11,6 +11,7 @@ import gradio as gr
 
 from emitdiff.ui.callables import Callables, Model
 from emitdiff.ui.comparison_tab import ComparisonTab
+from emitdiff.ui.dataset_tab import DatasetTab
 from emitdiff.ui.endpoints import Endpoints
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation_tab import SegmentationTab
@@ -51,6 +52,8 @@ def build_demo(calls: Callables) -> gr.Blocks:
                 segmentation = SegmentationTab(calls, cards)
             with gr.Tab("Comparison", id="comparison"):
                 comparison = ComparisonTab(calls, cards)
+            with gr.Tab("Dataset", id="dataset"):
+                dataset = DatasetTab(calls)
                 comparison.connect_synthesis(synthesis.input.given, synthesis.form)
                 comparison.keep(demo)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -63,6 +66,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.results.end_session)
         demo.unload(comparison.stops.end)
+        dataset.load(demo)
     return demo.queue(max_size=32, default_concurrency_limit=4)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -200,6 +201,23 @@ def write_examples(folder: Path = EXAMPLES) -> list[dict]:
         rows.append(files | {"title": title, "origin": "drawn by a program"} | words)
     (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return rows
+
+
+def write_example_dataset(path: Path, count: int = 4) -> Path:
+    """Writes a ZIP of a dataset folder with `count` drawn ultrasound images, each a group of its own."""
+    info = {"name": "drawn-ultrasound", "modality": "Ultrasound", "organ": "breast"}
+    info |= {"labels": {"background": 0, "lesion": 1}, "licence": "CC0-1.0", "citation": "drawn by a program"}
+    rows = ["file_name,mask,group,finding,text"]
+    with zipfile.ZipFile(path, "w") as zipped:
+        for seed in range(count):
+            row = (f"images/drawn_{seed}.png", f"masks/drawn_{seed}.png")
+            for name, drawn in zip(row, breast_ultrasound(np.random.default_rng(seed)), strict=True):
+                picture = drawn[:, ::-1] if seed % 2 else drawn
+                zipped.writestr(f"drawn-ultrasound/{name}", cv2.imencode(".png", picture)[1].tobytes())
+            rows.append(f"{row[0]},{row[1]},drawing-{seed},benign lesion,breast lesion")
+        zipped.writestr("drawn-ultrasound/dataset.json", json.dumps(info))
+        zipped.writestr("drawn-ultrasound/metadata.csv", "\n".join(rows) + "\n")
+    return path
 
 
 if __name__ == "__main__":

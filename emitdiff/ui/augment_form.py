@@ -1,0 +1,85 @@
+"""The settings of a dataset's augmentation: components named as in the request, and the request they make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.callables import Callables
+from emitdiff.ui.dataset_calls import AugmentRequest
+from emitdiff.ui.form import LIMITS
+
+SPLITS = {"all": "all", "without what the weights keep aside": "train", "what they keep aside": "held-out"}
+# field: (what it is called in a sentence, lowest, highest); empty means: as the weights or the preset suggest
+NUMBERS = {
+    "ratio": ("The ratio", 0.01, 1000),
+    "structure": ("The structure", 0.5, 1),
+    "edit": ("The strength of mask edits", 0, 1),
+    "limit": ("The number of images to paint from", 1, 100_000),
+    "seed": LIMITS["seed"],
+    "steps": LIMITS["num_inference_steps"],
+    "guidance": LIMITS["guidance_scale"],
+    "control_strength": LIMITS["controlnet_conditioning_scale"],
+}
+WHOLE = {"limit", "seed", "steps"}
+MAY_BE_EMPTY = {"limit", "steps", "guidance", "control_strength"}
+
+
+class AugmentForm:
+    """Lays the settings out inside the current Blocks context; `fields` are the components by name."""
+
+    def __init__(self, calls: Callables) -> None:
+        self.calls = calls
+        weights = [model.name for model in calls.models() if model.kind == "synthesis"]
+        presets = [preset.name for preset in calls.vocabulary.presets]
+        self.fields = {
+            "ratio": gr.Slider(0.5, 10, value=1, step=0.5, label="Synthetic images for each real one", buttons=[]),
+            "structure": gr.Slider(
+                0.5, 1, value=1, step=0.05, label="Structure to follow: the mask alone, to every edge", buttons=[]
+            ),
+            "edit": gr.Slider(0, 1, value=0, step=0.05, label="Random edits of the mask: strength", buttons=[]),
+        }
+        with gr.Column(elem_classes="ticks"):
+            self.fields |= {
+                "appearance": gr.Checkbox(False, label="Vary the look by words like dark, grainy", container=False),
+                "include_real": gr.Checkbox(True, label="Put the real images in, too", container=False),
+                "segmenter": gr.Checkbox(False, label="Ask the segmenter whether labels fit (slow)", container=False),
+            }
+        with gr.Accordion("Advanced", open=False):
+            self.fields |= self._lay_out_advanced(weights, presets)
+
+    def _lay_out_advanced(self, weights: list[str], presets: list[str]) -> dict[str, Any]:
+        suggested = {"placeholder": "as the weights suggest", "value": None}
+        return {
+            "checkpoint": gr.Dropdown(weights, value=self.calls.synthesis_checkpoint, label="Weights"),
+            "preset": gr.Dropdown(presets, value=presets[0], label="Preset"),
+            "steps": gr.Number(label="Steps", precision=0, **suggested),
+            "guidance": gr.Number(label="Guidance: weight of the words", **suggested),
+            "control_strength": gr.Number(label="Control strength: weight of the edges", **suggested),
+            "split": gr.Dropdown(list(SPLITS.items()), value="all", label="Groups to paint from"),
+            "limit": gr.Number(label="At most so many images to paint from", placeholder="all", value=None),
+            "seed": gr.Number(0, label="Seed", precision=0),
+        }
+
+    def request(self, form: dict[str, Any]) -> AugmentRequest:
+        """The values by field name as a request; raises EmitDiffError naming the field that cannot be used."""
+        values = dict(form)
+        for name, (words, low, high) in NUMBERS.items():
+            value = values[name]
+            if value is None and name in MAY_BE_EMPTY:
+                continue
+            if value is None or not low <= value <= high:
+                given = "empty" if value is None else f"{value:g}"
+                raise EmitDiffError(f"{words} is {given}: enter a value from {low:g} to {high:g}.")
+            values[name] = int(value) if name in WHOLE else float(value)
+        asked = self.calls.segmentation_checkpoint if values["segmenter"] else ""
+        return AugmentRequest(**{**values, "segmenter": asked})
+
+    def values(self, request: AugmentRequest) -> dict[Any, Any]:
+        """Updates that put the settings of a job back into the form."""
+        return {
+            field: bool(request.segmenter) if name == "segmenter" else getattr(request, name)
+            for name, field in self.fields.items()
+        }

@@ -1,0 +1,104 @@
+"""What the Dataset tab shows of a job: what is in the dataset, how far it is, pairs of images, the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emitdiff.images import overlay, resize_image
+from emitdiff.ui.messages import duration, finished, note, progress, sentence
+
+BUSY = ("waiting", "painting", "scoring")
+DEFECTS = 20  # named one by one
+GAP = 6  # pixels of black between the images of a pair
+EMPTY = np.full((256, 2 * 256 + GAP, 3), 24, np.uint8)  # in place of a pair to come
+# The frame does not see whether the page around it is dark: its first line is told.
+THEME = """html => html.replace(/&lt;html lang=&quot;en&quot;(?= ?&gt;)/, "$& class=&quot;" +
+  (document.body.classList.contains("dark") ? "dark" : "light") + "&quot;")"""
+LAYOUT = """my-data/
+  dataset.json   name, modality, organ, labels, licence, citation
+  metadata.csv   file_name, mask, group, finding, text
+  images/        PNG, JPEG, WebP, TIFF, DICOM, NIfTI, one slice each
+  masks/         class ids, the same size as the image"""
+GUIDE = f"""<div class="guide"><h2>A small dataset in, a larger one out</h2>
+<ol><li>Give a ZIP of a dataset folder, or try the drawn example. It is checked first.</li>
+<li>Choose how many synthetic images to paint for each real one. The mask stays the label.</li>
+<li>Look at the report, worst images first, and take the result in the layout your trainer reads.</li></ol>
+<pre>{escape(LAYOUT)}</pre>
+<p>Painting goes on in the server when this page is closed: open it again in this browser, and the dataset is found. It
+is kept for a day, or until you remove it.</p></div>"""
+
+
+def check_html(state: Any) -> str:
+    """What `check_dataset` found: a line, the classes as a table, the defects by kind and the first of them."""
+    check = state.check
+    title = f"{check.info.name}: {check.info.modality}, {check.info.organ}. " if check.info else ""
+    lines = [note(f"{title}{check.num_images} images in {check.num_groups} groups.")]
+    if check.classes:
+        rows = "".join(
+            f"<tr><th scope='row'>{escape(name)}</th><td>{images:,}</td><td>{pixels:,}</td></tr>"
+            for name, (images, pixels) in check.classes.items()
+        )
+        head = "".join(f"<th scope='col'>{word}</th>" for word in ("class", "images", "pixels"))
+        lines.append(f"<table class='classes'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+    if check.findings:
+        lines.append(note("Findings: " + ", ".join(f"{name} {count}" for name, count in check.findings.items()) + "."))
+    return "".join(lines) + _defects(state)
+
+
+def _defects(state: Any) -> str:
+    defects = state.check.defects
+    if not defects:
+        return note("No defects.")
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in Counter(found.kind for found in defects).items())
+    if state.usable:
+        said = note(f"It can be used. Worth a look: {kinds}.", "warning")
+    else:
+        said = note(f"It cannot be painted from until this is mended: {kinds}. Pack it anew then.", "error")
+    items = "".join(f"<li>{escape(found.where)}: {escape(found.what)}</li>" for found in defects[:DEFECTS])
+    more = f"<li>and {len(defects) - DEFECTS} more</li>" if len(defects) > DEFECTS else ""
+    return f"{said}<details class='defects'><summary>Show them</summary><ul>{items}{more}</ul></details>"
+
+
+def job_line(state: Any) -> str:
+    """HTML of the progress line for any stage."""
+    if state.stage == "waiting":
+        return progress("Waiting for its turn. The first run after a start loads the weights.", None)
+    if state.stage in BUSY:
+        return progress(_words(state), state.done / max(state.total, 1))
+    images = f"{state.painted} synthetic image{'' if state.painted == 1 else 's'}"
+    if state.stage == "failed":
+        return finished(sentence(state.error), "error")
+    if state.stage == "done":
+        dropped = state.painted - state.kept
+        return finished(f"{images}: {state.kept} kept, {dropped} dropped. The report has the worst first.")
+    if state.stage == "stopped":
+        return finished(f"Stopped: {images} painted and kept. Augment goes on from there." if state.painted else
+                        "Stopped before an image was painted.")  # fmt: skip
+    ready = "Checked. Choose the settings, press Augment."
+    return finished(ready) if state.usable else finished("This dataset has defects: see what was found.", "error")
+
+
+def _words(state: Any) -> str:
+    """ "Painting image 3 of 20, about 40 s left"."""
+    doing = "Painting" if state.stage == "painting" else "Scoring"
+    text = f"{doing} image {min(state.done + 1, state.total)} of {state.total}"
+    return text if state.seconds_left is None else f"{text}, about {duration(state.seconds_left)} left"
+
+
+def pair_picture(pair: Any) -> np.ndarray:
+    """Real and synthetic beside one another with the outlines of their masks, uint8 (H, 2 W + GAP, 3)."""
+    real, painted = (overlay(image, mask, 0.0, 1) for image, mask in
+                     ((pair.source, pair.source_mask), (pair.image, pair.mask)))  # fmt: skip
+    real = resize_image(real, painted.shape[:2])
+    return np.hstack([real, np.zeros((painted.shape[0], GAP, 3), np.uint8), painted])
+
+
+def report_frame(path: Path) -> str:
+    """The report page in a frame of its own, where no script runs."""
+    page = escape(Path(path).read_text(encoding="utf-8"), quote=True)
+    return f'<iframe class="report" title="Quality report, worst images first" sandbox srcdoc="{page}"></iframe>'
