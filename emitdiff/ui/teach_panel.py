@@ -20,7 +20,7 @@ from emitdiff.ui.source import Source, at_view_size, image_of, slice_index
 from emitdiff.ui.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.views import written_once
 
-IDLE = "Add images with their masks, five or so, say what the masks show, press Teach."
+IDLE = "Nothing has been taught yet."
 MOST = 24  # examples of one session
 STEPS = ("Add images and masks", "Press Teach", "Watch it learn", "Use it", "Save it")
 # What is found is far above on the page.
