@@ -45,11 +45,12 @@ def build_demo(calls: Callables) -> gr.Blocks:
         status = gr.HTML(
             header(models, calls.synthesis_checkpoint, calls.segmentation_checkpoint, ""), elem_classes="status"
         )
-        with gr.Tabs(elem_classes="tabs"):
+        with gr.Tabs(elem_classes="tabs") as tabs:
             with gr.Tab("Synthesis", id="synthesis"):
                 synthesis = SynthesisTab(calls, cards)
             with gr.Tab("Segmentation", id="segmentation"):
                 segmentation = SegmentationTab(calls, cards)
+                segmentation.connect_synthesis(synthesis.results, tabs)
             with gr.Tab("Comparison", id="comparison"):
                 comparison = ComparisonTab(calls, cards)
             with gr.Tab("Dataset", id="dataset"):
@@ -62,6 +63,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet).then(
             lambda: prepare(calls), **quiet
         )
+        synthesis.input.remember(demo)
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.results.end_session)

@@ -9,6 +9,7 @@ import gradio as gr
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables, Packing
+from emitdiff.ui.form import word_in
 from emitdiff.ui.messages import note, notes, sentence
 from emitdiff.ui.runs import Run
 
@@ -85,8 +86,3 @@ class DownloadPanel:
         return self.calls.pack(
             [made.result for made in run.kept], [made.path for made in run.kept], packing, run.folder
         )
-
-
-def word_in(prompt: str, words: tuple[str, ...]) -> str:
-    """The longest of the words that the prompt contains, "" for none."""
-    return max((word for word in words if word and word.lower() in prompt.lower()), key=len, default="")

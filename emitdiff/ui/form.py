@@ -86,3 +86,8 @@ def _is_usable(name: str, value: Any, choices: dict[str, Any]) -> bool:
         _, low, high = LIMITS[name]
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
     return isinstance(value, bool if name == "boundary" else str)
+
+
+def word_in(prompt: str, words: tuple[str, ...]) -> str:
+    """The longest of the words that the prompt contains, "" for none."""
+    return max((word for word in words if word and word.lower() in prompt.lower()), key=len, default="")

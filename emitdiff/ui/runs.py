@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
@@ -193,6 +194,16 @@ class Run:
             name: value for name, value in {**vars(made.request), "seed": made.result.seed}.items()
             if name != "num_images"
         }  # fmt: skip
+
+    def label_file(self, index: int) -> Path | None:
+        """A PNG of the class ids that image `index` was made for, None where there are none."""
+        made = self.made[index]
+        if made.result.mask is None:
+            return None
+        path = self.folder / "labels" / f"{made.path.stem}_mask.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.ascontiguousarray(made.result.mask, dtype=np.uint8))
+        return path
 
     def archive(self) -> Path | None:
         """The ZIP of what was finished and kept; None when nothing was."""

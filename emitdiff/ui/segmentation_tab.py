@@ -13,8 +13,11 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.finding import Finding, Volume
-from emitdiff.ui.messages import duration, finished, notes, progress, sentence
+from emitdiff.ui.form import word_in
+from emitdiff.ui.messages import duration, finished, note, notes, progress, sentence
 from emitdiff.ui.reading_panel import ReadingPanel
+from emitdiff.ui.results_panel import ResultsPanel
+from emitdiff.ui.runs import Run
 from emitdiff.ui.sentence_panel import SentencePanel
 from emitdiff.ui.source import KEPT_SECONDS, build_source, image_of, mirror, slice_index
 from emitdiff.ui.stops import Stops
@@ -70,6 +73,7 @@ class SegmentationTab:
         seen = {"finding": self.finding, "volume": self.volume, **source.inputs, "threshold": reading.threshold}
         results = [self.finding, self.volume, *reading.outputs, self.words.note]
         look = {"fn": self.look, "inputs_kwargs": {**seen, **reading.inputs}, "outputs": results, **QUIET}
+        self._arrived = look, compare  # what follows once another image is there
         self._connect_source(look, compare)
         self.words.connect(self.checkpoint, QUIET)
         heavy = {"concurrency_id": "device", "concurrency_limit": 1, **QUIET}
@@ -93,17 +97,29 @@ class SegmentationTab:
         ).then(**compare)
         mirror(reading.progress, self.mirror)
 
+    @property
+    def _of_source(self) -> list[Any]:
+        """What another image changes at once."""
+        return [*self.source.outputs, self.reading.form, self.truth.file, self.all_button, self.stop_button,
+                self.words.kind]  # fmt: skip
+
+    def connect_synthesis(self, results: ResultsPanel, tabs: gr.Tabs) -> None:
+        """Send to segmentation: a synthetic image comes with its label as the true mask, and this tab to the front."""
+        self.tabs, (look, compare) = tabs, self._arrived
+        results.send.click(
+            self.take_result, [results.run, results.chosen_index], [tabs, *self._of_source], queue=False, **QUIET
+        ).then(**look).then(**compare)
+
     def _connect_source(self, look: dict[str, Any], compare: dict[str, Any]) -> None:
-        source = self.source
-        new = [*source.outputs, self.reading.form, self.truth.file, self.all_button, self.stop_button]
+        source, new = self.source, self._of_source
         source.file.upload(
-            self.take_file, source.file, [*new, self.words.kind], concurrency_limit=2, **QUIET
+            self.take_file, source.file, new, concurrency_limit=2, **QUIET
         ).then(**look).then(**compare)  # fmt: skip
         source.file.clear(lambda: {**source.clear(), **self._offer(None)}, outputs=new, **QUIET).then(**look).then(
             **compare
         )
         source.examples.select(
-            self.take_example, outputs=[*new, self.words.kind, self.words.text], **QUIET
+            self.take_example, outputs=[*new, self.words.text], **QUIET
         ).then(**look).then(**compare)  # fmt: skip
         gr.on([source.slice.input, source.window.input], trigger_mode="always_last", **look).then(**compare)
 
@@ -129,6 +145,22 @@ class SegmentationTab:
             return updates
         scan = updates[self.source.scan]
         return {**updates, **self._offer(scan), **self.words.kind_of(scan.modality)}
+
+    def take_result(self, run: Run | None, chosen: int) -> dict[Any, Any]:
+        """Image `chosen` of a run of the synthesis is taken as if its file and its mask had been dropped here."""
+        if run is None or chosen >= len(run.made):
+            return {self.source.message: gr.skip()}
+        made, label = run.made[chosen], run.label_file(chosen)
+        updates = self.source.load(made.path)
+        return {
+            **updates,
+            **self._offer(updates[self.source.scan]),
+            **self.words.kind_of(word_in(made.request.prompt, self.calls.vocabulary.modalities)),
+            self.source.file: None,
+            self.source.message: note(f"{made.path.name}, synthetic, painted on this page."),
+            self.truth.file: None if label is None else str(label),
+            self.tabs: gr.update(selected="segmentation"),
+        }
 
     def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
         """An example card was chosen: its image, its sentence, and its mask as the truth."""

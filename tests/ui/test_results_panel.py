@@ -13,8 +13,10 @@ import pytest
 from fakes import failing, fake_callables, scan_that_saves, synthesize
 
 from emitdiff.images import read_synthetic_settings
+from emitdiff.scans import read_mask
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.segmentation_tab import SegmentationTab
 from emitdiff.ui.source import at_view_size
 from emitdiff.ui.synthesis_tab import SynthesisTab
 
@@ -238,3 +240,16 @@ def test_scores_that_fail_cost_no_image(example, caplog):
     last = generate(results, example)[-1]
     assert "2 synthetic images" in last[results.progress] and len(last[results.gallery]) == 2
     assert caplog.text.count("division by zero") >= 2
+
+
+def test_an_image_goes_to_the_segmentation_with_its_label_as_the_truth(results, run):
+    with gr.Blocks():
+        tabs = gr.Tabs()
+        segmentation = SegmentationTab(fake_callables(), read_examples())
+        segmentation.connect_synthesis(results, tabs)
+    updates = segmentation.take_result(run, 1)
+    assert updates[tabs]["selected"] == "segmentation" and updates[segmentation.words.kind] == "X-ray"
+    np.testing.assert_array_equal(updates[segmentation.source.scan].image(0), run.results[1].image)
+    np.testing.assert_array_equal(read_mask(updates[segmentation.truth.file]), run.results[1].mask)
+    assert "synthetic_drawn_chest_xray_001_seed6.png" in updates[segmentation.source.message]
+    assert tabs not in segmentation.take_result(None, 0)
