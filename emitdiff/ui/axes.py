@@ -84,12 +84,14 @@ def synthesis_axes(calls: Callables, models: dict[str, Model]) -> dict[str, Axis
     axes = (
         Axis("structure", "Structure", "1, 0.75, 0.5", limits=LIMITS["structure"]),
         Axis("guidance_scale", "Guidance", "1, 2, 4", limits=LIMITS["guidance_scale"]),
+        Axis("controlnet_conditioning_scale", "Control strength", "0.7, 1, 1.4",
+             limits=LIMITS["controlnet_conditioning_scale"]),
         Axis("num_inference_steps", "Steps", "4, 8, 16", limits=LIMITS["num_inference_steps"]),
         Axis("prompt", "Prompt"),
         Axis("detector", "Edge detector", ", ".join(detectors[:2]), choices=detectors),
         Axis("checkpoint", "Weights", ", ".join(here[:MOST]), choices=tuple(models)),
         Axis("seed", "Seed", "0, 1, 2", limits=LIMITS["seed"]),
-    )
+    )  # fmt: skip
     return {axis.name: axis for axis in axes}
 
 

@@ -229,6 +229,42 @@ class ComparisonForm:
         fixed = {**carried, **{name: fields[f"{task.lower()}_{name}"] for name in SHARED[task]}}
         return Grid(columns, across, rows, down, fixed)
 
+    @property
+    def leaving(self) -> list[Any]:
+        """The events after which a setting has another value."""
+        written = ("prompt", "text", "values")
+        kept = {name: field for name, field in self.fields.items() if name not in ("heads", "carried")}
+        return [field.blur if name.endswith(written) else field.input for name, field in kept.items()]
+
+    def restore(self, kept: dict[str, Any]) -> dict[Any, Any]:
+        """Updates for a page that is opened again; what can no longer be chosen is left as it is at first."""
+        task = kept.get("task")
+        if task not in FIRST:
+            return {self.typed: {}}
+        names, typed, updates = list(self.axes(task)), {}, {}
+        for side, box, choices in (("across", self.across, names), ("down", self.down, [NOTHING, *names])):
+            chosen = kept.get(side) if kept.get(side) in choices else FIRST[task][side == "down"]
+            updates[box] = gr.update(choices=choices, value=chosen)
+            if isinstance(values := kept.get(f"{side}_values"), str) and chosen == kept.get(side):
+                typed[f"{task} {chosen}"] = values
+        shown = {self.synthesis: task == "Synthesis", self.segmentation: task == "Segmentation"}
+        updates |= {column: gr.update(visible=visible) for column, visible in shown.items()}
+        fields = {
+            name: kept[name]
+            for name in self.fields
+            if name.startswith(("synthesis_", "segmentation_")) and name in kept
+        }
+        usable = {getattr(self, name): value for name, value in fields.items() if self._is_usable(name, value)}
+        return {**updates, **usable, self.typed: typed}
+
+    def _is_usable(self, name: str, value: Any) -> bool:
+        task, field = name.split("_", 1)
+        axis = next(axis for axis in self.axes(task.capitalize()).values() if axis.field == field)
+        try:
+            return isinstance(value, str) if axis.sentences else bool(axis.read(str(value)))
+        except EmitDiffError:
+            return False
+
     def take_over(self, settings: dict[str, Any]) -> dict[Any, Any]:
         """Updates for the settings of a run of the synthesis, by the fields of a request."""
         shown = {getattr(self, f"synthesis_{name}"): settings[name] for name in SHARED["Synthesis"]}

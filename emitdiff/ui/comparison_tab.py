@@ -19,6 +19,7 @@ from emitdiff.ui.comparison_form import ComparisonForm, head_files
 from emitdiff.ui.examples import Example
 from emitdiff.ui.figure import save_figure
 from emitdiff.ui.grid import Grid, table
+from emitdiff.ui.kept import keep_settings
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.preview import given
 from emitdiff.ui.source import build_source, mirror
@@ -106,6 +107,21 @@ class ComparisonTab:
         for event in self.form.connect(self.task, quiet):
             event.then(**replan)
         self._connect_run(quiet)
+
+    def keep(self, demo: gr.Blocks) -> None:
+        """The settings outlive a refresh; image and results do not."""
+        fields = {name: field for name, field in self.form.fields.items() if name not in ("heads", "carried")}
+        own = {"task": self.task, **fields}
+        outputs = [self.task, self.form.typed, self.form.synthesis, self.form.segmentation, *fields.values()]
+        events = [self.task.input, *self.form.leaving, self.compare_button.click]
+        opened = keep_settings(demo, "emitdiff_comparison", own, events, self.restore, outputs)
+        fill, plan = self._settled
+        opened.then(**fill).then(**plan)
+
+    def restore(self, kept: dict[str, Any]) -> dict[Any, Any]:
+        """Updates for a page that is opened again."""
+        known = kept.get("task") in MEASURES
+        return {**self.form.restore(kept), **({self.task: kept["task"]} if known else {})}
 
     def connect_synthesis(self, given: dict[str, Any], form: dict[str, Any]) -> None:
         """What the Synthesis tab is about to paint from, `given`, and the settings in its `form`, at the press of a

@@ -56,7 +56,6 @@ def build_demo(calls: Callables) -> gr.Blocks:
             with gr.Tab("Dataset", id="dataset"):
                 dataset = DatasetTab(calls)
                 comparison.connect_synthesis(synthesis.input.given, synthesis.form)
-                comparison.keep(demo)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
         refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731
@@ -67,6 +66,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.results.end_session)
+        comparison.keep(demo)
         demo.unload(comparison.stops.end)
         dataset.load(demo)
     return demo.queue(max_size=32, default_concurrency_limit=4)

@@ -81,3 +81,17 @@ def test_a_wide_grid_scrolls_in_its_own_frame(page, grid):
     expect(grid.get_by_role("columnheader")).to_have_count(6)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert grid.evaluate("frame => frame.scrollWidth > frame.clientWidth && frame.tabIndex === 0")
+
+
+def test_what_was_chosen_is_there_after_a_refresh(page, grid):
+    page.get_by_label("Segmentation", exact=True).check()
+    page.get_by_label("What to find").filter(visible=True).fill("the nuclei")
+    page.get_by_label("Values down").fill("0.2, 0.4")
+    page.get_by_label("Values down").press("Tab")
+    page.wait_for_timeout(1000)
+    page.reload()
+    open_tab(page, "Comparison")
+    expect(page.get_by_label("Segmentation", exact=True)).to_be_checked()
+    expect(page.get_by_label("Values down")).to_have_value("0.2, 0.4")
+    expect(page.get_by_label("What to find").filter(visible=True)).to_have_value("the nuclei")
+    expect(grid.get_by_role("rowheader")).to_have_text(["Threshold 0.2", "Threshold 0.4"])

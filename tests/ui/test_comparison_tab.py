@@ -218,3 +218,26 @@ def test_image_and_settings_come_over_from_the_synthesis(tab, example):
     nothing = tab.take_over(None, 1, None, None, **request)
     assert "no image yet" in nothing[tab.source.message] and tab.source.scan not in nothing
     assert tab.take_example(SimpleNamespace(index=0))[tab.form.carried] == {}
+
+
+def test_settings_are_there_again_when_the_page_is_opened_again(tab):
+    kept = {"task": "Segmentation", "across": "Weights", "across_values": "textdiff-mini", "down": "nothing",
+            "segmentation_text": "liver, all of it", "segmentation_threshold": 0.35, "synthesis_seed": 12,
+            "synthesis_num_inference_steps": 9}  # fmt: skip
+    updates = tab.restore(kept)
+    assert updates[tab.task] == "Segmentation" and updates[tab.form.across]["value"] == "Weights"
+    assert updates[tab.form.down]["value"] == "nothing" and updates[tab.form.segmentation]["visible"]
+    assert updates[tab.form.typed] == {"Segmentation Weights": "textdiff-mini"}
+    for name in ("segmentation_text", "segmentation_threshold", "synthesis_seed", "synthesis_num_inference_steps"):
+        assert updates[getattr(tab.form, name)] == kept[name]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [{}, {"task": "Cooking"}, {"task": "Synthesis", "across": "Mood", "across_values": 7, "synthesis_seed": "many",
+      "synthesis_guidance_scale": None, "synthesis_checkpoint": "../secret", "synthesis_prompt": ["x"]}],
+)  # fmt: skip
+def test_what_was_kept_is_not_trusted(tab, kept):
+    updates = tab.restore(kept)
+    assert updates[tab.form.typed] == {}
+    assert not any(getattr(tab.form, name) in updates for name in tab.form.fields if name.startswith("synthesis_"))
