@@ -91,7 +91,11 @@ def drawn_mask(value: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarra
 
 def save_drawing(value: dict[str, Any] | None, size: tuple[int, int], stem: str) -> Path:
     """Writes the drawing as a mask file (0 and 255) and returns its path; raises EmitDiffError for an empty one."""
-    mask = drawn_mask(value, size)
-    path = answer_folder() / f"{stem}_drawn_mask.png"
+    return save_mask_file(drawn_mask(value, size), f"{stem}_drawn_mask")
+
+
+def save_mask_file(mask: np.ndarray, stem: str) -> Path:
+    """Writes 0/1 (H, W) as a PNG of 0 and 255 that a file field takes, and returns its path."""
+    path = answer_folder() / f"{stem}.png"
     cv2.imwrite(str(path), mask * 255)
     return path

@@ -1,14 +1,17 @@
-"""The mask of the image, which becomes the label: a file, or drawn over the slice."""
+"""The mask of the image, which becomes the label: a file, drawn over the slice, or proposed by the segmenter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import Drawing, build_drawing
+from emitdiff.ui.prompt_panel import PromptPanel
+from emitdiff.ui.proposal import Proposal, build_proposal
 from emitdiff.ui.source import Source
 
 
@@ -20,13 +23,25 @@ class MaskPanel:
     file: gr.File
     note: gr.HTML
     drawing: Drawing
+    proposal: Proposal
 
-    def connect(self, source: Source, look: dict[str, Any], quiet: dict[str, Any]) -> None:
-        """Drawing over the slice of `source`; `look` shows the new mask."""
+    @property
+    def outputs(self) -> list[Any]:
+        """What `take` changes."""
+        return [self.file, self.proposal.text, self.proposal.note]
+
+    def take(self, path: Path | None = None, text: str = "") -> dict[Any, Any]:
+        """Updates for another image: its mask's file, and what the segmenter may be asked for."""
+        return {self.file: str(path) if path else None, self.proposal.text: text or None, self.proposal.note: ""}
+
+    def connect(self, source: Source, words: PromptPanel, look: dict[str, Any], quiet: dict[str, Any]) -> None:
+        """A mask of the slice of `source`, drawn or proposed for what the words of the prompt name; `look` shows it."""
         self.drawing.connect(source, self.file, self.note, quiet).then(**look)
+        named = {"organ": words.organ, "finding": words.finding}
+        self.proposal.connect(source, named, self.file, quiet).then(**look)
 
 
 def build_mask_panel(calls: Callables) -> MaskPanel:
     """Lays the panel out inside the current Blocks context."""
     file = gr.File(label="Its mask (optional): becomes the label", height=92, elem_classes="drop")
-    return MaskPanel(calls, file, gr.HTML(elem_classes="beside"), build_drawing())
+    return MaskPanel(calls, file, gr.HTML(elem_classes="beside"), build_drawing(), build_proposal(calls))

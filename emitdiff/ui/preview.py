@@ -18,6 +18,7 @@ from emitdiff.ui.views import written_once
 
 ALONE = "Painted from the mask alone; or choose the image this mask belongs to."
 FREE = "Nothing: these images are painted freely, from the words alone."
+FROM_WORDS = "text"  # stands for the name of a file where there is none
 LAYERS = "Red: edges. Green: boundary of the mask. Blue: its inside."
 
 
@@ -108,4 +109,4 @@ def given(
         return image_of(scan, slice_number, window), mask, file_stem(scan.name)
     if mask is None and structure != 0:
         raise EmitDiffError("No image yet: choose an example, drop a file or a mask, or set the structure to free.")
-    return None, mask, "text" if mask is None else file_stem(mask_file)
+    return None, mask, FROM_WORDS if mask is None else file_stem(mask_file)

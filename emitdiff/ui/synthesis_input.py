@@ -15,7 +15,7 @@ from emitdiff.ui.examples import Example
 from emitdiff.ui.form import find_preset, form_values, sampling_defaults
 from emitdiff.ui.mask_panel import build_mask_panel
 from emitdiff.ui.messages import note
-from emitdiff.ui.preview import build_preview
+from emitdiff.ui.preview import FROM_WORDS, build_preview
 from emitdiff.ui.prompt_panel import build_prompt_panel
 from emitdiff.ui.sampling_controls import build_sampling_controls
 from emitdiff.ui.source import build_source
@@ -67,18 +67,15 @@ class SynthesisInput:
         source, quiet, look = self.source, {"show_progress": "hidden", "api_visibility": "private"}, self.look
         loaded = [
             source.file.upload(
-                self.take_file, [source.file, source.scan], [*source.outputs, self.mask.file, *self.restored],
+                self.take_file, [source.file, source.scan],
+                [*source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
                 concurrency_limit=2, **quiet,
             ),
             source.examples.select(
-                self.take_example, outputs=[*source.outputs, self.mask.file, *self.restored, *self.preview.outputs],
+                self.take_example, outputs=[*source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
                 inputs=self.sampling.checkpoint, queue=False, **quiet,
             ),
         ]  # fmt: skip
-        asked = [self.mask.proposal.text, self.mask.proposal.note]
-        gr.on(
-            [source.examples.select, source.file.upload], lambda: (None, ""), outputs=asked, queue=False, **quiet
-        )  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **quiet}
         for event in loaded:
@@ -113,6 +110,28 @@ class SynthesisInput:
             **quiet,
         ).then(**look)
 
+    def remember(self, page: gr.Blocks) -> None:
+        """Keeps the settings, and no image, in the browser's storage: `page` brings them back when it is loaded anew.
+
+        They are written in the browser alone, and not before they were read.
+        """
+        kept = gr.BrowserState({}, storage_key="emitdiff-synthesis", secret="settings of a form")
+        names, quiet = list(self.form), {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        page.load(self.recall, kept, self.restored, **quiet).then(
+            None, js="() => { setTimeout(() => { window.emitdiffRecalled = true; }, 300); }", **quiet
+        )
+        gr.on(
+            [field.change for field in self.form.values()], None, [kept, *self.form.values()], kept,
+            js=f"""(kept, ...values) => window.emitdiffRecalled
+                ? Object.fromEntries({names}.map((name, index) => [name, values[index]])) : kept""",
+            **quiet,
+        )  # fmt: skip
+
+    def recall(self, kept: Any) -> dict[Any, Any]:
+        """Updates for `restored` from what the browser kept; whatever cannot be used is left as it is."""
+        updates, _ = self.restore(kept if isinstance(kept, dict) else {})
+        return updates or {self.words.prompt: gr.skip()}
+
     def take_file(self, path: str, previous: Any = None) -> dict[Any, Any]:
         """A file was chosen: its slices and windows, no mask any more, the modality when the file names it."""
         updates = self.source.upload(path)
@@ -123,7 +142,7 @@ class SynthesisInput:
             return self.take_back(Path(path).name, read_synthetic_settings(path), updates, previous)
         except EmitDiffError:  # a picture like any other
             named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
-            return {**updates, self.mask.file: None, **({self.words.modality: named[0]} if named else {})}
+            return {**updates, **self.mask.take(), **({self.words.modality: named[0]} if named else {})}
 
     def take_back(self, name: str, settings: dict, updates: dict[Any, Any], previous: Any) -> dict[Any, Any]:
         """A synthetic image came back: its settings, and what it was painted from where that is known.
@@ -131,16 +150,20 @@ class SynthesisInput:
         Its source is an example, the image that is there already (`previous`), or unknown; then it stands in itself.
         """
         values, unusable = self.restore(settings)
-        origin, said = str(settings.get("source", "")), f"All settings of {name} are back."
+        said = f"All settings of {name} are back."
+        origin = file_stem(str(settings.get("variation_of") or settings.get("source")))
         if card := next((card for card in self.cards if file_stem(card.image.name) == origin), None):
             updates = {**self.source.load(card.image), self.source.file: None}
-            updates[self.mask.file] = str(card.mask) if card.mask else None
+            updates |= self.mask.take(card.mask, card.text)
             said += f" It was painted from the example {card.title}."
         elif previous is not None and file_stem(previous.name) == origin:
             updates = {self.source.file: None}
             said += f" It was painted from {previous.name}, which is here."
+        elif origin == FROM_WORDS:
+            updates = {**self.source.clear(), **self.preview.clear(), self.source.file: None, **self.mask.take()}
+            said += " It was painted from words alone."
         else:
-            updates[self.mask.file] = None
+            updates |= self.mask.take()
             said += f" It was painted from “{origin}”; until that file is dropped, it stands in itself."
         lost = f"Not known here, so not changed: {', '.join(unusable)}." if unusable else ""
         return {**updates, **values, self.source.message: note(said) + note(lost, "warning")}
@@ -163,7 +186,7 @@ class SynthesisInput:
         also the settings that made them, and what the network saw."""
         example, updates = self.source.card(event.index)
         words = self.words.set(example.modality, example.organ, example.finding, example.appearance)
-        updates |= {**words, self.mask.file: str(example.mask) if example.mask else None}
+        updates |= {**words, **self.mask.take(example.mask, example.text)}
         image, mask, stored = self.example(event.index, checkpoint)
         if stored is None:
             return updates

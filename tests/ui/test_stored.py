@@ -38,7 +38,7 @@ def test_every_example_has_four_images_its_edges_and_settings(card):
     for image, scores in zip(stored.images, stored.scores, strict=True):
         assert image.image.shape == real.shape and image.image.std() > 5 and image.mask is mask
         assert image.settings["prompt"].startswith(card.modality) and 0 < scores["edge_f1"] <= 1
-    assert stored.control.shape == real.shape and (stored.control[mask > 0, 2] > 200).all()
+    assert stored.control.shape == real.shape and stored.control[mask > 0, 2].mean() > 200  # the inside, in blue
 
 
 def test_they_are_small():

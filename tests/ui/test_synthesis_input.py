@@ -128,3 +128,17 @@ def test_a_prompt_of_other_words_is_kept_as_it_is(form):
     assert form.words.read("a liver, seen on CT, bright")[form.words.free_text] == "a liver, seen on CT, bright"
     updates = form.words.read("liver, CT")
     assert updates[form.words.prompt] == "liver, CT" and updates[form.words.modality] == ""
+
+
+def test_what_the_browser_kept_comes_back_and_what_makes_no_sense_does_not(form):
+    updates = form.recall({**FORM, "structure": 0.4, "num_images": 99, "boundary": "yes"})
+    assert updates[form.form["structure"]] == 0.4 and updates[form.words.organ] == "chest"
+    assert form.form["num_images"] not in updates and form.form["boundary"] not in updates
+    for nothing in (None, {}, "old", {"prompt": 3}):
+        assert set(form.recall(nothing)) == {form.words.prompt}
+
+
+def test_an_image_of_words_alone_needs_no_source(form, tmp_path):
+    updates = form.take_file(str(made_here(tmp_path, "text", structure=0)))
+    assert updates[form.source.scan] is None and updates[form.form["structure"]] == 0
+    assert "words alone" in updates[form.source.message]

@@ -1,0 +1,97 @@
+"""A mask proposed by the segmenter, for an image that has none: a word or a sentence, and one button."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import file_stem
+from emitdiff.ui.callables import Callables
+from emitdiff.ui.drawing import save_mask_file
+from emitdiff.ui.finding import Finding
+from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.source import Source, image_of, slice_index
+
+THRESHOLD = 0.5
+CHECK = "A proposal, not a finding: look at its outline, and draw it yourself where it is wrong."
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The panel's components, in an accordion; `note` says what was found."""
+
+    calls: Callables
+    panel: gr.Accordion
+    text: gr.Dropdown
+    button: gr.Button
+    note: gr.HTML
+
+    def connect(self, source: Source, words: dict[str, Any], file: gr.File, quiet: dict[str, Any]) -> Any:
+        """The slice of `source` gets a mask `file`. `words` are the components "organ" and "finding", used where the
+        text is empty. Returns the event."""
+        self.panel.expand(self.suggest, inputs_kwargs={"text": self.text, **words}, outputs=self.text, **quiet)
+        asked = {"text": self.text, **words, **source.inputs}
+        return self.button.click(
+            lambda: note("Asking the segmenter. The first time after a start its weights are loaded."),
+            outputs=self.note, queue=False, **quiet,
+        ).then(
+            lambda **asked: self.propose(file, **asked), inputs_kwargs=asked, outputs=[file, self.note],
+            concurrency_id="device", concurrency_limit=1, **quiet,
+        )  # fmt: skip
+
+    def suggest(self, text: str | None, organ: str | None, finding: str | None) -> str:
+        """The text given, or the target of the segmenter that organ and finding name; "" where they name none."""
+        if text and text.strip():
+            return text.strip()
+        try:
+            targets = self.calls.targets(self.calls.segmentation_checkpoint)
+        except EmitDiffError:  # no weights: whoever presses the button is told
+            return ""
+        return fitting_target(targets, organ or "", finding or "")
+
+    def propose(
+        self, file: gr.File, text: str | None, organ: str | None, finding: str | None, scan: Any, slice_number: float,
+        window: str | None,
+    ) -> dict[Any, Any]:  # fmt: skip
+        """Asks the segmenter once; where it finds nothing, the mask stays as it was."""
+        try:
+            image, asked = image_of(scan, slice_number, window), self.suggest(text, organ, finding)
+            if not asked:
+                raise EmitDiffError("Say what to outline: choose one of the words, or write a sentence.")
+            weights = self.calls.segmentation_checkpoint
+            output = self.calls.segment(image, asked, THRESHOLD, weights)
+            found = Finding(scan, image, slice_index(scan, slice_number), output, asked, THRESHOLD, weights)
+            if not output.found:
+                return {self.note: note(found.describe() + " The mask stays as it was.", "warning")}
+            path = save_mask_file(output.mask, f"{file_stem(scan.name)}_proposed_mask")
+        except Exception as error:
+            return {self.note: note(sentence(error), "error")}
+        return {file: str(path), self.note: note(found.describe()) + note(CHECK)}
+
+
+def fitting_target(targets: tuple[str, ...], organ: str, finding: str) -> str:
+    """The target that is the finding, or shares a word with it ("benign lesion" and "breast lesion"), or is or shares
+    one with the organ; "" for none."""
+    for words in (finding, organ):
+        if words and words in targets:
+            return words
+    wanted = {*organ.lower().split(), *finding.lower().split()}
+    shared = {target: len(wanted & set(target.lower().split())) for target in targets}
+    best = max(shared, key=shared.get, default="")
+    return best if shared.get(best) else ""
+
+
+def build_proposal(calls: Callables) -> Proposal:
+    """Lays the panel out inside the current Blocks context."""
+    try:
+        targets = list(calls.targets(calls.segmentation_checkpoint))
+    except EmitDiffError:  # the page must come up without weights
+        targets = []
+    with gr.Accordion("Let the segmenter propose it", open=False) as panel:
+        text = gr.Dropdown(targets, value=None, label="What to outline (a word or a sentence)", allow_custom_value=True)
+        button = gr.Button("Propose the mask", size="sm")
+        words = gr.HTML(elem_classes="beside")
+    return Proposal(calls, panel, text, button, words)
