@@ -40,6 +40,7 @@ from emitdiff.ui.examples import read_examples
 
 ROOT = Path(__file__).resolve().parents[1]
 RISE = 0.05  # of memory, that is not called level any more
+PATIENCE = 300  # seconds for an answer of the server, before it is an error
 TIMES = ("seconds",)  # what differs from one answer to the next
 
 
@@ -108,6 +109,11 @@ def list_requests() -> list[Request]:
     return requests
 
 
+def connect(address: str, folder: str) -> Client:
+    """A client that waits long, as people do where many ask; its files go into `folder`."""
+    return Client(address, verbose=False, download_files=folder, httpx_kwargs={"timeout": PATIENCE})
+
+
 def ask(client: Client, request: Request) -> str:
     """A fingerprint of the answer: pixels of its files and its figures, without times."""
     answer = client.predict(**request.arguments, api_name=request.endpoint)
@@ -131,7 +137,7 @@ def simulate(address: str, users: int, seconds: float, requests: list[Request], 
     """Lets `users` ask at `address` for `seconds`; `pid` is the process whose memory is read, where it is known."""
     report, books = Report(), threading.Lock()
     with tempfile.TemporaryDirectory(prefix="emitdiff_users_") as folder:
-        alone = Client(address, verbose=False, download_files=folder)
+        alone = connect(address, folder)
         expected = [ask(alone, request) for request in requests]
         started = time.monotonic()
         threads = [
@@ -151,13 +157,13 @@ def simulate(address: str, users: int, seconds: float, requests: list[Request], 
 def _use(address: str, folder: str, number: int, until: float, requests: list[Request], expected: list[str],
          report: Report, books: threading.Lock) -> None:  # fmt: skip
     """One user, until the time is over; asks once at least."""
-    client = Client(address, verbose=False, download_files=folder)
-    choice = random.Random(number)
+    choice, client = random.Random(number), None
     shares = [request.share for request in requests]
     while True:
         (index,) = choice.choices(range(len(requests)), shares)
         started, found, error = time.monotonic(), None, None
         try:
+            client = client or connect(address, folder)
             found = ask(client, requests[index])
         except Exception as failure:
             error = f"{requests[index].endpoint}: {type(failure).__name__}: {failure}"
