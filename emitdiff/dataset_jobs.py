@@ -128,7 +128,7 @@ class DatasetJobs:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         try:
             source = unpack_dataset(archive, folder / "source")
-            check = check_dataset(source)
+            check = _check(source)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -217,7 +217,7 @@ class DatasetJobs:
             self._work(job, settings)
             stage = "stopped" if job.stop.is_set() else "done"
         except EmitDiffError as failure:
-            stage, error = "failed", EmitDiffError(_without_place(str(failure), job))
+            stage, error = "failed", EmitDiffError(_without_place(str(failure), job.folder, job.source.parent))
         except Exception as failure:  # the page logs it when it tells of it
             stage, error = "failed", failure
         job.touched = time.time()
@@ -313,8 +313,15 @@ def _exported(dataset: DatasetFolder, layout: str, out: Path) -> tuple[Path, tup
     return written.folder, written.notes
 
 
-def _without_place(text: str, job: _Job) -> str:
+def _check(source: Path) -> DatasetReport:
+    """What is in the dataset, in words that do not say where on this server it lies."""
+    check = check_dataset(source)
+    defects = (replace(found, what=_without_place(found.what, source.parent)) for found in check.defects)
+    return replace(check, defects=tuple(defects))
+
+
+def _without_place(text: str, *places: Path) -> str:
     """A sentence without the folders of this server, which the person on the page never saw."""
-    for place in (job.source.parent, job.folder):
+    for place in sorted(map(str, places), key=len, reverse=True):
         text = text.replace(f"{place}{os.sep}", "")
     return text

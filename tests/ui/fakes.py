@@ -119,14 +119,14 @@ def evaluate(archive, how):
 
 
 class Painter:
-    """In place of a synthesis pipeline, for datasets: an image with noise, a moment later."""
+    """In place of a synthesis pipeline, for datasets: an image with so much noise that it is no copy."""
 
     name, card, checkpoint_card = "emitdiff-mini", {}, SimpleNamespace(training={})
 
     def __call__(self, image, mask, *, cancelled, **settings):
         wanted = {"prompt": settings["prompt"], "appearance": "", "num_inference_steps": STEPS, "guidance_scale": 3.0}
         time.sleep(0.02)
-        noisy = np.clip(image + np.random.default_rng(settings["seed"]).normal(0, 9, image.shape), 0, 255)
+        noisy = np.clip(image + np.random.default_rng(settings["seed"]).normal(0, 40, image.shape), 0, 255)
         return [] if cancelled() else [Painted(noisy.astype(np.uint8), mask, settings["seed"], wanted, 0.1)]
 
     def prompt_warning(self, prompt):

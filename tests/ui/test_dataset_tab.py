@@ -1,0 +1,162 @@
+"""The handlers of the Dataset tab, called as Gradio calls them; only the painter is a fake."""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+from dataclasses import asdict
+
+import gradio as gr
+import pytest
+from fakes import fake_callables
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.augment_form import AugmentForm
+from emitdiff.ui.dataset_calls import AugmentRequest
+from emitdiff.ui.dataset_tab import ALL, KEPT, PAIRS, DatasetTab
+from emitdiff.ui.dataset_views import BUSY, check_html, job_line
+from emitdiff.ui.phantoms import write_example_dataset
+
+
+@pytest.fixture
+def tab(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with gr.Blocks():
+        return DatasetTab(fake_callables())
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return str(write_example_dataset(tmp_path / "drawn.zip", count=2))
+
+
+def form(tab, **changes):
+    values = {name: field.value for name, field in tab.form.fields.items()}
+    return {**values, **changes}
+
+
+def ended(tab, job):
+    """What the page is told once nothing runs any more."""
+    for _ in range(1800):  # the first one imports torch
+        if tab.jobs.look(job).stage not in BUSY:
+            return tab.follow(job, ("", 0))
+        time.sleep(0.05)
+    pytest.fail("the job does not end")
+
+
+def test_a_zip_is_checked_and_augmented_and_its_report_shown(tab, packed):
+    taken = tab.take(packed, "")
+    job = taken[tab.job]
+    assert "2 images in 2 groups" in taken[tab.found] and "lesion" in taken[tab.found]
+    assert taken[tab.start_button]["interactive"] and not taken[tab.stop_button]["interactive"]
+    begun = tab.start(job, **form(tab))
+    assert begun[tab.timer].active and begun[tab.stop_button]["interactive"] and begun[tab.gallery]["visible"]
+    done = ended(tab, job)
+    assert "2 synthetic images: 2 kept, 0 dropped" in done[tab.progress] and not done[tab.timer].active
+    frame = done[tab.report]["value"]
+    assert frame.startswith("<iframe") and "sandbox" in frame and frame.count("&lt;article") == 2
+    assert not done[tab.gallery]["visible"] and done[tab.which]["value"] == KEPT
+    assert done[tab.report_file]["value"].endswith("report.html")
+
+
+def test_what_is_painted_is_shown_as_it_comes(tab, packed):
+    job = tab.take(packed, "")[tab.job]
+    tab.start(job, **form(tab, ratio=10))
+    while tab.jobs.look(job).done < 1:
+        time.sleep(0.01)
+    updates = tab.follow(job, ("painting", 0))
+    tiles = updates[tab.gallery]
+    assert len(tiles) == PAIRS and tiles[0][0].shape[1] > 2 * tiles[0][0].shape[0] and tiles[0][1]
+    assert re.search(r"Painting image \d+ of 20, about \d+ s left", updates[tab.progress])
+    assert not tab.stop(job)["interactive"]
+    stopped = ended(tab, job)
+    assert "Stopped" in stopped[tab.progress] and stopped[tab.which]["value"] == ALL
+    assert stopped[tab.start_button]["interactive"] and stopped[tab.takes]["visible"]
+
+
+def test_a_page_opened_again_finds_the_job_and_its_settings(tab, packed):
+    job = tab.take(packed, "")[tab.job]
+    fields = tab.form.fields
+    tab.start(job, **form(tab, edit=0.3, appearance=True, seed=5))
+    again = tab.restore(job)
+    assert (again[fields["edit"]], again[fields["appearance"]], again[fields["seed"]]) == (0.3, True, 5)
+    assert again[tab.timer].active and "2 images in 2 groups" in again[tab.found]
+    tab.stop(job)
+    ended(tab, job)
+    assert tab.restore("somebody else's") == {tab.job: ""}
+
+
+@pytest.mark.parametrize(("layout", "which"), [("dataset folder", KEPT), ("nnU-Net", KEPT), ("COCO", ALL)])
+def test_the_result_is_taken_in_a_layout(tab, packed, layout, which):
+    job = tab.take(packed, "")[tab.job]
+    tab.start(job, **form(tab))
+    ended(tab, job)
+    updates = tab.export(job, layout, which)
+    with zipfile.ZipFile(updates[tab.download].value["path"]) as zipped:
+        assert sum(name.endswith(".png") for name in zipped.namelist()) == (4 if layout == "COCO" else 8)
+    assert "is ready" in updates[tab.said] and updates[tab.download].interactive
+
+
+def test_what_goes_wrong_is_said_beside_its_field(tab, packed, tmp_path):
+    (tmp_path / "no.zip").write_text("no zip")
+    assert "no ZIP file" in tab.take(str(tmp_path / "no.zip"), "")[tab.found]
+    assert "No dataset yet" in tab.start("", **form(tab))[tab.progress]
+    job = tab.take(packed, "")[tab.job]
+    assert "The ratio is empty" in tab.start(job, **form(tab, ratio=None))[tab.progress]
+    assert "nothing to export yet" in tab.export(job, "COCO", ALL)[tab.said]
+    assert tab.stop("gone") and not tab.follow("gone", ("", 0))[tab.timer].active
+
+
+def test_nothing_painted_is_lost_to_another_upload(tab, packed):
+    job = tab.take(packed, "")[tab.job]
+    tab.start(job, **form(tab))
+    ended(tab, job)
+    refused = tab.take(packed, job)
+    assert "remove it, then give the next" in refused[tab.found] and tab.job not in refused
+    removed = tab.remove(job)
+    assert removed[tab.job] == "" and tab.jobs.look(job) is None and not removed[tab.takes]["visible"]
+    first = tab.take(packed, "")[tab.job]
+    second = tab.take(packed, first)[tab.job]
+    assert tab.jobs.look(first) is None and tab.jobs.look(second)
+
+
+def test_defects_are_named_and_stop_what_they_must(tab, packed, tmp_path):
+    with zipfile.ZipFile(packed) as whole, zipfile.ZipFile(tmp_path / "less.zip", "w") as less:
+        for name in whole.namelist():
+            if not name.endswith("masks/drawn_1.png"):
+                less.writestr(name, whole.read(name))
+        less.writestr("drawn-ultrasound/images/unlisted<b>.png", b"x")
+    taken = tab.take(str(tmp_path / "less.zip"), "")
+    assert "missing file: 1" in taken[tab.found] and "unlisted&lt;b&gt;.png" in taken[tab.found]
+    assert not taken[tab.start_button]["interactive"] and 'role="alert"' in taken[tab.found]
+    assert str(tmp_path) not in taken[tab.found]
+
+
+def test_a_dataset_json_that_cannot_be_read_does_not_name_the_server(tab, packed, tmp_path):
+    with zipfile.ZipFile(packed) as whole, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        for name in whole.namelist():
+            bad.writestr(name, b"{" if name.endswith("dataset.json") else whole.read(name))
+    found = tab.take(str(tmp_path / "bad.zip"), "")[tab.found]
+    assert "is not valid JSON" in found and str(tmp_path) not in found
+
+
+def test_the_form_makes_the_request_and_takes_it_back():
+    with gr.Blocks():
+        fields = AugmentForm(fake_callables())
+    values = {name: field.value for name, field in fields.fields.items()}
+    request = fields.request({**values, "limit": 3.0, "segmenter": True})
+    assert request == AugmentRequest(limit=3, segmenter="textdiff-mini")
+    assert set(fields.fields) == set(asdict(request))
+    back = fields.values(request)
+    assert back[fields.fields["segmenter"]] is True and back[fields.fields["limit"]] == 3
+    with pytest.raises(EmitDiffError, match="Guidance|guidance"):
+        fields.request({**values, "guidance": 99.0})
+
+
+def test_a_failure_is_told_in_its_own_words(tab, packed):
+    job = tab.take(packed, "")[tab.job]
+    tab.start(job, **form(tab, segmenter=True))  # the fake segmenter fails
+    updates = ended(tab, job)
+    assert "The weights are not here" in updates[tab.progress] and updates[tab.takes]["visible"]
+    assert "2 images" in check_html(tab.jobs.look(job)) and "alert" in job_line(tab.jobs.look(job))
