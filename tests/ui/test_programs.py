@@ -15,6 +15,8 @@ from fakes import fake_callables
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
+from benchmarks.simulated_users import application
+from emitdiff.dataset_archive import pack_folder
 from emitdiff.ui.demo import build_demo, launch_settings
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -36,23 +38,34 @@ def programs_section() -> str:
     return text[text.index("\n## For programs\n") :].split("\n## ", 2)[1]
 
 
-def test_the_lines_of_the_readme_run_as_they_are_written(served, files, monkeypatch, capsys):
+def run_lines(address: str, monkeypatch) -> dict:
+    """Runs the section's lines as they are written, but for the address; gives the names they leave behind."""
     blocks = re.findall(r"```python\n(.*?)```", programs_section(), re.DOTALL)
-    first, *others = blocks
-    assert re.findall(r'api_name="/(\w+)"', " ".join(others)) == [*ENDPOINTS[:4], "segment", *ENDPOINTS[4:]]
-    assert all(len(block.strip().splitlines()) <= 3 for block in others)
-
-    real = gradio_client.Client
-    addresses = []
-    monkeypatch.setattr(
-        gradio_client, "Client", lambda address: addresses.append(address) or real(served, verbose=False)
-    )
+    assert re.findall(r'api_name="/(\w+)"', " ".join(blocks)) == [*ENDPOINTS[:4], "segment", *ENDPOINTS[4:]]
+    assert all(len(block.strip().splitlines()) <= 3 for block in blocks[1:])
+    asked, real = [], gradio_client.Client
+    monkeypatch.setattr(gradio_client, "Client", lambda url: asked.append(url) or real(address, verbose=False))
     names: dict = {}
     for block in blocks:
         exec(block, names)
-    assert addresses == ["http://127.0.0.1:7860"]
+    assert asked == ["http://127.0.0.1:7860"]
+    return names
+
+
+def test_the_lines_of_the_readme_run_as_they_are_written(served, files, monkeypatch, capsys):
+    run_lines(served, monkeypatch)
     said = capsys.readouterr().out
     assert "synthetic_scan" in said and "True" in said and "textdiff-mini" in said and "0.9" in said
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_run_on_the_embedded_weights(files, dataset_folder, monkeypatch):
+    pack_folder(dataset_folder, "my-data.zip", "my-data")
+    with application() as (address, _):
+        names = run_lines(address, monkeypatch)
+    assert [image["seed"] for image in names["manifest"]["images"]] == [0, 1]
+    assert names["record"]["targets"] and names["record"]["seconds"] <= 70
+    assert names["measures"]["n"] and 0 <= names["measures"]["dice"] <= 1
 
 
 @pytest.fixture(scope="module")
