@@ -66,6 +66,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.results.end_session)
+        demo.unload(segmentation.stops.end)
         comparison.keep(demo)
         demo.unload(comparison.stops.end)
         dataset.load(demo)

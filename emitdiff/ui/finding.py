@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emitdiff.images import overlay
-from emitdiff.ui.source import at_view_size
+from emitdiff.ui.source import at_view_size, marked
 
 # what the second view shows: white is 1
 MAPS = {"Probability": "probability", "Uncertainty": "uncertainty"}
@@ -48,7 +48,7 @@ class Finding:
     def picture(self, opacity: float, outlined: bool, without: bool = False) -> np.ndarray:
         """The image with the mask over it at `opacity` in per cent; `without` takes the mask found without text."""
         image, mask = at_view_size(self.image), at_view_size((self.without if without else self.output).mask)
-        return overlay(image, mask, opacity / 100, thickness=2 if outlined else 0)
+        return marked(overlay(image, mask, opacity / 100, thickness=2 if outlined else 0), self.scan)
 
     def map(self, mapped: str) -> np.ndarray:
         """One of `MAPS` in greys, uint8 (h, w, 3)."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from emitdiff.ui.finding import MAPS, Finding
 from emitdiff.ui.messages import finished, note
-from emitdiff.ui.source import at_view_size
+from emitdiff.ui.source import at_view_size, marked
 from emitdiff.ui.views import written_once
 
 IDLE = "Choose an image, say what to find, press Find."
@@ -91,11 +91,11 @@ class ReadingPanel:
         without = finding.picture(opacity, outlined, without=True) if finding.without is not None else None
         return {self.view: finding.picture(opacity, outlined), self.without_view: without}
 
-    def blank(self, image: np.ndarray | None) -> dict[Any, Any]:
-        """The slice uint8 (H, W, 3) with nothing found in it, or nothing at all."""
+    def blank(self, image: np.ndarray | None, scan: Any) -> dict[Any, Any]:
+        """The slice uint8 (H, W, 3) of `scan` with nothing found in it, or nothing at all."""
         return {
             self.progress: finished(IDLE),
-            self.view: None if image is None else at_view_size(image),
+            self.view: None if image is None else marked(at_view_size(image), scan),
             self.without_view: None,
             self.without_note: "",
             self.map_view: None,

@@ -63,8 +63,8 @@ class SegmentationTab:
         with gr.Column(elem_classes="actions"):
             self.mirror = gr.HTML(elem_classes="mirror")
             with gr.Row():
-                self.find_button = gr.Button("Find", variant="primary", scale=3, min_width=100)
-                self.all_button = gr.Button("All slices", visible=False, scale=2, min_width=90)
+                self.find_button = gr.Button("Find", variant="primary", scale=3, min_width=70)
+                self.all_button = gr.Button("All slices", visible=False, scale=3, min_width=110)
                 self.stop_button = gr.Button("Stop", variant="stop", visible=False, scale=1, min_width=70)
 
     def _connect(self) -> None:
@@ -201,7 +201,7 @@ class SegmentationTab:
         if finding is not None:
             finding.remove()
         if volume is None or volume.window != window or index not in volume.answers:
-            return {self.finding: None, self.volume: volume, **self.reading.blank(image), self.words.note: ""}
+            return {self.finding: None, self.volume: volume, **self.reading.blank(image, scan), self.words.note: ""}
         found = volume.finding(index, image, threshold)
         return {self.finding: found, **self.reading.show(found, **shown), self.words.note: ""}
 
@@ -267,7 +267,8 @@ class SegmentationTab:
             if here in whole.answers:
                 found = whole.finding(here, image, threshold)
                 updates |= {self.finding: found, **self.reading.show(found, **shown)}
-            updates |= {self.volume: whole, line: finished(whole.describe(threshold))}
+            tone = "info" if whole.masks(threshold).any() else "absent"
+            updates |= {self.volume: whole, line: finished(whole.describe(threshold), tone)}
         except Exception as error:
             if whole:
                 whole.remove()
@@ -310,7 +311,3 @@ class SegmentationTab:
             return {self.reading.progress: gr.skip()}
         again = finding.at(threshold)
         return {self.finding: again, **self.reading.show(again, **shown)}
-
-    def end_session(self, request: gr.Request) -> None:
-        """The page was closed: what still runs for it stops."""
-        self.stops.end(request)
