@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import gradio as gr
@@ -47,7 +48,9 @@ def test_they_are_small():
 
 
 def test_a_click_shows_everything_and_computes_nothing(tab):
+    started = time.process_time()
     form, results = click(tab, 0)
+    assert time.process_time() - started < 0.5, "seconds of one processor; the page has one second in all"
     assert form[tab.input.source.scan].name == "drawn_chest_xray.png"
     assert form[tab.input.preview.source_view].shape == (768, 768, 3)
     assert form[tab.input.preview.control_view].any()

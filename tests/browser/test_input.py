@@ -1,0 +1,92 @@
+"""What goes into a run of the synthesis, as a person brings it: an example, an own volume, a PNG made here, a mask."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from page_steps import PATIENCE, choose_example, said, set_number
+from PIL import Image
+from playwright.sync_api import expect
+
+from emitdiff.images import save_synthetic_png
+from emitdiff.ui.examples import read_examples
+
+CARDS = {card.title: card for card in read_examples()}
+
+
+def view(page, label: str):
+    return page.locator(".workspace:visible .view", has_text=label).locator("img")
+
+
+def test_an_example_shows_its_stored_results_at_once(page):
+    choose_example(page, "Prostate MRI")
+    expect(said(page)).to_contain_text("Stored with the example: 4 images", timeout=PATIENCE)
+    expect(page.locator(".painted .thumbnail-item")).to_have_count(4)
+    for label in ("Image", "What the network sees"):
+        expect(view(page, label).first).to_be_visible()
+    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("MRI, prostate, prostate")
+    expect(page.get_by_text(re.compile(r"^\d+ of \d+ tokens$"))).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Download ZIP")).to_be_enabled(timeout=PATIENCE)
+
+
+def test_settings_outlive_a_refresh(page):
+    page.locator(".chips button:visible", has_text="Ultrasound, breast").click()
+    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("Ultrasound, breast, benign lesion")
+    set_number(page, "Images", 3)
+    page.get_by_label("First seed").fill("42")
+    page.get_by_label("First seed").press("Tab")
+    page.wait_for_timeout(1000)  # what is typed is stored a moment later
+    page.reload()
+    expect(page.get_by_label("First seed")).to_have_value("42", timeout=PATIENCE)
+    expect(page.get_by_label("number input for Images")).to_have_value("3")
+    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("Ultrasound, breast, benign lesion")
+    expect(page.get_by_label("Finding", exact=True)).to_have_value("benign lesion")
+
+
+def test_a_png_made_here_brings_everything_back(page, tmp_path):
+    settings = {
+        "prompt": "MRI, heart, left ventricle, noisy", "negative_prompt": "", "num_images": 1, "seed": 77,
+        "num_inference_steps": 5, "guidance_scale": 2.0, "controlnet_conditioning_scale": 1.2, "detector": "canny",
+        "boundary": True, "low_threshold": 30, "high_threshold": 90, "structure": 0.8, "preset": "default",
+        "edit": {"move_x": 0.1, "move_y": 0.0, "scale": 1.0, "rotate": 0.0, "deform": 0.0, "seed": 0},
+        "checkpoint": "emitdiff-mini", "source": "drawn_cardiac_mri",
+    }  # fmt: skip
+    picture = np.asarray(Image.open(CARDS["Cardiac MRI"].image).convert("RGB"))
+    path = save_synthetic_png(picture, tmp_path / "synthetic_heart.png", settings)
+    page.locator(".drop input[type=file]").first.set_input_files(path)
+    expect(page.get_by_text("painted from the example Cardiac MRI")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_label("Prompt (edit freely)")).to_have_value(settings["prompt"])
+    expect(page.get_by_label("Appearance", exact=True)).to_have_value("noisy")
+    expect(page.get_by_label("First seed")).to_have_value("77")
+    expect(page.get_by_label("Edge detector")).to_have_value("canny")
+    expect(page.get_by_label("number input for Structure to follow")).to_have_value("0.8")
+    expect(page.locator(".drop", has_text="Its mask")).to_contain_text("drawn_cardiac_mri_mask")
+
+
+def test_the_segmenter_proposes_the_mask(page, tmp_path):
+    Image.open(CARDS["Chest X-ray"].image).save(tmp_path / "own.png")
+    page.locator(".drop input[type=file]").first.set_input_files(tmp_path / "own.png")
+    expect(page.get_by_text("own.png: 256 x 256")).to_be_visible(timeout=PATIENCE)
+    page.get_by_role("button", name="Let the segmenter propose it").click()
+    asked = page.get_by_label("What to outline (a word or a sentence)")
+    expect(asked).to_be_visible()
+    asked.fill("lung")
+    asked.press("Enter")
+    page.get_by_role("button", name="Propose the mask").click()
+    expect(page.get_by_text("Found “lung”")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".drop", has_text="Its mask")).to_contain_text("own_proposed_mask")
+
+
+def test_a_volume_has_a_slice_slider_and_the_patients_sides(page, tmp_path):
+    import nibabel
+
+    values = np.random.default_rng(0).integers(0, 900, (48, 48, 9)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([-2.0, 2, 3, 1])), tmp_path / "volume.nii.gz")
+    page.locator(".drop input[type=file]").first.set_input_files(tmp_path / "volume.nii.gz")
+    expect(page.get_by_text("patient's right on the left")).to_be_visible(timeout=PATIENCE)
+    shown = view(page, "Image").first
+    expect(shown).to_be_visible(timeout=PATIENCE)
+    before = shown.get_attribute("src")
+    set_number(page, "Slice", 2)
+    expect(shown).not_to_have_attribute("src", before, timeout=PATIENCE)
