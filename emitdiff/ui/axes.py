@@ -90,7 +90,7 @@ def synthesis_axes(calls: Callables, models: dict[str, Model]) -> dict[str, Axis
         Axis("prompt", "Prompt"),
         Axis("detector", "Edge detector", ", ".join(detectors[:2]), choices=detectors),
         Axis("checkpoint", "Weights", ", ".join(here[:MOST]), choices=tuple(models)),
-        Axis("seed", "Seed", "0, 1, 2", limits=LIMITS["seed"]),
+        Axis("seed", "Seed", "0, 1", limits=LIMITS["seed"]),
     )  # fmt: skip
     return {axis.name: axis for axis in axes}
 

@@ -57,7 +57,7 @@ def test_the_grid_is_filled_cell_by_cell(tab, example):
 
 def test_the_pictures_are_served_and_go_with_the_page(tab, example):
     shown = set(re.findall(r'gradio_api/file=([^"]+)"', compare(tab, example)[-1][tab.table]))
-    assert len(shown) == 4 and shown <= tab.table.temp_files
+    assert len(shown) == 3 and shown <= tab.table.temp_files
 
 
 def test_texts_and_thresholds_with_their_dice(tab, example):
@@ -121,9 +121,9 @@ def test_stop_ends_the_comparison_and_keeps_what_is_filled(tab, example):
     seen = []
     for update in tab.compare(BROWSER, **page_of(tab, example)):
         seen.append(update)
-        if "Cell 2 of 9, step 2" in update[tab.progress]:
+        if "Cell 2 of 6, step 2" in update[tab.progress]:
             tab.stop(BROWSER)
-    assert "Stopped: 1 of 9 cells" in seen[-1][tab.progress] and tab.download in seen[-1]
+    assert "Stopped: 1 of 6 cells" in seen[-1][tab.progress] and tab.download in seen[-1]
     assert len(seen) < 15
     tab.rest(BROWSER)
 
@@ -136,8 +136,8 @@ def test_a_failing_measure_does_not_take_the_picture(example):
 
 def test_a_plan_shows_the_image_and_what_is_wrong(tab, example):
     plan = tab.plan(**page_of(tab, example))
-    assert 'id="cell-source"' in plan[tab.table] and plan[tab.table].count("edges <b>-</b>") == 9
-    assert "3 across, 3 down: 9 cells" in plan[tab.form.down_note]
+    assert 'id="cell-source"' in plan[tab.table] and plan[tab.table].count("edges <b>-</b>") == 6
+    assert "3 across, 2 down: 6 cells" in plan[tab.form.down_note]
     plan = tab.plan(**page_of(tab, example, across_values="", down_values="x"))
     assert "has no values yet" in plan[tab.form.across_note] and "cannot be “x”" in plan[tab.form.down_note]
     assert tab.table not in plan
