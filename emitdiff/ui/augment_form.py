@@ -12,7 +12,7 @@ from emitdiff.ui.dataset_calls import AugmentRequest
 from emitdiff.ui.form import LIMITS
 
 SPLITS = {"all": "all", "without what the weights keep aside": "train", "what they keep aside": "held-out"}
-# field: (what it is called in a sentence, lowest, highest); empty means: as the weights or the preset suggest
+# field: (what it is called in a sentence, lowest, highest)
 NUMBERS = {
     "ratio": ("The ratio", 0.01, 1000),
     "structure": ("The structure", 0.5, 1),
@@ -24,7 +24,8 @@ NUMBERS = {
     "control_strength": LIMITS["controlnet_conditioning_scale"],
 }
 WHOLE = {"limit", "seed", "steps"}
-MAY_BE_EMPTY = {"limit", "steps", "guidance", "control_strength"}
+# 0 leaves these to the weights or the preset, and takes all images. (An empty field becomes 0 when it is unfolded.)
+LEFT_OPEN = {"limit", "steps", "guidance", "control_strength"}
 
 
 class AugmentForm:
@@ -51,15 +52,14 @@ class AugmentForm:
             self.fields |= self._lay_out_advanced(weights, presets)
 
     def _lay_out_advanced(self, weights: list[str], presets: list[str]) -> dict[str, Any]:
-        suggested = {"placeholder": "as the weights suggest", "value": None}
         return {
             "checkpoint": gr.Dropdown(weights, value=self.calls.synthesis_checkpoint, label="Weights"),
             "preset": gr.Dropdown(presets, value=presets[0], label="Preset"),
-            "steps": gr.Number(label="Steps", precision=0, **suggested),
-            "guidance": gr.Number(label="Guidance: weight of the words", **suggested),
-            "control_strength": gr.Number(label="Control strength: weight of the edges", **suggested),
+            "steps": gr.Number(0, label="Steps (0: as the weights suggest)", precision=0),
+            "guidance": gr.Number(0, label="Guidance: weight of the words (0: as they suggest)"),
+            "control_strength": gr.Number(0, label="Control strength: weight of the edges (0: as they suggest)"),
             "split": gr.Dropdown(list(SPLITS.items()), value="all", label="Groups to paint from"),
-            "limit": gr.Number(label="At most so many images to paint from", placeholder="all", value=None),
+            "limit": gr.Number(0, label="At most so many images to paint from (0: all)", precision=0),
             "seed": gr.Number(0, label="Seed", precision=0),
         }
 
@@ -68,7 +68,8 @@ class AugmentForm:
         values = dict(form)
         for name, (words, low, high) in NUMBERS.items():
             value = values[name]
-            if value is None and name in MAY_BE_EMPTY:
+            if not value and name in LEFT_OPEN:
+                values[name] = None
                 continue
             if value is None or not low <= value <= high:
                 given = "empty" if value is None else f"{value:g}"
@@ -79,7 +80,6 @@ class AugmentForm:
 
     def values(self, request: AugmentRequest) -> dict[Any, Any]:
         """Updates that put the settings of a job back into the form."""
-        return {
-            field: bool(request.segmenter) if name == "segmenter" else getattr(request, name)
-            for name, field in self.fields.items()
-        }
+        values = {name: getattr(request, name) for name in self.fields}
+        values |= {name: values[name] or 0 for name in LEFT_OPEN} | {"segmenter": bool(request.segmenter)}
+        return {field: values[name] for name, field in self.fields.items()}

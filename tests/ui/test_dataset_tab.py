@@ -150,6 +150,7 @@ def test_the_form_makes_the_request_and_takes_it_back():
     assert set(fields.fields) == set(asdict(request))
     back = fields.values(request)
     assert back[fields.fields["segmenter"]] is True and back[fields.fields["limit"]] == 3
+    assert back[fields.fields["guidance"]] == 0
     with pytest.raises(EmitDiffError, match="Guidance|guidance"):
         fields.request({**values, "guidance": 99.0})
 
