@@ -41,7 +41,13 @@ class Painting:
         starts = {
             self.generate_button: {
                 "fn": self.generate,
-                "inputs_kwargs": {"previous": panel.run, "outlines": panel.outlines, **given, **form},
+                "inputs_kwargs": {
+                    "previous": panel.run,
+                    "outlines": panel.outlines,
+                    "large": panel.large,
+                    **given,
+                    **form,
+                },
             },
             panel.vary: {
                 "fn": self.vary,
@@ -81,13 +87,13 @@ class Painting:
         }
 
     def generate(
-        self, request: gr.Request, previous: Run | None, outlines: bool, scan: Any, slice_number: float,
-        window: str | None, mask_file: str | None, **form: Any,
+        self, request: gr.Request, previous: Run | None, outlines: bool, large: int | None, scan: Any,
+        slice_number: float, window: str | None, mask_file: str | None, **form: Any,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Runs the synthesis and keeps the page up to date; every failure ends as a sentence above the gallery."""
         try:
             image, mask, stem = given_to(self.calls, scan, slice_number, window, mask_file, form.get("structure"))
-            run = Run(check_request(form), image, mask, stem, outlines=outlines)
+            run = Run(check_request(form), image, mask, stem, outlines=outlines, large=large)
         except Exception as error:
             yield {self.panel.progress: finished(sentence(error), "error")}
             return

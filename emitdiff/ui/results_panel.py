@@ -22,7 +22,6 @@ COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than 
 GRID, BESIDE = "All images", "Before and after"
 SIDES = "Left: real. Right: synthetic"
 SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean difference"}
-CLOSED = -1  # no image of the gallery large; Gradio takes None for "as it is"
 NOTHING_CHOSEN = "Every image keeps its own seed and settings."
 
 
@@ -31,7 +30,7 @@ class ResultsPanel:
 
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
-        self.chosen_index = gr.State(0)
+        self.chosen_index, self.large = gr.State(0), gr.State(None)  # large: the index of the image that fills the box
         self.run = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda run: run and run.remove())
         self.progress = gr.HTML(finished(IDLE))
         with gr.Row(elem_classes="after looks"):
@@ -84,9 +83,19 @@ class ResultsPanel:
         selected = self.gallery.select(
             self.choose,
             inputs_kwargs={"run": self.run, "shown": self.shown},
-            outputs=[self.chosen_index, self.words, self.kept, self.use_settings, self.vary, self.send, self.slider],
+            outputs=[
+                self.chosen_index,
+                self.large,
+                self.words,
+                self.kept,
+                self.use_settings,
+                self.vary,
+                self.send,
+                self.slider,
+            ],
             **at_once,
         )
+        self.gallery.preview_close(self.close, self.run, self.large, **at_once)
         gr.on(
             [self.shown.input, self.outlines.input],
             self.look,
@@ -116,13 +125,13 @@ class ResultsPanel:
 
     def started(self, run: Run) -> dict[Any, Any]:
         """Updates for `outputs` when a run, or variations of one of its images, begins."""
-        tiles, run.looked_at = run.tiles(), None
+        tiles = run.tiles()
         columns = COLUMNS.get(len(tiles), 4)
         return {
             self.run: run,
             self.progress: progress(run.words, None),
             self.shown: GRID,
-            self.gallery: gr.update(value=tiles, columns=columns, selected_index=CLOSED, allow_preview=True),
+            self.gallery: gr.update(value=tiles, columns=columns, allow_preview=True),
             self.slider: gr.update(visible=False),
             self.line: gr.update(visible=False),
             **(self._say(run, 0) if not run.made else {}),
@@ -135,8 +144,8 @@ class ResultsPanel:
         return {**line, self.gallery: run.tiles()} if changed else line
 
     def ended(self, run: Run, stopped: bool, failure: str) -> dict[Any, Any]:
-        """Updates once nothing runs any more; the first of the new images is the chosen one, if no other is."""
-        chosen = min(run.first if run.looked_at is None else run.looked_at, max(len(run.made) - 1, 0))
+        """Updates once nothing runs any more; the chosen image is the one that is large, else the first new one."""
+        chosen = min(run.first if run.large is None else run.large, max(len(run.made) - 1, 0))
         return {
             self.progress: finished(failure or run.summary(stopped), "error" if failure else "info"),
             self.gallery: run.tiles(),
@@ -148,14 +157,20 @@ class ResultsPanel:
         """An image of the gallery was selected: what is known of it, and it beside the real one if that is shown."""
         if run is None or event.index >= len(run.made):
             return {self.words: gr.skip()}
-        run.looked_at = event.index
+        run.large = event.index
         slider = {self.slider: self._beside(run, event.index)} if shown == BESIDE else {}
         return {
             self.chosen_index: event.index,
+            self.large: event.index,
             self.vary: gr.update(interactive=not run.running),
             **self._say(run, event.index),
             **slider,
         }
+
+    def close(self, run: Run | None) -> None:
+        """All images are shown again."""
+        if run is not None:
+            run.large = None
 
     def _say(self, run: Run, chosen: int) -> dict[Any, Any]:
         """What is known of image `chosen`, and whether anything can be done with it."""
@@ -173,9 +188,8 @@ class ResultsPanel:
         if run is None:
             return {self.slider: gr.update(visible=beside), self.line: gr.update(visible=beside)}
         run.outlines = outlines
-        closed = {"selected_index": CLOSED} if beside else {}
         return {
-            self.gallery: gr.update(value=run.tiles(), allow_preview=not beside, **closed),
+            self.gallery: gr.update(value=run.tiles(), allow_preview=not beside),
             self.slider: self._beside(run, chosen) if beside else gr.update(visible=False),
             self.line: gr.update(visible=beside),
         }

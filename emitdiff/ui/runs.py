@@ -67,7 +67,7 @@ class Run:
     parent: Made | None = None
     running: bool = True
     outlines: bool = False  # of the labels, on the tiles
-    looked_at: int | None = None  # the image selected since the run began
+    large: int | None = None  # index of the image that fills the box
     steps_done: int = 0
     steps_total: int = 0
     preview: np.ndarray | None = None

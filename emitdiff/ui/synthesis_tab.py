@@ -43,8 +43,8 @@ class SynthesisTab:
         source, quiet = self.input.source, {"show_progress": "hidden", "api_visibility": "private"}
         source.file.upload(self.results.idle, outputs=self.results.progress, queue=False, **quiet)
         stored = source.examples.select(
-            self.show_stored, [self.checkpoint, self.results.run], [*self.results.outputs, self.results.vary],
-            queue=False, **quiet,
+            self.show_stored, [self.checkpoint, self.results.run, self.results.large],
+            [*self.results.outputs, self.results.vary], queue=False, **quiet,
         )  # fmt: skip
         buttons = (self.generate_button, self.stop_button)
         self.results.connect(self.input.given, self.form, buttons, self.mirror, [stored])
@@ -58,7 +58,7 @@ class SynthesisTab:
         return self.input.restore(settings)[0] or {self.form["seed"]: gr.skip()}
 
     def show_stored(
-        self, checkpoint: str, previous: Run | None, event: gr.SelectData, request: gr.Request
+        self, checkpoint: str, previous: Run | None, large: int | None, event: gr.SelectData, request: gr.Request
     ) -> dict[Any, Any]:
         """An example was chosen: what was made of it earlier stands in the gallery at once; no network runs."""
         image, mask, stored = self.input.example(event.index, checkpoint)
@@ -67,6 +67,7 @@ class SynthesisTab:
         if previous:
             previous.remove()
         run = stored.run(image, mask, file_stem(self.input.cards[event.index].image.name))
+        run.large = large
         shown = {**self.results.started(run), **self.results.ended(run, False, "")}
         said = f"Stored with the example: {len(run.made)} images made earlier. Generate paints them anew."
         return {**shown, self.results.progress: finished(said), self.results.vary: gr.Button(interactive=True)}

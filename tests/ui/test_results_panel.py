@@ -41,6 +41,7 @@ def generate(results, example, **changes):
         "slice_number": 1,
         "window": None,
         "outlines": False,
+        "large": None,
     }
     return list(results.painting.generate(BROWSER, **{**arguments, "mask_file": str(example.mask), **FORM, **changes}))
 
@@ -121,6 +122,7 @@ def test_stop_ends_the_run_and_keeps_what_is_finished(results, example):
         "slice_number": 1,
         "window": None,
         "outlines": False,
+        "large": None,
     }
     updates = results.painting.generate(BROWSER, **arguments, mask_file=None, **{**FORM, "num_images": 8})
     seen = []
@@ -253,3 +255,14 @@ def test_an_image_goes_to_the_segmentation_with_its_label_as_the_truth(results, 
     np.testing.assert_array_equal(read_mask(updates[segmentation.truth.file]), run.results[1].mask)
     assert "synthetic_drawn_chest_xray_001_seed6.png" in updates[segmentation.source.message]
     assert tabs not in segmentation.take_result(None, 0)
+
+
+def test_the_image_that_is_large_stays_the_chosen_one(results, example):
+    run = generate(results, example, num_images=3)[0][results.run]
+    assert results.choose(run, "All images", SimpleNamespace(index=1))[results.large] == 1
+    last = list(results.painting.vary(BROWSER, run, 1, wanted=2))[-1]
+    assert last[results.chosen_index] == 1 and "Image 2 of 5" in last[results.words]
+    results.close(run)
+    last = list(results.painting.vary(BROWSER, run, 1, wanted=2))[-1]
+    assert last[results.chosen_index] == 5 and "Image 6 of 7" in last[results.words]
+    assert generate(results, example, large=4)[-1][results.chosen_index] == 1

@@ -28,7 +28,7 @@ def tab():
 
 def click(tab, index, checkpoint="emitdiff-mini", previous=None):
     event = SimpleNamespace(index=index)
-    return tab.input.take_example(checkpoint, event), tab.show_stored(checkpoint, previous, event, BROWSER)
+    return tab.input.take_example(checkpoint, event), tab.show_stored(checkpoint, previous, None, event, BROWSER)
 
 
 @pytest.mark.parametrize("card", read_examples(), ids=lambda card: card.image.stem)
