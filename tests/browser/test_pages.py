@@ -43,7 +43,7 @@ def test_an_example_becomes_labelled_synthetic_images(page, tmp_path):
     expect(page.locator(".painted .thumbnail-item")).to_have_count(2)
     page.locator(".painted .thumbnail-item").nth(1).click()
     expect(page.get_by_text("seed 12, made in")).to_be_visible()
-    page.get_by_role("button", name="Use its seed").click()
+    page.get_by_role("button", name="Use its settings").click()
     expect(page.get_by_label("First seed")).to_have_value("12")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download ZIP").click()
