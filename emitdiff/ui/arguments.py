@@ -44,15 +44,17 @@ Arguments = dict[str, Argument]
 
 
 def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[..., Any]:
-    """`function` with `arguments` as its signature, defaults and docstring, which Gradio and MCP clients read.
+    """`function` with `arguments` as its signature, defaults and docstring, which Gradio and MCP clients read. What is
+    left out, or None, is the default.
 
     The docstring of `function` is "sentence" or "sentence, Returns: and one line for each output".
     """
+    defaults = {name: one.default for name, one in arguments.items() if one.default is not NEEDED}
 
     @wraps(function)
     def endpoint(**values: Any) -> Any:
-        given = {name: one.default for name, one in arguments.items() if one.default is not NEEDED} | values
-        return function(**given)
+        given = {name: value for name, value in values.items() if value is not None or name not in defaults}
+        return function(**defaults | given)
 
     kind = Parameter.KEYWORD_ONLY
     endpoint.__signature__ = Signature([Parameter(name, kind, default=one.default) for name, one in arguments.items()])

@@ -163,6 +163,7 @@ def test_a_dataset_teaches_a_head_that_others_take(client, example, dataset):
     assert "Research use only" in record["notice"]
     _, result = client.predict(handle_file(str(example.image)), "lesion", head=handle_file(head), api_name="/segment")
     assert result["target"] == "lesion"
+    assert client.predict(dataset, seconds=None, api_name="/teach")[1]["seconds"] == 60, "None is the default"
     measures = client.predict(dataset, text="all", limit=3, head=handle_file(head), api_name="/evaluate")
     assert measures["n"] == 3 and measures["text"] == "all" and measures["checkpoint"] == "lesion.safetensors"
 
