@@ -1,6 +1,6 @@
 """Takes the screenshots of the README from a running application: `python docs/screenshots.py [ADDRESS]`.
 
-Both tabs at 1440 and 390 pixels, light and dark, after a run on an example. Needs playwright and Chromium on the PATH.
+Its tabs at 1440 and 390 pixels, light and dark, after a run on an example. Needs playwright and Chromium on the PATH.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def choose_example(page: Page, title: str) -> None:
 
 def show_synthesis(page: Page) -> None:
     choose_example(page, "Chest X-ray")
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(page.locator(SAID)).to_contain_text("synthetic images", timeout=PATIENCE)
 
 
@@ -36,6 +36,16 @@ def show_segmentation(page: Page) -> None:
     choose_example(page, "Chest X-ray")
     page.get_by_role("button", name="Find").click()
     expect(page.locator(SAID)).to_contain_text("ound", timeout=PATIENCE)
+
+
+def show_comparison(page: Page) -> None:
+    page.get_by_role("tab", name="Comparison").click()
+    choose_example(page, "Cardiac MRI")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.locator(SAID)).to_contain_text("cells filled", timeout=PATIENCE)
+
+
+TABS = {"synthesis": show_synthesis, "segmentation": show_segmentation, "comparison": show_comparison}
 
 
 def take(page: Page, name: str, width: int) -> None:
@@ -57,10 +67,10 @@ def main(address: str) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         for theme in ("light", "dark"):
             for width, height in SIZES.items():
-                for tab, show in (("synthesis", show_synthesis), ("segmentation", show_segmentation)):
+                for tab, show in TABS.items():
                     page = browser.new_page(viewport={"width": width, "height": height})
                     page.goto(f"{address}/?__theme={theme}")
-                    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=20_000)
+                    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_visible(timeout=20_000)
                     show(page)
                     take(page, f"{tab}{SUFFIX[width]}{SUFFIX[theme]}.png", width)
                     page.close()

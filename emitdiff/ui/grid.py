@@ -109,7 +109,9 @@ def _cell(grid: Grid, place: Place, being_made: bool) -> str:
     if cell.picture is None:
         return f'<div class="tile" {shape}>{said}</div>{below}'
     words = grid.words(place)
-    return _enlargeable(f"cell-{place[0]}-{place[1]}", cell.file, words, shape, said) + below
+    told = [f"{name} {cell.measures[name]}" for name in grid.measures if name in cell.measures]
+    large = ". ".join([words, *([cell.said.rstrip(".")] if cell.said else []), ", ".join(told)]) + "."
+    return _enlargeable(f"cell-{place[0]}-{place[1]}", cell.file, words, large, shape, said) + below
 
 
 def _measures(grid: Grid, cell: Cell | None) -> str:
@@ -123,17 +125,18 @@ def _corner(cell: Cell | None) -> str:
     if cell is None:
         return ""
     words = "The image, with the outline of its mask if it has one"
-    return _enlargeable("cell-source", cell.file, words, f'style="aspect-ratio:{aspect(cell.picture)}"', "")
+    return _enlargeable("cell-source", cell.file, words, words, f'style="aspect-ratio:{aspect(cell.picture)}"', "")
 
 
-def _enlargeable(name: str, file: str, words: str, shape: str, said: str) -> str:
-    """A picture that is a button, and the same picture large in a layer above the page until Escape or a click."""
+def _enlargeable(name: str, file: str, words: str, large: str, shape: str, said: str) -> str:
+    """A picture that is a button, and the same picture large, the words `large` beneath it, in a layer above the page
+    until Escape or a click."""
     source, words = escape(f"gradio_api/file={file}", quote=True), escape(words, quote=True)
     return (
         f'<button class="tile" {shape} popovertarget="{name}" aria-label="Enlarge: {words}">'
         f'<img src="{source}" alt="{words}">{said}</button>'
         f'<div id="{name}" class="enlarged" popover><button popovertarget="{name}" aria-label="Close: {words}">'
-        f'<img src="{source}" alt="" loading="lazy"></button><p>{words}</p></div>'
+        f'<img src="{source}" alt="" loading="lazy"></button><p>{escape(large)}</p></div>'
     )
 
 
