@@ -71,11 +71,12 @@ class TeachPanel:
 
     def _lay_out_lesson(self) -> None:
         words = self.calls.vocabulary
-        gr.HTML(step(2, "Say what the masks show: the head will answer to it. It takes a minute."))
+        gr.HTML(step(2, "Say what the masks show: the head will answer to it."))
         self.name = gr.Textbox(label="What the masks show", placeholder="e.g. optic disc", max_lines=1)
         with gr.Row(elem_classes="pair"):
             self.modality = gr.Dropdown(list(words.modalities), value=None, label="Modality", allow_custom_value=True)
             self.organ = gr.Dropdown(list(words.organs), value=None, label="Organ", allow_custom_value=True)
+        self.seconds = gr.Slider(10, 300, value=60, step=10, label="Seconds to learn", buttons=[])
         self.teach_button = gr.Button("Teach", variant="primary")
         gr.HTML(step(3, "From four examples on, one is kept aside at first: its Dice shows how far it is."))
         self.progress = gr.HTML(finished(IDLE))
@@ -114,7 +115,7 @@ class TeachPanel:
         self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **quiet)
         self.remove_button.click(lambda shown: self._list(shown[:-1]), self.shown, listed, **quiet)
         used = [self.heads, checkpoint, self.said, self.walk, self.taught, self.try_button]
-        asked = [self.shown, self.name, self.modality, self.organ, self.heads]
+        asked = [self.shown, self.name, self.modality, self.organ, self.seconds, self.heads]
         self.teach_button.click(
             lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **quiet
         ).then(
@@ -177,7 +178,7 @@ class TeachPanel:
             self.said: note(f"{len(shown)} example{'' if len(shown) == 1 else 's'}.") if shown else "",
         }
 
-    def teach(self, shown: list[Shown], name: str, modality: str | None, organ: str | None,
+    def teach(self, shown: list[Shown], name: str, modality: str | None, organ: str | None, seconds: float | None,
               heads: list[tuple[str, str]]) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Teaches, showing loss and the example kept aside as it goes; the head is then chosen as weights."""
         losses, dice = [], None
@@ -188,7 +189,7 @@ class TeachPanel:
             if not shown:
                 raise EmitDiffError("There are no examples yet: add at least one image with its mask.")
             yield {self.progress: progress("Looking at the examples.", None), self.view: None, self.walk: walk(3)}
-            request = TeachRequest(*words, checkpoint=self.calls.segmentation_checkpoint)
+            request = TeachRequest(*words, self.calls.segmentation_checkpoint, seconds=float(seconds or 60))
             for lesson in self.calls.teach([(one.image, one.mask, one.name) for one in shown], request):
                 losses.append(lesson.loss)
                 dice = dice if lesson.dice is None else lesson.dice

@@ -163,7 +163,7 @@ class TruthPanel:
         """One comparison; `where` is what the table calls it, "" for one that is not shown there."""
         spacing = finding.scan.spacing
         measures = self.calls.score(mask, there.astype(np.uint8), spacing and spacing[-mask.ndim :])
-        unit = "mm" if spacing else "pixels"
+        unit = "mm" if spacing else "px"
         return {"slice": index + 1, "where": where, "text": finding.text, "class": value, "hd95_unit": unit, **measures}
 
 
@@ -191,12 +191,14 @@ def scores_table(rows: list[dict], chosen: int) -> str:
 
 
 def write_csv(rows: list[dict], finding: Finding) -> Path:
-    """A file with the columns `COLUMNS`; its path."""
+    """A file with the columns `COLUMNS`, the whole before its slices; its path."""
     facts = {"image": finding.scan.name, "weights": Path(finding.checkpoint).name, "threshold": finding.threshold,
              "notice": NOTICE}  # fmt: skip
     path = answer_folder() / f"{file_stem(finding.scan.name)}_scores.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         table.writeheader()
-        table.writerows({**facts, **row} for row in rows)
+        for row in sorted(rows, key=lambda each: 0 if each["slice"] == "all" else each["slice"]):
+            measures = {name: row[name] if row[name] is None else round(row[name], 4) for name in MEASURES}
+            table.writerow({**facts, **row, **measures})
     return path

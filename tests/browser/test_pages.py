@@ -165,34 +165,6 @@ def test_the_words_make_the_prompt(page):
     expect(page.get_by_text(re.compile(r"has \d+ tokens"))).to_be_visible(timeout=PATIENCE)
 
 
-def test_an_image_and_a_sentence_become_a_mask(page, tmp_path):
-    open_tab(page, "Segmentation")
-    choose_example(page, "Chest X-ray")
-    page.locator(".chips").get_by_text("lung", exact=True).click()
-    expect(page.get_by_label("What to find")).to_have_value("lung")
-    page.get_by_role("button", name="Find").click()
-    expect(said(page)).to_contain_text(re.compile("Found|Not found"), timeout=PATIENCE)
-    expect(page.locator(".figures b").first).to_have_text(re.compile(r"\d\.\d{3}"))
-    view = page.locator(".view.large img")
-    before = view.get_attribute("src")
-    set_number(page, "Mask opacity, %", 90)
-    expect(view).not_to_have_attribute("src", before)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download mask").click()
-    download.value.save_as(tmp_path / "mask.png")
-    assert Image.open(tmp_path / "mask.png").size == (256, 256)
-
-
-def test_what_is_not_there_is_not_found(page):
-    open_tab(page, "Segmentation")
-    choose_example(page, "Nuclei")
-    page.get_by_label("What to find").fill("left ventricle")
-    page.get_by_role("button", name="Find").click()
-    expect(said(page)).to_contain_text(re.compile("Found|Not found"), timeout=PATIENCE)
-    set_number(page, "Threshold", 0.95)  # a threshold is applied to what is known, no network runs
-    expect(said(page)).to_contain_text("Not found: nothing here answers to “left ventricle”")
-
-
 @pytest.mark.parametrize("tab", ["Synthesis", "Segmentation"])
 def test_a_narrow_screen_needs_no_sideways_scroll(page, tab):
     page.set_viewport_size({"width": 390, "height": 844})

@@ -79,7 +79,7 @@ def test_what_cannot_be_added_is_said(panel, example):
 
 
 def teach(panel, shown, name="optic disc", heads=()):
-    return list(panel.teach(shown, name, "MRI", "", list(heads)))
+    return list(panel.teach(shown, name, "MRI", "", 60, list(heads)))
 
 
 def test_teaching_shows_how_it_goes_and_the_head_is_chosen(panel, example):

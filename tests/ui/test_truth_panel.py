@@ -46,7 +46,7 @@ def test_a_true_mask_gives_the_figures_and_a_file(panel, finding, tmp_path):
     taken = panel.take(written(tmp_path, finding.output.mask * 255), finding.scan, 1)
     assert not taken[panel.label]["visible"]
     updates = panel.compare(finding, taken[panel.truth], 0)
-    assert updates[panel.figures].count("1.000") == 2 and "HD95, pixels" in updates[panel.figures]
+    assert updates[panel.figures].count("1.000") == 2 and "HD95, px" in updates[panel.figures]
     (row,) = rows_of(updates, panel)
     assert tuple(row) == COLUMNS and (row["text"], row["dice"], row["hd95"]) == ("lung", "1.0", "0.0")
     assert row["notice"].startswith("research use only")
@@ -100,9 +100,9 @@ def test_a_volume_is_scored_as_one_body_in_millimetres(panel, volume, tmp_path):
     updates = panel.compare(volume.finding(1, scan.image(1), 0.5), truth, 0)
     assert "all slices" in updates[panel.table] and "HD95, mm" in updates[panel.figures]
     rows = rows_of(updates, panel)
-    assert [row["slice"] for row in rows] == ["2", "all", "3", "4"]
-    assert [row["dice"] for row in rows] == ["0.0", "0.8", "1.0", "1.0"]
-    assert rows[1]["hd95"] == "2.0" and rows[1]["hd95_unit"] == "mm" and rows[0]["hd95"] == ""
+    assert [row["slice"] for row in rows] == ["all", "2", "3", "4"]
+    assert [row["dice"] for row in rows] == ["0.8", "0.0", "1.0", "1.0"]
+    assert rows[0]["hd95"] == "2.0" and rows[0]["hd95_unit"] == "mm" and rows[1]["hd95"] == ""
 
 
 def test_a_truth_of_one_slice_is_not_taken_for_another(panel, volume, tmp_path):

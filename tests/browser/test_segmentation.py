@@ -1,0 +1,148 @@
+"""The Segmentation tab as a person goes through it: one slice, a whole volume, a drawn true mask, teaching."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import nibabel
+import numpy as np
+import pytest
+from page_steps import PATIENCE, choose_example, open_tab, said, set_number
+from PIL import Image
+from playwright.sync_api import expect
+
+ANSWERED = re.compile("Found|Not found|Not present")
+
+
+@pytest.fixture(autouse=True)
+def opened(page):
+    open_tab(page, "Segmentation")
+
+
+def find(page, text: str):
+    page.get_by_label("What to find").fill(text)
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(said(page)).to_contain_text(ANSWERED, timeout=PATIENCE)
+
+
+def save(page, button: str, path):
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    download.value.save_as(path)
+
+
+def darkness(canvas) -> float:
+    """The share of dark pixels where the editor stands: an empty one is white."""
+    return float((np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("L")) < 90).mean())
+
+
+def paint(page, canvas):
+    """A stroke across the middle."""
+    box = canvas.bounding_box()
+    across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(across - 40, down)
+    page.mouse.down()
+    page.mouse.move(across + 40, down, steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+
+
+def test_a_sentence_with_and_without_itself(page, tmp_path):
+    choose_example(page, "Chest X-ray")
+    page.get_by_role("button", name="Sentences to start from").click()
+    expect(page.get_by_label("Kind of image")).to_have_value("X-ray")
+    page.locator(".chips:visible").get_by_text("segment the left lung in this chest X-ray").click()
+    expect(page.get_by_label("What to find")).to_have_value("segment the left lung in this chest X-ray")
+    page.get_by_label("Look without the text too").check()
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(said(page)).to_contain_text("read as “left lung”", timeout=PATIENCE)
+    expect(page.get_by_text(re.compile(r"the two masks agree with a Dice of 0\.\d\d"))).to_be_visible()
+    expect(page.locator(".figures:visible b").first).to_have_text(re.compile(r"\d\.\d{3}"))
+    expect(page.get_by_role("row", name="without the text")).to_be_visible()
+    views = page.locator(".reading .view img")
+    expect(views).to_have_count(2)
+    before = [view.get_attribute("src") for view in views.all()]
+    set_number(page, "Mask opacity, %", 90)
+    for view, picture in zip(views.all(), before, strict=True):
+        expect(view).not_to_have_attribute("src", picture)
+    save(page, "Download mask", tmp_path / "mask.png")
+    assert Image.open(tmp_path / "mask.png").size == (256, 256)
+
+
+def test_what_is_not_there_is_said_plainly(page):
+    choose_example(page, "Nuclei")
+    find(page, "left ventricle")
+    set_number(page, "Threshold", 0.95)  # a threshold is applied to what is known, no network runs
+    expect(said(page)).to_contain_text(re.compile("^Not (present|found): .*“left ventricle”"))
+
+
+def test_a_drawn_true_mask_is_compared(page, tmp_path):
+    choose_example(page, "Cardiac MRI")
+    page.get_by_role("button", name="Draw the true mask").click()
+    canvas = page.locator(".canvas:visible canvas").first
+    page.wait_for_timeout(3000)  # the slice comes onto the canvas, which is built anew for it
+    paint(page, canvas)
+    page.get_by_role("button", name="Use the drawing as true mask").click()
+    expect(page.locator(".drop", has_text="True mask")).to_contain_text("drawn")
+    find(page, "left ventricle")
+    expect(page.locator(".figures:visible b").first).to_have_text(re.compile(r"0\.\d{3}"))
+    save(page, "Download scores", tmp_path / "scores.csv")
+    with open(tmp_path / "scores.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["text"] == "left ventricle" and 0 <= float(row["dice"]) < 1 and row["hd95_unit"] == "px"
+
+
+def write_volume(path, slices: int):
+    values = np.random.default_rng(0).normal(100, 20, (48, 40, slices)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([2.0, 2, 3, 1])), path)
+    return path
+
+
+def test_a_whole_volume_in_one_go(page, tmp_path):
+    page.locator(".drop:visible input[type=file]").first.set_input_files(write_volume(tmp_path / "scan.nii.gz", 3))
+    page.get_by_label("What to find").fill("liver")
+    page.get_by_role("button", name="All 3 slices").click()
+    expect(page.get_by_text("scan_mask.nii.gz: 1 inside")).to_be_visible(timeout=PATIENCE)
+    set_number(page, "Slice", 3)
+    expect(said(page)).to_contain_text(ANSWERED)
+    save(page, "Download mask", tmp_path / "mask.nii.gz")
+    mask, scan = nibabel.load(tmp_path / "mask.nii.gz"), nibabel.load(tmp_path / "scan.nii.gz")
+    assert mask.shape == scan.shape and np.array_equal(mask.affine, scan.affine)
+
+
+def test_stop_ends_a_volume_between_two_slices(page, tmp_path):
+    page.locator(".drop:visible input[type=file]").first.set_input_files(write_volume(tmp_path / "scan.nii.gz", 200))
+    page.get_by_label("What to find").fill("liver")
+    page.get_by_role("button", name="All 200 slices").click()
+    expect(said(page)).to_contain_text(re.compile(r"Slice \d+ of 200"), timeout=PATIENCE)
+    page.get_by_role("button", name="Stop").click()
+    expect(said(page)).to_contain_text(re.compile(r"stopped after \d+ of 200"), timeout=15_000)
+    expect(page.get_by_role("button", name="Find", exact=True)).to_be_enabled()
+
+
+def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
+    choose_example(page, "Cardiac MRI")  # before the panel is opened: its canvas must not stay empty
+    page.get_by_role("button", name="Teach a new target").click()
+    canvas = page.locator(".teaching .canvas canvas").first
+    expect(canvas).to_be_visible()
+    page.wait_for_timeout(3000)
+    assert darkness(canvas) > 0.1
+    page.get_by_role("button", name="Add as example").click()  # with its true mask
+    expect(page.locator(".walk .now")).to_contain_text("Press Teach")
+    choose_example(page, "Chest X-ray")
+    page.get_by_role("button", name="Add: shows no target").click()
+    expect(page.get_by_text("2 examples.").first).to_be_visible()
+    page.get_by_label("What the masks show").fill("bright disc")
+    set_number(page, "Seconds to learn", 10)
+    page.get_by_role("button", name="Teach", exact=True).click()
+    expect(page.locator(".teaching .progress")).to_contain_text("Taught “bright disc”", timeout=PATIENCE)
+    choose_example(page, "Cardiac MRI")
+    page.get_by_role("button", name="Find it in the image above").click()
+    expect(said(page)).to_contain_text(ANSWERED, timeout=PATIENCE)
+    expect(page.get_by_label("What to find")).to_have_value("bright disc")
+    expect(page.locator(".chips:visible").get_by_text("bright disc", exact=True)).to_be_visible()
+    save(page, "Download the head", tmp_path / "head.safetensors")
+    assert (tmp_path / "head.safetensors").stat().st_size > 10_000
+    expect(page.locator(".walk .done")).to_have_count(5)
