@@ -62,12 +62,12 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet).then(
             lambda: prepare(calls), **quiet
         )
-        synthesis.input.remember(demo)
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
         demo.unload(synthesis.results.end_session)
         demo.unload(segmentation.stops.end)
         comparison.keep(demo)
+        synthesis.input.keep(demo)
         demo.unload(comparison.stops.end)
         dataset.load(demo)
     return demo.queue(max_size=32, default_concurrency_limit=4)

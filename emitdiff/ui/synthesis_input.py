@@ -13,6 +13,7 @@ from emitdiff.images import file_stem, read_synthetic_settings
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.examples import Example
 from emitdiff.ui.form import find_preset, form_values, sampling_defaults
+from emitdiff.ui.kept import keep_settings
 from emitdiff.ui.mask_panel import build_mask_panel
 from emitdiff.ui.messages import note
 from emitdiff.ui.preview import FROM_WORDS, build_preview
@@ -110,22 +111,10 @@ class SynthesisInput:
             **quiet,
         ).then(**look)
 
-    def remember(self, page: gr.Blocks) -> None:
-        """Keeps the settings, and no image, in the browser's storage: `page` brings them back when it is loaded anew.
-
-        They are written in the browser alone, and not before they were read.
-        """
-        kept = gr.BrowserState({}, storage_key="emitdiff-synthesis", secret="settings of a form")
-        names, quiet = list(self.form), {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        page.load(self.recall, kept, self.restored, **quiet).then(
-            None, js="() => { setTimeout(() => { window.emitdiffRecalled = true; }, 300); }", **quiet
-        )
-        gr.on(
-            [field.change for field in self.form.values()], None, [kept, *self.form.values()], kept,
-            js=f"""(kept, ...values) => window.emitdiffRecalled
-                ? Object.fromEntries({names}.map((name, index) => [name, values[index]])) : kept""",
-            **quiet,
-        )  # fmt: skip
+    def keep(self, demo: gr.Blocks) -> None:
+        """The settings outlive a refresh, image and mask do not."""
+        changed = [field.change for field in self.form.values()]
+        keep_settings(demo, "emitdiff_synthesis", self.form, changed, self.recall, self.restored)
 
     def recall(self, kept: Any) -> dict[Any, Any]:
         """Updates for `restored` from what the browser kept; whatever cannot be used is left as it is."""
