@@ -25,19 +25,21 @@ LAYOUTS = {
 KEPT, ALL = "those the report keeps", "all that was painted"
 PAIRS = 4  # of the last ones painted
 LOOK_SECONDS = 1.0
+NOTHING = ("", 0)
 
 
 class DatasetTab:
-    """Lays out the tab inside the current Blocks context and connects it; `load` finds a job again once a page opens.
+    """Lays out the tab inside the current Blocks context and connects it; `connect` finds a job again.
 
     The browser keeps the job's name, and nothing else: what the page shows always comes from the server.
     """
 
     def __init__(self, calls: Callables) -> None:
         self.calls, self.jobs = calls, calls.datasets
-        self.job = gr.BrowserState("", storage_key="emitdiff_dataset_job")
-        self.seen = gr.State(("", 0))  # the stage and the number of images shown last
-        self.timer = gr.Timer(LOOK_SECONDS, active=False)
+        # Not in the tab: what is there has no value in the browser before the tab is opened.
+        self.job = gr.BrowserState("", storage_key="emitdiff_dataset_job", render=False)
+        self.timer = gr.Timer(LOOK_SECONDS, active=False, render=False)
+        self.seen = gr.State(NOTHING)  # the stage and the number of images shown last
         with gr.Row(elem_classes="workspace two"):
             with gr.Column(elem_classes="pane"):
                 self._lay_out_controls()
@@ -111,10 +113,12 @@ class DatasetTab:
         self.report.change(None, self.report, self.report, js=THEME, **at_once)
         mirror(self.progress, self.mirror)
 
-    def load(self, demo: gr.Blocks) -> None:
-        """A page was opened: the job that this browser knows is shown as it stands now."""
-        demo.load(
-            self.restore, inputs_kwargs={"job": self.job},
+    def connect(self, tab: gr.Tab) -> None:
+        """Outside of the tabs, once all are laid out: with the tab opened, the job that this browser knows is shown."""
+        self.job.render()
+        self.timer.render()
+        tab.select(
+            self.restore, inputs_kwargs={"job": self.job, "seen": self.seen},
             outputs=[self.job, self.found, *self.form.fields.values(), *self.outputs],
             show_progress="hidden", api_visibility="private",
         )  # fmt: skip
@@ -136,8 +140,11 @@ class DatasetTab:
     def take_example(self, job: str) -> dict[Any, Any]:
         return self.take(str(write_example_dataset(answer_folder() / "drawn_ultrasound.zip")), job)
 
-    def restore(self, job: str) -> dict[Any, Any]:
-        state = self.jobs.look(job or "")
+    def restore(self, job: str, seen: tuple[str, int]) -> dict[Any, Any]:
+        """What the server knows of the job, where this page has not shown it yet."""
+        if tuple(seen) != NOTHING or not job:
+            return {self.job: gr.skip()}
+        state = self.jobs.look(job)
         if state is None:
             return {self.job: ""}
         settings = self.form.values(state.request) if state.request else {}
@@ -217,7 +224,7 @@ class DatasetTab:
         self.jobs.remove(job or "")
         hidden = (self.remove_button, self.gallery, self.report, self.takes, self.files)
         return {
-            self.job: "", self.file: None, self.found: note(GIVE), self.seen: ("", 0),
+            self.job: "", self.file: None, self.found: note(GIVE), self.seen: NOTHING,
             self.progress: finished("Removed. " + IDLE), self.timer: gr.Timer(active=False),
             self.start_button: gr.update(interactive=False), self.stop_button: gr.update(interactive=False),
             self.guide: gr.update(visible=True), **{part: gr.update(visible=False) for part in hidden},

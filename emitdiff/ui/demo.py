@@ -53,7 +53,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
                 segmentation.connect_synthesis(synthesis.results, tabs)
             with gr.Tab("Comparison", id="comparison"):
                 comparison = ComparisonTab(calls, cards)
-            with gr.Tab("Dataset", id="dataset"):
+            with gr.Tab("Dataset", id="dataset") as dataset_tab:
                 dataset = DatasetTab(calls)
                 comparison.connect_synthesis(synthesis.input.given, synthesis.form)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -69,7 +69,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         comparison.keep(demo)
         synthesis.input.keep(demo)
         demo.unload(comparison.stops.end)
-        dataset.load(demo)
+        dataset.connect(dataset_tab)
     return demo.queue(max_size=32, default_concurrency_limit=4)
 
 

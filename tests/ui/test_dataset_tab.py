@@ -14,7 +14,7 @@ from fakes import fake_callables
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.augment_form import AugmentForm
 from emitdiff.ui.dataset_calls import AugmentRequest
-from emitdiff.ui.dataset_tab import ALL, KEPT, PAIRS, DatasetTab
+from emitdiff.ui.dataset_tab import ALL, KEPT, NOTHING, PAIRS, DatasetTab
 from emitdiff.ui.dataset_views import BUSY, check_html, job_line
 from emitdiff.ui.phantoms import write_example_dataset
 
@@ -40,7 +40,7 @@ def ended(tab, job):
     """What the page is told once nothing runs any more."""
     for _ in range(1800):  # the first one imports torch
         if tab.jobs.look(job).stage not in BUSY:
-            return tab.follow(job, ("", 0))
+            return tab.follow(job, NOTHING)
         time.sleep(0.05)
     pytest.fail("the job does not end")
 
@@ -79,12 +79,13 @@ def test_a_page_opened_again_finds_the_job_and_its_settings(tab, packed):
     job = tab.take(packed, "")[tab.job]
     fields = tab.form.fields
     tab.start(job, **form(tab, edit=0.3, appearance=True, seed=5))
-    again = tab.restore(job)
+    again = tab.restore(job, NOTHING)
     assert (again[fields["edit"]], again[fields["appearance"]], again[fields["seed"]]) == (0.3, True, 5)
     assert again[tab.timer].active and "2 images in 2 groups" in again[tab.found]
     tab.stop(job)
     ended(tab, job)
-    assert tab.restore("somebody else's") == {tab.job: ""}
+    assert tab.restore("somebody else's", NOTHING) == {tab.job: ""}
+    assert tab.found not in tab.restore(job, ("painting", 3))  # on this page it is shown already
 
 
 @pytest.mark.parametrize(("layout", "which"), [("dataset folder", KEPT), ("nnU-Net", KEPT), ("COCO", ALL)])
@@ -105,7 +106,7 @@ def test_what_goes_wrong_is_said_beside_its_field(tab, packed, tmp_path):
     job = tab.take(packed, "")[tab.job]
     assert "The ratio is empty" in tab.start(job, **form(tab, ratio=None))[tab.progress]
     assert "nothing to export yet" in tab.export(job, "COCO", ALL)[tab.said]
-    assert tab.stop("gone") and not tab.follow("gone", ("", 0))[tab.timer].active
+    assert tab.stop("gone") and not tab.follow("gone", NOTHING)[tab.timer].active
 
 
 def test_nothing_painted_is_lost_to_another_upload(tab, packed):
