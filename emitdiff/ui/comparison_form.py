@@ -188,6 +188,9 @@ class ComparisonForm:
 
     def _begin(self, axis: Axis, fields: dict[str, Any]) -> str:
         """A list to begin with."""
+        if axis.field == "seed":
+            seed = int(fields["synthesis_seed"] or 0)
+            return f"{seed}, {seed + 1}"
         if axis.field == "prompt":
             prompt = (fields["synthesis_prompt"] or "").strip()
             return "\n".join([prompt, *(f"{prompt}, {look}" for look in LOOKS)]) if prompt else ""

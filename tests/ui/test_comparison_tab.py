@@ -215,6 +215,9 @@ def test_image_and_settings_come_over_from_the_synthesis(tab, example):
 
     compare(build(synthesize=synthesize), example, carried={"move_x": 0.25}, across_values="1", down_values="0, 1")
     assert [(one.move_x, one.num_images, one.seed) for one in asked] == [(0.25, 1, 0), (0.25, 1, 1)]
+    fields = {name: getattr(field, "value", None) for name, field in tab.form.fields.items()}
+    filled = tab.form.fill("Synthesis", {}, **{**fields, "synthesis_seed": 9})
+    assert filled[tab.form.down_values]["value"] == "9, 10", "the seed that came along is the first"
     nothing = tab.take_over(None, 1, None, None, **request)
     assert "no image yet" in nothing[tab.source.message] and tab.source.scan not in nothing
     assert tab.take_example(SimpleNamespace(index=0))[tab.form.carried] == {}
