@@ -1,0 +1,115 @@
+"""How long a person waits for the first useful picture, in a real browser.
+
+    python benchmarks/first_picture.py [--image OWN.png] [--repeat 5]
+
+Starts the application and opens it in headless Chromium. Measured are the page until its button can be pressed, the
+press on an example card until its four stored images are drawn, and the press of Generate on one's own PNG, with the
+settings as they are, until the first synthetic image is drawn; then the segmentation of the same file. Medians, in
+seconds. The weights are loaded while the page opens: the first repeat, which may wait for them, is printed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from statistics import median
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "emitdiff" / "ui" / "examples" / "drawn_chest_xray.png"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE = 300_000
+# Elements with a picture in them that has been fetched and decoded.
+TILES = "document.querySelectorAll('.painted .thumbnail-item img')"
+DRAWN = f"want => [...{TILES}].filter(tile => tile.naturalWidth).length >= want"
+READ = "() => [...document.querySelectorAll('.reading .view img')].some(i => i.naturalWidth)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image", type=Path, default=EXAMPLE, help="taken as a person's own file")
+    parser.add_argument("--repeat", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        own = Path(shutil.copy(arguments.image, Path(folder) / "own.png"))
+        app, address = start()
+        try:
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            waits = [measured(browser.new_page(), address, own) for _ in range(arguments.repeat + 1)]
+        finally:
+            app.terminate()
+            app.wait(30)
+    for name in waits[0]:
+        later = [wait[name] for wait in waits[1:]]
+        print(f"{name:44} first {waits[0][name]:5.2f} s; median {median(later):5.2f} s of {len(later)}, "
+              f"slowest {max(later):5.2f} s")  # fmt: skip
+
+
+def start() -> tuple[subprocess.Popen, str]:
+    """The application on a free port, answering."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    app = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=environment)
+    address = f"http://127.0.0.1:{port}"
+    while app.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=5).read()
+            return app, address
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("app.py ended before its page was up.")
+
+
+def measured(page: Page, address: str, own: Path) -> dict[str, float]:
+    """Seconds from each press to what it shows."""
+    started, waits = time.perf_counter(), {}
+    page.goto(address)
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_visible(timeout=PATIENCE)
+    waits["page, from its address to its buttons"] = time.perf_counter() - started
+
+    card = page.locator(".cards button:visible", has_text="Prostate MRI")
+    expect(card).to_be_visible()
+    started = time.perf_counter()
+    card.click()
+    page.wait_for_function(DRAWN, arg=4, timeout=PATIENCE)
+    waits["example, from its card to four stored images"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    page.locator(".drop input[type=file]").first.set_input_files(own)
+    expect(page.get_by_text("own.png: ").filter(visible=True)).to_be_visible(timeout=PATIENCE)
+    waits["own PNG, from choosing it to seeing it"] = time.perf_counter() - started
+    page.get_by_label("Prompt (edit freely)").fill("X-ray, chest")
+    page.get_by_label("Prompt (edit freely)").press("Tab")
+    started = time.perf_counter()
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator(".results .progress:visible")).to_contain_text("Image 2 of", timeout=PATIENCE)
+    waits["own PNG, from Generate to one finished image"] = time.perf_counter() - started
+    page.get_by_role("button", name="Stop", exact=True).filter(visible=True).click()
+    expect(page.locator(".results .progress:visible")).to_contain_text("topped", timeout=PATIENCE)
+
+    page.get_by_role("tab", name="Segmentation").click()
+    page.locator(".drop input[type=file]:visible, .workspace:visible .drop input[type=file]").first.set_input_files(own)
+    expect(page.get_by_text("own.png: ").filter(visible=True)).to_be_visible(timeout=PATIENCE)
+    page.get_by_label("What to find").fill("lung")
+    started = time.perf_counter()
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.locator(".reading .progress:visible")).to_contain_text("lung", timeout=PATIENCE)
+    page.wait_for_function(READ, timeout=PATIENCE)
+    waits["own PNG, from Find to its mask"] = time.perf_counter() - started
+    page.close()
+    return waits
+
+
+if __name__ == "__main__":
+    main()
