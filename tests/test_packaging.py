@@ -58,7 +58,9 @@ def test_linter_catches_torch_at_the_top_of_a_light_module():
     assert "TID253" in result.stdout
 
 
-@pytest.mark.parametrize("module", ["emitdiff", "emitdiff.cli", "emitdiff.verbs.studies", "emitdiff.checkpoints", "emitdiff.devices"])
+@pytest.mark.parametrize(
+    "module", ["emitdiff", "emitdiff.cli", "emitdiff.verbs.studies", "emitdiff.checkpoints", "emitdiff.devices"]
+)
 def test_importing_is_light(module):
     heavy = ["torch", "diffusers", "transformers", "gradio", "monai", "cv2", "huggingface_hub"]
     program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"

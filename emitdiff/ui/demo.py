@@ -68,6 +68,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.unload(segmentation.stops.end)
         comparison.keep(demo)
         synthesis.input.keep(demo)
+        segmentation.keep(demo)
         demo.unload(comparison.stops.end)
         dataset.connect(dataset_tab)
     return demo.queue(max_size=32, default_concurrency_limit=4)

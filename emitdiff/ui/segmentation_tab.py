@@ -12,8 +12,9 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
-from emitdiff.ui.finding import Finding, Volume
+from emitdiff.ui.finding import MAPS, Finding, Volume
 from emitdiff.ui.form import word_in
+from emitdiff.ui.kept import keep_settings
 from emitdiff.ui.messages import duration, finished, note, notes, progress, sentence
 from emitdiff.ui.reading_panel import ReadingPanel
 from emitdiff.ui.results_panel import ResultsPanel
@@ -25,6 +26,7 @@ from emitdiff.ui.teach_panel import TeachPanel
 from emitdiff.ui.truth_panel import TruthPanel
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+LONGEST_TEXT = 2000  # of a text that is taken from the browser's storage
 WAITING = "Looking. The first time after a start the weights are loaded."
 
 
@@ -109,6 +111,38 @@ class SegmentationTab:
         results.send.click(
             self.take_result, [results.run, results.chosen_index], [tabs, *self._of_source], queue=False, **QUIET
         ).then(**look).then(**compare)
+
+    def keep(self, demo: gr.Blocks) -> None:
+        """Words and views outlive a refresh; images, masks and taught heads do not."""
+        reading, words = self.reading, self.words
+        fields = {"text": words.text, "side": self.side, "checkpoint": self.checkpoint, "opacity": reading.opacity,
+                  "threshold": reading.threshold, "outlined": reading.outlined, "mapped": reading.mapped}  # fmt: skip
+        events = [field.change for field in fields.values()]
+        self.kept = fields
+        keep_settings(
+            demo, "emitdiff_segmentation", fields, events, self.restore, [*fields.values(), reading.without_view]
+        )
+
+    def restore(self, kept: Any) -> dict[Any, Any]:
+        """Updates from what the browser kept; what cannot be used is left as it is."""
+        kept = kept if isinstance(kept, dict) else {}
+
+        def number(low: float, high: float) -> Any:
+            return lambda value: isinstance(value, int | float) and low <= value <= high
+
+        usable = {
+            "text": lambda value: isinstance(value, str) and len(value) < LONGEST_TEXT,
+            "side": lambda value: isinstance(value, bool),
+            "checkpoint": lambda value: value in self.models,
+            "opacity": number(0, 100),
+            "threshold": number(0.05, 0.95),
+            "outlined": lambda value: isinstance(value, bool),
+            "mapped": lambda value: value in MAPS,
+        }
+        updates = {
+            self.kept[name]: kept[name] for name, allows in usable.items() if name in kept and allows(kept[name])
+        }
+        return {**updates, self.reading.without_view: gr.Image(visible=updates.get(self.side, False))}
 
     def _connect_source(self, look: dict[str, Any], compare: dict[str, Any]) -> None:
         source, new = self.source, self._of_source

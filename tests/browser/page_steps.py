@@ -7,7 +7,8 @@ from playwright.sync_api import expect
 PATIENCE = 90_000  # milliseconds for anything that runs a network; the first run loads the weights
 
 
-BUTTONS = {"Synthesis": "Generate", "Segmentation": "Find", "Comparison": "Compare", "Dataset": "Augment"}  # of each tab, what starts it
+# What starts the work of each tab.
+BUTTONS = {"Synthesis": "Generate", "Segmentation": "Find", "Comparison": "Compare", "Dataset": "Augment"}
 
 
 def open_tab(page, name: str):

@@ -144,6 +144,17 @@ def test_an_example_brings_sentence_kind_and_truth(tab):
     assert updates[tab.all_button]["visible"] is False
 
 
+def test_of_what_the_browser_kept_only_the_usable_comes_back(tab):
+    with gr.Blocks() as demo:
+        tab.keep(demo)
+    kept = {"text": "liver", "side": True, "checkpoint": "elsewhere", "opacity": 400, "threshold": 0.3, "mapped": None}
+    updates = tab.restore(kept)
+    reading = tab.reading
+    assert updates.pop(reading.without_view).visible
+    assert updates == {tab.words.text: "liver", tab.side: True, reading.threshold: 0.3}
+    assert list(tab.restore([1])) == [reading.without_view]
+
+
 # ---- volumes
 
 

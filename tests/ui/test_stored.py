@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -95,3 +96,15 @@ def test_they_can_be_made_again(tmp_path):
     assert read_stored(read_examples()[1], None, tmp_path) is None
     with pytest.raises(EmitDiffError, match="makes it again"):
         read_picture(tmp_path / "gone.webp")
+
+
+@pytest.mark.slow
+def test_the_embedded_weights_still_make_them():
+    """Fails after the weights were trained again: then `python docs/stored_examples.py`."""
+    from emitdiff.services import build_callables
+
+    card, calls = read_examples()[0], build_callables("emitdiff-mini", "textdiff-mini")
+    image, mask = read_scan(card.image).image(0), read_mask(card.mask)
+    stored = read_stored(card, mask)
+    made = [*calls.synthesize(image, mask, replace(stored.request, num_images=1), lambda: False)][-1]
+    assert np.abs(made.image.astype(int) - stored.images[0].image).mean() < 4
