@@ -22,7 +22,9 @@ from emitdiff.segmentation.targets import (
 )
 
 MIRRORED = ("breast ultrasound", "microscopy", "prostate MRI")  # elsewhere left and right mean something
-TURNED = ("microscopy",)
+# How often a scene is turned by any angle: a smear has no upright, and short-axis views of the heart lie as they were
+# scanned.
+TURNED = {"microscopy": 0.7, "cardiac MRI": 0.5}
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator, 
     where a sentence speaks of sides, keeps them.
     """
     scene = None if upright else scene_of(labelled.info)
-    angle = rng.uniform(-180, 180) if scene in TURNED and rng.random() < 0.7 else rng.normal(0, 5)
+    angle = rng.uniform(-180, 180) if rng.random() < TURNED.get(scene, 0) else rng.normal(0, 5)
     scale = rng.uniform(0.85, 1.25) * rng.uniform(0.94, 1.06, 2)
     if scene in MIRRORED and rng.random() < 0.5:
         scale[0] *= -1
