@@ -45,7 +45,19 @@ def show_comparison(page: Page) -> None:
     expect(page.locator(SAID)).to_contain_text("cells filled", timeout=PATIENCE)
 
 
-TABS = {"synthesis": show_synthesis, "segmentation": show_segmentation, "comparison": show_comparison}
+def show_dataset(page: Page) -> None:
+    page.get_by_role("tab", name="Dataset").click()
+    page.get_by_role("button", name="Try it on four drawn images").click()
+    expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.get_by_text("4 synthetic images: ")).to_be_visible(timeout=PATIENCE)
+    expect(page.frame_locator("iframe.report").locator("article img").first).to_be_visible()
+
+
+TABS = {
+    "synthesis": show_synthesis, "segmentation": show_segmentation, "comparison": show_comparison,
+    "dataset": show_dataset,
+}  # fmt: skip
 
 
 def take(page: Page, name: str, width: int) -> None:

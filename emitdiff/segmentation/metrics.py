@@ -147,6 +147,7 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     is under "texts" for each of `TEXTS`, and under "differences" what the own text adds (`difference`).
     Raises EmitDiffError when the dataset or the weights cannot be used.
     """
+    open_dataset(settings.dataset)  # its defects are told before any weights are loaded
     result = measured(load_segmenter(settings.checkpoint), settings)
     print_table(result)
     if settings.json:

@@ -7,6 +7,7 @@ import base64
 import re
 import shutil
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gradio_client
@@ -86,7 +87,8 @@ def with_session(address: str, work):
             await session.initialize()
             return await work(session)
 
-    return asyncio.run(connected())
+    with ThreadPoolExecutor(1) as apart:  # a browser that another test left open keeps a loop running in this thread
+        return apart.submit(lambda: asyncio.run(connected())).result()
 
 
 def test_language_models_are_told_the_same_tools(tools):
