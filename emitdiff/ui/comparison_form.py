@@ -112,7 +112,7 @@ class ComparisonForm:
         """What happens among the fields themselves; returns the events after which another grid is meant."""
         fill = {
             "fn": self.fill, "inputs_kwargs": {"task": task, "typed": self.typed, **self.fields},
-            "outputs": self.outputs, "queue": False, **quiet,
+            "outputs": self.outputs, "queue": False, "trigger_mode": "always_last", **quiet,
         }  # fmt: skip
         turned = task.input(
             self.turn, task, [self.across, self.down, self.synthesis, self.segmentation], queue=False, **quiet
@@ -126,13 +126,13 @@ class ComparisonForm:
         written = gr.on([values.input for values in lists], **remember)
         # Gradio keeps the first input of a field to itself, so what is pasted there is noticed once the field is left.
         gr.on([values.blur for values in lists], **remember).then(
-            self.check, inputs_kwargs=known, outputs=self.outputs[2:], queue=False, **quiet
+            self.check, inputs_kwargs=known, outputs=self.outputs[2:], queue=False, trigger_mode="always_last", **quiet
         )
         self.synthesis_checkpoint.input(
             self.take_defaults, self.synthesis_checkpoint,
             self.synthesis_fields[2:6], queue=False, **quiet,
         )  # fmt: skip
-        words = gr.on([self.synthesis_prompt.input, self.segmentation_text.input], trigger_mode="always_last", **fill)
+        words = gr.on([self.synthesis_prompt.input, self.segmentation_text.input], **fill)
         heads = gr.on(
             [self.heads.upload, self.heads.clear, self.heads.delete], self.take_heads, self.heads,
             self.segmentation_checkpoint, queue=False, **quiet,

@@ -81,11 +81,11 @@ class ComparisonTab:
         plan = {
             "fn": self.plan, "inputs_kwargs": self.inputs,
             "outputs": [self.table, self.filled, self.mask_note, self.truth_class, *self.form.outputs[2:]],
-            "concurrency_id": "preview", "concurrency_limit": 2, **quiet,
+            "concurrency_id": "preview", "concurrency_limit": 2, "trigger_mode": "always_last", **quiet,
         }  # fmt: skip
         fill = {
             "fn": self.form.fill, "inputs_kwargs": {"task": self.task, "typed": self.form.typed, **self.form.fields},
-            "outputs": self.form.outputs, "queue": False, **quiet,
+            "outputs": self.form.outputs, "queue": False, "trigger_mode": "always_last", **quiet,
         }  # fmt: skip
         words = [self.form.synthesis_prompt, self.form.segmentation_text, self.form.carried]
         self._settled = (fill, plan)
@@ -101,7 +101,7 @@ class ComparisonTab:
         ).then(**plan)
         source.file.clear(source.clear, outputs=source.outputs, **quiet).then(**plan)
         shown = [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear]
-        gr.on([*shown, self.truth_class.input], trigger_mode="always_last", **plan)
+        gr.on([*shown, self.truth_class.input], **plan)
         self.task.input(lambda task: note(MEASURES[task]), self.task, self.measures, queue=False, **quiet)
         replan = {**plan, "fn": self.replan, "inputs_kwargs": {"filled": self.filled, **self.inputs}}
         for event in self.form.connect(self.task, quiet):
