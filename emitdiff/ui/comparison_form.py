@@ -13,6 +13,7 @@ from emitdiff.ui.callables import Callables
 from emitdiff.ui.comparing import DEFAULTS
 from emitdiff.ui.form import sampling_defaults
 from emitdiff.ui.grid import Grid
+from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note, sentence
 
 NOTHING = "nothing"
@@ -117,7 +118,7 @@ class ComparisonForm:
         turned = task.input(
             self.turn, task, [self.across, self.down, self.synthesis, self.segmentation], queue=False, **quiet
         ).then(**fill)
-        chosen = gr.on([self.across.input, self.down.input], **fill)
+        chosen = on_choice([self.across, self.down], self.fill, fill["inputs_kwargs"], self.outputs, queue=False)
         lists, known = [self.across_values, self.down_values], {"task": task, **self.fields}
         remember = {
             "fn": self.remember, "inputs_kwargs": {"typed": self.typed, **known}, "outputs": self.typed,
@@ -128,10 +129,8 @@ class ComparisonForm:
         gr.on([values.blur for values in lists], **remember).then(
             self.check, inputs_kwargs=known, outputs=self.outputs[2:], queue=False, trigger_mode="always_last", **quiet
         )
-        self.synthesis_checkpoint.input(
-            self.take_defaults, self.synthesis_checkpoint,
-            self.synthesis_fields[2:6], queue=False, **quiet,
-        )  # fmt: skip
+        on_choice([self.synthesis_checkpoint], self.take_defaults, {"name": self.synthesis_checkpoint},
+                  self.synthesis_fields[2:6], queue=False, **quiet)  # fmt: skip
         words = gr.on([self.synthesis_prompt.input, self.segmentation_text.input], **fill)
         heads = gr.on(
             [self.heads.upload, self.heads.clear, self.heads.delete], self.take_heads, self.heads,

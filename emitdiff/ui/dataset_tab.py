@@ -12,6 +12,7 @@ from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.augment_form import AugmentForm
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.dataset_views import BUSY, EMPTY, GUIDE, THEME, check_html, job_line, pair_picture, report_frame
+from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import finished, note, notes, sentence
 from emitdiff.ui.phantoms import write_example_dataset
 from emitdiff.ui.source import mirror
@@ -104,7 +105,8 @@ class DatasetTab:
             self.follow, inputs_kwargs={"job": self.job, "seen": self.seen}, outputs=self.outputs,
             trigger_mode="once", **at_once,
         )  # fmt: skip
-        gr.on([self.layout.input, self.which.input], self.unpack, outputs=[self.download, self.said], **at_once)
+        menus = {"layout": self.layout, "which": self.which}
+        on_choice([*menus.values()], self.unpack, menus, [self.download, self.said], **at_once)
         self.pack.click(
             self.export, inputs_kwargs={"job": self.job, "layout": self.layout, "which": self.which},
             outputs=[self.download, self.said], concurrency_id="preview", **quiet,
@@ -204,7 +206,7 @@ class DatasetTab:
         tiles = [(pair_picture(pair), pair.name) for pair in self.jobs.pairs(job, PAIRS)]
         return tiles + [(EMPTY, "")] * (PAIRS - len(tiles))
 
-    def unpack(self) -> dict[Any, Any]:
+    def unpack(self, **chosen: str) -> dict[Any, Any]:
         """Other choices: the ZIP made before is not the one asked for now."""
         return {self.download: gr.DownloadButton("Download ZIP", value=None, interactive=False), self.said: ""}
 

@@ -9,6 +9,7 @@ import gradio as gr
 
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.form import menu
+from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note, sentence
 
 
@@ -33,10 +34,9 @@ class PromptPanel:
     def connect(self, checkpoint: gr.Dropdown, quiet: dict[str, Any]) -> None:
         """What happens among the words themselves; `checkpoint` knows how many of them are read."""
         words = list(self.words.values())
-        gr.on(
-            [word.input for word in words], self.calls.compose_prompt, words, self.prompt,
-            trigger_mode="always_last", **quiet,
-        )  # fmt: skip
+        menus = [self.modality, self.organ, self.finding, self.appearance]
+        on_choice(menus, self.calls.compose_prompt, self.words, self.prompt, **quiet)
+        self.free_text.input(self.calls.compose_prompt, words, self.prompt, trigger_mode="always_last", **quiet)
         gr.on(
             [self.prompt.change, checkpoint.change], self.count, [self.prompt, checkpoint], self.note,
             trigger_mode="always_last", **quiet,

@@ -15,6 +15,7 @@ from emitdiff.ui.examples import Example
 from emitdiff.ui.form import find_preset, form_values, sampling_defaults
 from emitdiff.ui.kept import keep_settings
 from emitdiff.ui.mask_panel import build_mask_panel
+from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note
 from emitdiff.ui.preview import FROM_WORDS, build_preview
 from emitdiff.ui.prompt_panel import build_prompt_panel
@@ -103,13 +104,9 @@ class SynthesisInput:
             [source.slice.input, source.window.input, mask.upload, mask.clear, *changed],
             trigger_mode="always_last", **look,
         )  # fmt: skip
-        gr.on(
-            [sampling.checkpoint.input, sampling.preset.input],
-            self.take_defaults,
-            [sampling.checkpoint, sampling.preset],
-            [*sampling.fields.values(), sampling.note, self.structure.detector, self.structure.thresholds],
-            **quiet,
-        ).then(**look)
+        menus = {"name": sampling.checkpoint, "preset": sampling.preset}
+        outputs = [*sampling.fields.values(), sampling.note, self.structure.detector, self.structure.thresholds]
+        on_choice([*menus.values()], self.take_defaults, menus, outputs, **quiet).then(**look)
 
     def keep(self, demo: gr.Blocks) -> None:
         """The settings outlive a refresh, image and mask do not."""

@@ -90,3 +90,24 @@ def test_a_volume_has_a_slice_slider_and_the_patients_sides(page, tmp_path):
     before = shown.get_attribute("src")
     set_number(page, "Slice", 2)
     expect(shown).not_to_have_attribute("src", before, timeout=PATIENCE)
+
+
+def test_a_menu_that_is_only_passed_resets_nothing(page):
+    choose_example(page, "Nuclei")
+    prompt = page.get_by_label("Prompt (edit freely)").filter(visible=True)
+    expect(prompt).to_have_value(re.compile("icroscopy"))
+    prompt.fill("my own words")
+    page.get_by_label("Organ").filter(visible=True).focus()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.wait_for_timeout(1500)
+    expect(prompt).to_have_value("my own words")
+
+    menu = page.get_by_label("Appearance").filter(visible=True)
+    menu.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(prompt).not_to_have_value("my own words")
+    menu.click()
+    page.get_by_role("option", name="dark", exact=True).click()
+    expect(prompt).to_have_value(re.compile("icroscopy.*dark"))
