@@ -6,7 +6,7 @@ import sys
 
 from emitdiff.services import build_callables
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.stored import write_stored
+from emitdiff.ui.synthesis.stored import write_stored
 
 if __name__ == "__main__":
     listing = write_stored(build_callables(*sys.argv[1:2] or ["emitdiff-mini"], "textdiff-mini"), read_examples())

@@ -10,13 +10,13 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.ui.callables import Callables, Model
-from emitdiff.ui.comparison_tab import ComparisonTab
-from emitdiff.ui.dataset_tab import DatasetTab
-from emitdiff.ui.endpoints import Endpoints
+from emitdiff.ui.comparison.tab import ComparisonTab
+from emitdiff.ui.dataset.tab import DatasetTab
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.segmentation_tab import SegmentationTab
+from emitdiff.ui.programs.endpoints import Endpoints
+from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.source import KEPT_SECONDS
-from emitdiff.ui.synthesis_tab import SynthesisTab
+from emitdiff.ui.synthesis.tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
 
 log = logging.getLogger(__name__)

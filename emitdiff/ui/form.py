@@ -6,7 +6,7 @@ from typing import Any
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Model, Preset, SynthesisRequest
-from emitdiff.ui.structure_controls import EDIT_FIELDS
+from emitdiff.ui.synthesis.structure_controls import EDIT_FIELDS
 
 GENERAL = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
 LIMITS = {

@@ -13,9 +13,9 @@ from fakes import STEPS, failing, fake_callables, scan_that_saves
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.axes import NO_TEXT
 from emitdiff.ui.callables import SynthesisRequest
-from emitdiff.ui.comparison_tab import ComparisonTab
+from emitdiff.ui.comparison.axes import NO_TEXT
+from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.examples import read_examples
 
 BROWSER = SimpleNamespace(session_hash="someone")

@@ -14,8 +14,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from emitdiff.images import read_synthetic_settings
-from emitdiff.ui.arguments import FILE, Argument, documented, structure_arguments
-from emitdiff.ui.endpoints import Endpoints
+from emitdiff.ui.programs.arguments import FILE, Argument, documented, structure_arguments
+from emitdiff.ui.programs.endpoints import Endpoints
 
 
 def test_exactly_the_named_endpoints_are_public(client):

@@ -11,9 +11,9 @@ from PIL import Image
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import read_synthetic_settings
-from emitdiff.ui.axes import NO_TEXT, segmentation_axes, synthesis_axes
-from emitdiff.ui.figure import draw_figure, save_figure
-from emitdiff.ui.grid import Cell, Grid, aspect, table
+from emitdiff.ui.comparison.axes import NO_TEXT, segmentation_axes, synthesis_axes
+from emitdiff.ui.comparison.figure import draw_figure, save_figure
+from emitdiff.ui.comparison.grid import Cell, Grid, aspect, table
 
 CALLS = fake_callables()
 AXES = synthesis_axes(CALLS, {model.name: model for model in CALLS.models() if model.kind == "synthesis"})

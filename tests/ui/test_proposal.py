@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fakes import failing, fake_callables, scan_that_saves
 
-from emitdiff.ui.proposal import build_proposal, fitting_target
+from emitdiff.ui.synthesis.proposal import build_proposal, fitting_target
 
 TARGETS = ("lung", "liver", "prostate", "breast lesion", "nuclei", "left ventricle")
 

@@ -16,9 +16,9 @@ from emitdiff.images import read_synthetic_settings
 from emitdiff.scans import read_mask
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.segmentation_tab import SegmentationTab
+from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.source import at_view_size
-from emitdiff.ui.synthesis_tab import SynthesisTab
+from emitdiff.ui.synthesis.tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
 FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))

@@ -11,7 +11,7 @@ from fakes import Painted, Step
 from emitdiff.images import read_synthetic_settings
 from emitdiff.ui import archive
 from emitdiff.ui.callables import SynthesisRequest
-from emitdiff.ui.runs import Run
+from emitdiff.ui.synthesis.runs import Run
 
 
 def picture(seed: int = 3) -> Painted:

@@ -12,7 +12,7 @@ import pytest
 from fakes import failing, fake_callables, scan_that_saves
 
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.segmentation_tab import SegmentationTab
+from emitdiff.ui.segmentation.tab import SegmentationTab
 
 
 def build(**changes):

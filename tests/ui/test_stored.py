@@ -14,8 +14,8 @@ from fakes import failing, fake_callables
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_mask, read_scan
 from emitdiff.ui.examples import FOLDER, read_examples
-from emitdiff.ui.stored import STORED, read_picture, read_stored, write_stored
-from emitdiff.ui.synthesis_tab import SynthesisTab
+from emitdiff.ui.synthesis.stored import STORED, read_picture, read_stored, write_stored
+from emitdiff.ui.synthesis.tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
 

@@ -12,8 +12,8 @@ from fakes import failing, fake_callables, scan_that_saves
 from emitdiff.images import save_synthetic_png
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.prompt_panel import chips
-from emitdiff.ui.synthesis_input import SynthesisInput
+from emitdiff.ui.synthesis.input_panel import SynthesisInput
+from emitdiff.ui.synthesis.prompt_panel import chips
 
 FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
 SET = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale", "detector")  # by weights and presets

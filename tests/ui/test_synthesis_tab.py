@@ -10,7 +10,7 @@ from fakes import fake_callables, scan_that_saves
 
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.synthesis_tab import SynthesisTab
+from emitdiff.ui.synthesis.tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
 FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))

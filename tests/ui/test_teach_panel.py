@@ -12,9 +12,9 @@ from fakes import fake_callables, scan_that_saves
 from emitdiff.images import PALETTE
 from emitdiff.scans import read_mask
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.segmentation_tab import SegmentationTab
-from emitdiff.ui.teach_panel import MOST, STEPS, Shown, loss_curve, walk
-from emitdiff.ui.truth_panel import Truth
+from emitdiff.ui.segmentation.tab import SegmentationTab
+from emitdiff.ui.segmentation.teach_panel import MOST, STEPS, Shown, loss_curve, walk
+from emitdiff.ui.segmentation.truth_panel import Truth
 
 
 @pytest.fixture(scope="module")

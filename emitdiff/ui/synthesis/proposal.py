@@ -11,8 +11,8 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import save_mask_file
-from emitdiff.ui.finding import Finding
 from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.segmentation.finding import Finding
 from emitdiff.ui.source import Source, image_of, slice_index
 
 THRESHOLD = 0.5

@@ -20,7 +20,7 @@ from emitdiff.images import file_stem, to_rgb
 from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.examples import FOLDER, Example
 from emitdiff.ui.form import sampling_defaults
-from emitdiff.ui.runs import Run
+from emitdiff.ui.synthesis.runs import Run
 
 STORED = FOLDER / "stored"
 QUALITY = 88  # of WebP

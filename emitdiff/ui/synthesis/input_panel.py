@@ -14,15 +14,15 @@ from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.examples import Example
 from emitdiff.ui.form import find_preset, form_values, sampling_defaults
 from emitdiff.ui.kept import keep_settings
-from emitdiff.ui.mask_panel import build_mask_panel
 from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note
-from emitdiff.ui.preview import FROM_WORDS, build_preview
-from emitdiff.ui.prompt_panel import build_prompt_panel
-from emitdiff.ui.sampling_controls import build_sampling_controls
 from emitdiff.ui.source import build_source
-from emitdiff.ui.stored import Stored, read_stored
-from emitdiff.ui.structure_controls import EDIT_FIELDS, build_structure_controls, thresholds_of
+from emitdiff.ui.synthesis.mask_panel import build_mask_panel
+from emitdiff.ui.synthesis.preview import FROM_WORDS, build_preview
+from emitdiff.ui.synthesis.prompt_panel import build_prompt_panel
+from emitdiff.ui.synthesis.sampling_controls import build_sampling_controls
+from emitdiff.ui.synthesis.stored import Stored, read_stored
+from emitdiff.ui.synthesis.structure_controls import EDIT_FIELDS, build_structure_controls, thresholds_of
 
 
 class SynthesisInput:

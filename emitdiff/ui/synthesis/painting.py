@@ -13,13 +13,13 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.form import check_request
 from emitdiff.ui.messages import finished, progress, sentence
-from emitdiff.ui.preview import given as given_to
-from emitdiff.ui.runs import Run
 from emitdiff.ui.source import mirror
 from emitdiff.ui.stops import Stops
+from emitdiff.ui.synthesis.preview import given as given_to
+from emitdiff.ui.synthesis.runs import Run
 
 if TYPE_CHECKING:
-    from emitdiff.ui.results_panel import ResultsPanel
+    from emitdiff.ui.synthesis.results_panel import ResultsPanel
 
 
 class Painting:

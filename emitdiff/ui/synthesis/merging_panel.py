@@ -12,8 +12,8 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.runs import Run
 from emitdiff.ui.source import at_view_size
+from emitdiff.ui.synthesis.runs import Run
 from emitdiff.ui.views import written_once
 
 

@@ -12,7 +12,10 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
-from emitdiff.ui.arguments import (
+from emitdiff.ui.callables import Callables, DatasetLesson, Evaluation, SynthesisRequest
+from emitdiff.ui.form import check_request, find_preset, sampling_defaults
+from emitdiff.ui.messages import sentence
+from emitdiff.ui.programs.arguments import (
     FILE,
     NEEDED,
     NUMBER,
@@ -26,10 +29,7 @@ from emitdiff.ui.arguments import (
     sampling_arguments,
     structure_arguments,
 )
-from emitdiff.ui.callables import Callables, DatasetLesson, Evaluation, SynthesisRequest
-from emitdiff.ui.form import check_request, find_preset, sampling_defaults
-from emitdiff.ui.messages import sentence
-from emitdiff.ui.preview import given
+from emitdiff.ui.synthesis.preview import given
 
 HEAVY = {"concurrency_id": "device", "concurrency_limit": 1}
 LIGHT = {"concurrency_id": "preview", "concurrency_limit": 2}

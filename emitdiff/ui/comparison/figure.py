@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emitdiff.images import resize_image, save_synthetic_png
-from emitdiff.ui.grid import Grid
+from emitdiff.ui.comparison.grid import Grid
 
 INK, FAINT, GROUND = (24, 28, 32), (96, 104, 112), (255, 255, 255)
 TILE = 300  # pixels of a tile's longer side

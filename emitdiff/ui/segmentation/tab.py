@@ -12,18 +12,18 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
-from emitdiff.ui.finding import MAPS, Finding, Volume
 from emitdiff.ui.form import word_in
 from emitdiff.ui.kept import keep_settings
 from emitdiff.ui.messages import duration, finished, note, notes, progress, sentence
-from emitdiff.ui.reading_panel import ReadingPanel
-from emitdiff.ui.results_panel import ResultsPanel
-from emitdiff.ui.runs import Run
-from emitdiff.ui.sentence_panel import SentencePanel
+from emitdiff.ui.segmentation.finding import MAPS, Finding, Volume
+from emitdiff.ui.segmentation.reading_panel import ReadingPanel
+from emitdiff.ui.segmentation.sentence_panel import SentencePanel
+from emitdiff.ui.segmentation.teach_panel import TeachPanel
+from emitdiff.ui.segmentation.truth_panel import TruthPanel
 from emitdiff.ui.source import KEPT_SECONDS, build_source, image_of, mirror, slice_index
 from emitdiff.ui.stops import Stops
-from emitdiff.ui.teach_panel import TeachPanel
-from emitdiff.ui.truth_panel import TruthPanel
+from emitdiff.ui.synthesis.results_panel import ResultsPanel
+from emitdiff.ui.synthesis.runs import Run
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 LONGEST_TEXT = 2000  # of a text that is taken from the browser's storage

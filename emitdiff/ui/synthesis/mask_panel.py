@@ -10,9 +10,9 @@ import gradio as gr
 
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import Drawing, build_drawing
-from emitdiff.ui.prompt_panel import PromptPanel
-from emitdiff.ui.proposal import Proposal, build_proposal
 from emitdiff.ui.source import Source
+from emitdiff.ui.synthesis.prompt_panel import PromptPanel
+from emitdiff.ui.synthesis.proposal import Proposal, build_proposal
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.axes import MOST, NO_TEXT, Axis, segmentation_axes, synthesis_axes
 from emitdiff.ui.callables import Callables
-from emitdiff.ui.comparing import DEFAULTS
+from emitdiff.ui.comparison.axes import MOST, NO_TEXT, Axis, segmentation_axes, synthesis_axes
+from emitdiff.ui.comparison.comparing import DEFAULTS
+from emitdiff.ui.comparison.grid import Grid
 from emitdiff.ui.form import sampling_defaults
-from emitdiff.ui.grid import Grid
 from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note, sentence
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emitdiff.ui.axes import Axis
+from emitdiff.ui.comparison.axes import Axis
 
 Place = tuple[int, int]  # row, column
 

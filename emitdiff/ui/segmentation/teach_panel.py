@@ -16,8 +16,8 @@ from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables, TeachRequest
 from emitdiff.ui.drawing import build_canvas, drawn_mask, ground
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
+from emitdiff.ui.segmentation.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.source import Source, at_view_size, image_of, slice_index
-from emitdiff.ui.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.views import written_once
 
 IDLE = "Nothing has been taught yet."

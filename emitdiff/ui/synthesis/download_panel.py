@@ -11,7 +11,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables, Packing
 from emitdiff.ui.form import word_in
 from emitdiff.ui.messages import note, notes, sentence
-from emitdiff.ui.runs import Run
+from emitdiff.ui.synthesis.runs import Run
 
 PLAIN = "images, masks, manifest"
 LAYOUTS = {PLAIN: None, "nnU-Net": "nnunet", "COCO": "coco"}

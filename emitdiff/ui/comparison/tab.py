@@ -14,16 +14,16 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.callables import Callables
-from emitdiff.ui.comparing import Given, corner, find, measures, paint
-from emitdiff.ui.comparison_form import ComparisonForm, head_files
+from emitdiff.ui.comparison.comparing import Given, corner, find, measures, paint
+from emitdiff.ui.comparison.figure import save_figure
+from emitdiff.ui.comparison.form import ComparisonForm, head_files
+from emitdiff.ui.comparison.grid import Grid, table
 from emitdiff.ui.examples import Example
-from emitdiff.ui.figure import save_figure
-from emitdiff.ui.grid import Grid, table
 from emitdiff.ui.kept import keep_settings
 from emitdiff.ui.messages import finished, note, progress, sentence
-from emitdiff.ui.preview import given
 from emitdiff.ui.source import build_source, mirror
 from emitdiff.ui.stops import Stops
+from emitdiff.ui.synthesis.preview import given
 
 IDLE = "Choose an image, say what to vary, press Compare. A click on a cell shows it large."
 MEASURES = {

@@ -9,12 +9,12 @@ import numpy as np
 
 from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
-from emitdiff.ui.download_panel import DownloadPanel
-from emitdiff.ui.merging_panel import build_merging_panel
 from emitdiff.ui.messages import finished, note, notes, progress
-from emitdiff.ui.painting import Painting
-from emitdiff.ui.runs import Made, Run
 from emitdiff.ui.source import KEPT_SECONDS, at_view_size
+from emitdiff.ui.synthesis.download_panel import DownloadPanel
+from emitdiff.ui.synthesis.merging_panel import build_merging_panel
+from emitdiff.ui.synthesis.painting import Painting
+from emitdiff.ui.synthesis.runs import Made, Run
 from emitdiff.ui.views import written_once
 
 IDLE = "Choose an image, check the words, press Generate."

@@ -10,9 +10,9 @@ from emitdiff.images import file_stem
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished
-from emitdiff.ui.results_panel import ResultsPanel
-from emitdiff.ui.runs import Run
-from emitdiff.ui.synthesis_input import SynthesisInput
+from emitdiff.ui.synthesis.input_panel import SynthesisInput
+from emitdiff.ui.synthesis.results_panel import ResultsPanel
+from emitdiff.ui.synthesis.runs import Run
 
 
 class SynthesisTab:
