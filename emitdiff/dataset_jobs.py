@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -173,7 +174,8 @@ class DatasetJobs:
         job = self._job(name)
         paths = sorted((job.out / "images").glob("synthetic_*.png"), key=lambda path: path.stat().st_mtime)
         origins = {row["file_name"]: row["mask"] for row in open_dataset(job.source).rows}
-        return [_pair(job, path, origins) for path in paths[: -count - 1 : -1]]
+        pairs = (_pair(job, path, origins) for path in reversed(paths))
+        return list(islice((pair for pair in pairs if pair is not None), count))
 
     def export(self, name: str, layout: str, only_kept: bool) -> tuple[Path, tuple[str, ...]]:
         """A ZIP in a `layout` of `exports`, or of the dataset folder itself ("dataset"), and what its user should
@@ -297,9 +299,12 @@ def _check_size(source: Path, settings: Augment) -> None:
         )
 
 
-def _pair(job: _Job, path: Path, origins: dict[str, str]) -> Pair:
-    """`origins` has the mask of every real image."""
-    row = read_synthetic_settings(path)["row"]
+def _pair(job: _Job, path: Path, origins: dict[str, str]) -> Pair | None:
+    """`origins` has the mask of every real image. None for a real image whose name only looks like a painted one's."""
+    try:
+        row = read_synthetic_settings(path)["row"]
+    except EmitDiffError:
+        return None
     source, mask = read_image(job.source / row["source"]), read_mask(job.source / origins[row["source"]])
     return Pair(path.name, source, mask, read_image(path), read_mask(job.out / row["mask"]))
 

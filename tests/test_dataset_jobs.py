@@ -90,6 +90,17 @@ def test_what_was_painted_is_exported(jobs, packed, layout, expected):
     assert bool(notes) == (layout != "dataset")
 
 
+def test_a_real_image_that_is_called_synthetic_is_no_pair(jobs, dataset_folder, tmp_path):
+    renamed = Path(shutil.copytree(dataset_folder, tmp_path / "renamed"))
+    (renamed / "images" / "0.png").rename(renamed / "images" / "synthetic_0.png")
+    table = (renamed / "metadata.csv").read_text().replace("images/0.png", "images/synthetic_0.png")
+    (renamed / "metadata.csv").write_text(table)
+    name = jobs.take(pack_folder(renamed, tmp_path / "renamed.zip", "renamed"))
+    jobs.start(name, AugmentRequest(limit=1))
+    assert ended(jobs, name).stage == "done"
+    assert [pair.name for pair in jobs.pairs(name, 4)] == ["synthetic_synthetic_0_0.png"]
+
+
 def test_stopped_and_started_again_it_goes_on(jobs, packed):
     name = jobs.take(packed)
     request = replace(REQUEST, limit=None)
