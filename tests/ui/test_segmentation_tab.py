@@ -203,6 +203,20 @@ def test_another_slice_of_a_volume_shows_what_was_found_there(tab, volume_file):
     assert other[tab.volume] is None and not last[tab.volume].folder.exists()
 
 
+def test_slices_that_look_alike_have_answers_of_their_own(tab, tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.full((40, 32, 3), 7.0, np.float32), np.eye(4)), tmp_path / "even.nii.gz")
+    scan = scan_that_saves(tmp_path / "even.nii.gz")
+    finding = find(tab, SimpleNamespace(image=tmp_path / "even.nii.gz"), scan=scan, slice_number=1)[tab.finding]
+    assert look(tab, scan, finding, slice_number=1)[tab.finding] is finding
+    assert look(tab, scan, finding, slice_number=2)[tab.finding] is None
+
+
+def test_the_file_read_again_leaves_nothing_of_the_volume_before(tab, volume_file):
+    last = find_all(tab, scan_that_saves(volume_file))[-1]
+    updates = look(tab, scan_that_saves(volume_file), last[tab.finding], last[tab.volume], slice_number=5)
+    assert updates[tab.finding] is None and updates[tab.volume] is None  # its files are gone
+
+
 def test_stop_keeps_the_slices_that_are_done(volume_file):
     seen = []
     tab = build(segment=lambda *arguments: (seen.append(1), fake_callables().segment(*arguments))[1])

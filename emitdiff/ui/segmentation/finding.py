@@ -38,6 +38,14 @@ class Finding:
         without = self.without.at(threshold) if self.without else None
         return replace(self, output=self.output.at(threshold), without=without, threshold=threshold)
 
+    def is_of(self, scan: Any, index: int, image: np.ndarray, volume: Volume | None) -> bool:
+        """Whether this is still the answer to slice `index` of `scan`, shown as `image` (H, W, 3).
+
+        Slices may look alike, and so may files; and the answer of a volume goes with that `volume`.
+        """
+        same = self.index == index and self.scan.name == scan.name and self.volume in (None, volume)
+        return same and np.array_equal(self.image, image)
+
     def save(self, form: str | None) -> Path:
         """The mask file of this slice, or of the whole volume, in the geometry of the source."""
         if self.volume is not None:

@@ -224,17 +224,13 @@ class SegmentationTab:
         if volume is not None and volume.scan is not scan:
             volume.remove()
             volume = None
-        if (
-            (volume is None or volume.window != window)
-            and finding is not None
-            and image is not None
-            and np.array_equal(finding.image, image)
-        ):
-            return {self.finding: finding}
         index = 0 if scan is None else slice_index(scan, slice_number)
+        whole = volume is not None and volume.window == window
+        if not whole and finding is not None and image is not None and finding.is_of(scan, index, image, volume):
+            return {self.finding: finding}
         if finding is not None:
             finding.remove()
-        if volume is None or volume.window != window or index not in volume.answers:
+        if not whole or index not in volume.answers:
             return {self.finding: None, self.volume: volume, **self.reading.blank(image, scan), self.words.note: ""}
         found = volume.finding(index, image, threshold)
         return {self.finding: found, **self.reading.show(found, **shown), self.words.note: ""}
