@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`path` with what `write` puts into the file it is given, at once or not at all, whoever else writes it too."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         write(partial)
         os.replace(partial, path)

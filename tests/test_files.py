@@ -1,5 +1,7 @@
 """Files appear whole, and a run goes on only as it was begun."""
 
+import threading
+
 import pytest
 
 from emitdiff.errors import EmitDiffError
@@ -34,3 +36,25 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(EmitDiffError, match="given cannot be made"):
         make_folder(tmp_path / "file" / "state", named="given")
+
+
+def test_two_threads_that_write_the_same_file_do_not_mix_it_up(tmp_path):
+    together = threading.Barrier(2)
+
+    def write(letter: str) -> None:
+        def half_by_half(partial):
+            with partial.open("w") as file:
+                for _ in range(2):
+                    together.wait(10)
+                    file.write(letter)
+                    file.flush()
+
+        write_whole(tmp_path / "word", half_by_half)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "word").read_text() in ("aa", "bb")
+    assert [path.name for path in tmp_path.iterdir()] == ["word"]

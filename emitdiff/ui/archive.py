@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from emitdiff.files import write_whole
 from emitdiff.images import file_stem, manifest_entry, save_synthetic_png, synthetic_manifest
 
 ANSWER_SECONDS = 600  # Gradio has copied an answer long before
@@ -44,15 +45,20 @@ def build_manifest(results: list[Any], paths: list[Path], stem: str, scores: lis
 def save_archive(
     results: list[Any], paths: list[Path], stem: str, folder: Path, scores: list[dict] | None = None
 ) -> Path:
-    """ZIP of images/, masks/ (PNG, class ids, same file names as the images) and manifest.json."""
+    """ZIP of images/, masks/ (PNG, class ids, same file names as the images) and manifest.json; it is there whole or
+    not, also while it is written anew."""
     archive = folder / f"synthetic_{stem}.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
-        for result, path in zip(results, paths, strict=True):
-            zipped.write(path, f"images/{path.name}")
-            if result.mask is not None:
-                png = cv2.imencode(".png", np.ascontiguousarray(result.mask, dtype=np.uint8))[1]
-                zipped.writestr(f"masks/{path.name}", png.tobytes())
-        zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem, scores), indent=2))
+
+    def write(partial: Path) -> None:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as zipped:
+            for result, path in zip(results, paths, strict=True):
+                zipped.write(path, f"images/{path.name}")
+                if result.mask is not None:
+                    png = cv2.imencode(".png", np.ascontiguousarray(result.mask, dtype=np.uint8))[1]
+                    zipped.writestr(f"masks/{path.name}", png.tobytes())
+            zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem, scores), indent=2))
+
+    write_whole(archive, write)
     return archive
 
 
