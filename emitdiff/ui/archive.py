@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import time
+import weakref
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,14 @@ def save_archive(
 
     write_whole(archive, write)
     return archive
+
+
+def folder_of(owner: Any) -> Path:
+    """A new temporary folder that goes with `owner`, at the latest when nothing holds that any more: where more people
+    come than Gradio keeps sessions for, it forgets the oldest and calls nobody."""
+    folder = Path(tempfile.mkdtemp(prefix="emitdiff_"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def answer_folder() -> Path:

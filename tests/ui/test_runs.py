@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import zipfile
 
@@ -71,3 +72,13 @@ def test_a_folder_that_another_request_removes_is_no_failure(monkeypatch, tmp_pa
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(archive.Path, "glob", lambda folder, pattern: iter([tmp_path / "emitdiff_answer_gone"]))
     assert archive.answer_folder().is_dir()
+
+
+def test_what_nothing_holds_any_more_leaves_no_files():
+    run = Run(SynthesisRequest("CT", num_images=1, seed=3), None, None, "scan")
+    run.take(picture())
+    path = run.made[0].path
+    assert path.exists()
+    del run
+    gc.collect()
+    assert not path.parent.parent.exists()

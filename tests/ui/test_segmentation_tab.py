@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import SimpleNamespace
 
 import cv2
@@ -128,6 +129,19 @@ def test_another_image_clears_what_was_found(tab, example):
     updates = look(tab, scan_that_saves(read_examples()[1].image), finding)
     assert updates[tab.finding] is None and updates[tab.reading.map_view] is None
     assert not finding.folder.exists(), "a patient's mask is not left behind"
+
+
+def test_masks_of_other_thresholds_go_with_their_findings(tab, example, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    first = find(tab, example)[tab.finding]
+    second = tab.rethink(first, 0.3, **SHOWN)[tab.finding]
+    assert len(list(tmp_path.iterdir())) == 2
+    del first
+    gc.collect()
+    assert list(tmp_path.iterdir()) == [second.folder] and list(second.folder.iterdir())
+    del second
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mask_that_cannot_be_shown_is_not_left_behind(tab, example, monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emitdiff.images import overlay
+from emitdiff.ui.archive import folder_of
 from emitdiff.ui.source import at_view_size, marked
 
 # what the second view shows: white is 1
@@ -36,7 +37,7 @@ class Finding:
     def at(self, threshold: float) -> Finding:
         """The same answers with the masks of another threshold."""
         without = self.without.at(threshold) if self.without else None
-        return replace(self, output=self.output.at(threshold), without=without, threshold=threshold)
+        return replace(self, output=self.output.at(threshold), without=without, threshold=threshold, folder=None)
 
     def is_of(self, scan: Any, index: int, image: np.ndarray, volume: Volume | None) -> bool:
         """Whether this is still the answer to slice `index` of `scan`, shown as `image` (H, W, 3).
@@ -50,7 +51,8 @@ class Finding:
         """The mask file of this slice, or of the whole volume, in the geometry of the source."""
         if self.volume is not None:
             return self.volume.save(form, self.threshold)
-        self.folder = self.folder or Path(tempfile.mkdtemp(prefix="emitdiff_"))
+        if self.folder is None:
+            self.folder = folder_of(self)
         return self.scan.save_mask({self.index: self.output.mask}, self.folder, form, self.text)
 
     def picture(self, opacity: float, outlined: bool, without: bool = False) -> np.ndarray:
@@ -103,8 +105,11 @@ class Volume:
     answers: dict[int, Any] = field(default_factory=dict)
     saved: dict[tuple[str | None, float], Path] = field(default_factory=dict)
     scores: dict[Any, list[dict]] = field(default_factory=dict)  # kept by whoever compares it with a true mask
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="emitdiff_")))
+    folder: Path = field(init=False)
     _masks: dict[float, np.ndarray] = field(default_factory=dict)  # of the threshold used last
+
+    def __post_init__(self) -> None:
+        self.folder = folder_of(self)
 
     def add(self, index: int, output: Any) -> None:
         small = {name: np.rint(getattr(output, name) * 255).astype(np.uint8) for name in MAPS.values()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay, save_synthetic_png
-from emitdiff.ui.archive import save_archive, save_result
+from emitdiff.ui.archive import folder_of, save_archive, save_result
 from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.source import at_view_size
@@ -51,7 +50,7 @@ class Made:
 
 @dataclass(eq=False)
 class Run:
-    """What was made from one source; `folder` is its own temporary folder and is removed with it.
+    """What was made from one source; `folder` is its own temporary folder and goes with it.
 
     `request` is that of the images being made, which follow the `first` of `made`.
     """
@@ -60,7 +59,7 @@ class Run:
     source: np.ndarray | None  # the real image and its mask, where they are given
     label: np.ndarray | None
     stem: str
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="emitdiff_")))
+    folder: Path = field(init=False)
     started: float = field(default_factory=time.monotonic)
     made: list[Made] = field(default_factory=list)
     first: int = 0
@@ -73,6 +72,9 @@ class Run:
     preview: np.ndarray | None = None
     first_step: float | None = None
     shown: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.folder = folder_of(self)
 
     @property
     def results(self) -> list[Any]:
