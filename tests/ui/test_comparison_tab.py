@@ -60,6 +60,21 @@ def test_the_pictures_are_served_and_go_with_the_page(tab, example):
     assert len(shown) == 3 and shown <= tab.table.temp_files
 
 
+def test_the_pictures_of_a_page_that_is_closed_meanwhile_go_too(example):
+    tab, shown = build(), set()
+    for update in (running := tab.compare(BROWSER, **page_of(tab, example, across_values="1, 0.9, 0.8"))):
+        shown |= set(re.findall(r'gradio_api/file=([^"]+)"', update.get(tab.table, "")))
+        if len(shown) == 3:
+            break
+    running.close()
+    assert shown <= tab.table.temp_files
+
+
+def test_an_empty_number_is_named_in_the_cells(tab, example):
+    last = compare(tab, example, synthesis_num_inference_steps=None, across_values="1", down="nothing")[-1]
+    assert "The number of steps is empty" in last[tab.table]
+
+
 def test_texts_and_thresholds_with_their_dice(tab, example):
     asked = []
 
@@ -237,7 +252,8 @@ def test_settings_are_there_again_when_the_page_is_opened_again(tab):
 
 @pytest.mark.parametrize(
     "kept",
-    [{}, {"task": "Cooking"}, {"task": "Synthesis", "across": "Mood", "across_values": 7, "synthesis_seed": "many",
+    [{}, [1], {"task": []}, {"task": "Cooking"},
+     {"task": "Synthesis", "across": "Mood", "across_values": 7, "synthesis_seed": "many",
       "synthesis_guidance_scale": None, "synthesis_checkpoint": "../secret", "synthesis_prompt": ["x"]}],
 )  # fmt: skip
 def test_what_was_kept_is_not_trusted(tab, kept):

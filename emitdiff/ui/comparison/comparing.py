@@ -65,7 +65,7 @@ def corner(given: Given) -> Cell | None:
 def paint(calls: Callables, grid: Grid, given: Given, stopped: Callable[[], bool]) -> Iterator[Moment]:
     """Paints one image for each cell; one that cannot be painted says why, and the next one comes."""
     places, done, first = grid.places(), 0, None
-    steps = [int(grid.settings(place)["num_inference_steps"]) for place in places]
+    steps = [int(grid.settings(place)["num_inference_steps"] or 1) for place in places]  # an empty field fails below
     for index, place in enumerate(places):
         before, words = sum(steps[:index]), f"Cell {index + 1} of {len(places)}"
         yield Moment(place, f"{words}: {grid.words(place)}", before / sum(steps), changed=True)

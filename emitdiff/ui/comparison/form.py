@@ -241,7 +241,7 @@ class ComparisonForm:
     def restore(self, kept: dict[str, Any]) -> dict[Any, Any]:
         """Updates for a page that is opened again; what can no longer be chosen is left as it is at first."""
         task = kept.get("task")
-        if task not in FIRST:
+        if task not in [*FIRST]:  # what the browser kept may be anything, also what has no hash
             return {self.typed: {}}
         names, typed, updates = list(self.axes(task)), {}, {}
         for side, box, choices in (("across", self.across, names), ("down", self.down, [NOTHING, *names])):

@@ -120,7 +120,8 @@ class ComparisonTab:
 
     def restore(self, kept: dict[str, Any]) -> dict[Any, Any]:
         """Updates for a page that is opened again."""
-        known = kept.get("task") in MEASURES
+        kept = kept if isinstance(kept, dict) else {}
+        known = kept.get("task") in [*MEASURES]
         return {**self.form.restore(kept), **({self.task: kept["task"]} if known else {})}
 
     def connect_synthesis(self, given: dict[str, Any], form: dict[str, Any]) -> None:
@@ -243,6 +244,7 @@ class ComparisonTab:
             else find(self.calls, grid, things, head_files(page["heads"]), stopped)
         )
         for moment in moments:
+            self._keep(grid)  # each time: a page that is closed meanwhile has no end
             filled = {self.table: table(grid, moment.place)} if moment.changed else {}
             yield {self.progress: progress(moment.words, moment.fraction), **filled}
         yield self._end(task, grid, things, stopped())
