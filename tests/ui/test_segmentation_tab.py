@@ -109,6 +109,12 @@ def test_another_threshold_runs_no_network(tab, example):
     assert "Not found" in tab.rethink(finding, 0.999, **SHOWN)[tab.reading.progress]
 
 
+def test_another_threshold_whose_mask_cannot_be_written_is_said(tab, example):
+    finding = find(tab, example)[tab.finding]
+    finding.scan.save_mask = failing
+    assert "The weights are not here" in tab.rethink(finding, 0.3, **SHOWN)[tab.reading.progress]
+
+
 def test_with_and_without_the_text_stand_side_by_side(example):
     fake = fake_callables()
     tab = build(segment=lambda image, text, *rest: fake.segment(image if text else 255 - image, text, *rest))
@@ -166,7 +172,7 @@ def test_of_what_the_browser_kept_only_the_usable_comes_back(tab):
     reading = tab.reading
     assert updates.pop(reading.without_view).visible
     assert updates == {tab.words.text: "liver", tab.side: True, reading.threshold: 0.3}
-    assert list(tab.restore([1])) == [reading.without_view]
+    assert list(tab.restore([1])) == list(tab.restore({"checkpoint": [], "mapped": {}})) == [reading.without_view]
 
 
 # ---- volumes

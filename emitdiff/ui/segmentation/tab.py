@@ -133,11 +133,11 @@ class SegmentationTab:
         usable = {
             "text": lambda value: isinstance(value, str) and len(value) < LONGEST_TEXT,
             "side": lambda value: isinstance(value, bool),
-            "checkpoint": lambda value: value in self.models,
+            "checkpoint": lambda value: value in [*self.models],
             "opacity": number(0, 100),
             "threshold": number(0.05, 0.95),
             "outlined": lambda value: isinstance(value, bool),
-            "mapped": lambda value: value in MAPS,
+            "mapped": lambda value: value in [*MAPS],
         }
         updates = {
             self.kept[name]: kept[name] for name, allows in usable.items() if name in kept and allows(kept[name])
@@ -339,5 +339,8 @@ class SegmentationTab:
         """Another threshold or kind of file for the same probabilities: a new mask, and no network runs."""
         if finding is None:
             return {self.reading.progress: gr.skip()}
-        again = finding.at(threshold)
-        return {self.finding: again, **self.reading.show(again, **shown)}
+        try:
+            again = finding.at(threshold)
+            return {self.finding: again, **self.reading.show(again, **shown)}
+        except Exception as error:  # no threshold, or a mask file that cannot be written
+            return {self.reading.progress: finished(sentence(error), "error")}
