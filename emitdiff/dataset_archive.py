@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -104,3 +105,10 @@ def pack_folder(folder: str | Path, archive: str | Path, name: str) -> Path:
 
     write_whole(archive, write)
     return archive
+
+
+def without_place(text: str, *places: Path) -> str:
+    """A sentence without the folders of this server, `places`, which whoever gave the ZIP never saw."""
+    for place in sorted(map(str, places), key=len, reverse=True):
+        text = text.replace(f"{place}{os.sep}", "")
+    return text

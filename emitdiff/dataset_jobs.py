@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emitdiff.dataset_archive import pack_folder, unpack_dataset
+from emitdiff.dataset_archive import pack_folder, unpack_dataset, without_place
 from emitdiff.dataset_check import DatasetReport, check_dataset
 from emitdiff.datasets import DatasetFolder, open_dataset, read_image
 from emitdiff.errors import EmitDiffError
@@ -219,7 +219,7 @@ class DatasetJobs:
             self._work(job, settings)
             stage = "stopped" if job.stop.is_set() else "done"
         except EmitDiffError as failure:
-            stage, error = "failed", EmitDiffError(_without_place(str(failure), job.folder, job.source.parent))
+            stage, error = "failed", EmitDiffError(without_place(str(failure), job.folder, job.source.parent))
         except Exception as failure:  # the page logs it when it tells of it
             stage, error = "failed", failure
         job.touched = time.time()
@@ -321,12 +321,5 @@ def _exported(dataset: DatasetFolder, layout: str, out: Path) -> tuple[Path, tup
 def _check(source: Path) -> DatasetReport:
     """What is in the dataset, in words that do not say where on this server it lies."""
     check = check_dataset(source)
-    defects = (replace(found, what=_without_place(found.what, source.parent)) for found in check.defects)
+    defects = (replace(found, what=without_place(found.what, source.parent)) for found in check.defects)
     return replace(check, defects=tuple(defects))
-
-
-def _without_place(text: str, *places: Path) -> str:
-    """A sentence without the folders of this server, which the person on the page never saw."""
-    for place in sorted(map(str, places), key=len, reverse=True):
-        text = text.replace(f"{place}{os.sep}", "")
-    return text

@@ -9,6 +9,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from emitdiff.checkpoints import (
     known_checkpoints,
     local_folder,
 )
-from emitdiff.dataset_archive import unpack_dataset
+from emitdiff.dataset_archive import unpack_dataset, without_place
 from emitdiff.dataset_jobs import DatasetJobs
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
@@ -196,23 +197,32 @@ def teach_dataset(archive: str | Path, lesson: DatasetLesson) -> Iterator[Lesson
     from emitdiff.segmentation.teaching import Teach
     from emitdiff.segmentation.teaching import teach as lessons
 
-    with tempfile.TemporaryDirectory(prefix="emitdiff_dataset_") as folder:
-        whole = open_dataset(unpack_dataset(archive, folder)).real()
-        dataset = choose_rows(whole, lesson.split, lesson.images or MOST_EXAMPLES)
-        samples = list(dataset)
-    settings = Teach(lesson.seconds, lesson.label, lesson.checkpoint, lesson.seed)
-    steps = lessons(segmenter(lesson.checkpoint), samples, dataset.info, settings)
-    yield from told(steps, lesson.label or dataset.info.name)
+    with _unpacked(archive) as folder:
+        dataset = choose_rows(open_dataset(folder).real(), lesson.split, lesson.images or MOST_EXAMPLES)
+        settings = Teach(lesson.seconds, lesson.label, lesson.checkpoint, lesson.seed)
+        # The folder itself, not a list: its images are read one by one, and what is kept of each is small.
+        steps = lessons(segmenter(lesson.checkpoint), dataset, dataset.info, settings)
+        yield from told(steps, lesson.label or dataset.info.name)
 
 
 def evaluate(archive: str | Path, how: Evaluation) -> dict[str, Any]:
     """The measures of `emitdiff evaluate-segmentation` on a zipped dataset folder."""
     from emitdiff.segmentation.metrics import EvaluateSegmentation, measured
 
-    with tempfile.TemporaryDirectory(prefix="emitdiff_dataset_") as folder:
-        settings = EvaluateSegmentation(unpack_dataset(archive, folder), **vars(how))
+    with _unpacked(archive) as folder:
+        settings = EvaluateSegmentation(folder, **vars(how))
         found = measured(segmenter(how.checkpoint), settings)
     return {**found, "checkpoint": Path(how.checkpoint).name}  # of a head, not where it lies
+
+
+@contextmanager
+def _unpacked(archive: str | Path) -> Iterator[Path]:
+    """The dataset folder in a ZIP while it is needed; what is wrong with it is said without where it lay."""
+    with tempfile.TemporaryDirectory(prefix="emitdiff_dataset_") as place:
+        try:
+            yield unpack_dataset(archive, place)
+        except EmitDiffError as error:
+            raise EmitDiffError(without_place(str(error), Path(place))) from error
 
 
 def _loaded_once(kind: str, name: str, load: Callable[[], Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from dataclasses import replace
 
@@ -198,3 +199,19 @@ def test_a_zipped_dataset_teaches_and_measures(calls, dataset_folder, tmp_path):
     assert measures["n"] == 1 and 0 <= measures["dice"] <= 1
     assert measures["checkpoint"] == last.file.name, "where it lies is not told"
     assert measures["targets"][target]["dice"] == measures["dice"]
+
+
+def test_what_is_wrong_with_a_zipped_dataset_is_said_without_where_it_lay(calls, dataset_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    damaged = shutil.copytree(dataset_folder, tmp_path / "discs")
+    (damaged / "metadata.csv").write_text("file_name\n")
+    archive = pack_folder(damaged, tmp_path / "discs.zip", "discs")
+    asked = (
+        lambda: list(calls.teach_dataset(archive, DatasetLesson("textdiff-mini"))),
+        lambda: calls.evaluate(archive, Evaluation("textdiff-mini")),
+    )
+    for ask in asked:
+        with pytest.raises(EmitDiffError, match="metadata.csv") as refused:
+            ask()
+        assert str(tmp_path) not in str(refused.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"discs", "discs.zip"}, "nothing is left behind"
