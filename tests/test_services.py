@@ -101,11 +101,16 @@ def test_weights_are_loaded_once_for_everybody(request_of):
 
 
 def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
-    ready, loaded, answered = services.synthesizer(request_of.checkpoint), threading.Event(), threading.Event()
-    monkeypatch.setattr("emitdiff.synthesis.pipeline.load_synthesizer", lambda name: loaded.wait(30))
+    ready = services.synthesizer(request_of.checkpoint)
+    begun, loaded, answered = (threading.Event() for _ in range(3))
+    monkeypatch.setattr(services, "_loaded", dict(services._loaded))
+    monkeypatch.setattr(services, "find_checkpoint", lambda name, kind: name)
+    monkeypatch.setattr(services, "local_folder", lambda found: None)
+    monkeypatch.setattr("emitdiff.synthesis.pipeline.load_synthesizer", lambda name: begun.set() or loaded.wait(30))
     waiting = threading.Thread(target=lambda: (services.synthesizer(request_of.checkpoint), answered.set()))
     slow = threading.Thread(target=services.synthesizer, args=["slow"])
     slow.start()
+    assert begun.wait(10)
     waiting.start()
     assert answered.wait(10)
     loaded.set()
