@@ -17,7 +17,7 @@ from emitdiff.ui.callables import Callables, TeachRequest
 from emitdiff.ui.drawing import build_canvas, drawn_mask, ground
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
 from emitdiff.ui.segmentation.truth_panel import BEST, Truth, TruthPanel
-from emitdiff.ui.source import Source, at_view_size, image_of, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, Source, at_view_size, image_of, slice_index
 from emitdiff.ui.views import written_once
 
 IDLE = "Nothing has been taught yet."
@@ -44,7 +44,8 @@ class TeachPanel:
 
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
-        self.shown, self.heads = gr.State([]), gr.State([])  # the heads of this session: (name, file)
+        self.shown = gr.State([], time_to_live=KEPT_SECONDS)
+        self.heads = gr.State([])  # those of this session: (name, file)
         self.opened, self.taught = gr.State(False), gr.State("")
         with gr.Accordion("Teach a new target", open=False, elem_classes="teaching") as self.panel:
             self.walk = gr.HTML(walk(1))
