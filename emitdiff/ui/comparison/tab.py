@@ -48,7 +48,7 @@ class ComparisonTab:
         self._connect()
 
     def _lay_out_controls(self) -> None:
-        self.task = gr.Radio(["Synthesis", "Segmentation"], value="Synthesis", label="Compare", elem_classes="inline")
+        self.task = gr.Radio(["Synthesis", "Segmentation"], value="Synthesis", label="Compare")
         self.source = build_source(self.calls, self.cards, "Your image")
         self.take_synthesis = gr.Button("Take image and settings from Synthesis", size="sm")
         self.mask_file = gr.File(label="Its mask (optional): label, or truth for Dice", height=92, elem_classes="drop")
@@ -63,7 +63,7 @@ class ComparisonTab:
 
     def _lay_out_results(self) -> None:
         self.progress = gr.HTML(finished(IDLE))
-        self.table = gr.HTML(elem_classes="comparison")
+        self.table = gr.HTML()
         with gr.Row(elem_classes="after"):
             self.measures = gr.HTML(note(MEASURES["Synthesis"]), elem_classes="beside")
             self.download = gr.DownloadButton(

@@ -32,7 +32,7 @@ class ReadingPanel:
 
     def lay_out_map(self) -> None:
         self.map_view = _view("0 (black) to 1 (white)", "Map of the probability, or of how unsure it is")
-        self.mapped = gr.Radio(list(MAPS), value="Probability", label="Map", elem_classes="inline")
+        self.mapped = gr.Radio(list(MAPS), value="Probability", label="Map")
 
     def lay_out_file(self) -> None:
         self.form = gr.Dropdown([], label="Mask file", visible=False)

@@ -43,7 +43,7 @@ class SegmentationTab:
             for _ in range(2)
         )
         self.reading, self.truth = ReadingPanel(), TruthPanel(calls)
-        with gr.Row(elem_classes="workspace three"):
+        with gr.Row(elem_classes="workspace"):
             with gr.Column(elem_classes="pane"):
                 self._lay_out_controls()
             with gr.Column(elem_classes="pane reading"):

@@ -34,7 +34,7 @@ class ResultsPanel:
         self.run = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda run: run and run.remove())
         self.progress = gr.HTML(finished(IDLE))
         with gr.Row(elem_classes="after looks"):
-            self.shown = gr.Radio([GRID, BESIDE], value=GRID, label="Show", container=False, elem_classes="inline")
+            self.shown = gr.Radio([GRID, BESIDE], value=GRID, label="Show", container=False)
             self.outlines = gr.Checkbox(False, label="Mask outline", container=False, scale=0, min_width=120)
             self.line = gr.Slider(
                 0, 100, value=50, step=1, label="Line between real and synthetic", buttons=[], visible=False,

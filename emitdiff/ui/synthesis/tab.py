@@ -20,7 +20,7 @@ class SynthesisTab:
 
     def __init__(self, calls: Callables, cards: list[Example]) -> None:
         self.input = SynthesisInput(calls, cards)
-        with gr.Row(elem_classes="workspace three"):
+        with gr.Row(elem_classes="workspace"):
             with gr.Column(elem_classes="pane"):
                 self.input.lay_out_controls()
                 self._lay_out_actions()
