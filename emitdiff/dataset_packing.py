@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,9 @@ from emitdiff.datasets import DatasetFolder, DatasetInfo, class_ids, write_table
 from emitdiff.errors import EmitDiffError
 from emitdiff.exports import Export, export
 from emitdiff.synthesis.augmentation import COLUMNS, PROVENANCE
-from emitdiff.ui.callables import Packing
+
+if TYPE_CHECKING:
+    from emitdiff.ui.callables import Packing
 
 
 def pack_results(results: list[Any], paths: list[Path], packing: Packing, folder: Path) -> tuple[Path, tuple[str, ...]]:
