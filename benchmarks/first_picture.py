@@ -4,8 +4,9 @@
 
 Starts the application and opens it in headless Chromium. Measured are the page until its button can be pressed, the
 press on an example card until its four stored images are drawn, and the press of Generate on one's own PNG, with the
-settings as they are, until the first synthetic image is drawn; then the segmentation of the same file. Medians, in
-seconds. The weights are loaded while the page opens: the first repeat, which may wait for them, is printed apart.
+settings as they are, until the page tells of the second synthetic image, so that the first is finished; then the
+segmentation of the same file until its mask is drawn. Medians, in seconds. The weights are loaded while the page opens:
+the first repeat, which may wait for them, is printed apart.
 """
 
 from __future__ import annotations
