@@ -58,7 +58,7 @@ class Teach:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the head is built and taught; the defaults were the best found at five images of six kinds."""
+    """How the head is built and taught; the defaults were the best found at five images of six kinds in a minute."""
 
     views: int = 120  # altered images, all together, but at least one and at most `most` of each
     most: int = 24
@@ -74,6 +74,16 @@ class Recipe:
     rate: float = 1e-2
     weight_decay: float = 0.02
     average: float = 0.97
+
+    def with_time(self, seconds: float) -> Recipe:
+        """More time than a minute buys more views and steps, up to four minutes.
+
+        With ten images of liver, prostate or breast lesions four times the views and 1000 steps gained .02 to .06 of
+        Dice.
+        """
+        more = min(max(seconds / 60, 1.0), 4.0)
+        return replace(self, views=round(self.views * more), most=round(self.most * more),
+                       steps=round(self.steps * more**0.58))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,14 +105,16 @@ def teach(pipeline: SegmentationPipeline, samples: Sequence[Sample], info: Datas
           validation: Sample | None = None, recipe: Recipe | None = None) -> Iterator[Lesson]:  # fmt: skip
     """A head for the labels of `info`, from `samples`, on the backbone of `pipeline`; what it yields last holds it.
 
-    Images whose mask is empty teach what it looks like where the target is not. Without a `validation` image, one of
-    four or more samples is held back for it until the last third of the steps.
+    Without a `recipe`, the default one with as many views and steps as the time is worth. Images whose mask is empty
+    teach what it looks like where the target is not. Without a `validation` image, one of four or more samples is held
+    back for it until the last third of the steps.
 
     Raises EmitDiffError for samples, labels or a time nothing can be taught from, and for the published model.
     """
     if isinstance(pipeline, PublishedPipeline):
         raise EmitDiffError("The published model is not taught so: run train-published, or choose other weights.")
-    settings, recipe = settings or Teach(), recipe or Recipe()
+    settings = settings or Teach()
+    recipe = recipe or Recipe().with_time(settings.seconds)
     if not settings.seconds > 0:
         raise EmitDiffError(f"{settings.seconds:g} seconds were given: give a time above 0, like 60.")
     info, examples = read_examples(samples, info, settings.label, pipeline.resolution)

@@ -249,3 +249,11 @@ def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_check
     first, again = lesson.head.pipeline()(test.image, "the lesion"), segment(test.image, "the lesion")
     assert np.array_equal(first.mask, again.mask) and segment.targets == ("breast lesion",)
     assert dice(again.mask > 0, test.mask > 0) > 0.5
+
+
+def test_more_time_buys_more_views_and_steps_up_to_a_point():
+    recipe = Recipe()
+    assert recipe.with_time(20) == recipe.with_time(60) == recipe
+    longer, longest = recipe.with_time(120), recipe.with_time(240)
+    assert recipe.views < longer.views < longest.views and recipe.steps < longer.steps < longest.steps
+    assert recipe.with_time(3600) == longest
