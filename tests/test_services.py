@@ -176,7 +176,8 @@ def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
 
     from emitdiff.segmentation.taught import KIND, NEEDED
 
-    card = {**dict.fromkeys(NEEDED, ""), "checkpoint": "somebody/weights", "targets": ["disc"]}
+    card = {**dict.fromkeys(NEEDED, ""), "checkpoint": "somebody/weights", "targets": ["disc"], "config": {}}
+    card |= {"resolution": 256, "cell": 4}
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"kind": KIND, "card": json.dumps(card)})
     with pytest.raises(EmitDiffError, match="somebody/weights, which are not among"):
         calls.segment(np.zeros((32, 32, 3), np.uint8), "disc", 0.5, str(tmp_path / "a.safetensors"))

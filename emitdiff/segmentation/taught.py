@@ -23,6 +23,8 @@ SUFFIX = ".safetensors"
 KIND = "emitdiff taught head"
 COORDINATES = 5
 LARGEST = 64  # megabytes of a file that may be a taught head
+MOST_TARGETS, LONGEST_TARGET, MOST_SCALES = 64, 200, 32
+RESOLUTIONS, CELLS = range(32, 1025), range(1, 33)
 NEEDED = ("targets", "checkpoint", "backbone", "text_encoder", "resolution", "cell", "config")
 
 
@@ -181,14 +183,35 @@ def read_taught(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
         raise EmitDiffError(f"'{path.name}' cannot be read ({error}): copy or download it again.") from error
     if metadata.get("kind") != KIND or not isinstance(card, dict) or not all(name in card for name in NEEDED):
         raise EmitDiffError(f"'{path.name}' is no taught head: give a file that `python -m emitdiff teach` wrote.")
+    _check_card(card, path.name)
     return card, weights
+
+
+def _check_card(card: dict, name: str) -> None:
+    """Anyone may have written it: EmitDiffError where it asks for what no head has."""
+    targets, config = card["targets"], card["config"]
+    usable = (
+        isinstance(targets, list)
+        and 0 < len(targets) <= MOST_TARGETS
+        and all(isinstance(one, str) and 0 < len(one) <= LONGEST_TARGET for one in targets)
+        and isinstance(card["checkpoint"], str)
+        and type(card["resolution"]) is int
+        and card["resolution"] in RESOLUTIONS
+        and type(card["cell"]) is int
+        and card["cell"] in CELLS
+        and isinstance(config, dict)
+        and all(not isinstance(value, list) or len(value) <= MOST_SCALES for value in config.values())
+    )
+    if not usable:
+        raise EmitDiffError(f"'{name}' is damaged (its card holds what no taught head has): download it again.")
 
 
 def _read_head(weights: dict[str, torch.Tensor], card: dict, name: str) -> TextDiff:
     try:
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in card["config"].items()}
-        head = TextDiff(HeadConfig(**values))
-        head.load_state_dict(weights)
+        with torch.device("meta"):  # memory is only taken by what the file holds, whatever sizes its card names
+            head = TextDiff(HeadConfig(**values))
+        head.load_state_dict(weights, assign=True)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise EmitDiffError(f"'{name}' is damaged (its card and its weights disagree): download it again.") from error
     return head.eval().requires_grad_(False)

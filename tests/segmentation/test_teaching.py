@@ -1,9 +1,12 @@
 import json
+import resource
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from emitdiff.datasets import DatasetInfo, Sample, open_dataset
 from emitdiff.errors import EmitDiffError
@@ -257,3 +260,32 @@ def test_more_time_buys_more_views_and_steps_up_to_a_point():
     longer, longest = recipe.with_time(120), recipe.with_time(240)
     assert recipe.views < longer.views < longest.views and recipe.steps < longer.steps < longest.steps
     assert recipe.with_time(3600) == longest
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("config", "dim"), 2_000_000),
+        (("config", "hidden"), [2_000_000, 24]),
+        (("config", "feature_channels"), [8] * 100_000),
+        (("resolution",), 10**9),
+        (("cell",), 0),
+        (("targets",), []),
+        (("targets",), ["x" * 10_000]),
+    ],
+)
+def test_a_card_cannot_ask_for_more_than_its_file_holds(base, lessons, tmp_path, place, value):
+    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
+        metadata = file.metadata()
+    card = json.loads(metadata["card"])
+    inside = card
+    for name in place[:-1]:
+        inside = inside[name]
+    inside[place[-1]] = value
+    save_file(weights, path, {**metadata, "card": json.dumps(card)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EmitDiffError, match="damaged"):
+        load_taught(path, base)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
