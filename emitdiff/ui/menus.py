@@ -12,13 +12,14 @@ from typing import Any
 import gradio as gr
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-# What was chosen when a menu was entered is kept in the page; nothing but null is sent where it is still the same.
+# What was chosen when a menu was entered is kept in the page; where it is still the same, the menus are sent as null.
 REMEMBER = "(...values) => {{ window.{key} = JSON.stringify(values); }}"
 COMPARE = """(...values) => {{
-  const now = JSON.stringify([{places}].map(place => values[place]));
+  const places = [{places}];
+  const now = JSON.stringify(places.map(place => values[place]));
   const same = now === window.{key};
   window.{key} = now;
-  return same ? values.map(() => null) : values;
+  return same ? values.map((value, place) => places.includes(place) ? null : value) : values;
 }}"""
 
 
