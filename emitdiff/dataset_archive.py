@@ -13,6 +13,7 @@ from emitdiff.datasets import leaves_folder
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import make_folder, write_whole
 from emitdiff.images import file_stem
+from emitdiff.zips import open_zip
 
 MAX_FILES = 20_000
 MAX_BYTES = 2 * 2**30  # unpacked
@@ -31,7 +32,7 @@ def unpack_dataset(archive: str | Path, into: str | Path) -> Path:
     """
     archive = Path(archive)
     try:
-        with zipfile.ZipFile(archive) as zipped:
+        with open_zip(archive, MAX_FILES) as zipped:
             entries = _checked_entries(zipped, archive.name)
             top = _dataset_place(entries, archive.name)
             folder = make_folder(Path(into) / file_stem(top.name or archive.name))

@@ -26,6 +26,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from emitdiff.dicom_seg import Origin
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import WINDOWS, Geometry, Scan, Window, check_limits, damaged, fill_non_finite, value_windows
+from emitdiff.zips import open_zip
 
 MAX_FILES = 4096
 MAX_ARCHIVE_BYTES = 2**30  # of a zip, unpacked
@@ -101,7 +102,8 @@ class _Frame:
 def read_dicom(path: Path, kind: str) -> Scan:
     """`kind` is "dicom" (a file), "folder" or "zip". Raises EmitDiffError; nothing is ever unpacked to disk."""
     try:
-        with zipfile.ZipFile(path) if kind == "zip" else nullcontext() as archive, disable_value_validation():
+        opened = open_zip(path, MAX_FILES) if kind == "zip" else nullcontext()
+        with opened as archive, disable_value_validation():
             if kind == "dicom":
                 sources = [partial(path.open, "rb")]
             else:
