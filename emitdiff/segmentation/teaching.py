@@ -209,9 +209,9 @@ class Pupil:
             update_average(average, head, pace.step, recipe.average)
             losses, dice, picture = [*losses[-19:], loss.item()], None, None
             pace.step += 1
-            if shown is not None and pace.looks():
+            if shown is not None and alone and pace.looks():  # what is learnt from tells nothing
                 dice, picture = self._look_at(shown, average)
-                unseen = dice if alone else unseen
+                unseen = dice
             yield Lesson(pace.step, pace.steps, pace.seconds, float(np.mean(losses)), dice, picture)
         loss = float(np.mean(losses))
         facts = {"steps": pace.step, "seconds": round(pace.seconds, 1), "loss": round(loss, 4),

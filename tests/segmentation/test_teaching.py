@@ -77,7 +77,8 @@ def test_lessons_tell_how_far_it_is_and_hold_one_image_back(lessons):
     assert [lesson.step for lesson in lessons] == [*range(1, 71), 70]
     assert lessons[-2].loss < lessons[0].loss and all(lesson.head is None for lesson in lessons[:-1])
     looks = [lesson for lesson in lessons[:-1] if lesson.picture is not None]
-    assert len(looks) >= 6 and all(0 <= lesson.dice <= 1 for lesson in looks)
+    assert len(looks) == 5 and all(0 <= lesson.dice <= 1 for lesson in looks)
+    assert looks[-1].step < 70 * 2 / 3 and lessons[-1].dice == looks[-1].dice  # then it is learnt from
     assert looks[0].picture.shape[0] == 64 and looks[0].picture.dtype == np.uint8
     head = lessons[-1].head
     assert head.card["validation_dice"] == round(lessons[-1].dice, 4)
