@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import gradio as gr
+import nibabel
 import numpy as np
 import pytest
 from fakes import failing, fake_callables, scan_that_saves
@@ -13,11 +14,14 @@ from emitdiff.ui.synthesis.proposal import build_proposal, fitting_target
 TARGETS = ("lung", "liver", "prostate", "breast lesion", "nuclei", "left ventricle")
 
 
-def propose(example, text="", organ="", finding="", scan=True, **changes):
+def propose(example, text="", organ="", finding="", scan=True, meanwhile=None, **changes):
+    """The mask file and the sentence; `meanwhile` is what is chosen while the segmenter works."""
     with gr.Blocks():
         proposal, file = build_proposal(fake_callables(**changes)), gr.File()
     shown = {"scan": scan_that_saves(example.image) if scan else None, "slice_number": 1, "window": None}
-    updates = proposal.propose(file, text, organ, finding, **shown)
+    updates = proposal.propose(text, organ, finding, **shown)
+    updates |= proposal.place(file, updates.get(proposal.found), **{**shown, **(meanwhile or {})})
+    assert updates[proposal.found] is None, "nothing waits any longer"
     return updates.get(file), updates[proposal.note]
 
 
@@ -38,6 +42,23 @@ def test_the_words_of_the_prompt_are_asked_for_where_none_is_written(example):
 def test_what_is_not_found_leaves_the_mask_as_it_was(example):
     path, words = propose(example, "spleen")
     assert path is None and "no pixel answers" in words and "stays as it was" in words
+
+
+def test_a_mask_does_not_land_on_an_image_that_was_chosen_meanwhile(example):
+    same_size = scan_that_saves(example.image)
+    for scan in (same_size, None):
+        path, words = propose(example, "lung", meanwhile={"scan": scan})
+        assert path is None and "Another image or slice was chosen meanwhile" in words
+
+
+def test_nor_on_another_slice(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.arange(3840.0).reshape(40, 32, 3), np.eye(4)), tmp_path / "scan.nii.gz")
+    scan = scan_that_saves(tmp_path / "scan.nii.gz")
+    with gr.Blocks():
+        proposal, file = build_proposal(fake_callables()), gr.File()
+    found = proposal.propose("lung", "", "", scan, 1, None)[proposal.found]
+    assert file in proposal.place(file, found, scan, 1, None)
+    assert file not in proposal.place(file, found, scan, 2, None)
 
 
 @pytest.mark.parametrize(

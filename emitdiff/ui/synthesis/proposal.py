@@ -13,33 +13,40 @@ from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import save_mask_file
 from emitdiff.ui.messages import note, sentence
 from emitdiff.ui.segmentation.finding import Finding
-from emitdiff.ui.source import Source, image_of, slice_index
+from emitdiff.ui.source import KEPT_SECONDS, Source, image_of, slice_index
 
 THRESHOLD = 0.5
 CHECK = "A proposal, not a finding: look at its outline, and draw it yourself where it is wrong."
+LATE = "Another image or slice was chosen meanwhile: the mask proposed for the last one is dropped. Ask again for this."
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """The panel's components, in an accordion; `note` says what was found."""
+    """The panel's components, in an accordion; `note` says what was found, which waits in `found` until it is known
+    that the page still shows what was asked about."""
 
     calls: Callables
     panel: gr.Accordion
     text: gr.Dropdown
     button: gr.Button
     note: gr.HTML
+    found: gr.State
 
     def connect(self, source: Source, words: dict[str, Any], file: gr.File, quiet: dict[str, Any]) -> Any:
         """The slice of `source` gets a mask `file`. `words` are the components "organ" and "finding", used where the
         text is empty. Returns the event."""
         self.panel.expand(self.suggest, inputs_kwargs={"text": self.text, **words}, outputs=self.text, **quiet)
         asked = {"text": self.text, **words, **source.inputs}
+        # The last event reads the page anew: nobody is kept from choosing another image while the segmenter works.
         return self.button.click(
-            lambda: note("Asking the segmenter. The first time after a start its weights are loaded."),
-            outputs=self.note, queue=False, **quiet,
+            lambda: (None, note("Asking the segmenter. The first time after a start its weights are loaded.")),
+            outputs=[self.found, self.note], queue=False, **quiet,
         ).then(
-            lambda **asked: self.propose(file, **asked), inputs_kwargs=asked, outputs=[file, self.note],
+            self.propose, inputs_kwargs=asked, outputs=[self.found, self.note],
             concurrency_id="device", concurrency_limit=1, **quiet,
+        ).then(
+            lambda **now: self.place(file, **now), inputs_kwargs={"found": self.found, **source.inputs},
+            outputs=[file, self.note, self.found], **quiet,
         )  # fmt: skip
 
     def suggest(self, text: str | None, organ: str | None, finding: str | None) -> str:
@@ -53,23 +60,37 @@ class Proposal:
         return fitting_target(targets, organ or "", finding or "")
 
     def propose(
-        self, file: gr.File, text: str | None, organ: str | None, finding: str | None, scan: Any, slice_number: float,
+        self, text: str | None, organ: str | None, finding: str | None, scan: Any, slice_number: float,
         window: str | None,
     ) -> dict[Any, Any]:  # fmt: skip
-        """Asks the segmenter once; where it finds nothing, the mask stays as it was."""
+        """Asks the segmenter once."""
         try:
             image, asked = image_of(scan, slice_number, window), self.suggest(text, organ, finding)
             if not asked:
                 raise EmitDiffError("Say what to outline: choose one of the words, or write a sentence.")
             weights = self.calls.segmentation_checkpoint
             output = self.calls.segment(image, asked, THRESHOLD, weights)
-            found = Finding(scan, image, slice_index(scan, slice_number), output, asked, THRESHOLD, weights)
-            if not output.found:
-                return {self.note: note(found.describe() + " The mask stays as it was.", "warning")}
-            path = save_mask_file(output.mask, f"{file_stem(scan.name)}_proposed_mask")
         except Exception as error:
             return {self.note: note(sentence(error), "error")}
-        return {file: str(path), self.note: note(found.describe()) + note(CHECK)}
+        index = slice_index(scan, slice_number)
+        return {self.found: Finding(scan, image, index, output, asked, THRESHOLD, weights)}
+
+    def place(
+        self, file: gr.File, found: Finding | None, scan: Any, slice_number: float, window: str | None
+    ) -> dict[Any, Any]:
+        """What was found becomes the mask `file`; where it is nothing, or of another slice than the page shows now, the
+        mask stays as it was."""
+        if found is None:
+            return {self.found: None}
+        if found.scan is not scan or found.index != slice_index(scan, slice_number):
+            return {self.found: None, self.note: note(LATE, "warning")}
+        if not found.output.found:
+            return {self.found: None, self.note: note(found.describe() + " The mask stays as it was.", "warning")}
+        try:
+            path = save_mask_file(found.output.mask, f"{file_stem(scan.name)}_proposed_mask")
+        except Exception as error:
+            return {self.found: None, self.note: note(sentence(error), "error")}
+        return {self.found: None, file: str(path), self.note: note(found.describe()) + note(CHECK)}
 
 
 def fitting_target(targets: tuple[str, ...], organ: str, finding: str) -> str:
@@ -94,4 +115,4 @@ def build_proposal(calls: Callables) -> Proposal:
         text = gr.Dropdown(targets, value=None, label="What to outline (a word or a sentence)", allow_custom_value=True)
         button = gr.Button("Propose the mask", size="sm")
         words = gr.HTML(elem_classes="beside")
-    return Proposal(calls, panel, text, button, words)
+    return Proposal(calls, panel, text, button, words, gr.State(None, time_to_live=KEPT_SECONDS))
