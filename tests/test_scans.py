@@ -206,6 +206,34 @@ def test_the_pages_of_a_tiff_are_slices(tmp_path, dtype):
         read_mask(path)
 
 
+def deep_pages(order, big, giant):
+    """Three pages of 16-bit colour, a TIFF or BigTIFF; the one numbered `giant` says that it is 60,000 pixels wide."""
+    word, kind = ("Q", 16) if big else ("I", 4)
+    content = b"II" if order == "<" else b"MM"
+    content += struct.pack(order + "HHHQ", 43, 8, 0, 16) if big else struct.pack(order + "HI", 42, 8)
+    for page in range(3):
+        pixels, bits = np.full((6, 5, 3), 1000 * page, order + "u2").tobytes(), struct.pack(order + "4H", 16, 16, 16, 0)
+        at = len(content) + (16 + 9 * 20 if big else 6 + 9 * 12)  # what lies behind the tags: bits, then pixels
+        side = 60_000 if page == giant else 0
+        tags = {256: side or 5, 257: side or 6, 258: at, 259: 1, 262: 2, 273: at + 8, 277: 3, 278: 6, 279: len(pixels)}
+        content += struct.pack(order + ("Q" if big else "H"), len(tags))
+        for tag, value in tags.items():
+            short = tag == 258
+            content += struct.pack(f"{order}HH{word}", tag, 3 if short else kind, 3 if short else 1)
+            content += bits if short and big else struct.pack(order + word, value)
+        content += struct.pack(order + word, at + 8 + len(pixels) if page < 2 else 0) + bits + pixels
+    return content
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+@pytest.mark.parametrize("giant", [1, 2])
+def test_a_giant_among_deep_pages_is_never_decoded(tmp_path, order, big, giant):
+    (tmp_path / "a.tif").write_bytes(deep_pages(order, big, giant))
+    scan = read_scan(tmp_path / "a.tif")
+    assert scan.values.shape == (2, 6, 5, 3) and "1 further" in scan.warnings[0]
+    assert [int(page.mean()) for page in scan.values] == [1000 * page for page in range(3) if page != giant]
+
+
 def test_float_tiff_with_nan(tmp_path):
     array = np.linspace(-1, 1, 600, dtype=np.float32).reshape(20, 30)
     array[3, 3] = np.nan
