@@ -111,3 +111,20 @@ def test_a_menu_that_is_only_passed_resets_nothing(page):
     menu.click()
     page.get_by_role("option", name="dark", exact=True).click()
     expect(prompt).to_have_value(re.compile("icroscopy.*dark"))
+
+
+def test_words_that_are_pasted_or_erased_reach_the_prompt(page):
+    words, prompt = page.get_by_label("More words"), page.get_by_label("Prompt (edit freely)")
+    page.locator(".chips button:visible", has_text="Ultrasound, breast").click()
+    expect(prompt).to_have_value("Ultrasound, breast, benign lesion")
+    words.fill("of a child")  # at once, as a paste does
+    words.press("Tab")
+    expect(prompt).to_have_value("Ultrasound, breast, benign lesion, of a child")
+    words.fill("")
+    words.press("Tab")
+    expect(prompt).to_have_value("Ultrasound, breast, benign lesion")
+    prompt.fill("my own words")
+    words.focus()
+    words.press("Tab")
+    page.wait_for_timeout(1500)
+    expect(prompt).to_have_value("my own words")

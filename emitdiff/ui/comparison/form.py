@@ -15,6 +15,7 @@ from emitdiff.ui.comparison.grid import Grid
 from emitdiff.ui.form import sampling_defaults
 from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.typed import on_leaving
 
 NOTHING = "nothing"
 FIRST = {"Synthesis": ("Structure", "Seed"), "Segmentation": ("Text", "Threshold")}  # across, down
@@ -131,12 +132,14 @@ class ComparisonForm:
         )
         on_choice([self.synthesis_checkpoint], self.take_defaults, {"name": self.synthesis_checkpoint},
                   self.synthesis_fields[2:6], queue=False, **quiet)  # fmt: skip
-        words = gr.on([self.synthesis_prompt.input, self.segmentation_text.input], **fill)
+        sentences = [self.synthesis_prompt, self.segmentation_text]
+        words = gr.on([field.input for field in sentences], **fill)
+        left = [on_leaving(field, self.fill, fill["inputs_kwargs"], self.outputs, queue=False) for field in sentences]
         heads = gr.on(
             [self.heads.upload, self.heads.clear, self.heads.delete], self.take_heads, self.heads,
             self.segmentation_checkpoint, queue=False, **quiet,
         ).then(**fill)  # fmt: skip
-        return [turned, chosen, written, words, heads]
+        return [turned, chosen, written, words, *left, heads]
 
     def axes(self, task: str, heads: list[str] | None = None) -> dict[str, Axis]:
         """What can be varied, by name."""

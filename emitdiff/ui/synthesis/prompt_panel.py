@@ -11,6 +11,7 @@ from emitdiff.ui.callables import Callables
 from emitdiff.ui.form import menu
 from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.typed import on_leaving
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class PromptPanel:
         menus = [self.modality, self.organ, self.finding, self.appearance]
         on_choice(menus, self.calls.compose_prompt, self.words, self.prompt, **quiet)
         self.free_text.input(self.calls.compose_prompt, words, self.prompt, trigger_mode="always_last", **quiet)
+        on_leaving(self.free_text, self.calls.compose_prompt, self.words, self.prompt, queue=False)
         gr.on(
             [self.prompt.change, checkpoint.change], self.count, [self.prompt, checkpoint], self.note,
             trigger_mode="always_last", **quiet,
