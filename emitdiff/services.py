@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -56,7 +57,8 @@ TAUGHT = ".safetensors"  # what the file of a taught head ends in
 MOST_EXAMPLES = 100  # of a zipped dataset are learnt from at once
 KEPT = 2  # pipelines of each kind, the ones used last
 _loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
-_loading: dict[tuple[str, str], threading.Lock] = {}  # two people pressing a button at once load the weights once
+# Two people pressing a button at once load the weights once; a lock goes with the last one who holds or awaits it.
+_loading: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
 _books = threading.Lock()  # over these two, never held while anything is loaded
 # Held while networks are built, not while files are fetched: transformers builds them on a default device of its own,
 # which all threads share, and what another thread builds meanwhile has no data.

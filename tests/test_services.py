@@ -119,6 +119,13 @@ def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
     assert services.synthesizer(request_of.checkpoint) is ready
 
 
+def test_of_weights_that_nobody_loads_no_lock_stays(request_of, tmp_path):
+    services.synthesizer(request_of.checkpoint)
+    with pytest.raises(EmitDiffError):
+        services.segmenter(str(tmp_path / "head.safetensors"))
+    assert not services._loading
+
+
 def test_a_prompt_that_is_cut_is_told_without_loading_the_weights(calls, request_of, monkeypatch):
     monkeypatch.setattr(services, "synthesizer", lambda name: pytest.fail("the weights were loaded"))
     assert calls.prompt_warning("CT, abdomen", request_of.checkpoint) == ""
