@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def drawn_dataset(
 def _head_folder() -> Path:
     """A new folder; those of heads taught long ago are removed."""
     for old in Path(tempfile.gettempdir()).glob("emitdiff_head_*"):
-        if time.time() - old.stat().st_mtime > HEAD_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another server was quicker
+            if time.time() - old.stat().st_mtime > HEAD_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix="emitdiff_head_"))
