@@ -109,6 +109,7 @@ def test_without_a_mask_there_is_no_dice_and_without_an_image_no_score(tab, exam
         ({"task": "Segmentation", "across": "Text", "across_values": "lung", "down": "nothing", "scan": None},
          "No image yet"),
         ({"across_values": "1, 2"}, "The structure cannot be 2"),
+        ({"synthesis_prompt": " "}, "The prompt is empty"),
         ({"down": "Structure", "down_values": "1"}, "Structure is varied across already"),
     ],
 )  # fmt: skip
@@ -129,6 +130,7 @@ def test_a_cell_that_fails_says_why_and_the_others_come(example):
     nothing = build(synthesize=failing)
     last = compare(nothing, example, across_values="1", down_values="0")[-1]
     assert "The weights are not here" in last[nothing.table] and nothing.download not in last
+    assert "No cell could be filled. The weights are not here" in last[nothing.progress]
 
 
 def test_stop_ends_the_comparison_and_keeps_what_is_filled(tab, example):

@@ -233,6 +233,9 @@ class ComparisonTab:
             things, _ = self._given(task, page, free)
             if task == "Segmentation" and things.image is None:
                 raise EmitDiffError("No image yet: choose an example or drop a file first.")
+            prompts = [grid.settings(place).get("prompt") for place in grid.places()]
+            if task == "Synthesis" and not all((prompt or "").strip() for prompt in prompts):
+                raise EmitDiffError("The prompt is empty: write what to paint under Prompt, like “CT, abdomen, liver”.")
             grid.corner, grid.measures = corner(things), measures(task, things)
         except Exception as error:
             yield {self.progress: finished(sentence(error), "error")}
@@ -255,6 +258,8 @@ class ComparisonTab:
         words = f"Stopped: {made} of {wanted} cells are filled." if stopped and len(grid.cells) < wanted else (
             f"{made} of {wanted} cells filled. A click on one shows it large."
         )  # fmt: skip
+        if not made and (said := [cell.said for cell in grid.cells.values()]):
+            return {self.progress: finished(f"No cell could be filled. {said[0]}", "error"), self.table: table(grid)}
         updates = {self.progress: finished(words), self.table: table(grid)}
         if not made:
             return updates

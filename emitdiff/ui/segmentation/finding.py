@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from emitdiff.ui.source import at_view_size, marked
 
 # what the second view shows: white is 1
 MAPS = {"Probability": "probability", "Uncertainty": "uncertainty"}
+WORDS_SHOWN = 80  # letters of a sentence that are repeated in the answer
 
 
 @dataclass(eq=False)
@@ -67,18 +69,18 @@ class Finding:
 
     def describe(self) -> str:
         """What was found, in a sentence that says so plainly when nothing was."""
-        output = self.output
+        output, text = self.output, shorten(self.text, WORDS_SHOWN, placeholder=" …")
         if output.absent:
-            return f"Not present: this image does not seem to show “{self.text}” (probability {output.present:.2f})."
+            return f"Not present: this image does not seem to show “{text}” (probability {output.present:.2f})."
         if not output.found:
             highest = float(np.max(output.probability))
             return (
-                f"Not found: no pixel answers to “{self.text}” (highest probability {highest:.2f}, threshold "
+                f"Not found: no pixel answers to “{text}” (highest probability {highest:.2f}, threshold "
                 f"{self.threshold:.2f})."
             )
         meant = f", read as “{output.target}”" if output.target and output.target.lower() != self.text.lower() else ""
         area = 100 * float(np.mean(output.mask > 0))
-        return f"Found “{self.text}”{meant}: {area:.1f} % of the image, in {output.seconds:.1f} s."
+        return f"Found “{text}”{meant}: {area:.1f} % of the image, in {output.seconds:.1f} s."
 
     def compare_without(self) -> str:
         """What the text changed, in a sentence; "" where nothing was asked without it."""
