@@ -74,6 +74,8 @@ def form_values(settings: dict[str, Any], choices: dict[str, Any]) -> tuple[dict
         edit = {"edit_seed" if name == "seed" else name: value for name, value in edit.items()}
         unchanged = {name: getattr(SynthesisRequest, name) for name in EDIT_FIELDS}
         settings = settings | unchanged | {name: edit[name] for name in EDIT_FIELDS if name in edit}
+    if settings.get("negative_prompt", "") is None:  # as an image says that it was painted without one
+        settings = settings | {"negative_prompt": ""}
     named = {name: settings[name] for name in SynthesisRequest.__dataclass_fields__ if name in settings}
     values = {name: value for name, value in named.items() if _is_usable(name, value, choices)}
     return values, [name for name in named if name not in values]

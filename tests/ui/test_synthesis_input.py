@@ -113,6 +113,11 @@ def test_a_synthetic_image_brings_its_settings_and_its_example_back(form, tmp_pa
     assert "painted from the example Abdominal CT" in updates[form.source.message]
 
 
+def test_an_image_painted_without_a_negative_prompt_empties_the_field(form, tmp_path):
+    updates = form.take_file(str(made_here(tmp_path, "drawn_abdominal_ct", negative_prompt=None)))
+    assert updates[form.form["negative_prompt"]] == "" and "Not known here" not in updates[form.source.message]
+
+
 def test_its_source_stays_where_it_is_the_image_shown(form, tmp_path, example):
     path = made_here(tmp_path, "own", checkpoint="somebody/else")
     scan = scan_that_saves(example.image)
