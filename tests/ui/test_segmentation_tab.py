@@ -29,12 +29,19 @@ def tab():
 SHOWN = {"opacity": 40, "outlined": True, "mapped": "Probability", "form": None}
 
 
-def find(tab, example, **changes):
-    arguments = {
-        "finding": None, "volume": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None,
-        "threshold": 0.5, "text": "lung", "checkpoint": "textdiff-mini", "side": False, **SHOWN,
-    }  # fmt: skip
-    return tab.find(**{**arguments, **changes})
+def settle(tab, told, finding=None, volume=None, **chosen):
+    """What the page shows after a run that `told` this, with the source that is `chosen` by then."""
+    updates = tab.settle(told.get(tab.answer), finding, volume, **chosen, **SHOWN)
+    assert updates[tab.answer] is None, "nothing waits any longer"
+    return {**told, **updates}
+
+
+def find(tab, example, finding=None, volume=None, meanwhile=None, **changes):
+    """`meanwhile` is what a person chooses while the segmenter works."""
+    source = {"scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "threshold": 0.5}
+    source |= {name: changes.pop(name) for name in source if name in changes}
+    told = tab.find(**{**source, "text": "lung", "checkpoint": "textdiff-mini", "side": False, **changes})
+    return settle(tab, told, finding, volume, **{**source, **(meanwhile or {})})
 
 
 def look(tab, scan, finding=None, volume=None, slice_number=1, threshold=0.5):
@@ -124,7 +131,10 @@ def test_with_and_without_the_text_stand_side_by_side(example):
     assert "the two masks agree with a Dice of 0.00" in updates[tab.reading.without_note]
     alone = find(tab, example)
     assert alone[tab.reading.without_view] is None and not alone[tab.reading.without_note]
-    *_, later = tab.look_without(alone[tab.finding], True, **SHOWN)
+    finding = alone[tab.finding]
+    *_, told = tab.look_without(finding, True)
+    shown = {"slice_number": 1, "window": None, "threshold": 0.5}
+    later = settle(tab, told, finding, scan=finding.scan, **shown)
     np.testing.assert_array_equal(later[tab.reading.without_view], views[1])
 
 
@@ -155,6 +165,24 @@ def test_a_mask_that_cannot_be_shown_is_not_left_behind(tab, example, monkeypatc
     monkeypatch.setattr(tab.reading, "blend", lambda *arguments: 1 / 0)
     assert "did not foresee" in find(tab, example)[tab.reading.progress]
     assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_is_not_shown_beside_an_image_that_was_chosen_meanwhile(tab, example):
+    other = scan_that_saves(example.image)  # as large, and it looks the same
+    for meanwhile in ({"scan": other}, {"scan": None}):
+        updates = find(tab, example, meanwhile=meanwhile)
+        assert tab.finding not in updates and tab.reading.view not in updates
+        assert "another image, slice or window was chosen while this was looked for" in updates[tab.reading.progress]
+    finding = find(tab, example)[tab.finding]
+    *_, told = tab.look_without(finding, True)
+    late = settle(tab, told, scan=other, slice_number=1, window=None, threshold=0.5)
+    assert tab.reading.without_view not in late and "another image" in late[tab.reading.progress]
+
+
+def test_a_run_without_an_answer_changes_nothing(tab, example):
+    finding = find(tab, example)[tab.finding]
+    updates = find(tab, example, finding=finding, text=" ")
+    assert set(updates) == {tab.answer, tab.reading.progress} and finding.folder.exists()
 
 
 def test_an_example_brings_sentence_kind_and_truth(tab):
@@ -188,12 +216,11 @@ def volume_file(tmp_path):
     return tmp_path / "volume.nii.gz"
 
 
-def find_all(tab, scan, **changes):
-    arguments = {
-        "request": SimpleNamespace(session_hash="one"), "finding": None, "volume": None, "scan": scan,
-        "slice_number": 5, "window": None, "threshold": 0.5, "text": "lung", "checkpoint": "textdiff-mini", **SHOWN,
-    }  # fmt: skip
-    return list(tab.find_all(**{**arguments, **changes}))
+def find_all(tab, scan, meanwhile=None):
+    """What is told until the end, and what is shown then; `meanwhile` is what a person chooses during the run."""
+    source = {"scan": scan, "slice_number": 5, "window": None, "threshold": 0.5}
+    *told, last = tab.find_all(SimpleNamespace(session_hash="one"), **source, text="lung", checkpoint="textdiff-mini")
+    return [*told, settle(tab, last, **{**source, **(meanwhile or {})})]
 
 
 def test_every_slice_is_asked_and_the_file_holds_them_all(tab, volume_file):
@@ -223,6 +250,17 @@ def test_another_slice_of_a_volume_shows_what_was_found_there(tab, volume_file):
     assert other[tab.volume] is None and not last[tab.volume].folder.exists()
 
 
+def test_during_a_run_one_may_go_to_another_slice_but_not_to_another_scan(tab, volume_file, monkeypatch, tmp_path):
+    scan = scan_that_saves(volume_file)
+    updates = find_all(tab, scan, meanwhile={"slice_number": 4})[-1]
+    assert updates[tab.finding].index == 3 and "of 5 slices" in updates[tab.reading.progress]
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for meanwhile in ({"scan": scan_that_saves(volume_file)}, {"window": "Lung"}):
+        updates = find_all(tab, scan, meanwhile=meanwhile)[-1]
+        assert tab.volume not in updates and "another image" in updates[tab.reading.progress]
+    assert not list(tmp_path.glob("emitdiff_*")), "a patient's masks are not left behind"
+
+
 def test_slices_that_look_alike_have_answers_of_their_own(tab, tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((40, 32, 3), 7.0, np.float32), np.eye(4)), tmp_path / "even.nii.gz")
     scan = scan_that_saves(tmp_path / "even.nii.gz")
@@ -242,11 +280,12 @@ def test_stop_keeps_the_slices_that_are_done(volume_file):
     tab = build(segment=lambda *arguments: (seen.append(1), fake_callables().segment(*arguments))[1])
     scan, request = scan_that_saves(volume_file), SimpleNamespace(session_hash="one")
     tab.begin_all(request)
-    arguments = (None, None, scan, 1, None, 0.5, "lung", "textdiff-mini")
-    running = tab.find_all(request, *arguments, **SHOWN)
+    running = tab.find_all(request, scan, 1, None, 0.5, "lung", "textdiff-mini")
     next(running), next(running)
     tab.stop(request)
-    last = list(running)[-1]
+    told = list(running)[-1]
+    last = settle(tab, told, scan=scan, slice_number=5, window=None, threshold=0.5)
+    assert last[tab.finding] is None and last[tab.reading.map_view] is None, "slice 5 was not reached"
     assert len(seen) == 2 and "stopped after 2 of 5, the rest is empty" in last[tab.reading.progress]
     assert sorted(last[tab.volume].answers) == [0, 1]
 

@@ -28,6 +28,7 @@ from emitdiff.ui.synthesis.runs import Run
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 LONGEST_TEXT = 2000  # of a text that is taken from the browser's storage
 WAITING = "Looking. The first time after a start the weights are loaded."
+LATE = "Not shown: another image, slice or window was chosen while this was looked for. Ask again for this one."
 
 
 class SegmentationTab:
@@ -42,6 +43,8 @@ class SegmentationTab:
             gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda kept: kept and kept.remove())
             for _ in range(2)
         )
+        # A Finding or Volume, until it is known that the page still shows what was asked about.
+        self.answer = gr.State(None, time_to_live=KEPT_SECONDS)
         self.reading, self.truth = ReadingPanel(), TruthPanel(calls)
         with gr.Row(elem_classes="workspace"):
             with gr.Column(elem_classes="pane"):
@@ -78,15 +81,18 @@ class SegmentationTab:
         self._arrived = look, compare  # what follows once another image is there
         self._connect_source(look, compare)
         self.words.connect(self.checkpoint, QUIET)
-        heavy = {"concurrency_id": "device", "concurrency_limit": 1, **QUIET}
-        asked = {**seen, "text": self.words.text, "checkpoint": self.checkpoint, **reading.inputs}
-        self._connect_runs(asked, {"outputs": results, **heavy}, compare)
+        told = [self.answer, reading.progress, self.words.note]
+        heavy = {"outputs": told, "concurrency_id": "device", "concurrency_limit": 1, **QUIET}
+        asked = {**source.inputs, "threshold": reading.threshold, "text": self.words.text,
+                 "checkpoint": self.checkpoint}  # fmt: skip
+        settle = {"fn": self.settle, "inputs_kwargs": {"answer": self.answer, **seen, **reading.inputs},
+                  "outputs": [*results, self.answer], **QUIET}  # fmt: skip
+        self._connect_runs(asked, heavy, settle, compare)
         self.side.input(
             self.look_without,
-            inputs_kwargs={"finding": self.finding, "side": self.side, **reading.inputs},
-            outputs=[*reading.outputs, self.finding],
-            **heavy,
-        ).then(**compare)
+            inputs_kwargs={"finding": self.finding, "side": self.side},
+            **{**heavy, "outputs": [self.answer, self.finding, *reading.outputs]},
+        ).then(**settle).then(**compare)
         reading.connect(self.finding, QUIET)
         again = {"finding": self.finding, "threshold": reading.threshold, **reading.inputs}
         gr.on(
@@ -157,19 +163,22 @@ class SegmentationTab:
         ).then(**look).then(**compare)  # fmt: skip
         gr.on([source.slice.input, source.window.input], trigger_mode="always_last", **look).then(**compare)
 
-    def _connect_runs(self, asked: dict[str, Any], heavy: dict[str, Any], compare: dict[str, Any]) -> None:
-        # Three events: the buttons answer at once even when the run must queue, and recover whatever happens to it.
+    def _connect_runs(
+        self, asked: dict[str, Any], heavy: dict[str, Any], settle: dict[str, Any], compare: dict[str, Any]
+    ) -> None:
+        # Several events: the buttons answer at once even when the run must queue, and recover whatever happens to it;
+        # and what is shown in the end is decided by what is chosen then, for nothing keeps anybody from going on.
         buttons = [self.find_button, self.all_button, self.stop_button]
         begin = {"outputs": [*buttons, self.reading.progress], "queue": False, **QUIET}
         rest = {"fn": self.rest, "outputs": buttons, "queue": False, **QUIET}
         tried = self.teaching.connect(self.source, self.truth, self.checkpoint, self.words.text)
         for start in (self.find_button.click, self.words.text.submit, tried.then):
             start(self.begin, **begin).then(self.find, inputs_kwargs={**asked, "side": self.side}, **heavy).then(
-                **rest
-            ).then(**compare)
+                **settle
+            ).then(**rest).then(**compare)
         self.all_button.click(self.begin_all, **begin).then(self.find_all, inputs_kwargs=asked, **heavy).then(
-            **rest
-        ).then(**compare)
+            **settle
+        ).then(**rest).then(**compare)
         self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **QUIET)
 
     def take_file(self, path: str) -> dict[Any, Any]:
@@ -253,25 +262,56 @@ class SegmentationTab:
         return {**ready, self.stop_button: gr.Button(interactive=False)}
 
     def find(
-        self, finding: Finding | None, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
-        threshold: float, text: str, checkpoint: str, side: bool, **shown: Any,
+        self, scan: Any, slice_number: float, window: str | None, threshold: float, text: str, checkpoint: str,
+        side: bool,
     ) -> dict[Any, Any]:  # fmt: skip
         """Runs the segmenter once; every failure ends as a sentence above the image."""
-        found = None
         try:
             image, text = self._question(scan, slice_number, window, text)
             output = self.calls.segment(image, text, threshold, checkpoint)
             without = self.calls.segment(image, "", threshold, checkpoint) if side else None
-            index = slice_index(scan, slice_number)
-            found = Finding(scan, image, index, output, text, threshold, checkpoint, without)
-            updates = self.reading.show(found, **shown)
         except Exception as error:
-            if found:
-                found.remove()
-            return {self.reading.progress: finished(sentence(error), "error")}
-        if finding:
-            finding.remove()
-        return {**updates, self.finding: found, self.words.note: notes(output.warnings, "warning")}
+            return {self.answer: None, self.reading.progress: finished(sentence(error), "error")}
+        found = Finding(scan, image, slice_index(scan, slice_number), output, text, threshold, checkpoint, without)
+        return {self.answer: found, self.words.note: notes(output.warnings, "warning")}
+
+    def settle(
+        self, answer: Finding | Volume | None, finding: Finding | None, volume: Volume | None, scan: Any,
+        slice_number: float, window: str | None, threshold: float, **shown: Any,
+    ) -> dict[Any, Any]:  # fmt: skip
+        """A run is over: its answer takes the place of the last one, or is dropped, and that is said, where the page
+        shows another image by now. Without an answer nothing changes."""
+        if answer is None:
+            return {self.answer: None}
+        try:
+            updates = self._show(answer, volume, scan, slice_number, window, threshold, **shown)
+        except Exception as error:
+            if answer is not finding:
+                answer.remove()
+            return {self.answer: None, self.words.note: "", self.reading.progress: finished(sentence(error), "error")}
+        for replaced in (finding, volume if isinstance(answer, Volume) else None):
+            if replaced not in (None, answer):
+                replaced.remove()
+        return {**updates, self.answer: None}
+
+    def _show(
+        self, answer: Finding | Volume, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
+        threshold: float, **shown: Any,
+    ) -> dict[Any, Any]:  # fmt: skip
+        """What is shown of an answer where it is one to the slice that is chosen now; else raises EmitDiffError."""
+        if answer.scan is not scan:
+            raise EmitDiffError(LATE)
+        index, image = slice_index(scan, slice_number), image_of(scan, slice_number, window)
+        if isinstance(answer, Finding):
+            if not answer.is_of(scan, index, image, volume):
+                raise EmitDiffError(LATE)
+            return {self.finding: answer, **self.reading.show(answer, **shown)}
+        if answer.window != window:
+            raise EmitDiffError(LATE)
+        found = answer.finding(index, image, threshold) if index in answer.answers else None
+        views = self.reading.show(found, **shown) if found else self.reading.blank(image, scan)
+        said = finished(answer.describe(threshold), "info" if answer.masks(threshold).any() else "absent")
+        return {self.volume: answer, self.finding: found, **views, self.reading.progress: said}
 
     def _question(self, scan: Any, slice_number: float, window: str | None, text: str) -> tuple[np.ndarray, str]:
         image = image_of(scan, slice_number, window)
@@ -280,34 +320,24 @@ class SegmentationTab:
         return image, text.strip()
 
     def find_all(
-        self, request: gr.Request, finding: Finding | None, volume: Volume | None, scan: Any, slice_number: float,
-        window: str | None, threshold: float, text: str, checkpoint: str, **shown: Any,
+        self, request: gr.Request, scan: Any, slice_number: float, window: str | None, threshold: float, text: str,
+        checkpoint: str,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Asks every slice, from the first to the last; after Stop what was found stays, and the rest is empty."""
         stop, line, whole = self.stops.of(request), self.reading.progress, None
         try:
-            image, text = self._question(scan, slice_number, window, text)
+            _, text = self._question(scan, slice_number, window, text)
             whole = Volume(scan, window, text, checkpoint)
             for update in self._slices(whole, threshold, stop.is_set):
                 yield {line: update}
-            here = slice_index(scan, slice_number)
             if not whole.answers:
                 raise EmitDiffError("Stopped before a slice was finished.")
-            updates = {self.words.note: notes(whole.answers[min(whole.answers)].warnings, "warning")}
-            if here in whole.answers:
-                found = whole.finding(here, image, threshold)
-                updates |= {self.finding: found, **self.reading.show(found, **shown)}
-            tone = "info" if whole.masks(threshold).any() else "absent"
-            updates |= {self.volume: whole, line: finished(whole.describe(threshold), tone)}
         except Exception as error:
             if whole:
                 whole.remove()
-            yield {line: finished(sentence(error), "error")}
+            yield {self.answer: None, line: finished(sentence(error), "error")}
             return
-        for replaced in (finding, volume):
-            if replaced:
-                replaced.remove()
-        yield updates
+        yield {self.answer: whole, self.words.note: notes(whole.answers[min(whole.answers)].warnings, "warning")}
 
     def _slices(self, whole: Volume, threshold: float, stopped: Any) -> Iterator[str]:
         """Fills `whole`, saying how far it is."""
@@ -320,7 +350,7 @@ class SegmentationTab:
             left = (time.monotonic() - started) / (index + 1) * (total - index - 1)
             yield progress(f"Slice {index + 1} of {total}, about {duration(left)} left", (index + 1) / total)
 
-    def look_without(self, finding: Finding | None, side: bool, **shown: Any) -> Iterator[dict[Any, Any]]:
+    def look_without(self, finding: Finding | None, side: bool) -> Iterator[dict[Any, Any]]:
         """The second view comes or goes; an answer that is there already is compared with one without the text."""
         view = {self.reading.without_view: gr.Image(visible=side)}
         yield view
@@ -331,9 +361,9 @@ class SegmentationTab:
             return
         try:
             finding.without = self.calls.segment(finding.image, "", finding.threshold, finding.checkpoint)
-            yield {self.finding: finding, **self.reading.show(finding, **shown)}
+            yield {self.answer: finding}
         except Exception as error:
-            yield {self.reading.progress: finished(sentence(error), "error")}
+            yield {self.answer: None, self.reading.progress: finished(sentence(error), "error")}
 
     def rethink(self, finding: Finding | None, threshold: float, **shown: Any) -> dict[Any, Any]:
         """Another threshold or kind of file for the same probabilities: a new mask, and no network runs."""
