@@ -128,3 +128,26 @@ def test_words_that_are_pasted_or_erased_reach_the_prompt(page):
     words.press("Tab")
     page.wait_for_timeout(1500)
     expect(prompt).to_have_value("my own words")
+
+
+def test_an_image_taken_away_leaves_its_mask_and_comes_back_with_what_was_painted_from_it(page, tmp_path):
+    Image.open(CARDS["Chest X-ray"].image).save(tmp_path / "own.png")
+    picture = np.asarray(Image.open(tmp_path / "own.png").convert("RGB"))
+    made = save_synthetic_png(picture, tmp_path / "synthetic_own.png", {"prompt": "X-ray", "seed": 7, "source": "own"})
+    files = page.locator(".drop:visible", has=page.locator("input[type=file], .file-preview"))
+    image, mask = files.nth(0), files.nth(1)
+    mask.locator("input[type=file]").set_input_files(CARDS["Chest X-ray"].mask)  # first the mask, then its image
+    expect(page.get_by_text("Painted from the mask alone")).to_be_visible(timeout=PATIENCE)
+    image.locator("input[type=file]").set_input_files(tmp_path / "own.png")
+    expect(page.get_by_text("own.png: 256 x 256")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Painted from the mask alone")).to_have_count(0, timeout=PATIENCE)
+    expect(mask).to_contain_text("drawn_chest_xray_mask")
+    shown = view(page, "Image").first
+    before = shown.get_attribute("src")
+    image.get_by_role("button", name="Clear").click()
+    expect(page.get_by_text("Painted from the mask alone")).to_be_visible(timeout=PATIENCE)
+    expect(shown).not_to_have_attribute("src", before)
+    image.locator("input[type=file]").set_input_files(made)
+    expect(page.get_by_text("painted from own.png, which is here again")).to_be_visible(timeout=PATIENCE)
+    expect(shown).to_have_attribute("src", before, timeout=PATIENCE)
+    expect(mask).to_contain_text("drawn_chest_xray_mask")

@@ -262,3 +262,15 @@ def test_what_was_kept_is_not_trusted(tab, kept):
     updates = tab.restore(kept)
     assert updates[tab.form.typed] == {}
     assert not any(getattr(tab.form, name) in updates for name in tab.form.fields if name.startswith("synthesis_"))
+
+
+def test_a_mask_dropped_before_its_image_stays_and_that_of_another_goes_with_a_sentence(tab, example):
+    path, mask = str(read_examples()[1].image), str(example.mask)
+    alone = tab.take_file(path, None, mask)
+    assert tab.mask_file not in alone and "removed" not in alone[tab.source.message]
+    scan = scan_that_saves(example.image)
+    left = tab.take_away(scan, 1, None, mask)[tab.before]
+    for before in ({"previous": scan}, {"before": left}):
+        updates = tab.take_file(path, mask_file=mask, **before)
+        assert updates[tab.mask_file] is None
+        assert "drawn_chest_xray_mask.png was removed: it belonged to" in updates[tab.source.message]

@@ -56,6 +56,13 @@ def test_a_mask_of_another_size_is_named_beside_it(form, example, tmp_path):
     assert form.preview.source_view in first and second[form.preview.control_view].shape == (256, 256, 3)
 
 
+def test_a_slice_that_cannot_be_decoded_is_named_below_the_preview(form, example):
+    scan = scan_that_saves(example.image)
+    scan.image = failing
+    (told,) = form.preview.look(scan, 1, None, str(example.mask), **FORM)
+    assert "The weights are not here" in told[form.preview.control_note] and told[form.preview.source_view] is None
+
+
 def test_a_preview_that_fails_is_named_below_it(example):
     form = build(control_image=failing)
     given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
@@ -111,6 +118,56 @@ def test_a_synthetic_image_brings_its_settings_and_its_example_back(form, tmp_pa
     assert updates[form.source.scan].name == "drawn_abdominal_ct.png"
     assert updates[form.mask.file].endswith("drawn_abdominal_ct_mask.png")
     assert "painted from the example Abdominal CT" in updates[form.source.message]
+
+
+def own(folder, example, size=None):
+    """A file of one's own."""
+    picture = cv2.imread(str(example.image))
+    cv2.imwrite(str(folder / "own.png"), cv2.resize(picture, size) if size else picture)
+    return folder / "own.png"
+
+
+def test_a_mask_dropped_before_its_image_stays_with_it(form, tmp_path, example):
+    updates = form.take_file(str(own(tmp_path, example)), None, str(example.mask))
+    assert form.mask.file not in updates and "removed" not in updates[form.source.message]
+    updates = form.take_file(str(own(tmp_path, example, size=(64, 64))), None, str(example.mask))
+    assert updates[form.mask.file] is None
+    assert "The mask was removed" in updates[form.source.message] and "256 x 256" in updates[form.source.message]
+
+
+def test_the_mask_of_the_image_before_goes_with_a_sentence(form, tmp_path, example):
+    scan = scan_that_saves(example.image)
+    path = str(own(tmp_path, example))
+    left = form.take_away(scan, 1, None, str(example.mask))[form.before]
+    for before in ({"previous": scan}, {"before": left}):
+        updates = form.take_file(path, mask_file=str(example.mask), **before)
+        assert updates[form.mask.file] is None and updates[form.before] is None
+        said = "The mask drawn_chest_xray_mask.png was removed: it belonged to drawn_chest_xray.png."
+        assert said in updates[form.source.message]
+    updates = form.take_file(path, mask_file=str(read_examples()[1].mask), before=left)
+    assert form.mask.file not in updates, "it was given after the image had gone"
+
+
+def test_an_upload_that_was_taken_away_is_found_again_by_what_was_painted_from_it(form, tmp_path, example):
+    scan = scan_that_saves(example.image)
+    scan.name, mask = "own.png", str(example.mask)
+    away = form.take_away(scan, 1, None, mask)
+    assert away[form.source.scan] is None
+    path = str(made_here(tmp_path, "own", seed=77))
+    updates = form.take_file(path, None, mask, away[form.before])
+    assert updates[form.source.scan] is scan and updates[form.form["seed"]] == 77
+    assert "painted from own.png, which is here" in updates[form.source.message]
+    assert form.mask.file not in updates, "the mask that is there stays"
+    assert form.take_file(path, None, None, away[form.before])[form.mask.file] == mask
+    example_between = form.take_file(path, scan_that_saves(read_examples()[1].image), "other.png", away[form.before])
+    assert example_between[form.source.scan] is scan and example_between[form.mask.file] == mask
+
+
+def test_a_mask_alone_is_found_again_by_what_was_painted_from_it(form, tmp_path, example):
+    path = made_here(tmp_path, "drawn_chest_xray_mask")
+    updates = form.take_file(str(path), None, str(example.mask))
+    assert updates[form.source.scan] is None and form.mask.file not in updates
+    assert "from the mask alone, which is here" in updates[form.source.message]
 
 
 def test_an_image_painted_without_a_negative_prompt_empties_the_field(form, tmp_path):

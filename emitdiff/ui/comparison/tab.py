@@ -20,8 +20,9 @@ from emitdiff.ui.comparison.form import ComparisonForm, head_files
 from emitdiff.ui.comparison.grid import Grid, table
 from emitdiff.ui.examples import Example
 from emitdiff.ui.kept import keep_settings
+from emitdiff.ui.masks import Before, owner_of, removed
 from emitdiff.ui.messages import finished, note, progress, sentence
-from emitdiff.ui.source import build_source, mirror
+from emitdiff.ui.source import KEPT_SECONDS, build_source, mirror
 from emitdiff.ui.stops import Stops
 from emitdiff.ui.synthesis.preview import given
 
@@ -40,6 +41,7 @@ class ComparisonTab:
     def __init__(self, calls: Callables, cards: list[Example]) -> None:
         self.calls, self.cards, self.stops = calls, cards, Stops()
         self.filled = gr.State(False)  # results stand in the table
+        self.before = gr.State(None, time_to_live=KEPT_SECONDS)  # an upload that was taken away, whose mask may stay
         with gr.Row(elem_classes="workspace two"):
             with gr.Column(elem_classes="pane"):
                 self._lay_out_controls()
@@ -91,15 +93,18 @@ class ComparisonTab:
         self._settled = (fill, plan)
         source.file.upload(
             self.take_file,
-            source.file,
-            [*source.outputs, self.mask_file, self.form.carried],
+            [source.file, source.scan, self.mask_file, self.before],
+            [*source.outputs, self.mask_file, self.form.carried, self.before],
             concurrency_limit=2,
             **quiet,
         ).then(**plan)
         source.examples.select(self.take_example, outputs=[*source.outputs, self.mask_file, *words], **quiet).then(
             **fill
         ).then(**plan)
-        source.file.clear(source.clear, outputs=source.outputs, **quiet).then(**plan)
+        taken_away = {**source.inputs, "mask_file": self.mask_file}
+        source.file.clear(
+            self.take_away, inputs_kwargs=taken_away, outputs=[*source.outputs, self.before], **quiet
+        ).then(**plan)
         shown = [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear]
         gr.on([*shown, self.truth_class.input], **plan)
         self.task.input(lambda task: note(MEASURES[task]), self.task, self.measures, queue=False, **quiet)
@@ -142,10 +147,23 @@ class ComparisonTab:
         self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
         mirror(self.progress, self.mirror)
 
-    def take_file(self, path: str) -> dict[Any, Any]:
-        """A file was chosen: its slices and windows; the mask of the last image goes."""
+    def take_file(
+        self, path: str, previous: Any = None, mask_file: str | None = None, before: Before | None = None
+    ) -> dict[Any, Any]:
+        """A file was chosen: its slices and windows. A mask stays that was there alone and fits; that of the last image
+        goes."""
         updates = self.source.upload(path)
-        return {**updates, self.mask_file: None, self.form.carried: {}} if self.source.scan in updates else updates
+        if self.source.scan not in updates:
+            return updates
+        goes = removed(self.calls, mask_file, updates[self.source.scan], owner_of(mask_file, previous, before))
+        updates[self.source.message] += goes
+        mask = {self.mask_file: None} if goes else {}
+        return {**updates, **mask, self.form.carried: {}, self.before: None}
+
+    def take_away(self, scan: Any, slice_number: float, window: str | None, mask_file: str | None) -> dict[Any, Any]:
+        """The image was taken away; its mask stays, and is remembered as its own."""
+        before = gr.skip() if scan is None else Before(scan, slice_number, window, mask_file)
+        return {**self.source.clear(), self.before: before}
 
     def take_example(self, event: gr.SelectData) -> dict[Any, Any]:
         """An example card was chosen: its image, its mask, its prompt and its sentence."""

@@ -14,9 +14,10 @@ from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.examples import Example
 from emitdiff.ui.form import find_preset, form_values, sampling_defaults
 from emitdiff.ui.kept import keep_settings
+from emitdiff.ui.masks import Before, owner_of, removed
 from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note
-from emitdiff.ui.source import build_source
+from emitdiff.ui.source import KEPT_SECONDS, build_source
 from emitdiff.ui.synthesis.mask_panel import build_mask_panel
 from emitdiff.ui.synthesis.preview import FROM_WORDS, build_preview
 from emitdiff.ui.synthesis.prompt_panel import build_prompt_panel
@@ -34,6 +35,7 @@ class SynthesisInput:
 
     def lay_out_controls(self) -> None:
         self.source = build_source(self.calls, self.cards, "Your image")
+        self.before = gr.State(None, time_to_live=KEPT_SECONDS)  # an upload that was taken away, for what came of it
         self.mask = build_mask_panel(self.calls)
         self.words = build_prompt_panel(self.calls)
         self.sampling = build_sampling_controls(self.calls, self.models)
@@ -69,8 +71,8 @@ class SynthesisInput:
         source, quiet, look = self.source, {"show_progress": "hidden", "api_visibility": "private"}, self.look
         loaded = [
             source.file.upload(
-                self.take_file, [source.file, source.scan],
-                [*source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
+                self.take_file, [source.file, source.scan, self.mask.file, self.before],
+                [self.before, *source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
                 concurrency_limit=2, **quiet,
             ),
             source.examples.select(
@@ -80,14 +82,12 @@ class SynthesisInput:
         ]  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **quiet}
-        for event in loaded:
+        taken_away = source.file.clear(
+            self.take_away, inputs_kwargs=self.given, outputs=[self.before, *source.outputs], **quiet
+        )
+        for event in (*loaded, taken_away):
             event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
         gr.on([source.slice.input, source.window.input], **close)
-        source.file.clear(
-            lambda: {**source.clear(), **self.preview.clear()},
-            outputs=[*source.outputs, *self.preview.outputs],
-            **quiet,
-        )
         self.mask.connect(source, self.words, look, quiet)
         self.words.connect(self.sampling.checkpoint, quiet)
         self.sampling.connect(quiet)
@@ -118,25 +118,43 @@ class SynthesisInput:
         updates, _ = self.restore(kept if isinstance(kept, dict) else {})
         return updates or {self.words.prompt: gr.skip()}
 
-    def take_file(self, path: str, previous: Any = None) -> dict[Any, Any]:
-        """A file was chosen: its slices and windows, no mask any more, the modality when the file names it."""
+    def take_file(
+        self, path: str, previous: Any = None, mask_file: str | None = None, before: Before | None = None
+    ) -> dict[Any, Any]:
+        """A file was chosen: its slices and windows, the modality when the file names it. A mask stays that was there
+        alone and fits; the image `previous` and its mask go."""
         updates = self.source.upload(path)
         scan = updates.get(self.source.scan)
         if scan is None:
             return updates
+        goes = removed(self.calls, mask_file, scan, owner_of(mask_file, previous, before))
+        mask = self.mask.take() if goes or not mask_file else self.mask.keep()
+        updates = {**updates, **mask, self.before: None}
         try:
-            return self.take_back(Path(path).name, read_synthetic_settings(path), updates, previous)
+            settings = read_synthetic_settings(path)
         except EmitDiffError:  # a picture like any other
             named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
-            return {**updates, **self.mask.take(), **({self.words.modality: named[0]} if named else {})}
+            updates[self.source.message] += goes
+            return {**updates, **({self.words.modality: named[0]} if named else {})}
+        return self.take_back(Path(path).name, settings, updates, goes, previous, mask_file, before)
 
-    def take_back(self, name: str, settings: dict, updates: dict[Any, Any], previous: Any) -> dict[Any, Any]:
+    def take_away(self, scan: Any, slice_number: float, window: str | None, mask_file: str | None) -> dict[Any, Any]:
+        """The image was taken away; its mask stays, alone. Both are remembered: only now can a PNG be dropped that was
+        painted from them."""
+        before = gr.skip() if scan is None else Before(scan, slice_number, window, mask_file)
+        return {**self.source.clear(), self.before: before}
+
+    def take_back(
+        self, name: str, settings: dict, updates: dict[Any, Any], goes: str, previous: Any, mask_file: str | None,
+        before: Before | None,
+    ) -> dict[Any, Any]:  # fmt: skip
         """A synthetic image came back: its settings, and what it was painted from where that is known.
 
-        Its source is an example, the image that is there already (`previous`), or unknown; then it stands in itself.
+        Its source is an example, the image that is there already (`previous`) or was taken away (`before`), the mask
+        that is there alone, or unknown; then it stands in itself, with the `updates` for it, which say what `goes`.
         """
         values, unusable = self.restore(settings)
-        said = f"All settings of {name} are back."
+        said, also = f"All settings of {name} are back.", ""
         origin = file_stem(str(settings.get("variation_of") or settings.get("source")))
         if card := next((card for card in self.cards if file_stem(card.image.name) == origin), None):
             updates = {**self.source.load(card.image), self.source.file: None}
@@ -145,14 +163,23 @@ class SynthesisInput:
         elif previous is not None and file_stem(previous.name) == origin:
             updates = {self.source.file: None}
             said += f" It was painted from {previous.name}, which is here."
+        elif before is not None and file_stem(before.scan.name) == origin:
+            updates = self.source.show(before.scan, before.slice_number, before.window) | {self.source.file: None}
+            if previous is not None or not mask_file:
+                there = before.mask_file and Path(before.mask_file).exists()
+                updates |= self.mask.take(before.mask_file if there else None)
+            said += f" It was painted from {before.scan.name}, which is here again."
+        elif previous is None and mask_file and file_stem(mask_file) == origin:
+            updates = {**self.source.clear(), self.source.file: None}
+            said += " It was painted from the mask alone, which is here."
         elif origin == FROM_WORDS:
             updates = {**self.source.clear(), **self.preview.clear(), self.source.file: None, **self.mask.take()}
             said += " It was painted from words alone."
         else:
-            updates |= self.mask.take()
             said += f" It was painted from “{origin}”; until that file is dropped, it stands in itself."
+            also = goes
         lost = f"Not known here, so not changed: {', '.join(unusable)}." if unusable else ""
-        return {**updates, **values, self.source.message: note(said) + note(lost, "warning")}
+        return {**updates, **values, self.source.message: note(said) + also + note(lost, "warning")}
 
     def restore(self, settings: dict[str, Any]) -> tuple[dict[Any, Any], list[str]]:
         """Updates for `restored` from settings kept somewhere, and the names of those that cannot be used."""

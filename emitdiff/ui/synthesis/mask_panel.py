@@ -30,9 +30,13 @@ class MaskPanel:
         """What `take` changes."""
         return [self.file, self.proposal.text, self.proposal.note]
 
-    def take(self, path: Path | None = None, text: str = "") -> dict[Any, Any]:
+    def take(self, path: Path | str | None = None, text: str = "") -> dict[Any, Any]:
         """Updates for another image: its mask's file, and what the segmenter may be asked for."""
         return {self.file: str(path) if path else None, self.proposal.text: text or None, self.proposal.note: ""}
+
+    def keep(self) -> dict[Any, Any]:
+        """The same for an image that the mask stays with."""
+        return {self.proposal.text: None, self.proposal.note: ""}
 
     def connect(self, source: Source, words: PromptPanel, look: dict[str, Any], quiet: dict[str, Any]) -> None:
         """A mask of the slice of `source`, drawn or proposed for what the words of the prompt name; `look` shows it."""
