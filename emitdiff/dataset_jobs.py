@@ -13,7 +13,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -87,7 +88,11 @@ class _Job:
     moved: float = 0.0  # when an image was finished last
     touched: float = field(default_factory=time.time)
     gone: bool = False  # whoever still works for it removes the folder at the end
-    packing: threading.Lock = field(default_factory=threading.Lock)
+    in_use: threading.Lock = field(default_factory=threading.Lock)  # by whoever needs its files, or deletes them
+
+    @property
+    def busy(self) -> bool:
+        return self.state.stage in BUSY
 
     @property
     def out(self) -> Path:
@@ -149,9 +154,8 @@ class DatasetJobs:
         """Begins in the background, or goes on where the same settings were stopped. Raises EmitDiffError."""
         from emitdiff.synthesis.augmentation import check_settings
 
-        with self._books:
-            job = self._job(name)
-            if job.state.stage in BUSY:
+        with self._held(name) as job:
+            if job.busy:
                 raise EmitDiffError("This dataset is being augmented: stop that first.")
             if not job.state.usable:
                 raise EmitDiffError("The dataset has defects that painting cannot do with: mend them, pack it anew.")
@@ -161,9 +165,11 @@ class DatasetJobs:
             if job.state.request != request:
                 shutil.rmtree(job.out, ignore_errors=True)
             shutil.rmtree(job.filtered, ignore_errors=True)
-            job.stop, job.state = threading.Event(), JobState(job.state.check, True, "waiting", request)
-            job.began = (time.monotonic(), 0)
-        threading.Thread(target=self._run, args=(job, settings), daemon=True).start()
+            with self._books:
+                self._job(name)  # still there
+                job.stop, job.state = threading.Event(), JobState(job.state.check, True, "waiting", request)
+                job.began, job.touched = (time.monotonic(), 0), time.time()
+            threading.Thread(target=self._run, args=(job, settings), daemon=True).start()
 
     def stop(self, name: str) -> None:
         """The job ends within a step; what is painted stays."""
@@ -171,31 +177,22 @@ class DatasetJobs:
 
     def pairs(self, name: str, count: int) -> list[Pair]:
         """The synthetic images painted last, each beside its source, the latest first."""
-        job = self._job(name)
-        paths = sorted((job.out / "images").glob("synthetic_*.png"), key=lambda path: path.stat().st_mtime)
-        origins = {row["file_name"]: row["mask"] for row in open_dataset(job.source).rows}
-        pairs = (_pair(job, path, origins) for path in reversed(paths))
-        return list(islice((pair for pair in pairs if pair is not None), count))
+        with self._held(name) as job:
+            paths = sorted((job.out / "images").glob("synthetic_*.png"), key=lambda path: path.stat().st_mtime)
+            origins = {row["file_name"]: row["mask"] for row in open_dataset(job.source).rows}
+            pairs = (_pair(job, path, origins) for path in reversed(paths))
+            return list(islice((pair for pair in pairs if pair is not None), count))
 
     def export(self, name: str, layout: str, only_kept: bool) -> tuple[Path, tuple[str, ...]]:
         """A ZIP in a `layout` of `exports`, or of the dataset folder itself ("dataset"), and what its user should
         know; `only_kept` leaves out what the report drops. Raises EmitDiffError where there is nothing to export."""
-        job = self._job(name)
-        folder = job.filtered if only_kept else job.out
-        if job.state.stage in BUSY or not (job.out / "metadata.csv").exists():
-            raise EmitDiffError("There is nothing to export yet: augment the dataset first.")
-        if not (folder / "metadata.csv").exists():
-            raise EmitDiffError("No image was scored and kept: export all of them, or augment anew.")
-        job.touched = time.time()
-        dataset = open_dataset(folder)
-        title = f"{file_stem(dataset.info.name)}_{'kept' if only_kept else 'all'}_{layout}"
-        with job.packing, tempfile.TemporaryDirectory(dir=job.folder) as place:
-            if layout == DATASET:
-                packed, notes = folder, ()
-            else:
-                packed, notes = _exported(dataset, layout, Path(place) / title)
-            named = packed.name if layout == "nnunet" else title
-            return pack_folder(packed, make_folder(job.folder / "exports") / f"{title}.zip", named), notes
+        with self._held(name) as job:
+            folder = job.filtered if only_kept else job.out
+            if job.busy or not (job.out / "metadata.csv").exists():
+                raise EmitDiffError("There is nothing to export yet: augment the dataset first.")
+            if not (folder / "metadata.csv").exists():
+                raise EmitDiffError("No image was scored and kept: export all of them, or augment anew.")
+            return _packed(job, folder, layout, "kept" if only_kept else "all")
 
     def remove(self, name: str) -> None:
         """Forgets a job and its files at once, as a day later would; without effect where it is gone."""
@@ -204,14 +201,26 @@ class DatasetJobs:
         if job:
             job.gone = True
             job.stop.set()
-            if job.state.stage not in BUSY:
-                shutil.rmtree(job.folder, ignore_errors=True)
+            _discard(job)
 
     def _job(self, name: str) -> _Job:
         job = self._jobs.get(name)
         if job is None:
             raise EmitDiffError("This dataset is not here any more; it is kept for a day. Give its ZIP again.")
         return job
+
+    @contextmanager
+    def _held(self, name: str) -> Iterator[_Job]:
+        """A job with its files to oneself: nobody deletes them meanwhile, and one that is removed goes afterwards."""
+        job = self._job(name)
+        try:
+            with job.in_use:
+                self._job(name)  # not removed while others had it
+                yield job
+        finally:
+            if job.gone:
+                _discard(job)
+        self._job(name)
 
     def _run(self, job: _Job, settings: Augment) -> None:
         stage, error = "done", None
@@ -225,7 +234,7 @@ class DatasetJobs:
         job.touched = time.time()
         job.state = replace(job.state, stage=stage, error=error)
         if job.gone:
-            shutil.rmtree(job.folder, ignore_errors=True)
+            _discard(job)
 
     def _work(self, job: _Job, settings: Augment) -> None:
         while not self._turn.acquire(timeout=TURN_SECONDS):
@@ -265,7 +274,7 @@ class DatasetJobs:
         """Removes what nobody has touched for a day, also of servers that are gone."""
         now = time.time()
         for name, job in list(self._jobs.items()):
-            if job.state.stage not in BUSY and now - job.touched > KEPT_SECONDS:
+            if not job.busy and now - job.touched > KEPT_SECONDS:
                 self.remove(name)
         ours = {job.folder for job in self._jobs.values()}
         for folder in set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")) - ours:
@@ -307,6 +316,23 @@ def _pair(job: _Job, path: Path, origins: dict[str, str]) -> Pair | None:
         return None
     source, mask = read_image(job.source / row["source"]), read_mask(job.source / origins[row["source"]])
     return Pair(path.name, source, mask, read_image(path), read_mask(job.out / row["mask"]))
+
+
+def _discard(job: _Job) -> None:
+    """The files of a removed job go; where it paints or somebody uses them, whoever does that calls this at the end."""
+    if not job.busy and job.in_use.acquire(blocking=False):
+        shutil.rmtree(job.folder, ignore_errors=True)
+        job.in_use.release()
+
+
+def _packed(job: _Job, folder: Path, layout: str, which: str) -> tuple[Path, tuple[str, ...]]:
+    job.touched = time.time()
+    dataset = open_dataset(folder)
+    title = f"{file_stem(dataset.info.name)}_{which}_{layout}"
+    with tempfile.TemporaryDirectory(dir=job.folder) as place:
+        packed, notes = (folder, ()) if layout == DATASET else _exported(dataset, layout, Path(place) / title)
+        named = packed.name if layout == "nnunet" else title
+        return pack_folder(packed, make_folder(job.folder / "exports") / f"{title}.zip", named), notes
 
 
 def _exported(dataset: DatasetFolder, layout: str, out: Path) -> tuple[Path, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -122,6 +123,53 @@ def test_stopped_and_started_again_it_goes_on(jobs, packed):
     assert whole.stage == "done" and whole.painted == 10
     after = {pair.name: pair.image for pair in jobs.pairs(name, 10)}
     assert all(np.array_equal(after[key], image) for key, image in before.items())
+
+
+@pytest.fixture
+def while_packing(monkeypatch):
+    """Has something done, by somebody else, once an export has begun and before its files are packed."""
+
+    def arrange(do) -> threading.Thread:
+        other = threading.Thread(target=do)
+
+        def pack(*given):
+            other.start()
+            other.join(0.5)  # as long as it takes, where nothing makes it wait
+            return pack_folder(*given)
+
+        monkeypatch.setattr(dataset_jobs, "pack_folder", pack)
+        return other
+
+    return arrange
+
+
+def test_what_is_exported_is_not_deleted_by_a_start_meanwhile(jobs, packed, while_packing):
+    name = jobs.take(packed)
+    jobs.start(name, REQUEST)
+    ended(jobs, name)
+    other = while_packing(lambda: jobs.start(name, replace(REQUEST, seed=7, limit=1)))
+    with zipfile.ZipFile(jobs.export(name, "dataset", only_kept=False)[0]) as zipped:
+        assert any("synthetic_" in entry for entry in zipped.namelist())
+    other.join()
+    assert ended(jobs, name).painted == 1
+
+
+def test_what_is_removed_while_it_is_exported_is_said_and_leaves_nothing(jobs, packed, while_packing, tmp_path):
+    name = jobs.take(packed)
+    jobs.start(name, REQUEST)
+    ended(jobs, name)
+    other = while_packing(lambda: jobs.remove(name))
+    with pytest.raises(EmitDiffError, match="not here any more"):
+        jobs.export(name, "dataset", only_kept=False)
+    other.join()
+    assert not list((tmp_path / "server").iterdir())
+
+
+def test_nobody_else_waits_while_a_start_reads_and_deletes(jobs, packed, monkeypatch):
+    name, held, check = jobs.take(packed), [], dataset_jobs._check_size
+    monkeypatch.setattr(dataset_jobs, "_check_size", lambda *given: held.append(jobs._books.locked()) or check(*given))
+    jobs.start(name, REQUEST)
+    assert held == [False] and ended(jobs, name).stage == "done"
 
 
 def test_other_settings_begin_anew(jobs, packed):
