@@ -261,6 +261,20 @@ def test_during_a_run_one_may_go_to_another_slice_but_not_to_another_scan(tab, v
     assert not list(tmp_path.glob("emitdiff_*")), "a patient's masks are not left behind"
 
 
+def test_a_slice_that_cannot_be_shown_is_said(tab, volume_file, monkeypatch):
+    scan = scan_that_saves(volume_file)
+    last = find_all(tab, scan)[-1]
+    finding, volume = last[tab.finding], last[tab.volume]
+    with monkeypatch.context() as patched:
+        patched.setattr(volume, "save", failing)
+        updates = look(tab, scan, finding, volume, slice_number=1)
+    assert "The weights are not here" in updates[tab.reading.progress]
+    assert updates[tab.finding] is None and updates[tab.reading.view] is None and updates[tab.volume] is volume
+    assert "Not found" in look(tab, scan, None, volume, slice_number=1)[tab.reading.progress], "another try helps"
+    monkeypatch.setattr("emitdiff.ui.segmentation.tab.image_of", failing)
+    assert "The weights are not here" in look(tab, scan, finding, volume)[tab.reading.progress]
+
+
 def test_slices_that_look_alike_have_answers_of_their_own(tab, tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((40, 32, 3), 7.0, np.float32), np.eye(4)), tmp_path / "even.nii.gz")
     scan = scan_that_saves(tmp_path / "even.nii.gz")

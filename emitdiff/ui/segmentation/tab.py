@@ -229,20 +229,23 @@ class SegmentationTab:
         threshold: float, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
         """Another slice is shown, with what was found in it if the whole volume was asked; the same one stays."""
-        image = None if scan is None else image_of(scan, slice_number, window)
         if volume is not None and volume.scan is not scan:
             volume.remove()
             volume = None
-        index = 0 if scan is None else slice_index(scan, slice_number)
-        whole = volume is not None and volume.window == window
-        if not whole and finding is not None and image is not None and finding.is_of(scan, index, image, volume):
-            return {self.finding: finding}
+        try:
+            image = None if scan is None else image_of(scan, slice_number, window)
+            index = 0 if scan is None else slice_index(scan, slice_number)
+            whole = volume is not None and volume.window == window
+            if not whole and finding is not None and image is not None and finding.is_of(scan, index, image, volume):
+                return {self.finding: finding}
+            found = volume.finding(index, image, threshold) if whole and index in volume.answers else None
+            views = self.reading.show(found, **shown) if found else self.reading.blank(image, scan)
+        except Exception as error:  # a slice that cannot be decoded, a mask that cannot be written
+            failed = {self.reading.progress: finished(sentence(error), "error")}
+            found, views = None, {**self.reading.blank(None, None), **failed}
         if finding is not None:
             finding.remove()
-        if not whole or index not in volume.answers:
-            return {self.finding: None, self.volume: volume, **self.reading.blank(image, scan), self.words.note: ""}
-        found = volume.finding(index, image, threshold)
-        return {self.finding: found, **self.reading.show(found, **shown), self.words.note: ""}
+        return {self.finding: found, self.volume: volume, **views, self.words.note: ""}
 
     def begin(self) -> dict[Any, Any]:
         waiting = {button: gr.Button(interactive=False) for button in (self.find_button, self.all_button)}

@@ -44,7 +44,12 @@ class Preview:
         self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
     ) -> Iterator[dict[Any, Any]]:
         """The slice with its mask's outline at once, then the control image the network would get."""
-        image, mask, words = image_of(scan, slice_number, window) if scan is not None else None, None, ""
+        image, mask, words = None, None, ""
+        try:
+            image = image_of(scan, slice_number, window) if scan is not None else None
+        except Exception as error:
+            yield {**self.clear(), self.control_note: note(sentence(error), "error")}
+            return
         try:
             mask = read_mask(self.calls, mask_file, scan, slice_number)
             words = note(ALONE) if image is None and mask is not None else ""
