@@ -84,7 +84,10 @@ def launch_settings() -> dict[str, Any]:
         "footer_links": ["api", "settings"],
         "ssr_mode": False,
         "enable_monitoring": False,
-        "state_session_capacity": 32,  # each may keep two scans of up to 512 MiB
+        # Every gradio_client.Client is a session too, and beyond this many the one used least recently is forgotten,
+        # with all it shows. An empty one takes 0.7 MiB and stays until then; what fills memory, scans and results,
+        # goes by itself: after KEPT_SECONDS, or an hour after its page was closed.
+        "state_session_capacity": 512,
     }
 
 

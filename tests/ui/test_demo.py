@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from fakes import fake_callables
+from gradio.state_holder import StateHolder
 
 from emitdiff.ui import demo as page
 from emitdiff.ui import theme
@@ -38,11 +39,24 @@ def test_heavy_events_share_one_place_in_the_queue(demo):
 
 def test_what_the_host_is_protected_by(demo):
     settings = page.launch_settings()
-    assert settings["state_session_capacity"] <= 32
     assert settings["max_file_size"] and settings["run_history"] is False
     assert demo.delete_cache == (600, KEPT_SECONDS), "files live as long as what shows them"
     assert demo._queue.max_size == 32
     assert demo.analytics_enabled is False
+
+
+def test_programs_do_not_push_out_what_a_person_has_made(demo, monkeypatch):
+    """Each client of theirs is a session to Gradio; and one of them takes memory for good."""
+    monkeypatch.setattr("gradio.state_holder.SessionState", lambda blocks: object())
+    capacity = page.launch_settings()["state_session_capacity"]
+    monkeypatch.setattr(demo, "state_session_capacity", capacity, raising=False)
+    monkeypatch.setattr(demo, "state_holder", None, raising=False)
+    sessions = StateHolder()
+    sessions.set_blocks(demo)
+    made = sessions["a person"]
+    for number in range(400):
+        sessions[f"program {number}"]
+    assert sessions["a person"] is made and capacity <= 1000
 
 
 def test_nothing_on_the_page_comes_from_a_network():
