@@ -28,7 +28,7 @@ def owner_of(mask_file: str | None, scan: Any, before: Before | None) -> str:
 
 
 def removed(calls: Callables, mask_file: str | None, scan: Any, owner: str) -> str:
-    """"" where the mask stays with `scan`, which just came; else HTML that says that it goes, and why.
+    """ "" where the mask stays with `scan`, which just came; else HTML that says that it goes, and why.
 
     It stays where it fits and was given alone, without an `owner`.
     """

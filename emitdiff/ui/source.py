@@ -67,6 +67,16 @@ class Source:
         except Exception as error:
             return {self.message: note(sentence(error), "error"), self.file: None}
 
+    def mend(self, scan: Any, message: str) -> Any:
+        """The message once something else works: that of a file that could not be read is over."""
+        if 'role="alert"' not in (message or ""):
+            return gr.skip()
+        return note(ACCEPTED if scan is None else describe_scan(scan))
+
+    def mending(self, events: list[Any], quiet: dict[str, Any]) -> None:
+        """Such events."""
+        gr.on(events, self.mend, [self.scan, self.message], self.message, queue=False, **quiet)
+
     def clear(self) -> dict[Any, Any]:
         """Updates for a file a person took away again."""
         hidden = {self.slice: gr.update(visible=False), self.window: gr.update(visible=False)}

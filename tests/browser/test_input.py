@@ -151,3 +151,18 @@ def test_an_image_taken_away_leaves_its_mask_and_comes_back_with_what_was_painte
     expect(page.get_by_text("painted from own.png, which is here again")).to_be_visible(timeout=PATIENCE)
     expect(shown).to_have_attribute("src", before, timeout=PATIENCE)
     expect(mask).to_contain_text("drawn_chest_xray_mask")
+
+
+def test_an_error_goes_once_its_cause_is_repaired(page, tmp_path):
+    (tmp_path / "own.png").write_bytes(b"no picture")
+    files = page.locator(".drop:visible input[type=file]")
+    files.nth(0).set_input_files(tmp_path / "own.png")
+    alert = page.get_by_role("alert").filter(visible=True)
+    expect(alert).to_contain_text("own.png", timeout=PATIENCE)
+    files.nth(1).set_input_files(CARDS["Chest X-ray"].mask)
+    expect(alert).to_have_count(0, timeout=PATIENCE)
+    page.get_by_role("button", name="Generate").click()
+    expect(said(page)).to_contain_text("The prompt is empty", timeout=PATIENCE)
+    page.get_by_label("Prompt (edit freely)").fill("X-ray")
+    expect(said(page)).to_contain_text("press Generate")
+    expect(alert).to_have_count(0)

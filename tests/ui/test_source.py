@@ -72,3 +72,19 @@ def test_sides_are_marked_only_where_they_are_known():
     for part in (shown[:, :60], shown[:, -60:], shown[:60], shown[-60:]):
         assert part.max() > 200
     assert not shown[60:-60, 60:-60].any()
+
+
+def test_the_error_of_a_file_is_over_once_something_else_works(tmp_path):
+    import gradio as gr
+    from fakes import fake_callables
+
+    from emitdiff.ui.source import ACCEPTED, build_source
+
+    with gr.Blocks():
+        source = build_source(fake_callables(), [], "Your image")
+    (tmp_path / "own.png").touch()
+    error = source.upload(str(tmp_path / "own.png"))[source.message]
+    assert "is empty" in error and ACCEPTED in source.mend(None, error)
+    assert "brain.nii.gz: MRI, 160 x 200" in source.mend(scan(), error)
+    said = source.show(scan(middle=0, warnings=()))[source.message]
+    assert source.mend(scan(), said) == gr.skip()

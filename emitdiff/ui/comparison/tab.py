@@ -107,6 +107,7 @@ class ComparisonTab:
         ).then(**plan)
         shown = [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear]
         gr.on([*shown, self.truth_class.input], **plan)
+        source.mending([self.mask_file.change, self.compare_button.click], quiet)
         self.task.input(lambda task: note(MEASURES[task]), self.task, self.measures, queue=False, **quiet)
         replan = {**plan, "fn": self.replan, "inputs_kwargs": {"filled": self.filled, **self.inputs}}
         for event in self.form.connect(self.task, quiet):

@@ -88,6 +88,7 @@ class SynthesisInput:
         for event in (*loaded, taken_away):
             event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
         gr.on([source.slice.input, source.window.input], **close)
+        source.mending([self.mask.file.change, source.slice.input, source.window.input], quiet)
         self.mask.connect(source, self.words, look, quiet)
         self.words.connect(self.sampling.checkpoint, quiet)
         self.sampling.connect(quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,8 @@ COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than 
 GRID, BESIDE = "All images", "Before and after"
 SIDES = "Left: real. Right: synthetic"
 SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean difference"}
+# An error is over once something is changed that may have caused it; a run that goes on is reported on.
+MEND = """html => html.includes("progress still error") ? IDLE : {__type__: "update"}"""
 NOTHING_CHOSEN = "Every image keeps its own seed and settings."
 
 
@@ -118,6 +121,11 @@ class ResultsPanel:
     def idle(self, request: gr.Request) -> dict[Any, Any]:
         """Another image takes away what was said of the last one, unless a run is being reported there."""
         return {self.progress: gr.skip() if self.painting.stops.running(request) else finished(IDLE)}
+
+    def mending(self, events: list[Any], quiet: dict[str, Any]) -> None:
+        """Events after which an error no longer stands above the gallery. The server is not asked."""
+        js = MEND.replace("IDLE", json.dumps(finished(IDLE)))
+        gr.on(events, None, self.progress, self.progress, js=js, queue=False, **quiet)
 
     def end_session(self, request: gr.Request) -> None:
         """The page was closed: whatever still runs for it stops."""

@@ -42,6 +42,9 @@ class SynthesisTab:
     def _connect_results(self) -> None:
         source, quiet = self.input.source, {"show_progress": "hidden", "api_visibility": "private"}
         source.file.upload(self.results.idle, outputs=self.results.progress, queue=False, **quiet)
+        changed = [field.change for field in self.form.values()]
+        self.results.mending([*changed, self.input.mask.file.change], quiet)
+        source.mending([self.generate_button.click], quiet)
         stored = source.examples.select(
             self.show_stored, [self.checkpoint, self.results.run, self.results.large],
             [*self.results.outputs, self.results.vary], queue=False, **quiet,
