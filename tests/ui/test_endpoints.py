@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import gradio as gr
+import httpx
 import numpy as np
 import pytest
-from fakes import fake_callables
+from fakes import Step, fake_callables
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from emitdiff.images import read_synthetic_settings
+from emitdiff.ui.demo import build_demo, launch_settings
 from emitdiff.ui.programs.arguments import FILE, Argument, documented, structure_arguments
 from emitdiff.ui.programs.endpoints import Endpoints
 
@@ -141,6 +145,53 @@ def test_callers_at_the_same_time_get_their_own_results(served, example):
     with ThreadPoolExecutor(6) as callers:
         seeds = list(callers.map(call, range(0, 60, 10)))
     assert seeds == [[seed, seed + 1] for seed in range(0, 60, 10)]
+
+
+@pytest.mark.parametrize("leave", ["cancel", "disconnect"])
+def test_painting_ends_with_the_wish_for_it(leave, example):
+    """Both a caller that cancels and one that is gone: nobody waits for 8 x 200 steps."""
+    steps, ended = [], threading.Event()
+
+    def endless(image, mask, request, cancelled):
+        try:
+            while len(steps) < 1000:
+                time.sleep(0.02)
+                steps.append(1)
+                yield Step(0, len(steps), 1000, None)
+        finally:
+            ended.set()
+
+    demo = build_demo(fake_callables(synthesize=endless))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_settings())
+    try:
+        if leave == "cancel":
+            job = Client(url, verbose=False).submit(prompt="X-ray", structure=0, api_name="/synthesize")
+            wait_until(lambda: steps)
+            job.cancel()
+        else:
+            call = httpx.post(f"{url}gradio_api/call/synthesize", json={"data": whole_request(url)}).json()
+            with httpx.stream("GET", f"{url}gradio_api/call/synthesize/{call['event_id']}", timeout=30):
+                wait_until(lambda: steps)
+        assert ended.wait(20) and len(steps) < 900
+    finally:
+        steps.extend([1] * 1000)
+        demo.close()
+
+
+def wait_until(there):
+    for _ in range(300):
+        if there():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing was painted")
+
+
+def whole_request(url: str) -> list:
+    """What /synthesize is given, in its order: its defaults, and no image."""
+    described = Client(url, verbose=False).view_api(return_format="dict", print_info=False)["named_endpoints"]
+    given = {"prompt": "X-ray", "structure": 0}
+    return [given.get(one["parameter_name"], one.get("parameter_default"))
+            for one in described["/synthesize"]["parameters"]]  # fmt: skip
 
 
 def test_models_lists_weights_and_targets(client):

@@ -111,9 +111,13 @@ def test_a_tool_answers_with_pictures_and_figures(tools, example):
         found = await session.call_tool("segment", {"image": picture, "text": "lung"}, progress_callback=heard)
         empty = await session.call_tool("segment", {"image": picture, "text": " "})
         models = await session.call_tool("models", {})
-        return found, empty, models
+        wish = {"prompt": "X-ray", "structure": 0}
+        painted = [await session.call_tool("synthesize", wish, progress_callback=told) for told in (heard, None)]
+        return found, empty, models, painted
 
-    found, empty, models = with_session(tools, steps)
+    found, empty, models, painted = with_session(tools, steps)
+    for one in painted:
+        assert not one.isError and "synthetic_text_000_seed0" in one.content[0].text
     assert not found.isError and [part.type for part in found.content] == ["image", "text", "text"]
     assert "'target': 'lung'" in found.content[2].text
     assert empty.isError and "The text is empty: say what to find" in empty.content[0].text

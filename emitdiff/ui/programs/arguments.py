@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, isgeneratorfunction
 from typing import Any
 
 import gradio as gr
@@ -51,10 +51,19 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
     """
     defaults = {name: one.default for name, one in arguments.items() if one.default is not NEEDED}
 
-    @wraps(function)
-    def endpoint(**values: Any) -> Any:
-        given = {name: value for name, value in values.items() if value is not None or name not in defaults}
-        return function(**defaults | given)
+    def given(values: dict[str, Any]) -> dict[str, Any]:
+        return defaults | {name: value for name, value in values.items() if value is not None or name not in defaults}
+
+    if isgeneratorfunction(function):  # Gradio looks at the outermost function alone
+
+        @wraps(function)
+        def endpoint(**values: Any) -> Any:
+            yield from function(**given(values))
+    else:
+
+        @wraps(function)
+        def endpoint(**values: Any) -> Any:
+            return function(**given(values))
 
     kind = Parameter.KEYWORD_ONLY
     endpoint.__signature__ = Signature([Parameter(name, kind, default=one.default) for name, one in arguments.items()])

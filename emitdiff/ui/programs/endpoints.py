@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import isgeneratorfunction
 from typing import Any
 
 import cv2
@@ -105,7 +107,9 @@ class Endpoints:
             )
             _add(self.models, {}, [gr.JSON(label="weights")], LIGHT)
 
-    def synthesize(self, image: str | None, mask: str | None, slice_number: int, **form: Any) -> tuple[list[str], dict]:
+    def synthesize(
+        self, image: str | None, mask: str | None, slice_number: int, **form: Any
+    ) -> Iterator[tuple[list[str] | None, dict | None]]:
         """Synthetic images that keep the edges of the image and follow the prompt; needs image, mask or structure 0.
 
         Returns:
@@ -114,11 +118,14 @@ class Endpoints:
         """
         request = self._request(form)
         pixels, stem, label = self._read(image, mask, slice_number, request.structure)
-        events = self.calls.synthesize(pixels, label, request, lambda: False)
-        results = [event for event in events if getattr(event, "image", None) is not None]
+        results = []
+        for event in self.calls.synthesize(pixels, label, request, lambda: False):
+            if getattr(event, "image", None) is not None:
+                results.append(event)
+            yield None, None  # Gradio ends a generator here, between two steps, once its caller cancels or is gone
         folder = answer_folder()
         paths = [save_result(result, index, stem, folder) for index, result in enumerate(results)]
-        return [str(path) for path in paths], build_manifest(results, paths, stem)
+        yield [str(path) for path in paths], build_manifest(results, paths, stem)
 
     def edges(self, image: str | None, mask: str | None, slice_number: int, **form: Any) -> str:
         """The control image that synthesize would give to the network.
@@ -240,12 +247,25 @@ class Endpoints:
 def _add(function: Callable[..., Any], arguments: Arguments, outputs: list[Any], place: dict[str, Any]) -> None:
     """One endpoint, named as its function; a failure is answered with a sentence."""
     gr.Button().click(
-        documented(_sentences()(function), arguments),
+        documented(_answering(function), arguments),
         inputs_kwargs={name: one.component(name) for name, one in arguments.items()},
         outputs=outputs,
         api_name=function.__name__,
         **place,
     )
+
+
+def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` whose failures are sentences; a generator stays one."""
+    if not isgeneratorfunction(function):
+        return _sentences()(function)
+
+    @wraps(function)
+    def answers(**values: Any) -> Iterator[Any]:
+        with _sentences():
+            yield from function(**values)
+
+    return answers
 
 
 @contextmanager
