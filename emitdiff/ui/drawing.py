@@ -25,8 +25,11 @@ class Drawing:
     canvas: gr.ImageEditor
     use: gr.Button
 
-    def connect(self, source: Source, file: gr.File, beside: gr.HTML, quiet: dict[str, Any]) -> Any:
-        """Drawing over the slice of `source` makes a mask `file`; what is wrong is said `beside` it. Returns the event.
+    def connect(
+        self, source: Source, file: gr.File, beside: gr.HTML, quiet: dict[str, Any], outdated: tuple[gr.HTML, ...] = ()
+    ) -> Any:
+        """Drawing over the slice of `source` makes a mask `file`; what is wrong is said `beside` it, and what was said
+        of another mask is `outdated`. Returns the event.
 
         The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         """
@@ -36,8 +39,9 @@ class Drawing:
         )  # fmt: skip
         taken = {"scan": source.scan, "drawing": self.canvas}
         return self.use.click(
-            lambda **drawn: self.take(file, beside, **drawn), inputs_kwargs=taken, outputs=[file, beside], **quiet
-        )
+            lambda **drawn: self.take(file, beside, outdated=outdated, **drawn), inputs_kwargs=taken,
+            outputs=[file, beside, *outdated], **quiet,
+        )  # fmt: skip
 
     def open(self, beside: gr.HTML, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The canvas gets the slice shown; what was painted on another one goes."""
@@ -46,12 +50,16 @@ class Drawing:
         except Exception as error:
             return {beside: note(sentence(error), "error")}
 
-    def take(self, file: gr.File, beside: gr.HTML, scan: Any, drawing: dict[str, Any] | None) -> dict[Any, Any]:
+    def take(
+        self, file: gr.File, beside: gr.HTML, scan: Any, drawing: dict[str, Any] | None,
+        outdated: tuple[gr.HTML, ...] = (),
+    ) -> dict[Any, Any]:  # fmt: skip
         """The strokes become the mask file, as if it had been uploaded."""
         try:
             if scan is None:
                 raise EmitDiffError("No image yet: choose an example or drop a file first.")
-            return {file: str(save_drawing(drawing, scan.size, file_stem(scan.name))), beside: ""}
+            path = save_drawing(drawing, scan.size, file_stem(scan.name))
+            return {file: str(path), beside: "", **dict.fromkeys(outdated, "")}
         except Exception as error:
             return {beside: note(sentence(error), "error")}
 

@@ -75,7 +75,21 @@ def test_the_segmenter_proposes_the_mask(page, tmp_path):
     asked.press("Enter")
     page.get_by_role("button", name="Propose the mask").click()
     expect(page.get_by_text("Found “lung”")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator(".drop", has_text="Its mask")).to_contain_text("own_proposed_mask")
+    field = page.locator(".drop", has_text="Its mask")
+    expect(field).to_contain_text("own_proposed_mask")
+    page.get_by_role("button", name="Draw the mask").click()
+    canvas = page.locator(".canvas:visible canvas").first
+    expect(canvas).to_be_visible()
+    page.wait_for_timeout(1500)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 40, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Use the drawing as mask").click()
+    expect(field).to_contain_text("own_drawn_mask")
+    expect(page.get_by_text("Found “lung”")).to_have_count(0)
 
 
 def test_a_volume_has_a_slice_slider_and_the_patients_sides(page, tmp_path):

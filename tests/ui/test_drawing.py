@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
+import gradio as gr
 import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.drawing import drawn_mask, ground, save_drawing
+from emitdiff.ui.drawing import build_drawing, drawn_mask, ground, save_drawing
 
 
 def editor_value(painted: np.ndarray) -> dict:
@@ -32,3 +35,12 @@ def test_strokes_become_class_ids_at_the_size_of_the_scan(tmp_path):
 def test_an_empty_canvas_is_named(value):
     with pytest.raises(EmitDiffError, match="Nothing is painted yet"):
         drawn_mask(value, (8, 8))
+
+
+def test_a_drawing_makes_outdated_what_was_said_of_another_mask_and_an_empty_one_does_not():
+    with gr.Blocks():
+        drawing, file, beside, said = build_drawing(), gr.File(), gr.HTML(), gr.HTML()
+    scan = SimpleNamespace(name="scan.png", size=(8, 8))
+    updates = drawing.take(file, beside, scan, editor_value(np.ones((8, 8), bool)), outdated=(said,))
+    assert updates[file].endswith("scan_drawn_mask.png") and updates[said] == "" and updates[beside] == ""
+    assert set(drawing.take(file, beside, scan, None, outdated=(said,))) == {beside}

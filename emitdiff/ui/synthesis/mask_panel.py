@@ -40,7 +40,9 @@ class MaskPanel:
 
     def connect(self, source: Source, words: PromptPanel, look: dict[str, Any], quiet: dict[str, Any]) -> None:
         """A mask of the slice of `source`, drawn or proposed for what the words of the prompt name; `look` shows it."""
-        self.drawing.connect(source, self.file, self.note, quiet).then(**look)
+        said = self.proposal.note  # of the mask that was proposed, as long as it is the one
+        gr.on([self.file.upload, self.file.clear], lambda: "", outputs=said, queue=False, **quiet)
+        self.drawing.connect(source, self.file, self.note, quiet, outdated=(said,)).then(**look)
         named = {"organ": words.organ, "finding": words.finding}
         self.proposal.connect(source, named, self.file, quiet).then(**look)
 
