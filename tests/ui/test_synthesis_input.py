@@ -56,13 +56,6 @@ def test_a_mask_of_another_size_is_named_beside_it(form, example, tmp_path):
     assert form.preview.source_view in first and second[form.preview.control_view].shape == (256, 256, 3)
 
 
-def test_a_slice_that_cannot_be_decoded_is_named_below_the_preview(form, example):
-    scan = scan_that_saves(example.image)
-    scan.image = failing
-    (told,) = form.preview.look(scan, 1, None, str(example.mask), **FORM)
-    assert "The weights are not here" in told[form.preview.control_note] and told[form.preview.source_view] is None
-
-
 def test_a_preview_that_fails_is_named_below_it(example):
     form = build(control_image=failing)
     given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
