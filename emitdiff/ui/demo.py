@@ -12,6 +12,7 @@ import gradio as gr
 from emitdiff.ui.callables import Callables, Model
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.dataset.tab import DatasetTab
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.programs.endpoints import Endpoints
 from emitdiff.ui.segmentation.tab import SegmentationTab
@@ -56,14 +57,13 @@ def build_demo(calls: Callables) -> gr.Blocks:
             with gr.Tab("Dataset", id="dataset") as dataset_tab:
                 dataset = DatasetTab(calls)
                 comparison.connect_synthesis(synthesis.input.given, synthesis.form)
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
         chosen = [synthesis.checkpoint, segmentation.checkpoint, device]
         refresh = lambda *names: header({model.name: model for model in calls.models()}, *names)  # noqa: E731
-        demo.load(calls.describe_device, outputs=device, **quiet).then(refresh, chosen, status, **quiet).then(
-            lambda: prepare(calls), **quiet
+        demo.load(calls.describe_device, outputs=device, **QUIET).then(refresh, chosen, status, **QUIET).then(
+            lambda: prepare(calls), **QUIET
         )
         demo.load(None, js=NAME_CARDS, api_visibility="private")
-        gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **quiet)
+        gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **QUIET)
         demo.unload(synthesis.results.end_session)
         demo.unload(segmentation.stops.end)
         comparison.keep(demo)

@@ -11,7 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+from emitdiff.ui.events import QUIET
+
 # What was chosen when a menu was entered is kept in the page; where it is still the same, the menus are sent as null.
 REMEMBER = "(...values) => {{ window.{key} = JSON.stringify(values); }}"
 COMPARE = """(...values) => {{

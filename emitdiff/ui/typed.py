@@ -11,7 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+from emitdiff.ui.events import QUIET
+
 # The words the field was entered with stay in the page; where they are still the same, it is sent as null.
 REMEMBER = "words => {{ window.{key} = words; }}"
 COMPARE = """(...values) => {{

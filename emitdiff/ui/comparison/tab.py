@@ -18,6 +18,7 @@ from emitdiff.ui.comparison.comparing import Given, corner, find, measures, pain
 from emitdiff.ui.comparison.figure import save_figure
 from emitdiff.ui.comparison.form import ComparisonForm, head_files
 from emitdiff.ui.comparison.grid import Grid, table
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
 from emitdiff.ui.kept import keep_settings
 from emitdiff.ui.masks import Before, owner_of, removed
@@ -79,15 +80,15 @@ class ComparisonTab:
         return {**own, **self.source.inputs, **self.form.fields}
 
     def _connect(self) -> None:
-        source, quiet = self.source, {"show_progress": "hidden", "api_visibility": "private"}
+        source = self.source
         plan = {
             "fn": self.plan, "inputs_kwargs": self.inputs,
             "outputs": [self.table, self.filled, self.mask_note, self.truth_class, *self.form.outputs[2:]],
-            "concurrency_id": "preview", "concurrency_limit": 2, "trigger_mode": "always_last", **quiet,
+            "concurrency_id": "preview", "concurrency_limit": 2, "trigger_mode": "always_last", **QUIET,
         }  # fmt: skip
         fill = {
             "fn": self.form.fill, "inputs_kwargs": {"task": self.task, "typed": self.form.typed, **self.form.fields},
-            "outputs": self.form.outputs, "queue": False, "trigger_mode": "always_last", **quiet,
+            "outputs": self.form.outputs, "queue": False, "trigger_mode": "always_last", **QUIET,
         }  # fmt: skip
         words = [self.form.synthesis_prompt, self.form.segmentation_text, self.form.carried]
         self._settled = (fill, plan)
@@ -96,23 +97,23 @@ class ComparisonTab:
             [source.file, source.scan, self.mask_file, self.before],
             [*source.outputs, self.mask_file, self.form.carried, self.before],
             concurrency_limit=2,
-            **quiet,
+            **QUIET,
         ).then(**plan)
-        source.examples.select(self.take_example, outputs=[*source.outputs, self.mask_file, *words], **quiet).then(
+        source.examples.select(self.take_example, outputs=[*source.outputs, self.mask_file, *words], **QUIET).then(
             **fill
         ).then(**plan)
         taken_away = {**source.inputs, "mask_file": self.mask_file}
         source.file.clear(
-            self.take_away, inputs_kwargs=taken_away, outputs=[*source.outputs, self.before], **quiet
+            self.take_away, inputs_kwargs=taken_away, outputs=[*source.outputs, self.before], **QUIET
         ).then(**plan)
         shown = [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear]
         gr.on([*shown, self.truth_class.input], **plan)
-        source.mending([self.mask_file.change, self.compare_button.click], quiet)
-        self.task.input(lambda task: note(MEASURES[task]), self.task, self.measures, queue=False, **quiet)
+        source.mending([self.mask_file.change, self.compare_button.click], QUIET)
+        self.task.input(lambda task: note(MEASURES[task]), self.task, self.measures, queue=False, **QUIET)
         replan = {**plan, "fn": self.replan, "inputs_kwargs": {"filled": self.filled, **self.inputs}}
-        for event in self.form.connect(self.task, quiet):
+        for event in self.form.connect(self.task, QUIET):
             event.then(**replan)
-        self._connect_run(quiet)
+        self._connect_run()
 
     def keep(self, demo: gr.Blocks) -> None:
         """The settings outlive a refresh; image and results do not."""
@@ -133,19 +134,19 @@ class ComparisonTab:
     def connect_synthesis(self, given: dict[str, Any], form: dict[str, Any]) -> None:
         """What the Synthesis tab is about to paint from, `given`, and the settings in its `form`, at the press of a
         button."""
-        quiet, (fill, plan) = {"show_progress": "hidden", "api_visibility": "private"}, self._settled
+        fill, plan = self._settled
         outputs = [*self.source.outputs, self.mask_file, *self.form.synthesis_fields, self.form.carried]
         self.take_synthesis.click(
-            self.take_over, inputs_kwargs={**given, **form}, outputs=outputs, queue=False, **quiet
+            self.take_over, inputs_kwargs={**given, **form}, outputs=outputs, queue=False, **QUIET
         ).then(**fill).then(**plan)
 
-    def _connect_run(self, quiet: dict[str, Any]) -> None:
+    def _connect_run(self) -> None:
         buttons = [self.compare_button, self.stop_button]
-        self.compare_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **quiet).then(
+        self.compare_button.click(self.begin, outputs=[*buttons, self.progress], queue=False, **QUIET).then(
             self.compare, inputs_kwargs=self.inputs, outputs=[self.progress, self.table, self.filled, self.download],
-            concurrency_id="device", concurrency_limit=1, **quiet,
-        ).then(self.rest, outputs=buttons, queue=False, **quiet)  # fmt: skip
-        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
+            concurrency_id="device", concurrency_limit=1, **QUIET,
+        ).then(self.rest, outputs=buttons, queue=False, **QUIET)  # fmt: skip
+        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **QUIET)
         mirror(self.progress, self.mirror)
 
     def take_file(

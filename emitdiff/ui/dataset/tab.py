@@ -12,6 +12,7 @@ from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.views import BUSY, EMPTY, GUIDE, THEME, check_html, job_line, pair_picture, report_frame
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import finished, note, notes, sentence
 from emitdiff.ui.phantoms import write_example_dataset
@@ -91,12 +92,11 @@ class DatasetTab:
         return [self.seen, *buttons, *views, self.report_file, self.scores_file, self.which, self.download, self.said]
 
     def _connect(self) -> None:
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        at_once = {"queue": False, **quiet}
+        at_once = {"queue": False, **QUIET}
         taken = {"inputs_kwargs": {"job": self.job}, "outputs": [self.job, self.file, self.found, *self.outputs]}
         upload = {"inputs_kwargs": {"path": self.file, "job": self.job}, "outputs": taken["outputs"]}
-        self.file.upload(self.take, concurrency_id="preview", **upload, **quiet)
-        self.example.click(self.take_example, concurrency_id="preview", **taken, **quiet)
+        self.file.upload(self.take, concurrency_id="preview", **upload, **QUIET)
+        self.example.click(self.take_example, concurrency_id="preview", **taken, **QUIET)
         self.start_button.click(
             self.start, inputs_kwargs={"job": self.job, **self.form.fields}, outputs=self.outputs, **at_once
         )
@@ -109,7 +109,7 @@ class DatasetTab:
         on_choice([*menus.values()], self.unpack, menus, [self.download, self.said], **at_once)
         self.pack.click(
             self.export, inputs_kwargs={"job": self.job, "layout": self.layout, "which": self.which},
-            outputs=[self.download, self.said], concurrency_id="preview", **quiet,
+            outputs=[self.download, self.said], concurrency_id="preview", **QUIET,
         )  # fmt: skip
         self.remove_button.click(self.remove, **taken, **at_once)
         self.report.change(None, self.report, self.report, js=THEME, **at_once)
@@ -122,7 +122,7 @@ class DatasetTab:
         tab.select(
             self.restore, inputs_kwargs={"job": self.job, "seen": self.seen},
             outputs=[self.job, self.found, *self.form.fields.values(), *self.outputs],
-            show_progress="hidden", api_visibility="private",
+            **QUIET,
         )  # fmt: skip
 
     def take(self, path: str | None, job: str) -> dict[Any, Any]:

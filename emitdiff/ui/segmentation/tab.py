@@ -11,6 +11,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
 from emitdiff.ui.form import word_in
 from emitdiff.ui.kept import keep_settings
@@ -25,7 +26,6 @@ from emitdiff.ui.stops import Stops
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 LONGEST_TEXT = 2000  # of a text that is taken from the browser's storage
 WAITING = "Looking. The first time after a start the weights are loaded."
 LATE = "Not shown: another image, slice or window was chosen while this was looked for. Ask again for this one."

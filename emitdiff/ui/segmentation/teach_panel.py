@@ -15,6 +15,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables, TeachRequest
 from emitdiff.ui.drawing import build_canvas, drawn_mask, ground
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
 from emitdiff.ui.segmentation.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.source import KEPT_SECONDS, Source, at_view_size, image_of, slice_index
@@ -100,33 +101,32 @@ class TeachPanel:
         of `checkpoint`. Returns the event that puts its target into `text`, to be found.
         """
         self.checkpoint = checkpoint
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
         listed = [self.shown, self.gallery, self.remove_button, self.said, self.walk]
         # The slice comes with the event itself: a State changed by an event outside the queue announces no change.
         self.panel.expand(
-            self.open, inputs_kwargs=source.inputs, outputs=[self.canvas, self.said, self.opened], **quiet
+            self.open, inputs_kwargs=source.inputs, outputs=[self.canvas, self.said, self.opened], **QUIET
         )
-        self.panel.collapse(lambda: False, outputs=self.opened, queue=False, **quiet)
+        self.panel.collapse(lambda: False, outputs=self.opened, queue=False, **QUIET)
         gr.on([source.scan.change, source.slice.input, source.window.input], self.fill_canvas,
               inputs_kwargs={"opened": self.opened, **source.inputs}, outputs=[self.canvas, self.said],
-              trigger_mode="always_last", **quiet)  # fmt: skip
+              trigger_mode="always_last", **QUIET)  # fmt: skip
         taken = {"shown": self.shown, "canvas": self.canvas, **source.inputs, **truth.inputs}
-        self.add_button.click(self.add, inputs_kwargs=taken, outputs=[*listed, self.canvas], **quiet)
+        self.add_button.click(self.add, inputs_kwargs=taken, outputs=[*listed, self.canvas], **QUIET)
         empty = {"shown": self.shown, **source.inputs}
-        self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **quiet)
-        self.remove_button.click(lambda shown: self._list(shown[:-1]), self.shown, listed, **quiet)
+        self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **QUIET)
+        self.remove_button.click(lambda shown: self._list(shown[:-1]), self.shown, listed, **QUIET)
         used = [self.heads, checkpoint, self.said, self.walk, self.taught, self.try_button]
         asked = [self.shown, self.name, self.modality, self.organ, self.seconds, self.heads]
         self.teach_button.click(
-            lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **quiet
+            lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **QUIET
         ).then(
             self.teach, asked, [self.progress, self.figures, self.view, self.download, *used],
-            concurrency_id="device", concurrency_limit=1, **quiet,
-        ).then(lambda: gr.Button(interactive=True), outputs=self.teach_button, queue=False, **quiet)  # fmt: skip
-        self.file.upload(self.load, [self.file, self.heads], used, **quiet)
-        self.download.click(lambda: walk(6), outputs=self.walk, queue=False, **quiet)
+            concurrency_id="device", concurrency_limit=1, **QUIET,
+        ).then(lambda: gr.Button(interactive=True), outputs=self.teach_button, queue=False, **QUIET)  # fmt: skip
+        self.file.upload(self.load, [self.file, self.heads], used, **QUIET)
+        self.download.click(lambda: walk(6), outputs=self.walk, queue=False, **QUIET)
         tried = self.try_button.click(
-            lambda name: (name, walk(5)), self.taught, [text, self.walk], js=SHOW_READING, queue=False, **quiet
+            lambda name: (name, walk(5)), self.taught, [text, self.walk], js=SHOW_READING, queue=False, **QUIET
         )
         return tried
 

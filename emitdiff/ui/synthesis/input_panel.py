@@ -11,6 +11,7 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import file_stem, read_synthetic_settings
 from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
 from emitdiff.ui.form import find_preset, form_values, sampling_defaults
 from emitdiff.ui.kept import keep_settings
@@ -62,40 +63,39 @@ class SynthesisInput:
         """The arguments of an event after which the preview shows what there is now."""
         return {
             "fn": self.preview.look, "inputs_kwargs": {**self.given, **self.form}, "outputs": self.preview.outputs,
-            "concurrency_id": "preview", "concurrency_limit": 2, "show_progress": "hidden",
-            "api_visibility": "private",
+            "concurrency_id": "preview", "concurrency_limit": 2, **QUIET,
         }  # fmt: skip
 
     def connect(self) -> None:
         """Ties everything of the two panes together."""
-        source, quiet, look = self.source, {"show_progress": "hidden", "api_visibility": "private"}, self.look
+        source, look = self.source, self.look
         loaded = [
             source.file.upload(
                 self.take_file, [source.file, source.scan, self.mask.file, self.before],
                 [self.before, *source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
-                concurrency_limit=2, **quiet,
+                concurrency_limit=2, **QUIET,
             ),
             source.examples.select(
                 self.take_example, outputs=[*source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
-                inputs=self.sampling.checkpoint, queue=False, **quiet,
+                inputs=self.sampling.checkpoint, queue=False, **QUIET,
             ),
         ]  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
-        close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **quiet}
+        close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **QUIET}
         taken_away = source.file.clear(
-            self.take_away, inputs_kwargs=self.given, outputs=[self.before, *source.outputs], **quiet
+            self.take_away, inputs_kwargs=self.given, outputs=[self.before, *source.outputs], **QUIET
         )
         for event in (*loaded, taken_away):
             event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
         gr.on([source.slice.input, source.window.input], **close)
-        source.mending([self.mask.file.change, source.slice.input, source.window.input], quiet)
-        self.mask.connect(source, self.words, look, quiet)
-        self.words.connect(self.sampling.checkpoint, quiet)
-        self.sampling.connect(quiet)
-        self.structure.connect(quiet)
-        self._connect_settings(look, quiet)
+        source.mending([self.mask.file.change, source.slice.input, source.window.input], QUIET)
+        self.mask.connect(source, self.words, look, QUIET)
+        self.words.connect(self.sampling.checkpoint, QUIET)
+        self.sampling.connect(QUIET)
+        self.structure.connect(QUIET)
+        self._connect_settings(look)
 
-    def _connect_settings(self, look: dict[str, Any], quiet: dict[str, Any]) -> None:
+    def _connect_settings(self, look: dict[str, Any]) -> None:
         """What changes the control image changes the preview; weights and presets bring their defaults."""
         changed = [
             field.change if name in EDIT_FIELDS else field.input for name, field in self.structure.fields.items()
@@ -107,7 +107,7 @@ class SynthesisInput:
         )  # fmt: skip
         menus = {"name": sampling.checkpoint, "preset": sampling.preset}
         outputs = [*sampling.fields.values(), sampling.note, self.structure.detector, self.structure.thresholds]
-        on_choice([*menus.values()], self.take_defaults, menus, outputs, **quiet).then(**look)
+        on_choice([*menus.values()], self.take_defaults, menus, outputs, **QUIET).then(**look)
 
     def keep(self, demo: gr.Blocks) -> None:
         """The settings outlive a refresh, image and mask do not."""

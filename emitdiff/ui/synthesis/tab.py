@@ -8,6 +8,7 @@ import gradio as gr
 
 from emitdiff.images import file_stem
 from emitdiff.ui.callables import Callables
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
 from emitdiff.ui.messages import finished
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
@@ -40,19 +41,19 @@ class SynthesisTab:
                 self.stop_button = gr.Button("Stop", variant="stop", scale=1, min_width=80, interactive=False)
 
     def _connect_results(self) -> None:
-        source, quiet = self.input.source, {"show_progress": "hidden", "api_visibility": "private"}
-        source.file.upload(self.results.idle, outputs=self.results.progress, queue=False, **quiet)
+        source = self.input.source
+        source.file.upload(self.results.idle, outputs=self.results.progress, queue=False, **QUIET)
         changed = [field.change for field in self.form.values()]
-        self.results.mending([*changed, self.input.mask.file.change], quiet)
-        source.mending([self.generate_button.click], quiet)
+        self.results.mending([*changed, self.input.mask.file.change], QUIET)
+        source.mending([self.generate_button.click], QUIET)
         stored = source.examples.select(
             self.show_stored, [self.checkpoint, self.results.run, self.results.large],
-            [*self.results.outputs, self.results.vary], queue=False, **quiet,
+            [*self.results.outputs, self.results.vary], queue=False, **QUIET,
         )  # fmt: skip
         buttons = (self.generate_button, self.stop_button)
         self.results.connect(self.input.given, self.form, buttons, self.mirror, [stored])
         self.results.use_settings.click(
-            self.take_settings, [self.results.run, self.results.chosen_index], self.input.restored, queue=False, **quiet
+            self.take_settings, [self.results.run, self.results.chosen_index], self.input.restored, queue=False, **QUIET
         ).then(**self.input.look)
 
     def take_settings(self, run: Run | None, chosen: int) -> dict[Any, Any]:
