@@ -6,7 +6,8 @@ Starts the application as a process of its own, asks for every answer once, alon
 same in random order, one request after the other each. An answer must be pixel for pixel, and figure for figure, the
 one given alone; one that was expected by another request is counted as mixed up. The memory of the application's
 process (Linux) is read every second: the median of the last fifth of the time is set beside that of the fifth after
-the warm-up, which is the first fifth. Ends with status 1 where anything failed or memory rose by more than 5 %.
+the warm-up, which is the first fifth. Ends with status 1 where anything failed, or memory rose by more than 5 % or
+could not be read.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Report:
 
     @property
     def levels(self) -> tuple[float, float] | None:
-        """Median MiB of the fifth after the warm-up and of the last fifth; None where memory was not read."""
+        """Median MiB of the fifth after the warm-up and of the last fifth; None where memory was not read, or not for
+        long enough."""
         if len(self.memory) < 10:
             return None
         end = self.memory[-1][0]
@@ -75,10 +77,14 @@ class Report:
         return tuple(median(part) for part in parts)
 
     @property
+    def answered(self) -> bool:
+        """Everybody got an own answer, and the right one."""
+        return not self.errors and not self.mixed_up and not self.different
+
+    @property
     def good(self) -> bool:
-        levels = self.levels
-        level = levels is None or levels[1] <= (1 + RISE) * levels[0]
-        return not self.errors and not self.mixed_up and not self.different and level
+        """Answered, and memory is known to be level."""
+        return self.answered and self.levels is not None and self.levels[1] <= (1 + RISE) * self.levels[0]
 
     def lines(self) -> Iterator[str]:
         kinds = ", ".join(f"{name} {count}" for name, count in sorted(self.answers.items()))
@@ -88,7 +94,9 @@ class Report:
         yield "\n            ".join([f"errors      {len(self.errors)}", *sorted(set(self.errors))])
         yield f"mixed up    {self.mixed_up}"
         yield f"different   {self.different}"
-        if self.levels:
+        if self.levels is None:
+            yield "memory      not known: the system does not tell it, or the time was too short"
+        else:
             before, after = self.levels
             yield f"memory      {before:.0f} MiB after warm-up, {after:.0f} MiB at the end ({after / before - 1:+.1%})"
 
