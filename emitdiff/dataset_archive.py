@@ -7,6 +7,8 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from emitdiff.datasets import leaves_folder
@@ -31,21 +33,37 @@ def unpack_dataset(archive: str | Path, into: str | Path) -> Path:
             the folder, or no dataset.json or metadata.csv.
     """
     archive = Path(archive)
+    with _opened(archive) as zipped:
+        entries = _checked_entries(zipped, archive.name)
+        top = _dataset_place(entries, archive.name)
+        folder = make_folder(Path(into) / file_stem(top.name or archive.name))
+        for name, entry in entries.items():
+            if name.is_relative_to(top):
+                _write_entry(zipped, entry, folder / name.relative_to(top))
+    return folder
+
+
+def unpacked_bytes(archive: str | Path) -> int:
+    """How much `unpack_dataset` writes at most. Raises EmitDiffError as that does for what the list of files tells."""
+    archive = Path(archive)
+    with _opened(archive) as zipped:
+        entries = _checked_entries(zipped, archive.name)
+        _dataset_place(entries, archive.name)
+        return sum(entry.file_size for entry in entries.values())
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """The ZIP while it is read; what goes wrong with it meanwhile is said in a sentence."""
     try:
         with open_zip(archive, MAX_FILES) as zipped:
-            entries = _checked_entries(zipped, archive.name)
-            top = _dataset_place(entries, archive.name)
-            folder = make_folder(Path(into) / file_stem(top.name or archive.name))
-            for name, entry in entries.items():
-                if name.is_relative_to(top):
-                    _write_entry(zipped, entry, folder / name.relative_to(top))
+            yield zipped
     except NotImplementedError:
         raise EmitDiffError(f"'{archive.name}' is compressed in a way that cannot be read: pack it anew.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError):
         raise EmitDiffError(f"'{archive.name}' is no ZIP file, or a damaged one: pack it anew.") from None
     except OSError as error:
         raise EmitDiffError(f"'{archive.name}' cannot be unpacked ({error.strerror}).") from error
-    return folder
 
 
 def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath, zipfile.ZipInfo]:

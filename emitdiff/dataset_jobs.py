@@ -1,8 +1,9 @@
 """Datasets augmented in the background, for a page that may be closed and opened again meanwhile.
 
 A job is one dataset, unpacked in a folder of its own, and what is made of it. It is known by a name that nobody can
-guess and lives in this process alone; a day after anyone last did something with it, it is removed. One job paints at a
-time, the others wait; between two images, whoever else paints with the same weights has a turn.
+guess and lives in this process alone; a day after anyone last did something with it, it is removed, and sooner where
+others need the room. One job paints at a time, the others wait; between two images, whoever else paints with the same
+weights has a turn.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emitdiff.dataset_archive import pack_folder, unpack_dataset, without_place
+from emitdiff.dataset_archive import pack_folder, unpack_dataset, unpacked_bytes, without_place
 from emitdiff.dataset_check import DatasetReport, check_dataset
 from emitdiff.datasets import DatasetFolder, open_dataset, read_image
 from emitdiff.errors import EmitDiffError
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
     from emitdiff.ui.dataset_calls import AugmentRequest
 
 KEPT_SECONDS = 24 * 3600
+FRESH_SECONDS = 600  # since anyone did something with a job: what was made of it is not removed for others
+SWEEP_SECONDS = 3600  # between two looks for jobs a day old
 MOST_JOBS = 32  # on this server at once
+MOST_BYTES = 16 * 2**30  # of all their files; the largest dataset, painted, judged and exported, fits alone
 MOST_PAINTED = 2000  # images of one job
+PAINTED_BYTES = 2**19  # of a painted image and its mask, before it is painted
 TURN_SECONDS = 0.5  # between two looks whether a job that waits was stopped
 PREFIX = "emitdiff_job_"
 HARMLESS = {"duplicate", "duplicate across groups", "not listed"}  # defects that painting can live with
@@ -81,8 +86,9 @@ class JobState:
 @dataclass(eq=False)
 class _Job:
     folder: Path
-    source: Path
-    state: JobState
+    source: Path | None = None
+    state: JobState | None = None  # None, as `source`, while the ZIP is unpacked: nobody knows its name yet
+    size: int = 0  # bytes of its files, with those of whatever is being made
     stop: threading.Event = field(default_factory=threading.Event)
     began: tuple[float, int] = (0.0, 0)  # when the stage began, and how many images were done then
     moved: float = 0.0  # when an image was finished last
@@ -92,7 +98,16 @@ class _Job:
 
     @property
     def busy(self) -> bool:
-        return self.state.stage in BUSY
+        return self.state is None or self.state.stage in BUSY
+
+    @property
+    def worth(self) -> tuple[bool, bool, float]:
+        """The least goes first where room is needed: what was left for a while, then what nothing was made of."""
+        return time.time() - self.touched < FRESH_SECONDS, self.state.request is not None, self.touched
+
+    @property
+    def spare(self) -> bool:
+        return not self.busy and not self.in_use.locked() and self.worth[:2] != (True, True)
 
     @property
     def out(self) -> Path:
@@ -125,23 +140,24 @@ class DatasetJobs:
         self._synthesizer, self._segmenter = synthesizer, segmenter
         self._jobs: dict[str, _Job] = {}
         self._books, self._turn = threading.Lock(), threading.Lock()
+        self._sweeping: threading.Timer | None = None
 
     def take(self, archive: str | Path) -> str:
         """Unpacks and checks a zipped dataset folder; the name of the new job. Raises EmitDiffError."""
         self._sweep()
-        if len(self._jobs) >= MOST_JOBS:
-            raise EmitDiffError(f"This server keeps {MOST_JOBS} datasets already: try again later.")
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        size = unpacked_bytes(archive)
+        name, job = secrets.token_urlsafe(24), _Job(Path(tempfile.mkdtemp(prefix=PREFIX)))
         try:
-            source = unpack_dataset(archive, folder / "source")
+            self._claim(name, job, size)
+            source = unpack_dataset(archive, job.folder / "source")
             check = _check(source)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            with self._books:
+                self._jobs.pop(name, None)
+            shutil.rmtree(job.folder, ignore_errors=True)
             raise
         usable = bool(check.info and check.num_images and {found.kind for found in check.defects} <= HARMLESS)
-        name = secrets.token_urlsafe(24)
-        with self._books:
-            self._jobs[name] = _Job(folder, source, JobState(check, usable))
+        job.source, job.touched, job.state = source, time.time(), JobState(check, usable)
         self._sweep_later()
         return name
 
@@ -161,7 +177,9 @@ class DatasetJobs:
                 raise EmitDiffError("The dataset has defects that painting cannot do with: mend them, pack it anew.")
             settings = _settings(job, request)
             check_settings(settings)
-            _check_size(job.source, settings)
+            wanted = _check_size(job.source, settings)
+            # Twice, as what is kept is copied from what is painted.
+            self._claim(name, job, 2 * (_bytes_in(job.source) + wanted * PAINTED_BYTES))
             if job.state.request != request:
                 shutil.rmtree(job.out, ignore_errors=True)
             shutil.rmtree(job.filtered, ignore_errors=True)
@@ -192,22 +210,57 @@ class DatasetJobs:
                 raise EmitDiffError("There is nothing to export yet: augment the dataset first.")
             if not (folder / "metadata.csv").exists():
                 raise EmitDiffError("No image was scored and kept: export all of them, or augment anew.")
-            return _packed(job, folder, layout, "kept" if only_kept else "all")
+            shutil.rmtree(job.folder / "exports", ignore_errors=True)  # whoever asked for those has a copy
+            job.size = _bytes_in(job.folder)
+            self._claim(name, job, 2 * _bytes_in(folder))
+            try:
+                return _packed(job, folder, layout, "kept" if only_kept else "all")
+            finally:
+                job.size = _bytes_in(job.folder)
 
     def remove(self, name: str) -> None:
         """Forgets a job and its files at once, as a day later would; without effect where it is gone."""
         with self._books:
             job = self._jobs.pop(name, None)
+            if job:
+                job.gone = True
         if job:
-            job.gone = True
             job.stop.set()
             _discard(job)
 
     def _job(self, name: str) -> _Job:
         job = self._jobs.get(name)
         if job is None:
-            raise EmitDiffError("This dataset is not here any more; it is kept for a day. Give its ZIP again.")
+            raise EmitDiffError(
+                "This dataset is not here any more; it is kept for a day, or until others need the room. Give its ZIP "
+                "again."
+            )
         return job
+
+    def _claim(self, name: str, job: _Job, size: int) -> None:
+        """Enters the job of that name with `size` bytes more, in the place of idle ones where the server is full.
+
+        Raises EmitDiffError where it would be full without them too; then they stay.
+        """
+        with self._books:
+            if job.gone:
+                self._job(name)  # says so
+            others = {key: other for key, other in self._jobs.items() if other is not job}
+            spare = sorted((other.worth, key) for key, other in others.items() if other.spare)
+            going = []
+            while len(others) >= MOST_JOBS or size + sum(one.size for one in (job, *others.values())) > MOST_BYTES:
+                if not spare:
+                    raise EmitDiffError(
+                        "There is no room on this server: all datasets are in use. Try again in ten minutes, or with "
+                        "fewer images."
+                    )
+                going.append(others.pop(spare.pop(0)[1]))
+            job.size += size
+            self._jobs = {**others, name: job}
+            for other in going:
+                other.gone = True
+        for other in going:
+            _discard(other)
 
     @contextmanager
     def _held(self, name: str) -> Iterator[_Job]:
@@ -231,6 +284,8 @@ class DatasetJobs:
             stage, error = "failed", EmitDiffError(without_place(str(failure), job.folder, job.source.parent))
         except Exception as failure:  # the page logs it when it tells of it
             stage, error = "failed", failure
+        with suppress(OSError):
+            job.size = _bytes_in(job.folder)
         job.touched = time.time()
         job.state = replace(job.state, stage=stage, error=error)
         if job.gone:
@@ -285,9 +340,18 @@ class DatasetJobs:
                 continue
 
     def _sweep_later(self) -> None:
-        timer = threading.Timer(KEPT_SECONDS + 60, self._sweep)
-        timer.daemon = True
-        timer.start()
+        """Once an hour, for as long as there are jobs."""
+
+        def sweep() -> None:
+            self._sweeping = None
+            self._sweep()
+            self._sweep_later()
+
+        with self._books:
+            if self._jobs and self._sweeping is None:
+                self._sweeping = threading.Timer(SWEEP_SECONDS, sweep)
+                self._sweeping.daemon = True
+                self._sweeping.start()
 
 
 def _settings(job: _Job, request: AugmentRequest) -> Augment:
@@ -297,8 +361,8 @@ def _settings(job: _Job, request: AugmentRequest) -> Augment:
     return Augment(dataset=job.source, out=job.out, **given)
 
 
-def _check_size(source: Path, settings: Augment) -> None:
-    """Raises EmitDiffError for more images than a page should wait for."""
+def _check_size(source: Path, settings: Augment) -> int:
+    """How many images are to be painted. Raises EmitDiffError for more than a page should wait for."""
     real = open_dataset(source).real()
     wanted = round(settings.ratio * min(len(real), settings.limit or len(real)))
     if wanted > MOST_PAINTED:
@@ -306,6 +370,11 @@ def _check_size(source: Path, settings: Augment) -> None:
             f"{wanted:,} images would be painted; here up to {MOST_PAINTED:,}. Give a lower ratio or a limit, or use "
             "`python -m emitdiff augment` with the folder."
         )
+    return wanted
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _pair(job: _Job, path: Path, origins: dict[str, str]) -> Pair | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -259,11 +260,101 @@ def test_a_job_removed_while_it_paints_leaves_nothing(jobs, packed, tmp_path):
     pytest.fail("its folder is still there")
 
 
-def test_a_server_keeps_only_so_many(jobs, packed, monkeypatch):
-    monkeypatch.setattr(dataset_jobs, "MOST_JOBS", 1)
-    jobs.take(packed)
-    with pytest.raises(EmitDiffError, match="keeps 1 datasets already"):
+def folders(tmp_path) -> int:
+    return len(list((tmp_path / "server").iterdir()))
+
+
+def timers() -> int:
+    return sum(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+
+
+def test_where_a_server_is_full_the_oldest_that_nothing_was_made_of_goes(jobs, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_jobs, "MOST_JOBS", 3)
+    painted, first, second = jobs.take(packed), jobs.take(packed), jobs.take(packed)
+    jobs.start(painted, replace(REQUEST, limit=1))
+    ended(jobs, painted)
+    third, fourth = jobs.take(packed), jobs.take(packed)
+    assert [bool(jobs.look(name)) for name in (first, second)] == [False, False]
+    assert [bool(jobs.look(name)) for name in (painted, third, fourth)] == [True, True, True]
+    assert folders(tmp_path) == 3
+    jobs._jobs[painted].touched -= dataset_jobs.FRESH_SECONDS + 1
+    jobs.take(packed)  # what somebody just gave stays longer than what was left for a while
+    assert not jobs.look(painted) and jobs.look(third) and folders(tmp_path) == 3
+
+
+def test_a_server_that_is_really_full_says_so_and_removes_nothing(jobs, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_jobs, "MOST_JOBS", 2)
+    painted, painting = jobs.take(packed), jobs.take(packed)
+    jobs.start(painted, replace(REQUEST, limit=1))
+    ended(jobs, painted)
+    jobs.start(painting, replace(REQUEST, limit=None))
+    with pytest.raises(EmitDiffError, match="in use. Try again in ten minutes"):
         jobs.take(packed)
+    assert jobs.look(painted) and jobs.look(painting) and folders(tmp_path) == 2
+    jobs.stop(painting)
+    ended(jobs, painting)
+
+
+def test_what_is_no_dataset_takes_nobodys_place(jobs, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_jobs, "MOST_JOBS", 1)
+    name = jobs.take(packed)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as zipped:
+        zipped.writestr("a.txt", "x")
+    with pytest.raises(EmitDiffError, match="it holds none"):
+        jobs.take(tmp_path / "other.zip")
+    assert jobs.look(name) and folders(tmp_path) == 1
+
+
+def test_a_job_removed_while_it_makes_room_does_not_come_back(jobs, packed, tmp_path, monkeypatch):
+    name, check = jobs.take(packed), dataset_jobs._check_size
+    monkeypatch.setattr(dataset_jobs, "_check_size", lambda *given: jobs.remove(name) or check(*given))
+    with pytest.raises(EmitDiffError, match="not here any more"):
+        jobs.start(name, REQUEST)
+    assert jobs.look(name) is None and folders(tmp_path) == 0
+
+
+def test_all_jobs_together_have_only_so_many_bytes(jobs, packed, dataset_folder, tmp_path, monkeypatch):
+    each = sum(path.stat().st_size for path in dataset_folder.rglob("*") if path.is_file())
+    monkeypatch.setattr(dataset_jobs, "MOST_BYTES", int(2.5 * each))
+    monkeypatch.setattr(dataset_jobs, "PAINTED_BYTES", 0)
+    first, second, third = jobs.take(packed), jobs.take(packed), jobs.take(packed)
+    assert [bool(jobs.look(name)) for name in (first, second, third)] == [False, True, True]
+    with pytest.raises(EmitDiffError, match="no room on this server"):
+        jobs.start(third, REQUEST)
+    assert jobs.look(second) and jobs.look(third).stage == "checked"
+    monkeypatch.setattr(dataset_jobs, "MOST_BYTES", int(3.5 * each))
+    jobs.start(third, REQUEST)
+    assert ended(jobs, third).stage == "done" and not jobs.look(second), "it made room for what is painted"
+    jobs.export(third, "dataset", only_kept=False)
+    job = jobs._jobs[third]
+    assert job.size == sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
+    monkeypatch.setattr(dataset_jobs, "MOST_BYTES", each)
+    with pytest.raises(EmitDiffError, match="no room on this server"):
+        jobs.take(packed)
+    assert folders(tmp_path) == 1
+
+
+def test_many_who_come_at_once_do_not_fill_more_than_there_is(jobs, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset_jobs, "MOST_JOBS", 2)
+    most, stop, before = [0], threading.Event(), timers()
+
+    def watch():
+        while not stop.wait(0.001):
+            most[0] = max(most[0], len(jobs._jobs))
+
+    def take():
+        with contextlib.suppress(EmitDiffError):
+            jobs.take(packed)
+
+    watching, comers = threading.Thread(target=watch), [threading.Thread(target=take) for _ in range(8)]
+    for thread in (watching, *comers):
+        thread.start()
+    for thread in comers:
+        thread.join()
+    stop.set()
+    watching.join()
+    assert 1 <= most[0] <= 2 and folders(tmp_path) == len(jobs._jobs) <= 2
+    assert timers() == before + 1, "one looks after all of them"
 
 
 def test_labels_are_judged_by_a_segmenter_where_one_is_named(painter, packed, tmp_path, monkeypatch):

@@ -30,7 +30,7 @@ GUIDE = f"""<div class="guide"><h2>A small dataset in, a larger one out</h2>
 <li>Look at the report, worst images first, and take the result in the layout your trainer reads.</li></ol>
 <pre>{escape(LAYOUT)}</pre>
 <p>Painting goes on in the server when this page is closed: open it again in this browser, and the dataset is found. It
-is kept for a day, or until you remove it.</p></div>"""
+is kept for a day at most, or until you remove it; where many come, what lies idle goes sooner.</p></div>"""
 
 
 def check_html(state: Any) -> str:
