@@ -169,6 +169,12 @@ def test_before_and_after_are_the_real_and_the_chosen_image(results, run):
     assert not again[results.slider]["visible"] and again[results.gallery]["allow_preview"]
 
 
+def test_the_image_beside_the_real_one_is_marked_among_the_small_ones(results, run):
+    assert results.look(run, 1, "Before and after", outlines=False)[results.gallery]["selected_index"] == 1
+    assert results.choose(run, "Before and after", SimpleNamespace(index=2))[results.large] == run.large == 2
+    assert results.turn(run, 2, "All images", outlines=False)[results.large] is run.large is None
+
+
 def test_a_mask_alone_stands_where_there_is_no_real_image(results, example):
     run = generate(results, example, scan=None)[0][results.run]
     before, after = results.look(run, 0, "Before and after", outlines=False)[results.slider]["value"]

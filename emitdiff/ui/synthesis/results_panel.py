@@ -10,6 +10,7 @@ import numpy as np
 
 from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.messages import finished, note, notes, progress
 from emitdiff.ui.source import KEPT_SECONDS, at_view_size
 from emitdiff.ui.synthesis.download_panel import DownloadPanel
@@ -25,6 +26,8 @@ SIDES = "Left: real. Right: synthetic"
 SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean difference"}
 # An error is over once something is changed that may have caused it; a run that goes on is reported on.
 MEND = """html => html.includes("progress still error") ? IDLE : {__type__: "update"}"""
+# What is marked beside the real image would fill the box among all images. From the server no null reaches the page.
+ALL = f"""shown => ({{__type__: "update", ...(shown === "{GRID}" ? {{selected_index: null}} : {{}})}})"""
 NOTHING_CHOSEN = "Every image keeps its own seed and settings."
 
 
@@ -79,10 +82,9 @@ class ResultsPanel:
     ) -> None:  # fmt: skip
         """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
         stop, `line` beside them repeats the progress; `stored` are events that bring images made earlier."""
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        at_once = {"queue": False, **quiet}
+        at_once = {"queue": False, **QUIET}
         of_image = {"run": self.run, "chosen": self.chosen_index}
-        ended = [*self.painting.connect(given, form, buttons, line, quiet), *stored]
+        ended = [*self.painting.connect(given, form, buttons, line, QUIET), *stored]
         selected = self.gallery.select(
             self.choose,
             inputs_kwargs={"run": self.run, "shown": self.shown},
@@ -99,14 +101,14 @@ class ResultsPanel:
             **at_once,
         )
         self.gallery.preview_close(self.close, self.run, self.large, **at_once)
-        gr.on(
-            [self.shown.input, self.outlines.input],
-            self.look,
-            inputs_kwargs={**of_image, "shown": self.shown, "outlines": self.outlines},
-            outputs=[self.gallery, self.slider, self.line],
-            trigger_mode="always_last",
-            **at_once,
-        )
+        looks = {
+            "inputs_kwargs": {**of_image, "shown": self.shown, "outlines": self.outlines},
+            "trigger_mode": "always_last", **at_once,
+        }  # fmt: skip
+        views = [self.gallery, self.slider, self.line]
+        self.outlines.input(self.look, outputs=views, **looks)
+        self.shown.input(self.turn, outputs=[*views, self.large], **looks)
+        self.shown.change(None, self.shown, self.gallery, js=ALL, **at_once)
         # The line can be dragged with a mouse alone; this is its way for the keyboard.
         self.line.input(lambda share: gr.update(slider_position=share), self.line, self.slider, **at_once)
         kept = self.kept.input(
@@ -115,8 +117,8 @@ class ResultsPanel:
             outputs=[self.gallery, self.words],
             **at_once,
         )
-        self.downloads.connect(self.run, [*ended, kept], quiet)
-        self.merging.connect(self.run, self.chosen_index, [*ended, selected], quiet)
+        self.downloads.connect(self.run, [*ended, kept], QUIET)
+        self.merging.connect(self.run, self.chosen_index, [*ended, selected], QUIET)
 
     def idle(self, request: gr.Request) -> dict[Any, Any]:
         """Another image takes away what was said of the last one, unless a run is being reported there."""
@@ -190,14 +192,21 @@ class ResultsPanel:
             self.send: gr.update(interactive=there),
         }
 
+    def turn(self, run: Run | None, chosen: int, shown: str, outlines: bool) -> dict[Any, Any]:
+        """Between the two ways to show them; back to all images none is large."""
+        if shown == GRID:
+            self.close(run)
+        return {**self.look(run, chosen, shown, outlines), self.large: run.large if run else None}
+
     def look(self, run: Run | None, chosen: int, shown: str, outlines: bool) -> dict[Any, Any]:
         """All images, or the chosen one beside the real one with the others as a strip; outlines or none."""
         beside = shown == BESIDE
         if run is None:
             return {self.slider: gr.update(visible=beside), self.line: gr.update(visible=beside)}
         run.outlines = outlines
+        marked = {"selected_index": chosen} if beside else {}
         return {
-            self.gallery: gr.update(value=run.tiles(), allow_preview=not beside),
+            self.gallery: gr.update(value=run.tiles(), allow_preview=not beside, **marked),
             self.slider: self._beside(run, chosen) if beside else gr.update(visible=False),
             self.line: gr.update(visible=beside),
         }
