@@ -66,7 +66,8 @@ class Drawing:
 
 def build_drawing(title: str = "Draw the mask", use: str = "Use the drawing as mask") -> Drawing:
     with gr.Accordion(title, open=False) as panel:
-        canvas = build_canvas("Paint over what the label should cover")
+        gr.HTML(note("Paint over what the label should cover."), elem_classes="beside")
+        canvas = build_canvas("Canvas")  # in a narrow pane no more has room beside the tools
         button = gr.Button(use, size="sm")
     return Drawing(panel, canvas, button)
 

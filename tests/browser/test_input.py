@@ -180,3 +180,15 @@ def test_an_error_goes_once_its_cause_is_repaired(page, tmp_path):
     page.get_by_label("Prompt (edit freely)").fill("X-ray")
     expect(said(page)).to_contain_text("press Generate")
     expect(alert).to_have_count(0)
+
+
+def test_the_words_of_the_canvas_are_beside_its_tools(page):
+    choose_example(page, "Chest X-ray")
+    page.get_by_role("button", name="Draw the mask").click()
+    expect(page.get_by_text("Paint over what the label should cover.")).to_be_visible()
+    canvas = page.locator(".canvas:visible")
+    expect(canvas.get_by_role("button", name="Undo")).to_be_visible()
+    words = canvas.locator("[data-testid=block-label]").bounding_box()
+    tools = canvas.locator("button:visible").evaluate_all("all => all.map(one => one.getBoundingClientRect().toJSON())")
+    assert all(tool["left"] >= words["x"] + words["width"] or tool["top"] >= words["y"] + words["height"]
+               for tool in tools)  # fmt: skip
