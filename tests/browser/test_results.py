@@ -116,3 +116,19 @@ def test_the_stored_image_beside_the_real_one_is_marked_and_all_images_are_all_a
     choose_example(page, "Nuclei")
     expect(page.get_by_label("All images")).to_be_checked()
     expect(page.locator(".painted .preview")).to_have_count(0)
+
+
+def test_the_words_of_two_images_stand_below_them_and_are_whole_on_a_narrow_screen(page):
+    paint(page, images=2)
+    box, tile = page.locator(".painted"), page.locator(".painted .thumbnail-item").first
+    expect(tile).to_contain_text("MS-SSIM", timeout=PATIENCE)
+    for width in (1440, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_timeout(500)
+        picture, words = tile.locator("img").bounding_box(), tile.locator(".caption-label")
+        below = words.bounding_box()["y"] - picture["y"] - picture["height"]
+        assert 0 <= below < 8 and box.bounding_box()["height"] < picture["height"] + 80
+        assert words.evaluate("words => words.scrollWidth <= words.clientWidth")
+    tile.click()
+    expect(box.locator(".preview")).to_be_visible()
+    assert box.bounding_box()["height"] > 300
