@@ -1,6 +1,6 @@
 """How long a person waits for the first useful picture, in a real browser.
 
-    python benchmarks/first_picture.py [--image OWN.png] [--repeat 5]
+    python -m benchmarks.first_picture [--image OWN.png] [--repeat 5]
 
 Starts the application and opens it in headless Chromium. Measured are the page until its button can be pressed, the
 press on an example card until its four stored images are drawn, and the press of Generate on one's own PNG, with the
@@ -12,20 +12,16 @@ the first repeat, which may wait for them, is printed apart.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from statistics import median
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.application import ROOT, application
+
 EXAMPLE = ROOT / "emitdiff" / "ui" / "examples" / "drawn_chest_xray.png"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 300_000
@@ -42,34 +38,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         own = Path(shutil.copy(arguments.image, Path(folder) / "own.png"))
-        app, address = start()
-        try:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        with application() as (address, _):
             waits = [measured(browser.new_page(), address, own) for _ in range(arguments.repeat + 1)]
-        finally:
-            app.terminate()
-            app.wait(30)
     for name in waits[0]:
         later = [wait[name] for wait in waits[1:]]
         print(f"{name:44} first {waits[0][name]:5.2f} s; median {median(later):5.2f} s of {len(later)}, "
               f"slowest {max(later):5.2f} s")  # fmt: skip
-
-
-def start() -> tuple[subprocess.Popen, str]:
-    """The application on a free port, answering."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    app = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=environment)
-    address = f"http://127.0.0.1:{port}"
-    while app.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).read()
-            return app, address
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("app.py ended before its page was up.")
 
 
 def measured(page: Page, address: str, own: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Many users at once, through gradio_client: errors, answers that are another's, and memory over time.
 
-    python benchmarks/simulated_users.py --users 20 --minutes 5
+    python -m benchmarks.simulated_users --users 20 --minutes 5
 
 Starts the application as a process of its own, asks for every answer once, alone, and then lets the users ask for the
 same in random order, one request after the other each. An answer must be pixel for pixel, and figure for figure, the
@@ -17,17 +17,12 @@ import hashlib
 import json
 import os
 import random
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -37,9 +32,9 @@ import numpy as np
 from gradio_client import Client, handle_file
 from PIL import Image
 
+from benchmarks.application import application
 from emitdiff.ui.examples import read_examples
 
-ROOT = Path(__file__).resolve().parents[1]
 RISE = 0.05  # of memory, that is not called level any more
 PATIENCE = 300  # seconds for an answer of the server, before it is an error
 TIMES = ("seconds",)  # what differs from one answer to the next
@@ -194,32 +189,6 @@ def _memory(pid: int) -> float | None:
     except OSError:
         return None
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), None)
-
-
-@contextmanager
-def application() -> Iterator[tuple[str, int]]:
-    """(address, process id) of app.py on the embedded weights; its files go when it ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    files = tempfile.mkdtemp(prefix="emitdiff_served_")
-    surroundings = os.environ | {"HF_HUB_OFFLINE": "1", "TMPDIR": files}
-    app = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=surroundings)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(address, timeout=5).read()
-                break
-            except OSError:
-                if app.poll() is not None:
-                    raise SystemExit("app.py ended before its page was up.") from None
-                time.sleep(0.1)
-        yield address, app.pid
-    finally:
-        app.terminate()
-        app.wait(30)
-        shutil.rmtree(files, ignore_errors=True)
 
 
 def main() -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.application import ROOT, application
+
 HEAVY = {"torch", "diffusers", "transformers", "monai", "scipy"}
 
 
@@ -28,24 +26,10 @@ def test_nothing_heavy_is_imported_before_the_page_is_built():
 
 
 def seconds_until_the_page_is_up() -> float:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
     started = time.monotonic()
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        page = ""
-        while not page and time.monotonic() - started < 60:
-            try:
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
-            except OSError:
-                time.sleep(0.1)
+    with application() as (address, _):
         seconds = time.monotonic() - started
-    finally:
-        app.terminate()
-        app.wait(20)
-    assert "Research use only" in page
+        assert "Research use only" in urllib.request.urlopen(address, timeout=5).read().decode()
     return seconds
 
 
@@ -55,7 +39,7 @@ def test_the_page_is_up_soon():
 
 
 def test_unknown_weights_are_answered_with_a_sentence():
-    command = [sys.executable, "app.py", "--synthesis-checkpoint", "no-such-weights"]
+    command = [sys.executable, "app.py", "--port", "7999", "--synthesis-checkpoint", "no-such-weights"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 2
     assert "no-such-weights" in answer.stderr and "Traceback" not in answer.stderr

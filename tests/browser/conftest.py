@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.application import application
+
 expect.set_options(timeout=20_000)  # a machine with other work to do needs longer than the 5 seconds of the default
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -25,25 +19,8 @@ FLAGS = [
 @pytest.fixture(scope="session")
 def address():
     """The real application as a process of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port)], cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(url, timeout=5).read()
-                break
-            except OSError:
-                assert app.poll() is None, "app.py ended before its page was up"
-                time.sleep(0.1)
+    with application() as (url, _):
         yield url
-    finally:
-        app.terminate()
-        app.wait(30)
 
 
 @pytest.fixture(scope="session")

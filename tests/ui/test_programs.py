@@ -16,7 +16,7 @@ from fakes import fake_callables
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from benchmarks.simulated_users import application
+from benchmarks.application import application
 from emitdiff.dataset_archive import pack_folder
 from emitdiff.ui.demo import build_demo, launch_settings
 

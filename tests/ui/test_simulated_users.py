@@ -7,7 +7,8 @@ import random
 import pytest
 from fakes import fake_callables, segment
 
-from benchmarks.simulated_users import Report, application, list_requests, simulate
+from benchmarks.application import application
+from benchmarks.simulated_users import Report, list_requests, simulate
 from emitdiff.ui.demo import build_demo, launch_settings
 
 
