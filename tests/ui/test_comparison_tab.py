@@ -191,6 +191,8 @@ def test_the_other_task_brings_its_axes_and_lists_come_back(tab):
     fields |= {"across_values": "mine", "down_values": "0.3, 0.5, 0.7"}
     typed = tab.form.remember({}, "Segmentation", **fields)
     assert typed == {"Segmentation Text": "mine"}, "the list it began with is nobody's own"
+    assert "value" not in tab.form.fill("Segmentation", typed, **fields)[tab.form.across_values], "it is there already"
+    fields |= {"across_values": "another axis's"}
     assert tab.form.fill("Segmentation", typed, **fields)[tab.form.across_values]["value"] == "mine"
 
 

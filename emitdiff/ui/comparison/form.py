@@ -183,9 +183,12 @@ class ComparisonForm:
             if axis is None:
                 updates[values] = gr.update(visible=False)
                 continue
-            fields[f"{side}_values"] = typed.get(f"{task} {axis.name}") or self._begin(axis, fields)
-            label = f"Values {side}, {axis.how}"
-            updates[values] = gr.update(value=fields[f"{side}_values"], label=label, visible=True)
+            name = f"{side}_values"
+            shown = fields[name]
+            fields[name] = typed.get(f"{task} {axis.name}") or self._begin(axis, fields)
+            # What is there already is not sent again: it would undo what is typed meanwhile.
+            new = {} if fields[name] == shown else {"value": fields[name]}
+            updates[values] = gr.update(label=f"Values {side}, {axis.how}", visible=True, **new)
         return updates | self.check(task, **fields)
 
     def _begin(self, axis: Axis, fields: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ GUIDE = f"""<div class="guide"><h2>A small dataset in, a larger one out</h2>
 <ol><li>Give a ZIP of a dataset folder, or try the drawn example. It is checked first.</li>
 <li>Choose how many synthetic images to paint for each real one. The mask stays the label.</li>
 <li>Look at the report, worst images first, and take the result in the layout your trainer reads.</li></ol>
-<pre>{escape(LAYOUT)}</pre>
+<pre tabindex="0" role="region" aria-label="What is in the folder">{escape(LAYOUT)}</pre>
 <p>Painting goes on in the server when this page is closed: open it again in this browser, and the dataset is found. It
 is kept for a day at most, or until you remove it; where many come, what lies idle goes sooner.</p></div>"""
 
