@@ -196,6 +196,13 @@ def test_the_other_task_brings_its_axes_and_lists_come_back(tab):
     assert tab.form.fill("Segmentation", typed, **fields)[tab.form.across_values]["value"] == "mine"
 
 
+def test_a_sentence_changes_only_the_lists_that_begin_with_it(tab):
+    fields = {name: getattr(field, "value", None) for name, field in tab.form.fields.items()}
+    fields |= {"across": "Text", "down": "Threshold", "segmentation_text": "nuclei", "down_values": "0.2, 0.4"}
+    updates = tab.form.follow("Segmentation", {}, **fields)
+    assert updates[tab.form.across_values]["value"].startswith("nuclei") and tab.form.down_values not in updates
+
+
 def test_taught_heads_are_compared_by_name(example):
     used = []
 
