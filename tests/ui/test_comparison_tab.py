@@ -201,6 +201,8 @@ def test_a_sentence_changes_only_the_lists_that_begin_with_it(tab):
     fields |= {"across": "Text", "down": "Threshold", "segmentation_text": "nuclei", "down_values": "0.2, 0.4"}
     updates = tab.form.follow("Segmentation", {}, **fields)
     assert updates[tab.form.across_values]["value"].startswith("nuclei") and tab.form.down_values not in updates
+    fields["across_values"] = updates[tab.form.across_values]["value"]
+    assert "value" not in tab.form.follow("Segmentation", {}, **fields)[tab.form.across_values], "it is there already"
 
 
 def test_taught_heads_are_compared_by_name(example):

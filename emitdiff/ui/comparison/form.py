@@ -197,7 +197,7 @@ class ComparisonForm:
         filled, axes = self.fill(task, typed, **fields), self.axes(task, fields["heads"])
         lists = {side: getattr(self, f"{side}_values") for side in ("across", "down")}
         begun = {side for side in lists if (axis := axes.get(fields[side])) and axis.sentences}
-        values = {f"{side}_values": filled[lists[side]]["value"] for side in begun}
+        values = {f"{side}_values": filled[lists[side]].get("value", fields[f"{side}_values"]) for side in begun}
         return {lists[side]: filled[lists[side]] for side in begun} | self.check(task, **{**fields, **values})
 
     def _begin(self, axis: Axis, fields: dict[str, Any]) -> str:
