@@ -132,9 +132,9 @@ class ComparisonForm:
         )
         on_choice([self.synthesis_checkpoint], self.take_defaults, {"name": self.synthesis_checkpoint},
                   self.synthesis_fields[2:6], queue=False, **quiet)  # fmt: skip
-        sentences = [self.synthesis_prompt, self.segmentation_text]
-        words = gr.on([field.input for field in sentences], **fill)
-        left = [on_leaving(field, self.fill, fill["inputs_kwargs"], self.outputs, queue=False) for field in sentences]
+        sentences, follow = [self.synthesis_prompt, self.segmentation_text], {**fill, "fn": self.follow}
+        words = gr.on([field.input for field in sentences], **follow)
+        left = [on_leaving(field, self.follow, fill["inputs_kwargs"], self.outputs, queue=False) for field in sentences]
         heads = gr.on(
             [self.heads.upload, self.heads.clear, self.heads.delete], self.take_heads, self.heads,
             self.segmentation_checkpoint, queue=False, **quiet,
@@ -190,6 +190,15 @@ class ComparisonForm:
             new = {} if fields[name] == shown else {"value": fields[name]}
             updates[values] = gr.update(label=f"Values {side}, {axis.how}", visible=True, **new)
         return updates | self.check(task, **fields)
+
+    def follow(self, task: str, typed: dict[str, str], **fields: Any) -> dict[Any, Any]:
+        """The prompt or the sentence was written: the lists that begin with it. Another may be being written already,
+        and is left alone."""
+        filled, axes = self.fill(task, typed, **fields), self.axes(task, fields["heads"])
+        lists = {side: getattr(self, f"{side}_values") for side in ("across", "down")}
+        begun = {side for side in lists if (axis := axes.get(fields[side])) and axis.sentences}
+        values = {f"{side}_values": filled[lists[side]].get("value", fields[f"{side}_values"]) for side in begun}
+        return {lists[side]: filled[lists[side]] for side in begun} | self.check(task, **{**fields, **values})
 
     def _begin(self, axis: Axis, fields: dict[str, Any]) -> str:
         """A list to begin with."""
