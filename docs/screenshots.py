@@ -5,6 +5,7 @@ Its tabs at 1440 and 390 pixels, light and dark, after a run on an example. Need
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ SAID = ":is(.results, .reading) .progress:visible"
 
 def choose_example(page: Page, title: str) -> None:
     page.locator(".cards button:visible", has_text=title).click()
-    expect(page.get_by_text(f"{title}, ").filter(visible=True)).to_be_visible()
+    expect(page.get_by_text(re.compile(f"^{title}, ")).filter(visible=True)).to_be_visible()
     page.wait_for_timeout(1500)
 
 

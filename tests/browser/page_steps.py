@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import expect
 
 PATIENCE = 90_000  # milliseconds for anything that runs a network; the first run loads the weights
@@ -18,7 +20,7 @@ def open_tab(page, name: str):
 
 def choose_example(page, title: str):
     page.locator(".cards button:visible", has_text=title).click()
-    expect(page.get_by_text(f"{title}, ").filter(visible=True)).to_be_visible()
+    expect(page.get_by_text(re.compile(f"^{title}, ")).filter(visible=True)).to_be_visible()
 
 
 def set_number(page, label: str, value: float):
