@@ -376,6 +376,7 @@ def test_what_cannot_be_taught_is_said_before_weights_are_loaded(words, answer, 
 
 
 def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("emitdiff.segmentation.head_training.WORD_STEPS", 30)
     settings = ["--out", tmp_path / "run", "--resolution", "64", "--minutes", "0.02", "--threads", "1"]
     assert run(monkeypatch, "train-segmentation", dataset_folder, *settings) == 0
     weights = ["--checkpoint", tmp_path / "run" / "checkpoint"]

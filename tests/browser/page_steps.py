@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import expect
 
 PATIENCE = 90_000  # milliseconds for anything that runs a network; the first run loads the weights
-
+LISTENING = 400  # milliseconds that controls take to listen after they appeared
 
 # What starts the work of each tab.
 BUTTONS = {"Synthesis": "Generate", "Segmentation": "Find", "Comparison": "Compare", "Dataset": "Augment"}
@@ -23,9 +23,14 @@ def choose_example(page, title: str):
     expect(page.get_by_text(re.compile(f"^{title}, ")).filter(visible=True)).to_be_visible()
 
 
+def unfold(page, name: str):
+    page.get_by_role("button", name=name).filter(visible=True).click()
+    page.wait_for_timeout(LISTENING)
+
+
 def set_number(page, label: str, value: float):
     field = page.get_by_label(f"number input for {label}")
-    page.wait_for_timeout(300)  # a control that has just been unfolded takes a moment to listen
+    page.wait_for_timeout(LISTENING)
     field.fill(str(value))
     field.press("Tab")
     expect(page.get_by_label(f"range slider for {label}")).to_have_value(str(value))
@@ -38,5 +43,5 @@ def said(page):
 
 def few_steps(page, images: int, steps: int = 4):
     set_number(page, "Images", images)
-    page.get_by_role("button", name="Advanced").filter(visible=True).click()
+    unfold(page, "Advanced")
     set_number(page, "Steps", steps)

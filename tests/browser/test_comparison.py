@@ -45,7 +45,7 @@ def test_two_doses_of_structure_and_two_seeds(page, grid, tmp_path):
     page.keyboard.press("Enter")
     large = page.locator(".enlarged:popover-open")
     expect(large.locator("img")).to_be_visible()
-    assert large.locator("img").evaluate("picture => picture.complete && picture.naturalWidth") == 256
+    expect(large.locator("img")).to_have_js_property("naturalWidth", 256)
     page.keyboard.press("Escape")
     expect(large).to_have_count(0)
     with page.expect_download() as download:

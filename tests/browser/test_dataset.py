@@ -6,7 +6,7 @@ import json
 import re
 import zipfile
 
-from page_steps import PATIENCE, open_tab, said
+from page_steps import PATIENCE, open_tab, said, unfold
 from playwright.sync_api import expect
 
 
@@ -15,15 +15,16 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     expect(page.get_by_role("button", name="Augment", exact=True)).to_be_disabled()
     page.get_by_role("button", name="Try it on four drawn images").click()
     expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
-    page.get_by_role("button", name="Advanced").filter(visible=True).click()
+    unfold(page, "Advanced")
     page.get_by_label("Steps (0: as the weights suggest)").fill("6")
+    page.keyboard.press("Tab")
     page.get_by_role("button", name="Augment", exact=True).click()
     expect(said(page)).to_contain_text(re.compile("Painting image [234] of 4"), timeout=PATIENCE)
 
     page.reload()  # the server goes on meanwhile
     open_tab(page, "Dataset")
     expect(said(page)).to_contain_text("4 synthetic images", timeout=PATIENCE)
-    page.get_by_role("button", name="Advanced").filter(visible=True).click()
+    unfold(page, "Advanced")
     expect(page.get_by_label("Steps (0: as the weights suggest)")).to_have_value("6")
     report = page.frame_locator("iframe.report")
     expect(report.locator("article")).to_have_count(4)

@@ -179,10 +179,11 @@ def test_an_answer_is_not_shown_beside_an_image_that_was_chosen_meanwhile(tab, e
     assert tab.reading.without_view not in late and "another image" in late[tab.reading.progress]
 
 
-def test_a_run_without_an_answer_changes_nothing(tab, example):
+def test_a_run_without_an_answer_takes_away_only_the_warnings_beside_the_sentence(tab, example):
     finding = find(tab, example)[tab.finding]
     updates = find(tab, example, finding=finding, text=" ")
-    assert set(updates) == {tab.answer, tab.reading.progress} and finding.folder.exists()
+    assert set(updates) == {tab.answer, tab.reading.progress, tab.words.note} and finding.folder.exists()
+    assert updates[tab.words.note] == ""
 
 
 def test_an_example_brings_sentence_kind_and_truth(tab):

@@ -274,7 +274,7 @@ class SegmentationTab:
             output = self.calls.segment(image, text, threshold, checkpoint)
             without = self.calls.segment(image, "", threshold, checkpoint) if side else None
         except Exception as error:
-            return {self.answer: None, self.reading.progress: finished(sentence(error), "error")}
+            return {self.answer: None, self.words.note: "", self.reading.progress: finished(sentence(error), "error")}
         found = Finding(scan, image, slice_index(scan, slice_number), output, text, threshold, checkpoint, without)
         return {self.answer: found, self.words.note: notes(output.warnings, "warning")}
 
@@ -338,7 +338,7 @@ class SegmentationTab:
         except Exception as error:
             if whole:
                 whole.remove()
-            yield {self.answer: None, line: finished(sentence(error), "error")}
+            yield {self.answer: None, self.words.note: "", line: finished(sentence(error), "error")}
             return
         yield {self.answer: whole, self.words.note: notes(whole.answers[min(whole.answers)].warnings, "warning")}
 
