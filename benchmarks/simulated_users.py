@@ -113,7 +113,8 @@ def list_requests() -> list[Request]:
 
 
 def connect(address: str, folder: str) -> Client:
-    """A client that waits long, as people do where many ask; its files go into `folder`."""
+    """A client that waits long, as people do where many ask; its files go into `folder`, which must be its own: there
+    they are called by their content, and are removed once they are read."""
     return Client(address, verbose=False, download_files=folder, httpx_kwargs={"timeout": PATIENCE})
 
 
@@ -166,7 +167,7 @@ def _use(address: str, folder: str, number: int, until: float, requests: list[Re
         (index,) = choice.choices(range(len(requests)), shares)
         started, found, error = time.monotonic(), None, None
         try:
-            client = client or connect(address, folder)
+            client = client or connect(address, f"{folder}/{number}")
             found = ask(client, requests[index])
         except Exception as failure:
             error = f"{requests[index].endpoint}: {type(failure).__name__}: {failure}"
