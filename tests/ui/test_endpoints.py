@@ -6,13 +6,14 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import cv2
 import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from fakes import Step, fake_callables
+from fakes import Lesson, Step, fake_callables
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -147,35 +148,60 @@ def test_callers_at_the_same_time_get_their_own_results(served, example):
     assert seeds == [[seed, seed + 1] for seed in range(0, 60, 10)]
 
 
-@pytest.mark.parametrize("leave", ["cancel", "disconnect"])
-def test_painting_ends_with_the_wish_for_it(leave, example):
-    """Both a caller that cancels and one that is gone: nobody waits for 8 x 200 steps."""
-    steps, ended = [], threading.Event()
+class Endless:
+    """A call that goes on and on, and knows when it is ended."""
 
-    def endless(image, mask, request, cancelled):
+    def __init__(self, step):
+        self.step, self.steps, self.ended = step, 0, threading.Event()
+
+    def __call__(self, *given):
         try:
-            while len(steps) < 1000:
+            while self.steps < 1000:
                 time.sleep(0.02)
-                steps.append(1)
-                yield Step(0, len(steps), 1000, None)
+                self.steps += 1
+                yield self.step
         finally:
-            ended.set()
+            self.ended.set()
 
-    demo = build_demo(fake_callables(synthesize=endless))
+    def was_ended(self):
+        return self.ended.wait(20) and self.steps < 900
+
+
+@contextmanager
+def serving(**calls):
+    demo = build_demo(fake_callables(**calls))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_settings())
     try:
+        yield url
+    finally:
+        for call in calls.values():
+            call.steps = 1000
+        demo.close()
+
+
+@pytest.mark.parametrize("leave", ["cancel", "disconnect"])
+def test_painting_ends_with_the_wish_for_it(leave):
+    """Both a caller that cancels and one that is gone: nobody waits for 8 x 200 steps."""
+    painting = Endless(Step(0, 1, 1000, None))
+    with serving(synthesize=painting) as url:
         if leave == "cancel":
             job = Client(url, verbose=False).submit(prompt="X-ray", structure=0, api_name="/synthesize")
-            wait_until(lambda: steps)
+            wait_until(lambda: painting.steps)
             job.cancel()
         else:
             call = httpx.post(f"{url}gradio_api/call/synthesize", json={"data": whole_request(url)}).json()
             with httpx.stream("GET", f"{url}gradio_api/call/synthesize/{call['event_id']}", timeout=30):
-                wait_until(lambda: steps)
-        assert ended.wait(20) and len(steps) < 900
-    finally:
-        steps.extend([1] * 1000)
-        demo.close()
+                wait_until(lambda: painting.steps)
+        assert painting.was_ended()
+
+
+def test_teaching_ends_with_the_wish_for_it(dataset):
+    teaching = Endless(Lesson(1, 1000, 0.1, 0.5))
+    with serving(teach_dataset=teaching) as url:
+        job = Client(url, verbose=False).submit(dataset, api_name="/teach")
+        wait_until(lambda: teaching.steps)
+        job.cancel()
+        assert teaching.was_ended()
 
 
 def wait_until(there):
@@ -183,7 +209,7 @@ def wait_until(there):
         if there():
             return
         time.sleep(0.1)
-    raise AssertionError("nothing was painted")
+    raise AssertionError("nothing was begun")
 
 
 def whole_request(url: str) -> list:

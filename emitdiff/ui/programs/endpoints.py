@@ -168,7 +168,9 @@ class Endpoints:
         }
         return str(saved), result
 
-    def teach(self, dataset: str, checkpoint: str, images: int | None, seconds: float, **how: Any) -> tuple[str, dict]:
+    def teach(
+        self, dataset: str, checkpoint: str, images: int | None, seconds: float, **how: Any
+    ) -> Iterator[tuple[str | None, dict | None]]:
         """A small head from a few labelled images, on frozen weights: segment and evaluate take it as their head.
 
         Returns:
@@ -177,7 +179,10 @@ class Endpoints:
         """
         _within(seconds=seconds, images=images)
         weights = self._model(checkpoint, "segmentation").name
-        *_, lesson = self.calls.teach_dataset(dataset, DatasetLesson(weights, images, seconds, **how))
+        for lesson in self.calls.teach_dataset(  # noqa: B007  the last one is told of below
+            dataset, DatasetLesson(weights, images, seconds, **how)
+        ):
+            yield None, None  # as in synthesize
         record = {
             "targets": list(self.calls.targets(str(lesson.file))),
             "steps": lesson.step,
@@ -187,7 +192,7 @@ class Endpoints:
             "checkpoint": weights,
             "notice": NOTICE,
         }
-        return str(lesson.file), record
+        yield str(lesson.file), record
 
     def evaluate(self, dataset: str, checkpoint: str, head: str | None, limit: int | None, **how: Any) -> dict:
         """How well weights or a head segment a labelled dataset.
