@@ -1,6 +1,6 @@
 """How often a mask is drawn for a target that an image cannot show.
 
-    python benchmarks/absent_targets.py DATASET [DATASET ...] --limit 12
+    python -m benchmarks.absent_targets DATASET [DATASET ...] --limit 12
 
 Every held-out image is asked for every target that its kind of image never shows ("liver" in a chest X-ray), and for
 its own targets, where "not found" would be wrong.

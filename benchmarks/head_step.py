@@ -1,6 +1,6 @@
 """A training step of the paper's head: as published, and in our order of the same sums.
 
-    python benchmarks/head_step.py --preset monuseg
+    python -m benchmarks.head_step --preset monuseg
 
 Both get the same features, words, weights and mask at batch 1 and 256 x 256, and take turns. Printed are the seconds of
 forward, backward and Adam's step, the memory kept for backward, the multiplications, and by how much logits and

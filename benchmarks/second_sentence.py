@@ -1,6 +1,6 @@
 """How long another sentence about an analysed image takes: through the pipeline, and through the served page.
 
-    python benchmarks/second_sentence.py [IMAGE] --threads 2
+    python -m benchmarks.second_sentence [IMAGE] --threads 2
 
 The first answer looks at the image; the others, each with a sentence of its own, take the features that were kept. The
 page is asked at /segment over HTTP, with a file that was sent once; its answer writes a mask file. Printed are medians
