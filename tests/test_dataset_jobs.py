@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emitdiff import dataset_jobs
+from emitdiff import dataset_job, dataset_jobs
 from emitdiff.dataset_archive import pack_folder
-from emitdiff.dataset_jobs import BUSY, DatasetJobs
+from emitdiff.dataset_job import BUSY
+from emitdiff.dataset_jobs import DatasetJobs
 from emitdiff.datasets import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.dataset_calls import AugmentRequest
@@ -138,7 +139,7 @@ def while_packing(monkeypatch):
             other.join(0.5)  # as long as it takes, where nothing makes it wait
             return pack_folder(*given)
 
-        monkeypatch.setattr(dataset_jobs, "pack_folder", pack)
+        monkeypatch.setattr(dataset_job, "pack_folder", pack)
         return other
 
     return arrange
@@ -277,7 +278,7 @@ def test_where_a_server_is_full_the_oldest_that_nothing_was_made_of_goes(jobs, p
     assert [bool(jobs.look(name)) for name in (first, second)] == [False, False]
     assert [bool(jobs.look(name)) for name in (painted, third, fourth)] == [True, True, True]
     assert folders(tmp_path) == 3
-    jobs._jobs[painted].touched -= dataset_jobs.FRESH_SECONDS + 1
+    jobs._jobs[painted].touched -= dataset_job.FRESH_SECONDS + 1
     jobs.take(packed)  # what somebody just gave stays longer than what was left for a while
     assert not jobs.look(painted) and jobs.look(third) and folders(tmp_path) == 3
 
