@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 
+from emitdiff.devices import keep_memory_level
 from emitdiff.errors import EmitDiffError
 
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--segmentation-checkpoint", default="textdiff-mini", metavar="NAME", help="weights that find")
     arguments = parser.parse_args()
 
+    keep_memory_level()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from emitdiff.services import build_callables
     from emitdiff.ui.demo import build_demo, launch_settings

@@ -1,3 +1,8 @@
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,6 +18,7 @@ from emitdiff.devices import (
 from emitdiff.errors import EmitDiffError
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_best_device_is_chosen_and_cpu_is_always_there():
@@ -70,3 +76,38 @@ def test_cuda_computes_in_half_precision(tiny_synthesis_folder):
     assert choose_attention(device) in describe_device(device)
     pipe = StableDiffusionControlNetPipeline.from_pretrained(tiny_synthesis_folder, use_safetensors=True)
     assert prepare_pipeline(pipe.to(dtype=choose_dtype(device)), device).device.type == "cuda"
+
+
+HEAPS = """
+import ctypes, sys, threading
+from emitdiff.devices import keep_memory_level
+
+if sys.argv[1] == "kept":
+    keep_memory_level()
+meet = threading.Barrier(8)
+
+def take():
+    meet.wait()
+    kept = [bytearray(1000) for _ in range(1000)]
+    meet.wait()
+
+threads = [threading.Thread(target=take) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL("libc.so.6")
+libc.fopen.restype = ctypes.c_void_p
+file = libc.fopen(sys.argv[2].encode(), b"w")
+libc.malloc_info(0, ctypes.c_void_p(file))
+libc.fclose(ctypes.c_void_p(file))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="heaps of glibc")
+def test_threads_share_two_heaps(tmp_path):
+    def heaps(kept: str) -> int:
+        subprocess.run([sys.executable, "-c", HEAPS, kept, str(tmp_path / kept)], check=True, cwd=ROOT)
+        return (tmp_path / kept).read_text().count("<heap nr=")
+
+    assert heaps("kept") <= 2 < heaps("free")

@@ -20,7 +20,7 @@ from emitdiff.ui.synthesis.runs import Made, Run
 from emitdiff.ui.views import written_once
 
 IDLE = "Choose an image, check the words, press Generate."
-COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; more than four: four
+COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; up to nine: three; more: four
 GRID, BESIDE = "All images", "Before and after"
 SIDES = "Left: real. Right: synthetic"
 SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean difference"}
@@ -136,7 +136,7 @@ class ResultsPanel:
     def started(self, run: Run) -> dict[Any, Any]:
         """Updates for `outputs` when a run, or variations of one of its images, begins."""
         tiles = run.tiles()
-        columns = COLUMNS.get(len(tiles), 4)
+        columns = COLUMNS.get(len(tiles), 3 if len(tiles) <= 9 else 4)
         return {
             self.run: run,
             self.progress: progress(run.words, None),
