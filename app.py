@@ -1,7 +1,4 @@
-"""The application in the browser: `python app.py`, then open the address it prints.
-
-The page is up before any model is: weights are loaded by the first run that needs them. Research use only.
-"""
+"""The application in the browser, up before any weights are loaded: open the address it prints. Research use only."""
 
 import argparse
 import os
@@ -13,9 +10,8 @@ from emitdiff.errors import EmitDiffError
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on"
-    )
+    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    parser.add_argument("--host", default=host, help="address to listen on")
     parser.add_argument("--port", type=int, help="port; without it, GRADIO_SERVER_PORT or the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's servers")
     parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as tools to language models")
@@ -34,7 +30,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     where = {"server_name": arguments.host, "server_port": arguments.port, "share": arguments.share}
-    build_demo(callables).launch(mcp_server=arguments.mcp, **where, **launch_settings())
+    build_demo(callables).launch(**where, mcp_server=arguments.mcp, **launch_settings())
     return 0
 
 

@@ -41,7 +41,7 @@ def show_segmentation(page: Page) -> None:
 
 def show_comparison(page: Page) -> None:
     page.get_by_role("tab", name="Comparison").click()
-    choose_example(page, "Cardiac MRI")
+    choose_example(page, "Chest X-ray")
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.locator(SAID)).to_contain_text("cells filled", timeout=PATIENCE)
 
@@ -51,7 +51,7 @@ def show_dataset(page: Page) -> None:
     page.get_by_role("button", name="Try it on four drawn images").click()
     expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
     page.get_by_role("button", name="Augment", exact=True).click()
-    expect(page.get_by_text("4 synthetic images: ")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(SAID)).to_contain_text("4 synthetic images: ", timeout=PATIENCE)
     expect(page.frame_locator("iframe.report").locator("article img").first).to_be_visible()
 
 
@@ -70,6 +70,8 @@ def take(page: Page, name: str, width: int) -> None:
         page.evaluate("window.scrollTo(0, document.body.scrollHeight)")  # pictures are fetched when they come into view
         page.wait_for_timeout(1000)
         page.evaluate("window.scrollTo(0, 0)")
+        if (report := page.locator("iframe.report:visible")).count():  # a frame out of sight is not drawn
+            report.scroll_into_view_if_needed()
         page.wait_for_timeout(500)
     page.screenshot(path=FOLDER / name, full_page=width < 1000)
     print(FOLDER / name)
