@@ -10,9 +10,9 @@ from emitdiff.errors import EmitDiffError
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
+    host, port = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), os.environ.get("GRADIO_SERVER_PORT")
     parser.add_argument("--host", default=host, help="address to listen on")
-    parser.add_argument("--port", type=int, help="port; without it, GRADIO_SERVER_PORT or the first free one from 7860")
+    parser.add_argument("--port", type=int, default=port, help="port; without it, the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's servers")
     parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as tools to language models")
     parser.add_argument("--synthesis-checkpoint", default="emitdiff-mini", metavar="NAME", help="weights that paint")
@@ -24,13 +24,14 @@ def main() -> int:
     from emitdiff.services import build_callables
     from emitdiff.ui.demo import build_demo, launch_settings
 
+    where = {"server_name": arguments.host, "server_port": arguments.port, "share": arguments.share}
     try:
         callables = build_callables(arguments.synthesis_checkpoint, arguments.segmentation_checkpoint)
-    except EmitDiffError as error:
-        print(error, file=sys.stderr)
+        build_demo(callables).launch(**where, mcp_server=arguments.mcp, **launch_settings())
+    except (EmitDiffError, OSError, OverflowError) as error:
+        taken = f"Port {arguments.port or 7860} cannot be had at {arguments.host}: give another --port, 1 to 65535."
+        print(error if isinstance(error, EmitDiffError) else taken, file=sys.stderr)
         return 2
-    where = {"server_name": arguments.host, "server_port": arguments.port, "share": arguments.share}
-    build_demo(callables).launch(**where, mcp_server=arguments.mcp, **launch_settings())
     return 0
 
 

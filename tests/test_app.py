@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
+
+import pytest
 
 from benchmarks.application import ROOT, application
 
@@ -43,3 +47,16 @@ def test_unknown_weights_are_answered_with_a_sentence():
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 2
     assert "no-such-weights" in answer.stderr and "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("port", ["taken", "99999", "abc"])
+def test_a_port_that_cannot_be_had_is_answered_with_a_sentence(port):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        given = str(other.getsockname()[1]) if port == "taken" else port
+        surroundings = os.environ | {"GRADIO_SERVER_PORT": given}
+        command = [sys.executable, "app.py"]
+        answer = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 2 and given in answer.stderr and "--port" in answer.stderr
+    assert "Traceback" not in answer.stderr
