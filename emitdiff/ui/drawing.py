@@ -24,44 +24,43 @@ class Drawing:
     panel: gr.Accordion
     canvas: gr.ImageEditor
     use: gr.Button
+    note: gr.HTML
 
     def connect(
         self, source: Source, file: gr.File, beside: gr.HTML, quiet: dict[str, Any], outdated: tuple[gr.HTML, ...] = ()
     ) -> Any:
-        """Drawing over the slice of `source` makes a mask `file`; what is wrong is said `beside` it, and what was said
-        of another mask is `outdated`. Returns the event.
+        """Drawing over the slice of `source` makes a mask `file`; what was said `beside` that, or of another mask
+        (`outdated`), goes. Returns the event.
 
         The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         """
         self.panel.expand(
-            lambda **shown: self.open(beside, **shown), inputs_kwargs=source.inputs, outputs=[self.canvas, beside],
-            **quiet,
+            self.open, inputs_kwargs=source.inputs, outputs=[self.canvas, self.note], **quiet
         )  # fmt: skip
         taken = {"scan": source.scan, "drawing": self.canvas}
         return self.use.click(
-            lambda **drawn: self.take(file, beside, outdated=outdated, **drawn), inputs_kwargs=taken,
-            outputs=[file, beside, *outdated], **quiet,
+            lambda **drawn: self.take(file, (beside, *outdated), **drawn), inputs_kwargs=taken,
+            outputs=[file, self.note, beside, *outdated], **quiet,
         )  # fmt: skip
 
-    def open(self, beside: gr.HTML, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+    def open(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The canvas gets the slice shown; what was painted on another one goes."""
         try:
-            return {self.canvas: ground(image_of(scan, slice_number, window))}
+            return {self.canvas: ground(image_of(scan, slice_number, window)), self.note: ""}
         except Exception as error:
-            return {beside: note(sentence(error), "error")}
+            return {self.note: note(sentence(error), "error")}
 
     def take(
-        self, file: gr.File, beside: gr.HTML, scan: Any, drawing: dict[str, Any] | None,
-        outdated: tuple[gr.HTML, ...] = (),
-    ) -> dict[Any, Any]:  # fmt: skip
+        self, file: gr.File, outdated: tuple[gr.HTML, ...], scan: Any, drawing: dict[str, Any] | None
+    ) -> dict[Any, Any]:
         """The strokes become the mask file, as if it had been uploaded."""
         try:
             if scan is None:
                 raise EmitDiffError("No image yet: choose an example or drop a file first.")
             path = save_drawing(drawing, scan.size, file_stem(scan.name))
-            return {file: str(path), beside: "", **dict.fromkeys(outdated, "")}
+            return {file: str(path), **dict.fromkeys((self.note, *outdated), "")}
         except Exception as error:
-            return {beside: note(sentence(error), "error")}
+            return {self.note: note(sentence(error), "error")}
 
 
 def build_drawing(title: str = "Draw the mask", use: str = "Use the drawing as mask") -> Drawing:
@@ -69,7 +68,8 @@ def build_drawing(title: str = "Draw the mask", use: str = "Use the drawing as m
         gr.HTML(note("Paint over what the label should cover."), elem_classes="beside")
         canvas = build_canvas("Canvas")  # in a narrow pane no more has room beside the tools
         button = gr.Button(use, size="sm")
-    return Drawing(panel, canvas, button)
+        said = gr.HTML(elem_classes="beside")
+    return Drawing(panel, canvas, button, said)
 
 
 def build_canvas(label: str) -> gr.ImageEditor:

@@ -37,6 +37,8 @@ def check_request(form: dict[str, Any]) -> SynthesisRequest:
             raise EmitDiffError(f"{words} is empty: enter a value from {low} to {high}.")
         if not low <= value <= high:
             raise EmitDiffError(f"{words} is {value:g}: enter a value from {low} to {high}.")
+        if name in WHOLE_NUMBERS and value != int(value):
+            raise EmitDiffError(f"{words} is {value:g}: enter a whole number.")
         values[name] = int(value) if name in WHOLE_NUMBERS else float(value)
     if not str(values["prompt"] or "").strip():
         raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write what to paint.")

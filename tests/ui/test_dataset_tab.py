@@ -82,6 +82,8 @@ def test_a_page_opened_again_finds_the_job_and_its_settings(tab, packed):
     again = tab.restore(job, NOTHING)
     assert (again[fields["edit"]], again[fields["appearance"]], again[fields["seed"]]) == (0.3, True, 5)
     assert again[tab.timer].active and "2 images in 2 groups" in again[tab.found]
+    refused = tab.remove(job)  # in that window, while this one waits
+    assert "stop that first, then remove it" in refused[tab.found] and tab.jobs.look(job)
     tab.stop(job)
     ended(tab, job)
     assert tab.restore("somebody else's", NOTHING) == {tab.job: ""}
@@ -104,6 +106,7 @@ def test_what_goes_wrong_is_said_beside_its_field(tab, packed, tmp_path):
     assert "no ZIP file" in tab.take(str(tmp_path / "no.zip"), "")[tab.found]
     assert "No dataset yet" in tab.start("", **form(tab))[tab.progress]
     job = tab.take(packed, "")[tab.job]
+    assert "The seed is 1.5: enter a whole number" in tab.start(job, **form(tab, seed=1.5))[tab.progress]
     assert "The ratio is empty" in tab.start(job, **form(tab, ratio=None))[tab.progress]
     assert "nothing to export yet" in tab.export(job, "COCO", ALL)[tab.said]
     assert tab.stop("gone") and not tab.follow("gone", NOTHING)[tab.timer].active

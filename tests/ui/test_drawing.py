@@ -41,6 +41,8 @@ def test_a_drawing_makes_outdated_what_was_said_of_another_mask_and_an_empty_one
     with gr.Blocks():
         drawing, file, beside, said = build_drawing(), gr.File(), gr.HTML(), gr.HTML()
     scan = SimpleNamespace(name="scan.png", size=(8, 8))
-    updates = drawing.take(file, beside, scan, editor_value(np.ones((8, 8), bool)), outdated=(said,))
-    assert updates[file].endswith("scan_drawn_mask.png") and updates[said] == "" and updates[beside] == ""
-    assert set(drawing.take(file, beside, scan, None, outdated=(said,))) == {beside}
+    updates = drawing.take(file, (beside, said), scan, editor_value(np.ones((8, 8), bool)))
+    assert updates[file].endswith("scan_drawn_mask.png")
+    assert updates[said] == updates[beside] == updates[drawing.note] == ""
+    empty = drawing.take(file, (beside, said), scan, None)
+    assert set(empty) == {drawing.note} and "Nothing is painted yet" in empty[drawing.note]

@@ -22,6 +22,11 @@ def test_check_request_names_an_empty_field(name):
         check_request({**FORM, name: None})
 
 
+def test_check_request_paints_no_other_seed_than_the_one_that_stands_there():
+    with pytest.raises(EmitDiffError, match="The seed is 1.5: enter a whole number"):
+        check_request({**FORM, "seed": 1.5})
+
+
 def test_check_request_names_a_value_out_of_range():
     with pytest.raises(EmitDiffError, match="The number of images is 9: enter a value from 1 to 8"):
         check_request({**FORM, "num_images": 9})

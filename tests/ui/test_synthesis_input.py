@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import cv2
 import gradio as gr
+import numpy as np
 import pytest
 from fakes import failing, fake_callables, scan_that_saves
 
@@ -54,6 +55,13 @@ def test_a_mask_of_another_size_is_named_beside_it(form, example, tmp_path):
     first, second = form.preview.look(mask_file=str(small), **given)
     assert "small.png" in first[form.mask.note] and "64 x 64" in first[form.mask.note]
     assert form.preview.source_view in first and second[form.preview.control_view].shape == (256, 256, 3)
+
+
+def test_an_empty_mask_is_said_to_be_empty_beside_it(form, example, tmp_path):
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((256, 256), np.uint8))
+    given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
+    first, _ = form.preview.look(mask_file=str(tmp_path / "empty.png"), **given)
+    assert "The mask is empty" in first[form.mask.note]
 
 
 def test_a_preview_that_fails_is_named_below_it(example):

@@ -76,7 +76,7 @@ class ComparisonForm:
             self.synthesis_controlnet_conditioning_scale = gr.Slider(
                 0, 2, value=defaults["controlnet_conditioning_scale"], step=0.05, label="Control strength", buttons=[]
             )
-            self.synthesis_seed = gr.Number(0, label="Seed", precision=0)
+            self.synthesis_seed = gr.Number(0, label="Seed")
             self.synthesis_checkpoint = gr.Dropdown(list(self.models["Synthesis"]), value=name, label="Weights")
 
     def _lay_out_segmentation(self) -> None:

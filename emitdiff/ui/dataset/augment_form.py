@@ -55,12 +55,12 @@ class AugmentForm:
         return {
             "checkpoint": gr.Dropdown(weights, value=self.calls.synthesis_checkpoint, label="Weights"),
             "preset": gr.Dropdown(presets, value=presets[0], label="Preset"),
-            "steps": gr.Number(0, label="Steps (0: as the weights suggest)", precision=0),
+            "steps": gr.Number(0, label="Steps (0: as the weights suggest)"),
             "guidance": gr.Number(0, label="Guidance: weight of the words (0: as they suggest)"),
             "control_strength": gr.Number(0, label="Control strength: weight of the edges (0: as they suggest)"),
             "split": gr.Dropdown(list(SPLITS.items()), value="all", label="Groups to paint from"),
-            "limit": gr.Number(0, label="At most so many images to paint from (0: all)", precision=0),
-            "seed": gr.Number(0, label="Seed", precision=0),
+            "limit": gr.Number(0, label="At most so many images to paint from (0: all)"),
+            "seed": gr.Number(0, label="Seed"),
         }
 
     def request(self, form: dict[str, Any]) -> AugmentRequest:
@@ -74,6 +74,8 @@ class AugmentForm:
             if value is None or not low <= value <= high:
                 given = "empty" if value is None else f"{value:g}"
                 raise EmitDiffError(f"{words} is {given}: enter a value from {low:g} to {high:g}.")
+            if name in WHOLE and value != int(value):
+                raise EmitDiffError(f"{words} is {value:g}: enter a whole number.")
             values[name] = int(value) if name in WHOLE else float(value)
         asked = self.calls.segmentation_checkpoint if values["segmenter"] else ""
         return AugmentRequest(**{**values, "segmenter": asked})

@@ -24,6 +24,7 @@ GIVE = "A ZIP of a folder with dataset.json, metadata.csv, images and masks."
 LAYOUTS = {
     "dataset folder": "dataset", "nnU-Net": "nnunet", "COCO": "coco", "MONAI": "monai", "paired folders": "paired"
 }  # fmt: skip
+RUNNING = "This dataset is being augmented: stop that first, then remove it."
 KEPT, ALL = "those the report keeps", "all that was painted"
 PAIRS = 4  # of the last ones painted
 LOOK_SECONDS = 1.0
@@ -190,7 +191,7 @@ class DatasetTab:
             self.progress: job_line(state),
             self.start_button: gr.update(interactive=state.usable and not busy),
             self.stop_button: gr.update(interactive=busy),
-            self.remove_button: gr.update(visible=True),
+            self.remove_button: gr.update(visible=True, interactive=not busy),
             self.guide: gr.update(visible=not (busy or there)),
             self.gallery: gr.update(value=pairs, visible=bool(busy or there) and not scored, selected_index=None),
             self.report: gr.update(value=report_frame(state.report) if scored else "", visible=scored),
@@ -222,7 +223,10 @@ class DatasetTab:
         }
 
     def remove(self, job: str) -> dict[Any, Any]:
-        """The dataset, what was painted from it and the files on the server go at once."""
+        """The dataset, what was painted from it and the files on the server go at once, if nothing runs."""
+        here = self.jobs.look(job or "")
+        if here and here.stage in BUSY:  # begun in another window of this browser
+            return {self.found: check_html(here) + note(RUNNING, "error"), **self.shown(job, here)}
         self.jobs.remove(job or "")
         hidden = (self.remove_button, self.gallery, self.report, self.takes, self.files)
         return {

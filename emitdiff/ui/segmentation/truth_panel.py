@@ -25,6 +25,7 @@ MEASURES = ("dice", "iou", "precision", "recall", "hd95")
 COLUMNS = ("image", "slice", "text", "weights", "threshold", "class", *MEASURES, "hd95_unit", "notice")
 NOTICE = "research use only, not a medical device"
 BEST = 0  # in the menu of classes: the one that fits best
+NO_TARGET = "The true mask is empty: it says that the target is not there, so whatever is found scores 0."
 ASK = "Add a true mask, or draw one, to compare with."
 
 
@@ -98,9 +99,8 @@ class TruthPanel:
             return {self.truth: None, self.label: hidden, self.note: note(sentence(error), "error")}
         classes = [int(label) for label in np.unique(truth.classes) if label]
         menu = [("the one that fits best", BEST), *((f"class {label}", label) for label in classes)]
-        words = "" if classes else note("The true mask is empty: it says that the target is not there.")
         shown = gr.update(choices=menu, value=BEST, visible=len(classes) > 1)
-        return {self.truth: truth, self.label: shown, self.note: words}
+        return {self.truth: truth, self.label: shown, self.note: "" if classes else note(NO_TARGET)}
 
     def _read(self, file: str, scan: Any, index: int) -> Truth:
         if scan.num_slices == 1:
@@ -130,7 +130,7 @@ class TruthPanel:
             self.figures: figures(shown, words),
             self.table: scores_table(rows, chosen) if len(rows) > 1 else "",
             self.csv: gr.update(value=str(file), interactive=True),
-            self.note: "",
+            self.note: "" if truth.classes.any() else note(NO_TARGET),
         }
 
     def _rows(self, finding: Finding, truth: Truth, label: int) -> tuple[list[dict], int]:

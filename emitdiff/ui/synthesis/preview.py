@@ -17,6 +17,7 @@ from emitdiff.ui.source import at_view_size, image_of, marked, slice_index
 from emitdiff.ui.views import written_once
 
 ALONE = "Painted from the mask alone; or choose the image this mask belongs to."
+EMPTY = "The mask is empty: it labels nothing, and nothing will be labelled in what is painted from it."
 FREE = "Nothing: these images are painted freely, from the words alone."
 FROM_WORDS = "text"  # stands for the name of a file where there is none
 LAYERS = "Red: edges. Green: boundary of the mask. Blue: its inside."
@@ -53,6 +54,7 @@ class Preview:
         try:
             mask = read_mask(self.calls, mask_file, scan, slice_number)
             words = note(ALONE) if image is None and mask is not None else ""
+            words += note(EMPTY, "warning") if mask is not None and not mask.any() else ""
         except Exception as error:
             words = note(sentence(error), "error")
         if image is None and mask is None:

@@ -56,7 +56,7 @@ def build_sampling_controls(calls: Callables, models: dict[str, Model]) -> Sampl
     with gr.Row(elem_classes="pair"):
         num_images = gr.Slider(1, 8, value=4, step=1, label="Images", buttons=[])
         random_seed = gr.Button("Random", size="sm", render=False)
-        seed = gr.Number(0, label="First seed", precision=0, buttons=[random_seed])
+        seed = gr.Number(0, label="First seed", buttons=[random_seed])
     with gr.Accordion("Advanced", open=False):
         preset = gr.Dropdown(presets, value=presets[0], label="Preset: sets the fields below")
         steps = gr.Slider(1, 100, value=defaults["num_inference_steps"], step=1, label="Steps", buttons=[])

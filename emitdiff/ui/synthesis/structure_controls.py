@@ -59,7 +59,7 @@ def build_structure_controls(detectors: tuple[str, ...], detector: str) -> Struc
         scale = gr.Slider(0.25, 3, value=1, step=0.05, label="Scale", buttons=[])
         rotate = gr.Slider(-180, 180, value=0, step=1, label="Rotate (degrees, anticlockwise)", buttons=[])
         deform = gr.Slider(0, 1, value=0, step=0.05, label="Deform", buttons=[])
-        edit_seed = gr.Number(0, label="Seed of the deformation", precision=0)
+        edit_seed = gr.Number(0, label="Seed of the deformation")
         reset = gr.Button("As it was", size="sm")
     return StructureControls(
         structure,
