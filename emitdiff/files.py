@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from emitdiff.errors import EmitDiffError
+
+LITTER = frozenset({"Thumbs.db", "desktop.ini"})  # left by whoever looked into the folder, as hidden files are
+NAMED = 3  # files of somebody else that the sentence names
 
 
 def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
@@ -30,8 +33,11 @@ def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """`path` with what `write` puts into the file it is given, at once or not at all, whoever else writes it too."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    partial.touch()
+    mode = partial.stat().st_mode
     try:
         write(partial)
+        partial.chmod(mode)  # as for any new file: safetensors lets nobody else read what it writes
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -42,22 +48,76 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def begin_record(path: Path, record: dict, out: str | Path) -> None:
-    """Writes the record of all that the run in the folder `out` depends on, or finds it as it was begun.
+def held_files(folder: str | Path) -> list[str]:
+    """The files below a folder, links followed, by their path from there; none where it is no folder. What is hidden
+    does not count, nor do directories without files."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            seen.add(real)
+            inside = Path(place).relative_to(folder)
+            found += [(inside / name).as_posix() for name in names if not name.startswith(".") and name not in LITTER]
+    return found
+
+
+def check_alone(out: str | Path, own: Collection[str] = ()) -> None:
+    """Raises EmitDiffError where the folder `out` holds files other than `own`, paths from there."""
+    foreign = sorted(set(held_files(out)).difference(own), key=lambda name: (name.count("/"), name))
+    if foreign:
+        more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
+        raise EmitDiffError(
+            f"{out} holds something else: {', '.join(foreign[:NAMED])}{more}. Give another folder, or take that out of "
+            "this one."
+        )
+
+
+def check_own(out: str | Path, marks: Iterable[str], sources: Iterable[str | Path | None]) -> None:
+    """Looks whether a run may write into `out`. Any of the paths `marks` tells that it began this folder itself.
+
+    Raises:
+        EmitDiffError: `out` is one of the folders `sources` that the run reads, or is new and lies in one or holds
+            files already.
+    """
+    out = Path(out)
+    begun = any((out / mark).exists() for mark in marks)
+    for source in (Path(source).resolve() for source in sources if source and Path(source).is_dir()):
+        if out.resolve() == source or (not begun and out.resolve().is_relative_to(source)):
+            raise EmitDiffError(f"{out} is where {source.name} lies; give another --out, so that it stays as it is.")
+    if not begun:
+        check_alone(out)
+
+
+def begin_record(path: Path, record: dict, out: str | Path, since: Collection[str] = ()) -> None:
+    """Writes the record of all that the run in the folder `out` depends on, or finds it as it was begun; `since` as in
+    `check_record`.
+
+    Raises:
+        EmitDiffError: the file is damaged, or the run was begun with another record.
+    """
+    check_record(path, record, out, since)
+    make_folder(path.parent, named=out)
+    record = json.loads(json.dumps(record, default=str))
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def check_record(path: Path, record: dict, out: str | Path, since: Collection[str] = ()) -> None:
+    """Compares the record of a run with what it was begun with, if it was. Those of the facts `since` that an older
+    version did not record are left out.
 
     Raises:
         EmitDiffError: the file is damaged, or the run was begun with another record.
     """
     record = json.loads(json.dumps(record, default=str))
     if (begun := read_record(path, out)) is not None:
+        begun = {**{name: record[name] for name in since}, **begun}
         changes = [f"{name} {begun.get(name)}, now {record.get(name)}" for name in {**begun, **record}
                    if begun.get(name) != record.get(name)]  # fmt: skip
         if changes:
             raise EmitDiffError(
                 f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had."
             )
-    make_folder(path.parent, named=out)
-    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_record(path: Path, out: str | Path) -> dict | None:

@@ -17,7 +17,7 @@ import numpy as np
 from emitdiff.datasets import DatasetFolder, Sample, few_shot, open_dataset, split_by_column, split_by_group
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import begin_record, make_folder, write_text
+from emitdiff.files import begin_record, check_own, make_folder, write_text
 from emitdiff.segmentation.feature_cache import FeatureCache, disk_size, feature_shapes, weights_hash
 from emitdiff.segmentation.features import MULTIPLE
 from emitdiff.segmentation.metrics import questions_of
@@ -81,7 +81,8 @@ def train_published(settings: TrainPublished) -> Path:
     label = _label(dataset, settings.label)
     train, validation = _sides(dataset, settings)
     samples, others = _examples(train, label), _examples(validation, label)
-    _check_out(settings.out)
+    check_own(settings.out, (f"{STATE}/begun.json",), (settings.dataset, settings.backbone, settings.text_model))
+    make_folder(settings.out)
     features = load_published_features(settings.backbone, settings.preset, settings.seed)
     shapes = feature_shapes(features, model.size)
     encoder = load_text_model(settings.text_model)
@@ -169,13 +170,6 @@ def _examples(dataset: DatasetFolder, label: str) -> list[Sample]:
             "others with another --seed."
         )
     return examples
-
-
-def _check_out(out: Path) -> None:
-    out = Path(out)
-    if out.exists() and not (out / STATE / "begun.json").exists() and (not out.is_dir() or any(out.iterdir())):
-        raise EmitDiffError(f"{out} holds something else: give a new folder, or remove it first.")
-    make_folder(out)
 
 
 def _say_what_learns(head: TextDiff, samples: Sequence[Sample], others: Sequence[Sample]) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.datasets import DatasetFolder, open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import begin_record, check_own, check_record, read_record, write_text
 from emitdiff.images import image_to_tensor, resize_image
 from emitdiff.segmentation.backbone import build_scheduler, export_backbone, train_backbone
 from emitdiff.segmentation.examples import LabelledImage, read_labelled, taught
@@ -22,6 +23,8 @@ from emitdiff.segmentation.presence import Scenes, signature
 from emitdiff.segmentation.presence_training import train_presence
 from emitdiff.segmentation.targets import home_of
 
+BEGUN = "begun.json"  # beside the state of a stage: what it was begun with
+MARKS = (f"backbone/{BEGUN}", "backbone/state.pt", "checkpoint/backbone")  # by which a run knows its folder
 SCENE_IMAGES = 36  # of each dataset, to learn what its kind of image looks like
 BACKBONE_SHARE = 0.25  # of the minutes, where all stages are trained
 PRESENCE_SHARE = 0.05  # of the head's minutes
@@ -31,7 +34,8 @@ PRESENCE_SHARE = 0.05  # of the head's minutes
 class TrainSegmentation:
     """`minutes` are shared between the stages. "backbone" learns without labels; "joint" begins with the backbone in
     `out`/checkpoint and teaches it along with words and masks; "all" is the one, then the other; "head" leaves that
-    backbone as it is, as the paper does. Training again into the same `out` goes on where it stopped.
+    backbone as it is, as the paper does. Training again into the same `out` goes on where it stopped; the backbone may
+    have learnt from other datasets than the head, but each stage goes on only as it was begun.
 
     `batch` images at full resolution are seen at once, four times as many of half the side.
     """
@@ -51,13 +55,14 @@ class TrainSegmentation:
 def train_segmentation(settings: TrainSegmentation) -> Path:
     """Train on the groups of `settings.datasets` that are not held out; returns the checkpoint folder.
 
-    Raises EmitDiffError when a dataset cannot be read or labels nothing the head can be taught, and for a
-    resolution that cannot be used.
+    Raises EmitDiffError when a dataset cannot be read or labels nothing the head can be taught, for a resolution that
+    cannot be used, and for an `out` that holds something else, lies in a dataset or was begun with other settings.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if settings.resolution < 64 or settings.resolution % 64:
         raise EmitDiffError(f"A resolution of {settings.resolution} was given: it must be a multiple of 64.")
+    check_own(settings.out, MARKS, settings.datasets)
     from emitdiff.devices import choose_device
 
     device, out = choose_device(), Path(settings.out)
@@ -68,27 +73,54 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
                 f"'{dataset.info.name}' labels nothing but background: name what its masks show under \"labels\" in "
                 "dataset.json, leave it out, or use --stage backbone."
             )
+    checkpoint, records = out / "checkpoint", _stages(settings, train)
+    for stage, record in records.items():
+        check_record(out / stage / BEGUN, record, out)
+    if "backbone" not in records:
+        load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed)  # says so where there is none
     sets = read_labelled(train, settings.resolution)
     share = {"all": BACKBONE_SHARE, "backbone": 1.0}.get(settings.stage, 0.0)
-    checkpoint = out / "checkpoint"
     if share:
+        begin_record(out / "backbone" / BEGUN, records["backbone"], out)
         images = [labelled.image for images in sets for labelled in images]
         unet = train_backbone(images, out / "backbone", settings.minutes * share, settings.resolution, settings.seed,
                               device=device)  # fmt: skip
         export_backbone(unet, build_scheduler(), checkpoint / "backbone")
     if share < 1:
+        begin_record(out / "head" / BEGUN, records["head"], out)
         joint = settings.stage != "head"
         minutes = settings.minutes * (1 - share)
         train_head(sets, settings, checkpoint, minutes * (1 - PRESENCE_SHARE), device, joint)
         train_presence(sets, settings, checkpoint, minutes * PRESENCE_SHARE, device)
         learn_scenes(sets, settings, checkpoint, device)
+    _write_record(settings, train, sets)
+    return checkpoint
+
+
+def _stages(settings: TrainSegmentation, train: list[DatasetFolder]) -> dict[str, dict]:
+    """What the backbone and the head depend on, of those that `settings.stage` trains: begun otherwise, two models
+    would be mixed, and held-out images with training."""
+    common = {"datasets": sorted(dataset.info.name for dataset in train), "held_out": settings.held_out,
+              "resolution": settings.resolution, "seed": settings.seed}  # fmt: skip
+    head = {**common, "stage": "head" if settings.stage == "head" else "joint", "timesteps": settings.timesteps}
+    backbone = {"backbone": common} if settings.stage in ("all", "backbone") else {}
+    return backbone if settings.stage == "backbone" else {**backbone, "head": head}
+
+
+def _write_record(settings: TrainSegmentation, train: list[DatasetFolder], sets: list[list[LabelledImage]]) -> None:
+    """checkpoint/training.json: what the head was taught on, or the backbone while there is none, and under "backbone"
+    what that was begun with."""
+    out = Path(settings.out)
+    path = out / "checkpoint" / "training.json"
     record = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
                            if k not in ("datasets", "out")},
               "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
               "split": {"rule": "split_by_group", "held_out": settings.held_out, "seed": settings.seed},
               "targets": taught(sets)}  # fmt: skip
-    (checkpoint / "training.json").write_text(json.dumps(record, indent=1) + "\n")
-    return checkpoint
+    if settings.stage == "backbone" and (out / "head" / "state.pt").exists():
+        record = read_record(path, out) or record
+    record["backbone"] = read_record(out / "backbone" / BEGUN, out)
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def learn_scenes(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path,

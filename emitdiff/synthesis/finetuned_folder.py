@@ -13,7 +13,7 @@ from pathlib import Path
 from diffusers import ControlNetModel
 
 from emitdiff.checkpoints import find_checkpoint
-from emitdiff.errors import EmitDiffError
+from emitdiff.files import check_own
 from emitdiff.synthesis.pipeline import CARD_FILE
 from emitdiff.synthesis.starting_point import StartingPoint
 
@@ -24,13 +24,7 @@ UNWANTED = ("*.bin", "*.ckpt", "*.fp16*", "*non_ema*")  # duplicates in other fo
 def check_out(out: Path, start: str, datasets: Sequence[Path]) -> None:
     """Raises EmitDiffError where `out` would write over the checkpoint to start from, a dataset, or something else."""
     found = find_checkpoint(start, "synthesis")
-    sources = [found.base, found.controlnet, found.card, *datasets]
-    for source in (Path(source).resolve() for source in sources if source and Path(source).is_dir()):
-        if out.resolve().is_relative_to(source):
-            raise EmitDiffError(f"{out} is where {source.name} lies; give another --out, so that it stays as it is.")
-    begun = (out / "state" / "settings.json").exists()
-    if not begun and any((out / name).exists() for name in (CARD_FILE, "model_index.json", "state")):
-        raise EmitDiffError(f"{out} holds a checkpoint already; give another --out.")
+    check_own(out, ("state/settings.json",), (found.base, found.controlnet, found.card, *datasets))
 
 
 def write_finetuned(start: StartingPoint, controlnet: ControlNetModel, out: Path, training: dict) -> None:

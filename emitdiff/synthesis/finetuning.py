@@ -6,7 +6,6 @@ U-Net locked. HF accelerate spreads the work: `accelerate launch -m emitdiff tra
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -32,7 +31,7 @@ from emitdiff.budget import SAVE_EVERY_SECONDS, StageState
 from emitdiff.datasets import choose_rows
 from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, read_record, write_text
+from emitdiff.files import begin_record, check_record, make_folder
 from emitdiff.synthesis.corpus import Item
 from emitdiff.synthesis.denoiser_training import FIRST_LOOK
 from emitdiff.synthesis.finetuned_folder import LossLog, check_out, write_finetuned
@@ -158,16 +157,11 @@ class FineTuning:
             "datasets": sorted(dataset.info.name for dataset in self.train),
             **{name: getattr(self.settings, name) for name in FIXED},
         }  # fmt: skip
-        begun = read_record(path, self.settings.out)
-        if begun not in (None, wanted):
-            different = ", ".join(f"{name} {begun.get(name)}" for name in wanted if begun.get(name) != wanted[name])
-            raise EmitDiffError(
-                f"{self.settings.out} was begun with {different}; use the same settings or another --out."
-            )
+        check_record(path, wanted, self.settings.out)
         self.accelerator.wait_for_everyone()  # all have looked, before one writes
         if self.accelerator.is_main_process:
             make_folder(self.folder / "samples", named=self.settings.out)
-            write_text(path, json.dumps(wanted, indent=1))
+            begin_record(path, wanted, self.settings.out)
 
     def _say_what_matters(self) -> None:
         if not self.accelerator.is_main_process:

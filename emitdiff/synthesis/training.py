@@ -24,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from emitdiff.budget import spent
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, read_record, write_text
+from emitdiff.files import begin_record, check_own
 from emitdiff.images import fitted_size, resize_image, resize_mask
 from emitdiff.synthesis.autoencoder_training import train_autoencoder
 from emitdiff.synthesis.captions import AppearanceScale, caption, facts_of
@@ -42,6 +42,7 @@ from emitdiff.synthesis.inheritance import inherit
 from emitdiff.synthesis.pipeline import CARD_FILE, CheckpointCard, SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
 
+MARKS = ("state/settings.json", "state/autoencoder.pt")  # by which a run knows its folder
 STAGES = ("autoencoder", "unet", "controlnet")
 SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
@@ -78,7 +79,7 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
 
     Raises:
         EmitDiffError: unknown stage, resolution not a multiple of 64, no time, unreadable dataset, an earlier stage
-            missing, or a folder begun with other settings.
+            missing, or an `out` that holds something else, lies where it reads, or was begun with other settings.
     """
     if settings.stage not in ("all", *STAGES):
         raise EmitDiffError(f"The stage '{settings.stage}' is not known; choose all or one of {', '.join(STAGES)}.")
@@ -86,6 +87,7 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
         raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of 64, for example 256.")
     if settings.minutes <= 0:
         raise EmitDiffError(f"The time to train was {settings.minutes:g} minutes; give a positive number.")
+    check_own(settings.out, MARKS, (*settings.datasets, settings.start))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     corpus = load_corpus(settings.datasets, settings.held_out, SPLIT_SEED)
@@ -108,18 +110,12 @@ class TrainingRun:
 
     def _check_settings(self) -> None:
         """A folder begun on other data or at another size would mix two models, and held-out images with training."""
-        path = self.state / "settings.json"
         wanted = {
             "datasets": sorted({item.info.name for item in self.corpus.items}), "seed": self.settings.seed,
             "held_out": self.settings.held_out, "resolution": self.settings.resolution,
             "from": self.settings.start and Path(self.settings.start).name,
         }  # fmt: skip
-        begun = {"from": wanted["from"], **(read_record(path, self.out) or wanted)}
-        if begun != wanted:
-            different = ", ".join(f"{name} {begun.get(name)}" for name in wanted if begun.get(name) != wanted[name])
-            raise EmitDiffError(f"{self.out} was begun with {different}; use the same settings or another --out.")
-        make_folder(self.state, named=self.out)
-        write_text(path, json.dumps(wanted))
+        begin_record(self.state / "settings.json", wanted, self.out, since=("from",))
 
     def _is_done(self, stage: str, minutes: float, later: str) -> bool:
         """Whether the stage has had its time, or, when all are trained, has later ones that rest on it.

@@ -143,8 +143,12 @@ def test_several_labels_want_one_named(settings, lesions):
 def test_a_folder_that_holds_something_else_is_left_alone(settings):
     settings.out.mkdir()
     (settings.out / "notes.txt").write_text("mine")
-    with pytest.raises(EmitDiffError, match="holds something else"):
+    with pytest.raises(EmitDiffError, match="holds something else: notes.txt"):
         train_published(settings)
+    for out in (settings.dataset, settings.dataset / "head", settings.backbone / "head"):
+        with pytest.raises(EmitDiffError, match="is where .* lies"):
+            train_published(replace(settings, out=out))
+        assert not (settings.dataset / "state").exists() and not (settings.backbone / "head").exists()
 
 
 def test_another_backbone_is_not_taken_for_the_one_taught_on(settings, backbone, tmp_path):

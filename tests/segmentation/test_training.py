@@ -1,4 +1,6 @@
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,7 +81,7 @@ def test_a_dataset_of_background_alone_is_refused(lesions, tmp_path):
     content = json.loads((lesions.folder / "dataset.json").read_text())
     (lesions.folder / "dataset.json").write_text(json.dumps({**content, "labels": {"background": 0}}))
     with pytest.raises(EmitDiffError, match="dataset.json"):
-        train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01))
+        train_segmentation(TrainSegmentation((lesions.folder,), tmp_path / "out", 0.01))
 
 
 def test_joint_training_moves_the_backbone_and_a_frozen_one_stays(lesions, features, text_encoder):
@@ -152,12 +154,79 @@ def test_loss_falls_towards_the_truth_and_forgives_nothing_on_empty_masks():
     assert head_training.segmentation_loss(right, empty) > 1
 
 
-def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
-    from emitdiff.segmentation.pipeline import load_segmenter
-
+@pytest.fixture
+def small_networks(monkeypatch):
     monkeypatch.setattr(head_training, "WORD_STEPS", 5)
     build = backbone.build_backbone
     monkeypatch.setattr(backbone, "build_backbone", lambda sample_size: build(CHANNELS, sample_size))
+
+
+def named(dataset, name, folder, **facts):
+    """A copy of a dataset folder under another name."""
+    shutil.copytree(dataset.folder, folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**content, "name": name, **facts}))
+    return folder
+
+
+def test_a_folder_goes_on_only_as_it_was_begun(lesions, tmp_path, small_networks):
+    others = named(lesions, "others", tmp_path / "others")
+    settings = TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1)
+    train_segmentation(settings)
+    before = {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()}
+    for change, words in (
+        ({"datasets": (others,)}, r"begun with datasets \['drawn'\], now \['others'\]"),
+        ({"datasets": (others,), "stage": "joint"}, "begun with datasets"),
+        ({"resolution": 128}, "begun with resolution 64, now 128"),
+        ({"resolution": 128, "stage": "backbone"}, "begun with resolution 64, now 128"),
+        ({"seed": 1}, "begun with seed 0, now 1"),
+        ({"stage": "head"}, "begun with stage joint, now head"),
+    ):
+        with pytest.raises(EmitDiffError, match=words):
+            train_segmentation(replace(settings, minutes=5, **change))
+    assert {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()} == before
+
+
+def test_a_backbone_may_learn_from_other_images_than_the_head(lesions, tmp_path, small_networks):
+    plain = named(lesions, "plain", tmp_path / "plain")
+    settings = TrainSegmentation((plain, lesions.folder), tmp_path / "out", 0.002, "backbone", 64, batch=1)
+    train_segmentation(settings)
+    taught = replace(settings, datasets=(lesions.folder,), stage="head")
+    for _ in range(2):
+        card = json.loads((train_segmentation(taught) / "training.json").read_text())
+        assert [dataset["name"] for dataset in card["datasets"]] == ["drawn"]
+        assert card["backbone"]["datasets"] == ["drawn", "plain"] and card["targets"] == ["breast lesion"]
+    with pytest.raises(EmitDiffError, match="begun with datasets"):
+        train_segmentation(replace(taught, datasets=(plain,)))
+    with pytest.raises(EmitDiffError, match="begun with datasets"):
+        train_segmentation(replace(taught, stage="backbone"))
+    train_segmentation(settings)
+    assert json.loads((settings.out / "checkpoint" / "training.json").read_text()) == card
+
+
+def test_a_folder_of_an_older_version_has_no_record_and_goes_on(lesions, tmp_path, small_networks):
+    settings = TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1)
+    train_segmentation(settings)
+    for stage in ("backbone", "head"):
+        (settings.out / stage / "begun.json").unlink()
+    train_segmentation(settings)
+    with pytest.raises(EmitDiffError, match="begun with seed 0, now 1"):
+        train_segmentation(replace(settings, seed=1))
+
+
+def test_nothing_is_written_among_the_images_or_beside_other_files(lesions, tmp_path):
+    before = sorted(lesions.folder.rglob("*"))
+    for out in (lesions.folder, lesions.folder / "weights"):
+        with pytest.raises(EmitDiffError, match="is where drawn lies"):
+            train_segmentation(TrainSegmentation((lesions.folder,), out, 0.01, resolution=64))
+    with pytest.raises(EmitDiffError, match="holds something else: drawn/dataset.json"):
+        train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01, resolution=64))
+    assert sorted(lesions.folder.rglob("*")) == before
+
+
+def test_all_stages_resume_and_load(lesions, tmp_path, small_networks):
+    from emitdiff.segmentation.pipeline import load_segmenter
+
     settings = {"datasets": (lesions.folder,), "out": tmp_path / "out", "resolution": 64, "batch": 1}
     folder = train_segmentation(TrainSegmentation(**settings, minutes=0.002))
     first = torch.load(tmp_path / "out" / "head" / "state.pt", weights_only=True)
@@ -177,7 +246,8 @@ def test_all_stages_resume_and_load(lesions, tmp_path, monkeypatch):
 )
 def test_what_cannot_be_trained_is_said(lesions, tmp_path, change, answer):
     with pytest.raises(EmitDiffError, match=answer):
-        train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01, **change))
+        train_segmentation(TrainSegmentation((lesions.folder,), tmp_path / "out", 0.01, **change))
+    assert not (tmp_path / "out").exists()
 
 
 def test_scaling_is_folded_into_the_saved_head(features, head):
@@ -190,14 +260,11 @@ def test_scaling_is_folded_into_the_saved_head(features, head):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
-def test_a_kind_of_image_of_ones_own_is_trained_and_answered(lesions, tmp_path, monkeypatch):
+def test_a_kind_of_image_of_ones_own_is_trained_and_answered(lesions, tmp_path, small_networks):
     from emitdiff.segmentation.pipeline import load_segmenter
 
     content = json.loads((lesions.folder / "dataset.json").read_text())
     (lesions.folder / "dataset.json").write_text(json.dumps({**content, "modality": "MRI", "organ": "brain"}))
-    monkeypatch.setattr(head_training, "WORD_STEPS", 5)
-    build = backbone.build_backbone
-    monkeypatch.setattr(backbone, "build_backbone", lambda sample_size: build(CHANNELS, sample_size))
     folder = train_segmentation(TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1))
     segment = load_segmenter(str(folder))
     assert segment.targets == ("brain lesion",)

@@ -214,9 +214,9 @@ def test_nothing_is_written_over(dataset_folder, tiny_synthesis_folder, tuned):
     ):
         with pytest.raises(EmitDiffError, match=words):
             finetune_controlnet(settings_for(dataset_folder, out, tiny_synthesis_folder))
-    with pytest.raises(EmitDiffError, match="holds a checkpoint already"):
+    with pytest.raises(EmitDiffError, match="holds something else: model_index.json"):
         finetune_controlnet(settings_for(dataset_folder, tiny_synthesis_folder, tuned))
-    with pytest.raises(EmitDiffError, match="was begun with batch 2, learning_rate 0.001"):
+    with pytest.raises(EmitDiffError, match="was begun with batch 2, now 4; learning_rate 0.001, now 5e-05"):
         finetune_controlnet(settings_for(dataset_folder, tuned, tiny_synthesis_folder, batch=4))
 
 

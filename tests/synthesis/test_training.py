@@ -80,6 +80,34 @@ def test_other_settings_in_the_same_folder_are_refused(trained, dataset_folder):
         train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=MINUTES, seed=1))
 
 
+def test_nothing_is_written_among_the_images_or_beside_other_files(trained, dataset_folder, tmp_path):
+    settings = TrainSynthesis((dataset_folder,), tmp_path / "out", resolution=64, minutes=MINUTES)
+    before = sorted(dataset_folder.rglob("*"))
+    for out in (dataset_folder, dataset_folder / "weights"):
+        with pytest.raises(EmitDiffError, match="is where discs lies"):
+            train_synthesis(replace(settings, out=out))
+    with pytest.raises(EmitDiffError, match="is where checkpoint lies"):
+        train_synthesis(replace(settings, out=trained, start=trained))
+    assert sorted(dataset_folder.rglob("*")) == before
+    settings.out.mkdir()
+    (settings.out / "model_index.json").write_text("{}")
+    with pytest.raises(EmitDiffError, match="holds something else: model_index.json. Give another folder"):
+        train_synthesis(settings)
+    assert [path.name for path in settings.out.iterdir()] == ["model_index.json"]
+
+
+def test_a_folder_begun_by_an_older_version_goes_on(dataset_folder, tmp_path):
+    settings = TrainSynthesis((dataset_folder,), tmp_path, resolution=64, stage="unet")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "autoencoder.pt").touch()  # before there was a record of the settings
+    with pytest.raises(EmitDiffError, match="--stage autoencoder"):
+        train_synthesis(settings)
+    begun = {"datasets": ["discs"], "seed": 0, "held_out": 0.2, "resolution": 64}  # before there was --from
+    (tmp_path / "state" / "settings.json").write_text(json.dumps(begun))
+    with pytest.raises(EmitDiffError, match="--stage autoencoder"):
+        train_synthesis(settings)
+
+
 def test_held_out_groups_are_not_trained_on(dataset_folder):
     train = {item.name for item in load_corpus([dataset_folder], 0.2, 0).items}
     kept = {item.name for item in load_corpus([dataset_folder], 0.2, 0, "held-out").items}
