@@ -67,8 +67,8 @@ def main() -> int:
 def _check_numbers(verb: Any) -> None:
     """EmitDiffError for a number that no verb can use, before anything is read or loaded."""
     for name, value in vars(verb).items():
-        flag = f"--{name.replace('_', '-')} {value}"
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        flag = f"--{name.replace('_', '-')} {' '.join(map(str, numbers))}"
         if name in POSITIVE and not all(number > 0 and math.isfinite(number) for number in numbers):
             raise EmitDiffError(f"{flag} cannot be used: give a number above 0.")
         if name == "threshold" and not 0 < value < 1:

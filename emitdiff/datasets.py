@@ -26,6 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import check_alone
 from emitdiff.images import file_stem, to_rgb
 from emitdiff.scans import read_mask, read_scan
 
@@ -76,7 +77,13 @@ class DatasetFolder:
 
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[index]
-        image, mask = read_image(self.folder / row["file_name"]), read_mask(self.folder / row["mask"])
+        try:
+            image, mask = read_image(self.folder / row["file_name"]), read_mask(self.folder / row["mask"])
+        except EmitDiffError as error:
+            raise EmitDiffError(
+                f"In dataset '{self.info.name}', {row['file_name']} with {row['mask']}: {error} For all defects: "
+                f"python -m emitdiff check-dataset {self.folder}"
+            ) from error
         for defect in mask_defects(row["mask"], mask, image.shape[:2], self.info):
             raise EmitDiffError(
                 f"{defect.where}: {defect.what}. For all defects: python -m emitdiff check-dataset {self.folder}"
@@ -204,7 +211,8 @@ def existing_folder(folder: str | Path) -> Path:
     """`folder` as a Path; EmitDiffError where there is none."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise EmitDiffError(f"There is no folder '{folder}'. A dataset is a folder with dataset.json and metadata.csv.")
+        there = f"'{folder}' is a file" if folder.is_file() else f"There is no folder '{folder}'"
+        raise EmitDiffError(f"{there}. A dataset is a folder with dataset.json and metadata.csv.")
     return folder
 
 
@@ -307,11 +315,10 @@ def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sampl
     """Write samples as they come: images lossless (WebP where the name ends so, else PNG), masks as PNG of class ids.
 
     Every column of a sample's row is kept. metadata.csv is written last, so a folder with one is complete; a folder
-    that has one already is refused.
+    that holds files already is refused.
     """
     folder = Path(folder)
-    if (folder / "metadata.csv").exists():
-        raise EmitDiffError(f"'{folder}' already holds a dataset. Choose another folder or remove this one.")
+    check_alone(folder)
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict[str, str]] = {}
@@ -338,7 +345,7 @@ def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str
 
 
 def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_bytes(text.encode())
     os.replace(unfinished, path)
 

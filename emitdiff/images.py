@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SETTINGS_KEY = "emitdiff"  # the PNG text chunk that keeps how a synthetic image was made
 NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
+USE = "Research use only, not a medical device."  # in every mask file
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 # IPTC's term for pictures made by a trained model, written as XMP so that other software can tell them from scans.
 SYNTHETIC_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -162,6 +163,7 @@ def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict) -> P
         path = path.with_name(f"synthetic_{path.name}")
     text = PngImagePlugin.PngInfo()
     text.add_text(SETTINGS_KEY, json.dumps({"synthetic": True, **settings}, sort_keys=True))
+    text.add_text("Comment", NOTICE)
     text.add_itxt("XML:com.adobe.xmp", SYNTHETIC_XMP)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(to_rgb(image)).save(path, format="PNG", pnginfo=text)

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.images import USE
 from emitdiff.scans import WINDOWS, Geometry, Scan, check_limits, damaged, fill_non_finite, value_windows
 
 MAX_HEADER_BYTES = 2**26  # header and extensions, before the first voxel
@@ -68,6 +69,7 @@ def write_nifti(slices: np.ndarray, geometry: Geometry, path: Path) -> Path:
     else:
         image = nibabel.Nifti1Image(array, geometry.affine)
         image.header.set_xyzt_units("mm")
+    image.header["descrip"] = USE.encode()
     nibabel.save(image, path)
     return path
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, to_rgb
+from emitdiff.images import USE, file_stem, to_rgb
 
 if TYPE_CHECKING:
     from emitdiff.dicom_seg import Origin
@@ -193,9 +193,14 @@ class Scan:
             from emitdiff.nifti import write_nifti
 
             return write_nifti(slices, self.geometry, folder / f"{stem}_mask.nii.gz")
-        pages = [Image.fromarray(page) for page in slices]
-        path = folder / (f"{stem}_mask.png" if len(pages) == 1 else f"{stem}_mask.tif")
-        pages[0].save(path, **({"save_all": True, "append_images": pages[1:]} if len(pages) > 1 else {}))
+        first, *others = (Image.fromarray(page) for page in slices)
+        path = folder / (f"{stem}_mask.tif" if others else f"{stem}_mask.png")
+        if others:
+            first.save(path, save_all=True, append_images=others, description=USE)
+        else:
+            text = PngImagePlugin.PngInfo()
+            text.add_text("Comment", USE)
+            first.save(path, pnginfo=text)
         return path
 
     def _stack_masks(self, masks: np.ndarray | dict[int, np.ndarray]) -> np.ndarray:

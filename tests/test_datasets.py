@@ -290,6 +290,17 @@ def test_no_folder_is_a_sentence(tmp_path):
             look(tmp_path / "nowhere")
 
 
+def test_a_row_whose_mask_is_gone_is_named(folder):
+    (folder / "masks" / "case_003.png").unlink()
+    with pytest.raises(EmitDiffError, match="images/case_003.*with masks/case_003.png.*no file.*check-dataset"):
+        open_dataset(folder)[3]
+
+
+def test_a_file_is_no_dataset(folder):
+    with pytest.raises(EmitDiffError, match="case_003.png' is a file. A dataset is a folder"):
+        open_dataset(folder / "masks" / "case_003.png")
+
+
 def test_reading_a_defective_pair_is_a_sentence(folder):
     Image.fromarray(np.full((24, 32), 9, np.uint8)).save(folder / "masks" / "case_003.png")
     Image.fromarray(np.zeros((24, 33), np.uint8)).save(folder / "masks" / "case_002.png")
@@ -301,8 +312,12 @@ def test_reading_a_defective_pair_is_a_sentence(folder):
 
 
 def test_nothing_is_written_over_and_nothing_wrong_is_written(folder, tmp_path):
-    with pytest.raises(EmitDiffError, match="already holds a dataset"):
+    with pytest.raises(EmitDiffError, match="holds something else: dataset.json, metadata.csv, images/"):
         write_dataset(folder, INFO, [draw_sample(0)])
+    (tmp_path / "mine" / "images").mkdir(parents=True)
+    (tmp_path / "mine" / "images" / "case_000.png").write_text("mine")
+    with pytest.raises(EmitDiffError, match="holds something else: images/case_000.png"):
+        write_dataset(tmp_path / "mine", INFO, [draw_sample(0)])
     with pytest.raises(EmitDiffError, match="Two samples are called"):
         write_dataset(tmp_path / "twice", INFO, [draw_sample(0), draw_sample(0)])
     with pytest.raises(EmitDiffError, match="'group' is empty"):

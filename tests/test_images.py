@@ -102,6 +102,8 @@ def test_synthetic_png_says_what_it_is_and_gives_its_settings_back(disc, tmp_pat
     assert path.name == "synthetic_disc_3.png"
     assert read_synthetic_settings(path) == {"synthetic": True, "seed": 3, "prompt": "MRI, médian"}
     with Image.open(path) as png:
+        assert "Research use only" in png.text["Comment"]
+    with Image.open(path) as png:
         assert np.array_equal(np.asarray(png), disc[0])
         assert "digitalsourcetype/trainedAlgorithmicMedia" in png.text["XML:com.adobe.xmp"]
         assert json.loads(png.text["emitdiff"])["seed"] == 3

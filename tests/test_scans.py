@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from PIL.ExifTags import Base
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_voi_lut
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -530,6 +531,7 @@ def test_a_nifti_mask_goes_back_to_the_voxel_it_was_drawn_on(tmp_path, codes):
     path = scan.save_mask(drawn, tmp_path / "out")
     saved = nibabel.load(path)
     assert path.name == "case.v2_mask.nii.gz" and saved.shape == source.shape
+    assert bytes(saved.header["descrip"]).startswith(b"Research use only")
     np.testing.assert_allclose(saved.affine, source.affine, atol=1e-6)
     assert nibabel.aff2axcodes(saved.affine) == tuple(codes)
     written, stored = np.asarray(saved.dataobj), np.asarray(source.dataobj)
@@ -704,6 +706,16 @@ def test_what_save_mask_writes_is_read_again_over_a_sagittal_series(tmp_path):
     path = scan.save_mask({3: drawn}, tmp_path / "out")
     np.testing.assert_array_equal(read_slice_mask(path, scan, 3), drawn)
     assert not read_slice_mask(path, scan, 1).any()
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+def test_a_mask_of_a_picture_says_what_it_may_be_used_for(tmp_path, pages):
+    first, *others = [Image.new("L", (6, 5), 9 * page) for page in range(pages)]
+    first.save(tmp_path / "scan.tif", save_all=True, append_images=others)
+    path = read_scan(tmp_path / "scan.tif").save_mask({0: np.ones((5, 6), np.uint8)}, tmp_path)
+    with Image.open(path) as mask:
+        said = mask.text["Comment"] if path.suffix == ".png" else mask.tag_v2[Base.ImageDescription]
+    assert said == "Research use only, not a medical device."
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path):

@@ -110,7 +110,8 @@ class DiffusionFeatures(nn.Module):
         self.blocks = tuple(self._block_name(block, numbered, known) for block in blocks)
         steps = scheduler.config.num_train_timesteps
         if not timesteps or not all(0 <= step < steps for step in timesteps):
-            raise EmitDiffError(f"Timesteps {tuple(timesteps)} were given: name one or more from 0 to {steps - 1}.")
+            given = " ".join(map(str, timesteps))
+            raise EmitDiffError(f"Timesteps {given} were given: name one or more from 0 to {steps - 1}.")
         self.timesteps, self.seed, self.place = tuple(timesteps), seed, place
 
     @staticmethod
@@ -162,7 +163,10 @@ def load_features(folder: Path, blocks: Sequence[str | int] | None, timesteps: S
     from diffusers import DDPMScheduler, UNet2DModel
 
     if not (folder / "config.json").exists():
-        raise EmitDiffError(f"{folder} holds no backbone: train one first with --stage backbone into the same folder.")
+        raise EmitDiffError(
+            f"{folder} holds no backbone: name the `backbone` folder of a segmenter, or one that convert-adm wrote, or "
+            "train one with `train-segmentation --stage backbone` first."
+        )
     unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
     scheduler = DDPMScheduler.from_pretrained(folder, local_files_only=True)
     unet = unet.to(memory_format=torch.channels_last)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from emitdiff.files import write_whole
 from emitdiff.segmentation.targets import Target
 
 ABSENT_BELOW = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
@@ -84,7 +85,7 @@ class Scenes:
 
         tensors = {"mean": self.mean, "spread": self.spread, "weight": self.weight, "bias": self.bias}
         halves = {name: value.half().contiguous() for name, value in tensors.items()}
-        save_file(halves, path, {"names": "|".join(self.names)})
+        write_whole(path, lambda partial: save_file(halves, partial, {"names": "|".join(self.names)}))
 
     @classmethod
     def load(cls, path: Path) -> Scenes | None:

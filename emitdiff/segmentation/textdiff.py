@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from emitdiff.files import write_whole
 from emitdiff.segmentation.attention import CrossModalAttention
 from emitdiff.segmentation.classifier import PixelClassifier
 from emitdiff.segmentation.detail import Detail
@@ -129,7 +130,8 @@ class TextDiff(nn.Module):
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
         weights = {name: value.half() if value.is_floating_point() else value for name, value in
                    self.state_dict().items()}  # fmt: skip
-        save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors")
+        weights = {name: value.contiguous() for name, value in weights.items()}
+        write_whole(folder / "model.safetensors", lambda partial: save_file(weights, partial))
 
     @classmethod
     def load(cls, folder: Path) -> TextDiff:

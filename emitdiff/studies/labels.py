@@ -101,6 +101,8 @@ def study_labels(settings: Labels) -> dict:
     sides = {dataset.info.name: _sides(dataset, settings, columns[dataset.info.name]) for dataset in datasets}
     if len(sides) < len(datasets):
         raise EmitDiffError(f"Two datasets have one name ({', '.join(sides)}): give each a name of its own.")
+    if unknown := [name for name in settings.derived if name not in sides]:
+        raise EmitDiffError(f"--derived names {', '.join(unknown)}; the datasets here are {', '.join(sides)}.")
     free = ("out", "datasets", "images", "draws", "arms", "derived", "json")
     out = begin(settings.out, {name: value for name, value in asdict(settings).items() if name not in free})
     base = load_base(settings.checkpoint, settings.backbone) if OURS in settings.arms else None

@@ -42,7 +42,9 @@ def build_control(
     wanted, edit = _wanted_size(image, mask, sampling, card), sampling.edit
     size = fitted_size(wanted, card.area, card.multiple)
     if edit and not edit.changes_nothing and (mask is None or not mask.any()):
-        raise EmitDiffError("An edit moves or deforms the mask, and none was given; open or draw one.")
+        raise EmitDiffError(
+            "An edit moves or deforms the mask, and none was given: open or draw one, or name it with --mask."
+        )
     edited = edit_mask(mask, edit) if edit and mask is not None else mask
     small = None if edited is None else resize_mask(edited, size)
     edges = _edges(image, size, sampling)
@@ -66,8 +68,8 @@ def _wanted_size(
         return mask.shape if image is None else image.shape[:2]
     if sampling.structure > 0:
         raise EmitDiffError(
-            "Neither an image nor a mask was given; open an image, or a mask to paint from, "
-            "or set structure to 0 to paint from text alone."
+            "Neither an image nor a mask was given: open an image, or a mask to paint from (IMAGE or --mask on the "
+            "command line), or set structure to 0 (--structure 0) to paint from text alone."
         )
     side = round(card.area**0.5)
     return sampling.size or (side, side)

@@ -34,7 +34,9 @@ def read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan,
         say(warning)
     index = scan.middle if index is None else index
     if not 0 <= index < scan.num_slices:
-        raise EmitDiffError(f"{path.name} has no slice {index}: give a number from 0 to {scan.num_slices - 1}.")
+        count = scan.num_slices
+        range_of = f"give a number from 0 to {count - 1}" if count > 1 else "it has one, 0, which need not be named"
+        raise EmitDiffError(f"{path.name} has no slice {index}: {range_of}.")
     width, _, level = (window or "").partition("/")
     try:
         chosen = Window(centre=float(level), width=float(width))

@@ -85,7 +85,7 @@ class Segment:
         write_json(folder / f"{stem}_segmentation.json", record)
         share = 100 * record["pixels"] / result.mask.size
         answer = f"{share:.1f} % of the image" if result.found else "not found"
-        print(f"{result.target or self.text}: {answer}; see {folder}")
+        print(f"{result.target or self.text or 'without text'}: {answer}; see {folder}")
         return 0
 
 

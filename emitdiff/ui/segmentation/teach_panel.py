@@ -23,6 +23,11 @@ from emitdiff.ui.views import written_once
 
 IDLE = "Nothing has been taught yet."
 MOST = 24  # examples of one session
+FEW_STEPS = 100  # of the 450 that a minute on two cores has room for
+SAVE = (
+    "A small file, which Find, the command line and this page take again. Without it, head and examples are gone when "
+    "this page is closed or loaded anew."
+)
 STEPS = ("Add images and masks", "Press Teach", "Watch it learn", "Use it", "Save it")
 # What is found is far above on the page.
 SHOW_READING = """name => {
@@ -92,7 +97,7 @@ class TeachPanel:
             )  # fmt: skip
         gr.HTML(step(4, "It is chosen as weights above: choose another image and press Find, or try it at once."))
         self.try_button = gr.Button("Find it in the image above", size="sm", interactive=False)
-        gr.HTML(step(5, "A small file, which Find, the command line and this page take again."))
+        gr.HTML(step(5, SAVE))
         self.download = gr.DownloadButton("Download the head", size="sm", interactive=False)
         self.file = gr.File(label="Or load a head (.safetensors)", height=92, elem_classes="drop")
 
@@ -196,7 +201,10 @@ class TeachPanel:
                 dice = dice if lesson.dice is None else lesson.dice
                 if lesson.file or lesson.picture is not None or lesson.step % 5 == 0:
                     yield self._told(lesson, losses, dice)
-            yield {self.progress: finished(f"Taught “{words[0]}” in {duration(lesson.seconds)}. Find uses it now."),
+            done = f"Taught “{words[0]}” in {lesson.step} steps, {duration(lesson.seconds)}. Find uses it now."
+            if lesson.step < FEW_STEPS:
+                done += " So few steps hardly teach anything: give it more seconds."
+            yield {self.progress: finished(done, "warning" if lesson.step < FEW_STEPS else "info"),
                    **self._chosen(f"{words[0]} (taught here)", str(lesson.file), heads),
                    self.download: gr.DownloadButton(value=str(lesson.file), interactive=True)}  # fmt: skip
         except Exception as error:
