@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, distinct_stems, folds_by_group, is_synthetic, open_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder
+from emitdiff.files import check_alone, make_folder
 from emitdiff.images import NOTICE, PALETTE, copy_png_text, file_stem
 
 Format = Literal["nnunet", "monai", "coco", "paired"]
@@ -115,6 +115,7 @@ def _target(settings: Export, dataset: DatasetFolder) -> Path:
         if taken := sorted(path.name for path in out.glob(f"{number}*")):
             raise EmitDiffError(f"{out} holds {taken[0]} already. Give another number with --dataset-id.")
         out = out / (number + file_stem(dataset.info.name))
+    check_alone(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EmitDiffError(f"{out} holds something already. Give another folder, or remove this one.")
     if out.name in ("", ".."):  # it appears by its name once it is whole

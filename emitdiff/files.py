@@ -62,10 +62,11 @@ def held_files(folder: str | Path) -> list[str]:
     return found
 
 
-def check_alone(out: str | Path, own: Collection[str] = ()) -> None:
-    """Raises EmitDiffError where the folder `out` holds files other than `own`, paths from there."""
-    foreign = sorted(set(held_files(out)).difference(own), key=lambda name: (name.count("/"), name))
-    if foreign:
+def check_alone(out: str | Path, own: Collection[str] = (), held: Collection[str] | None = None) -> None:
+    """Raises EmitDiffError where the folder `out` holds files other than `own`, paths from there; `held` is what
+    `held_files` said where it was asked already."""
+    held = held_files(out) if held is None else held
+    if foreign := sorted(set(held).difference(own), key=lambda name: (name.count("/"), name)):
         more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
         raise EmitDiffError(
             f"{out} holds something else: {', '.join(foreign[:NAMED])}{more}. Give another folder, or take that out of "

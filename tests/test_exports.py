@@ -226,7 +226,10 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(mixed_folder, tmp_
     (tmp_path / "Dataset501_other").mkdir()
     with pytest.raises(EmitDiffError, match="Dataset501_other already"):
         export(Export(mixed_folder, tmp_path, "nnunet", folds=0))
-    with pytest.raises(EmitDiffError, match="holds something"):
+    with pytest.raises(EmitDiffError, match="holds something already"):
+        export(Export(mixed_folder, tmp_path, "paired", folds=0))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(EmitDiffError, match="holds something else: notes.txt. Give another folder"):
         export(Export(mixed_folder, tmp_path, "paired", folds=0))
 
 

@@ -29,7 +29,7 @@ from emitdiff.datasets import (
     write_tables,
 )
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, read_record
+from emitdiff.files import check_alone, held_files, make_folder, read_record
 from emitdiff.images import read_synthetic_settings, save_synthetic_png
 from emitdiff.synthesis.captions import APPEARANCE_WORDS
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
@@ -43,6 +43,7 @@ COLUMNS = (
     "preset", "provenance",
 )  # fmt: skip
 RECORD = "augment.json"
+TABLES = ("dataset.json", "metadata.csv")
 UNFINISHED = ".unfinished"
 PROGRESS = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
 EDIT_DRAWS = 10  # after so many edits that push a small target out of the picture, the mask stays as it is
@@ -115,7 +116,7 @@ def augment(
         raise EmitDiffError(f"Every image of {settings.dataset} is synthetic; give a dataset with real ones.")
     chosen = choose_rows(real, settings.split, settings.limit, *held_out)
     jobs = plan(chosen, settings)
-    out = _begin(settings, chosen, pipeline)
+    out = _begin(settings, chosen, jobs, pipeline)
     if rank == 0 and len(real) < len(dataset):
         _say(f"{len(dataset) - len(real)} images of {settings.dataset} are synthetic; nothing is painted from those.")
     copies, paintings = ([job for job in jobs if (job.variant is None) == copied] for copied in (True, False))
@@ -180,7 +181,7 @@ def image_seed(settings: Augment, sample: Sample, name: str, variant: int) -> in
     return _hash(settings.seed, name, sample.name, variant)
 
 
-def _begin(settings: Augment, dataset: DatasetFolder, pipeline: SynthesisPipeline) -> Path:
+def _begin(settings: Augment, dataset: DatasetFolder, jobs: list[Job], pipeline: SynthesisPipeline) -> Path:
     """The folder, with the record of what it is made with. Raises EmitDiffError where it holds anything else."""
     out = Path(settings.out)
     rows = json.dumps(dataset.rows, sort_keys=True)
@@ -191,12 +192,14 @@ def _begin(settings: Augment, dataset: DatasetFolder, pipeline: SynthesisPipelin
         "rows": hashlib.sha256(rows.encode()).hexdigest(),
     }
     record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
-    path, started = out / RECORD, any((out / "images").glob("*"))
+    path = out / RECORD
+    held = held_files(out)  # before the record is read, for other processes write that first
     before = read_record(path, out)
-    if started and before:
+    ours = isinstance(before, dict) and before.keys() >= {"ratio", "rows"}
+    if ours and set(held) - {RECORD}:
         _compare(before, record, out)
-    elif started or (out / "metadata.csv").exists():
-        raise EmitDiffError(f"{out} holds something else already. Give another folder, or remove this one.")
+    own = {RECORD, *TABLES, *(name for job in jobs for name in (job.image, job.mask))}
+    check_alone(out, own if ours else (), held)
     for part in ("images", "masks", UNFINISHED):
         make_folder(out / part, named=out)
     if before != record:  # new, or given up before anything was painted

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from emitdiff.datasets import DatasetFolder, Sample, is_synthetic, open_dataset, write_tables
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder
+from emitdiff.files import check_alone, held_files, make_folder, read_record, write_text
 from emitdiff.synthesis.report import outline_path, report_page
 from emitdiff.synthesis.scores import (
     Answers,
@@ -35,6 +35,7 @@ from emitdiff.synthesis.scores import (
 from emitdiff.watch import NOBODY, Watch
 
 A_JUDGE_FROM = 0.5  # a segmenter that does worse on the real source is no judge of what was painted from it
+OPEN = ".filter.json"  # in a folder that is no dataset yet: the files that `filter_images` wrote, or was about to
 SCORES = ("edges", "dice", "histogram", "copy", "twin")
 
 
@@ -147,7 +148,7 @@ def filter_images(settings: Filter, answers: Answers | None = None, watch: Watch
 
     Raises:
         EmitDiffError: unreadable folders, a source that the real set does not have, thresholds out of range, or an
-            `out` that holds a dataset already.
+            `out` that holds anything but what an earlier run left without a dataset.
     """
     synthetic, real = open_dataset(settings.synthetic), open_dataset(settings.real)
     out = _checked_output(settings)
@@ -167,9 +168,12 @@ def filter_images(settings: Filter, answers: Answers | None = None, watch: Watch
         scored.append(score(synthetic[index], index, reals, answers))
     judge(scored, settings)
     ranked = sorted(scored, key=lambda one: (one.margin, one.index))
+    dropped = {one.index for one in scored if not one.kept}
+    rows = [index for index in range(len(synthetic)) if index not in dropped] if len(dropped) < len(scored) else []
+    _claim(out, [synthetic.rows[index] for index in rows])
     _write_atomically(out / "quality.csv", _table(ranked))
     _write_atomically(out / "report.html", report_page(ranked, synthetic, originals, settings))
-    return _copy_kept(synthetic, scored, out)
+    return _copy(synthetic, rows, scored, out) if rows else None
 
 
 def is_painted(row: dict[str, str]) -> bool:
@@ -253,9 +257,17 @@ def _checked_output(settings: Filter) -> Path:
     out = Path(settings.out)
     if out.resolve() in (Path(settings.synthetic).resolve(), Path(settings.real).resolve()):
         raise EmitDiffError(f"{out} is one of the folders compared: give another one for what is kept.")
-    if (out / "metadata.csv").exists():
-        raise EmitDiffError(f"{out} already holds a dataset. Choose another folder or remove this one.")
+    check_alone(out, read_record(out / OPEN, out) or ())
     return out
+
+
+def _claim(out: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Removes what an earlier run left here, and notes what this one writes: so that, stopped or without anything good
+    to keep, the folder may be given again."""
+    for name in set(held_files(out)).intersection(read_record(out / OPEN, out) or ()):
+        (out / name).unlink()
+    names = [Path(name).as_posix() for row in rows for name in (row["file_name"], row["mask"])]
+    write_text(out / OPEN, json.dumps(["quality.csv", "report.html", "dataset.json", *names]))
 
 
 def _cells(one: Scored) -> dict[str, str]:
@@ -283,21 +295,19 @@ def _table(ranked: Sequence[Scored]) -> str:
     return text.getvalue()
 
 
-def _copy_kept(synthetic: DatasetFolder, scored: Sequence[Scored], out: Path) -> DatasetFolder | None:
+def _copy(synthetic: DatasetFolder, kept: Sequence[int], scored: Sequence[Scored], out: Path) -> DatasetFolder:
     """Copies files as they are, for their metadata says how they were made; real rows among them are copied too."""
     judged = {one.index: one for one in scored}
-    if not any(one.kept for one in scored):
-        return None
     rows = []
-    for index, row in enumerate(synthetic.rows):
-        one = judged.get(index)
-        if one is not None and not one.kept:
-            continue
+    for index in kept:
+        row, one = synthetic.rows[index], judged.get(index)
         for name in (row["file_name"], row["mask"]):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(synthetic.folder / name, out / name)
         rows.append({**row, **(_cells(one) if one is not None else {})})
-    return write_tables(out, synthetic.info, rows)
+    written = write_tables(out, synthetic.info, rows)
+    (out / OPEN).unlink()
+    return written
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -20,6 +20,7 @@ from emitdiff.dataset_check import check_dataset
 from emitdiff.datasets import open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import DIGITAL_SOURCE_TYPE, read_synthetic_settings
+from emitdiff.synthesis import augmentation
 from emitdiff.synthesis.augmentation import Augment, augment, plan
 from emitdiff.synthesis.presets import draw_phrase
 from emitdiff.synthesis.prompts import APPEARANCES
@@ -197,6 +198,48 @@ def test_other_settings_or_another_folder_s_content_are_refused(settings, datase
     (settings.out / "augment.json").write_text('{"seed": ')
     with pytest.raises(EmitDiffError, match="is damaged .*; remove"):
         augment(settings)
+
+
+@pytest.mark.parametrize(
+    "name", ["report.html", "quality.csv", "augment.json", "dataset.json", "notes/mine.txt", "images/synthetic_7.png"]
+)
+def test_beside_a_file_of_somebody_else_nothing_is_painted(name, settings):
+    (settings.out / name).parent.mkdir(parents=True)
+    (settings.out / name).write_text("[]")
+    with pytest.raises(EmitDiffError, match=f"holds something else: {name}. Give another folder"):
+        augment(settings)
+    assert contents(settings.out) == {name: b"[]"}
+
+
+def test_a_stopped_run_is_not_mixed_with_what_others_put_there_meanwhile(settings):
+    augment(settings)
+    whole = contents(settings.out)
+    (settings.out / "metadata.csv").unlink()
+    next(settings.out.glob("images/*.png")).unlink()
+    (settings.out / ".DS_Store").touch()
+    for name in ("report.html", "images/synthetic_7_0.png"):
+        (settings.out / name).write_text("mine")
+        with pytest.raises(EmitDiffError, match=f"holds something else: {name}"):
+            augment(settings)
+        (settings.out / name).unlink()
+    augment(settings)
+    assert contents(settings.out) == {**whole, ".DS_Store": b""}
+
+
+def test_what_another_process_paints_meanwhile_is_no_stranger_s(settings, monkeypatch):
+    """The record is there before the first image, but not yet when this process looks for files."""
+    look = augmentation.held_files
+
+    def look_and_others_begin(folder):
+        seen = look(folder)
+        if not (settings.out / "augment.json").exists():
+            with monkeypatch.context() as other:
+                other.setattr(augmentation, "held_files", look)
+                augment(settings)
+        return seen
+
+    monkeypatch.setattr(augmentation, "held_files", look_and_others_begin)
+    assert len(augment(settings)) == 6
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from emitdiff.datasets import DatasetInfo, Sample, open_dataset, write_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import read_synthetic_settings, save_synthetic_png
-from emitdiff.synthesis import report
+from emitdiff.synthesis import filtering, report
 from emitdiff.synthesis.filtering import Filter, filter_images, follows_all_edges
 from emitdiff.watch import Watch
 
@@ -128,6 +128,43 @@ def test_without_anything_good_there_is_a_report_and_no_dataset(synthetic, real,
     assert filter_images(Filter(synthetic, real, out, min_edges=1.0), find_bright) is None
     assert "<strong>0</strong> of 10" in (out / "report.html").read_text(encoding="utf-8")
     assert (out / "quality.csv").exists() and not (out / "metadata.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["report.html", "images/mine.png", "augment.json", "metadata.csv"])
+def test_beside_other_files_nothing_is_written(name, synthetic, real, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(EmitDiffError, match=f"holds something else: {name}. Give another folder"):
+        filter_images(Filter(synthetic, real, tmp_path))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_after_nothing_was_kept_the_folder_may_be_given_again(synthetic, real, tmp_path):
+    out = tmp_path / "out"
+    assert filter_images(Filter(synthetic, real, out, min_edges=1.0), find_bright) is None
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(EmitDiffError, match="holds something else: notes.txt"):
+        filter_images(Filter(synthetic, real, out), find_bright)
+    (out / "notes.txt").unlink()
+    assert len(filter_images(Filter(synthetic, real, out), find_bright)) == 5
+    with pytest.raises(EmitDiffError, match="holds something else: dataset.json, metadata.csv, quality.csv and 11"):
+        filter_images(Filter(synthetic, real, out), find_bright)
+
+
+def test_stopped_while_it_copies_it_ends_as_if_never_stopped(filtered, synthetic, real, tmp_path, monkeypatch):
+    def files(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(filtering, "write_tables", stopped)
+        filter_images(Filter(synthetic, real, tmp_path, max_copy=1.0, max_twin=1.0))  # keeps more
+    assert (tmp_path / "images" / "twin.png").exists() and not (tmp_path / "metadata.csv").exists()
+    filter_images(Filter(synthetic, real, tmp_path), find_bright)
+    assert files(tmp_path) == files(filtered[0])
 
 
 def test_a_segmenter_that_fails_on_the_source_is_no_judge(synthetic, real, tmp_path):
