@@ -27,14 +27,19 @@ def attention_unet(classes: int) -> torch.nn.Module:
 NETWORKS = {"unet": unet, "attention-unet": attention_unet}
 
 
+def check_network(name: str) -> None:
+    """Raises EmitDiffError for a name that is not in NETWORKS."""
+    if name not in NETWORKS:
+        raise EmitDiffError(f"There is no network called '{name}': choose one of {', '.join(NETWORKS)}.")
+
+
 def build_network(name: str, classes: int, seed: int = 0) -> torch.nn.Module:
     """A network from float (B, 3, H, W) to logits (B, classes, H, W), H and W multiples of 32; weights from `seed`.
 
     Raises:
         EmitDiffError: a name that is not in NETWORKS.
     """
-    if name not in NETWORKS:
-        raise EmitDiffError(f"There is no network called '{name}': choose one of {', '.join(NETWORKS)}.")
+    check_network(name)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return NETWORKS[name](classes)

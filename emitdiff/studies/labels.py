@@ -103,9 +103,9 @@ def study_labels(settings: Labels) -> dict:
         raise EmitDiffError(f"Two datasets have one name ({', '.join(sides)}): give each a name of its own.")
     if unknown := [name for name in settings.derived if name not in sides]:
         raise EmitDiffError(f"--derived names {', '.join(unknown)}; the datasets here are {', '.join(sides)}.")
+    base = load_base(settings.checkpoint, settings.backbone) if OURS in settings.arms else None
     free = ("out", "datasets", "images", "draws", "arms", "derived", "json")
     out = begin(settings.out, {name: value for name, value in asdict(settings).items() if name not in free})
-    base = load_base(settings.checkpoint, settings.backbone) if OURS in settings.arms else None
     runs = list(_runs(settings, sides))
     _teach_all(settings, runs, sides, base, out)
     facts = {name: _facts(folds, settings, columns[name]) for name, folds in sides.items()}

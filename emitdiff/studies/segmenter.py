@@ -19,7 +19,7 @@ from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import resize_image, resize_mask
 from emitdiff.segmentation.metrics import image_measures
-from emitdiff.segmentation.networks import DIVISOR, build_network
+from emitdiff.segmentation.networks import DIVISOR, build_network, check_network
 from emitdiff.synthesis.merging import merging_mask
 
 MEASURES = ("dice", "dice_pooled", "dice_all", "precision", "recall", "hd95", "assd", "false_mask_rate", "n", "n_empty")
@@ -142,12 +142,26 @@ class Mixture:
         """Real and synthetic images uint8 (B, 3, R, R) with the merging mask, boolean (B, 1, R, R), True where real;
         and the classes (B, R, R) of what is merged, for a synthetic image's mask may have been edited."""
         partners = [rng.choice(self.variants[self.real.names[index]]) for index in chosen]
-        side = self.settings.resolution
-        patch = self.settings.patch or max(1, round(side / 6))
-        drawn = np.stack([merging_mask(side, side, patch, self.settings.alpha, rng) for _ in chosen])
-        masks = torch.from_numpy(drawn)
+        masks = torch.from_numpy(np.stack([draw_merging_mask(self.settings, rng) for _ in chosen]))
         classes = torch.where(masks, self.real.classes[chosen], self.synthetic.classes[partners])
         return (self.real.images[chosen], self.synthetic.images[partners], masks[:, None]), classes
+
+
+def draw_merging_mask(settings: TrainSegmenter, rng: np.random.Generator) -> np.ndarray:
+    """Boolean (R, R), True where the real image stays."""
+    side = settings.resolution
+    return merging_mask(side, side, settings.patch or max(1, round(side / 6)), settings.alpha, rng)
+
+
+def check_training(settings: TrainSegmenter, both: bool) -> None:
+    """Raises EmitDiffError for settings that `train_segmenter` cannot use with one set of images, or with `both`."""
+    check_network(settings.network)
+    if settings.resolution % DIVISOR or settings.resolution < 2 * DIVISOR:
+        raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of {DIVISOR} from 64 on.")
+    if both and settings.mix != "pool":
+        draw_merging_mask(settings, np.random.default_rng(0))
+        if settings.mix == "logits" and settings.classical:
+            raise EmitDiffError("Mixed logits and classical augmentation do not go together: mix inputs or a pool.")
 
 
 def train_segmenter(
@@ -159,11 +173,10 @@ def train_segmenter(
     "inputs" and "logits" the patches of a real image are replaced by those of one painted from it (the same name).
 
     Raises:
-        EmitDiffError: a resolution that is no multiple of 32, no images, or a real image without a synthetic one.
+        EmitDiffError: settings that cannot be used, no images, or a real image without a synthetic one.
     """
-    if settings.resolution % DIVISOR or settings.resolution < 2 * DIVISOR:
-        raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of {DIVISOR} from 64 on.")
     both = real is not None and synthetic is not None
+    check_training(settings, both)
     merged = Mixture(real, synthetic, settings) if both and settings.mix != "pool" else None
     pictures = pool(real, synthetic) if both and merged is None else synthetic if real is None else real
     if not pictures:
@@ -207,8 +220,6 @@ def forward(
     else:
         images = torch.cat([parts[0], parts[1]], dim=1).float()  # as channels, so that both are turned alike
     if settings.classical:
-        if images.shape[1] == 6:
-            raise EmitDiffError("Mixed logits and classical augmentation do not go together: mix inputs or a pool.")
         images, classes = vary(images, classes, rng)
     with mixed_precision(images.device):
         if images.shape[1] == 3:

@@ -22,12 +22,13 @@ from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_t
 from emitdiff.studies.segmenter import (
     MEASURES,
     TrainSegmenter,
+    check_training,
     class_labels,
     measure_segmenter,
     read_pictures,
     train_segmenter,
 )
-from emitdiff.synthesis.augmentation import Augment, augment
+from emitdiff.synthesis.augmentation import Augment, augment, check_settings
 from emitdiff.synthesis.pipeline import read_card
 
 PARTS = ("real", "synthetic", "classical")
@@ -76,11 +77,18 @@ def study_utility(settings: Utility) -> dict:
     arms = [_ordered(arm) for arm in settings.arms]
     dataset = open_dataset(settings.dataset)
     train, test = real_split(dataset, settings.checkpoint)
+    for arm in arms:
+        check_training(_training(settings, arm, 0), both={"real", "synthetic"} <= set(arm.split("+")))
+    painting = _painting(settings)
+    if settings.synthetic:
+        real, synthetic = matched(train, open_dataset(settings.synthetic), test, settings)
+    else:
+        check_settings(painting)
     free = ("out", "arms", "seeds", "json")
     record = {name: value for name, value in asdict(settings).items() if name not in free}
     out = begin(settings.out, {**record, "dataset": dataset.info.name})
-    synthetic = open_dataset(settings.synthetic or _paint(settings, out))
-    real, synthetic = matched(train, synthetic, test, settings)
+    if not settings.synthetic:
+        real, synthetic = matched(train, open_dataset(_paint(painting)), test, settings)
     _train_all(settings, arms, real, synthetic, test, out)
     report = make_report(settings, arms, out, {"real": len(real), "synthetic": len(synthetic), "test": len(test)})
     report["painted"] = {name: sorted({row.get(name, "") for row in synthetic.rows}) for name in PAINTED}
@@ -107,12 +115,14 @@ def real_split(dataset: DatasetFolder, checkpoint: str) -> tuple[DatasetFolder, 
     return split_by_group(real, training.get("held_out", 0.2), training.get("split_seed", 0))
 
 
-def _paint(settings: Utility, out: Path) -> Path:
-    if is_complete := (out / "synthetic" / "metadata.csv").exists():
-        print(f"{out / 'synthetic'} is painted already.", file=sys.stderr)
-    painting = Augment(
-        settings.dataset, out / "synthetic", float(settings.ratio or 1), settings.checkpoint, "train", settings.limit
-    )
+def _painting(settings: Utility) -> Augment:
+    ratio, folder = float(settings.ratio or 1), Path(settings.out) / "synthetic"
+    return Augment(settings.dataset, folder, ratio, settings.checkpoint, "train", settings.limit)
+
+
+def _paint(painting: Augment) -> Path:
+    if is_complete := (painting.out / "metadata.csv").exists():
+        print(f"{painting.out} is painted already.", file=sys.stderr)
     if not is_complete and augment(painting) is None:
         raise EmitDiffError(f"Other processes still paint {painting.out}: start this study again when they are done.")
     return painting.out

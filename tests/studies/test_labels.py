@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,6 +149,8 @@ def test_what_is_said_about_an_image(dataset_folder, organs):
         ({"resolution": 100}, "multiple of 32"),
         ({"folds": 9}, "2 to 5 folds"),
         ({"split_column": "finding"}, "finding"),
+        ({"arms": ("ours",), "checkpoint": "nobody"}, "nobody"),
+        ({"arms": ("ours",), "backbone": Path("nowhere")}, "nowhere holds no backbone"),
         ({"split_column": "side"}, "No dataset has a column 'side'"),
     ],
 )

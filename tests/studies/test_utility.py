@@ -76,7 +76,7 @@ def test_images_painted_from_held_out_groups_are_refused(settings, dataset_folde
     leaking = copied(open_dataset(dataset_folder), tmp_path / "leaking")
     with pytest.raises(EmitDiffError, match="held-out groups"):
         study_utility(replace(settings, synthetic=leaking))
-    assert not (settings.out / "results.csv").exists()
+    assert not settings.out.exists()
 
 
 def test_without_a_folder_images_are_painted_first(settings):
@@ -102,6 +102,25 @@ def test_arms_are_held_against_real_images_treated_alike():
     arms = ["real", "real+classical", "synthetic", "synthetic+classical", "real+synthetic"]
     assert [reference(arm, arms) for arm in arms] == [None, "real", "real", "real+classical", "real"]
     assert reference("synthetic+classical", ["real"]) == "real" and reference("synthetic", ["real+classical"]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({"synthetic": "nowhere"}, "nowhere"),
+        ({"dataset": "nowhere"}, "nowhere"),
+        ({"checkpoint": "nobody"}, "nobody"),
+        ({"network": "vnet"}, "no network called 'vnet'"),
+        ({"resolution": 100}, "multiple of 32"),
+        ({"synthetic": None, "ratio": -1}, "ratio was -1"),
+        ({"arms": ("real+synthetic",), "alpha": 2.0}, "alpha, was 2"),
+        ({"arms": ("real", "real+synthetic+classical"), "mix": "logits"}, "do not go together"),
+    ],
+)
+def test_what_cannot_be_studied_leaves_nothing(settings, change, answer):
+    with pytest.raises(EmitDiffError, match=answer):
+        study_utility(replace(settings, **change))
+    assert not settings.out.exists()
 
 
 @pytest.mark.parametrize("arm", ["", "classical", "fake", "real+fake"])
