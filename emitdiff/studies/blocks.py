@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
+from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask
@@ -81,6 +81,10 @@ def study_blocks(settings: Blocks) -> dict:
     _reading(features, numbers, settings.timesteps)  # refuses what cannot be read, before anything is written
     draws = [draw_labelled(train, settings.images, seed) for seed in range(settings.seeds)]
     test = choose_rows(test, limit=settings.test)
+    if not any(labels_of(sample, test, settings.resolution).any() for sample in test):
+        raise EmitDiffError(
+            f"None of the {len(test)} held-out images of '{dataset.info.name}' shows a label: test on more."
+        )
     free = ("out", "blocks", "timesteps", "seeds", "json")
     record = {name: value for name, value in asdict(settings).items() if name not in free}
     out = begin(settings.out, {**record, "dataset": dataset.info.name})
@@ -172,10 +176,14 @@ def _chosen(parts: Sequence[torch.Tensor], name: str, numbers: Sequence[int]) ->
 def look(features: DiffusionFeatures, rows: DatasetFolder, index: int, resolution: int) -> Looked:
     """One image at `resolution`, its features and labels."""
     sample, device = rows[index], next(features.parameters()).device
-    size = working_size(sample.image.shape[:2], resolution)
-    mask, values = resize_mask(sample.mask, size), [value for value in rows.info.labels.values() if value]
-    truth = torch.from_numpy(np.stack([mask == value for value in values]))
+    size, truth = working_size(sample.image.shape[:2], resolution), labels_of(sample, rows, resolution)
     return Looked(features(image_to_tensor(resize_image(sample.image, size)).to(device)), truth.to(device))
+
+
+def labels_of(sample: Sample, rows: DatasetFolder, resolution: int) -> torch.Tensor:
+    """The labels of an image of `rows` at `resolution`, bool (K, H, W)."""
+    mask = resize_mask(sample.mask, working_size(sample.image.shape[:2], resolution))
+    return torch.from_numpy(np.stack([mask == value for value in rows.info.labels.values() if value]))
 
 
 def sampled(seen: Looked, seed: int) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -201,8 +209,6 @@ def make_report(settings: Blocks, numbers: Sequence[int], rows: list[dict[str, s
     for row in rows:
         if (row["block"], row["timestep"], row["seed"]) in asked and row["dice"] != "":
             found.setdefault((row["block"], row["timestep"]), {}).setdefault(row["seed"], []).append(float(row["dice"]))
-    if not found:
-        raise EmitDiffError(f"None of the {settings.test} held-out images of '{dataset}' shows a label: test on more.")
     shapes = {row["block"]: row["shape"] for row in rows if row["shape"]}
     cells = []
     for name, step in product(names_of(numbers), settings.timesteps):

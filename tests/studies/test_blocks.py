@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from emitdiff.datasets import open_dataset, split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies import blocks
 from emitdiff.studies.blocks import Blocks, as_markdown, dice_of, make_report, names_of, study_blocks
@@ -106,6 +108,16 @@ def test_several_targets_count_alike(settings):
 def test_what_cannot_be_probed_leaves_nothing(settings, change, answer):
     with pytest.raises(EmitDiffError, match=answer):
         study_blocks(replace(settings, **change))
+    assert not settings.out.exists()
+
+
+def test_held_out_images_without_any_label_are_refused_before_anything_is_written(settings, tmp_path):
+    folder = shutil.copytree(settings.dataset, tmp_path / "discs")
+    _, test = split_by_group(open_dataset(folder))
+    for row in test.rows:
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(folder / row["mask"])
+    with pytest.raises(EmitDiffError, match="None of the 2 held-out images of 'discs' shows a label: test on more"):
+        study_blocks(replace(settings, dataset=folder))
     assert not settings.out.exists()
 
 
