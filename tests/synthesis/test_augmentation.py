@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from emitdiff.dataset_check import check_dataset
@@ -138,8 +139,10 @@ def test_what_is_missing_is_painted_again_and_nothing_else(settings):
 def test_killed_and_started_again_it_ends_as_if_never_stopped(settings, tmp_path):
     settings = replace(settings, ratio=4, limit=5)
     whole = contents(augment(replace(settings, out=tmp_path / "whole")).folder)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(run(settings), env=environment, stderr=subprocess.DEVNULL)
+    threads = str(torch.get_num_threads())  # sums in another order may round otherwise
+    process = subprocess.Popen(
+        run(settings), env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while len(list(settings.out.glob("images/*.png"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
