@@ -80,7 +80,8 @@ class Finding:
             )
         meant = f", read as “{output.target}”" if output.target and output.target.lower() != self.text.lower() else ""
         area = 100 * float(np.mean(output.mask > 0))
-        return f"Found “{text}”{meant}: {area:.1f} % of the image, in {output.seconds:.1f} s."
+        took = f"{output.seconds:.1f} s" if output.seconds >= 0.1 else f"{1000 * output.seconds:.0f} ms"
+        return f"Found “{text}”{meant}: {area:.1f} % of the image, in {took}."
 
     def compare_without(self) -> str:
         """What the text changed, in a sentence; "" where nothing was asked without it."""
