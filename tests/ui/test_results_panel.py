@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.source import at_view_size
+from emitdiff.ui.synthesis.results_panel import describe
 from emitdiff.ui.synthesis.tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
@@ -155,6 +157,13 @@ def test_choosing_an_image_says_what_is_known_of_it(results, run):
     assert updates[results.chosen_index] == 1 and results.slider not in updates
     nothing = results.choose(None, "All images", SimpleNamespace(index=0))
     assert results.chosen_index not in nothing
+
+
+def test_scores_of_an_edited_mask_are_said_to_be_beside_another_one(results, run):
+    made = run.made[0]
+    assert "Beside the real image: edge F1" in describe(made, 0, 3)
+    edited = replace(made, request=replace(made.request, rotate=20.0))
+    assert "Beside the real image, whose mask was not edited: edge F1" in describe(edited, 0, 3)
 
 
 def test_before_and_after_are_the_real_and_the_chosen_image(results, run):

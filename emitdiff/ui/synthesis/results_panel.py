@@ -245,5 +245,6 @@ def describe(made: Made, index: int, count: int) -> str:
     if made.parent is not None:
         text += f", from the edges of the synthetic image with seed {made.parent}"
     scores = ", ".join(f"{words} {made.scores[name]:.2f}" for name, words in SCORES.items() if name in made.scores)
-    lines = [f"{text}.", f"Beside the real image: {scores}." if scores else ""]
+    beside = "Beside the real image, whose mask was not edited" if made.edited else "Beside the real image"
+    lines = [f"{text}.", f"{beside}: {scores}." if scores else ""]
     return notes(lines) + note("" if made.kept else "Dropped: it is left out of the download.")

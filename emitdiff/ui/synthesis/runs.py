@@ -39,6 +39,11 @@ class Made:
     unmeasurable: bool = False
 
     @property
+    def edited(self) -> bool:
+        """Whether the mask was moved, turned, scaled or deformed."""
+        return any(getattr(self.request, name) != IN_PLACE[name] for name in IN_PLACE if name != "edit_seed")
+
+    @property
     def caption(self) -> str:
         parts = [f"seed {self.result.seed}"]
         if self.parent is not None:
