@@ -99,8 +99,7 @@ def begin_record(path: Path, record: dict, out: str | Path, since: Collection[st
     """
     check_record(path, record, out, since)
     make_folder(path.parent, named=out)
-    record = json.loads(json.dumps(record, default=str))
-    write_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def check_record(path: Path, record: dict, out: str | Path, since: Collection[str] = ()) -> None:

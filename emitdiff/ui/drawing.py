@@ -34,9 +34,7 @@ class Drawing:
 
         The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         """
-        self.panel.expand(
-            self.open, inputs_kwargs=source.inputs, outputs=[self.canvas, self.note], **quiet
-        )  # fmt: skip
+        self.panel.expand(self.open, inputs_kwargs=source.inputs, outputs=[self.canvas, self.note], **quiet)
         taken = {"scan": source.scan, "drawing": self.canvas}
         return self.use.click(
             lambda **drawn: self.take(file, (beside, *outdated), **drawn), inputs_kwargs=taken,

@@ -1,4 +1,45 @@
 """What the events of the page have in common."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
 # Nothing on the page flickers while one runs, and programs are offered the named endpoints alone.
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+# The values with which a field was entered are kept in the page; where they are still the same, they are sent as null.
+REMEMBER = "(...values) => {{ window.{key} = JSON.stringify(values); }}"
+COMPARE = """(...values) => {{
+  const places = [{places}];
+  const now = JSON.stringify(places.map(place => values[place]));
+  const same = now === window.{key};
+  window.{key} = now;
+  return same ? values.map((value, place) => places.includes(place) ? null : value) : values;
+}}"""
+
+
+def on_other_value(
+    fields: Sequence[gr.Component], events: Sequence[Any], fn: Callable, inputs: dict[str, Any], outputs: Any,
+    **how: Any,
+) -> Any:  # fmt: skip
+    """Calls `fn` with the values of `inputs`, by their names, at one of `events` if `fields` have other values by then
+    than when one of them was entered.
+
+    The fields must be among the inputs. `how` is passed on to `gr.on`, whose event is returned.
+    """
+    names = [name for name, field in inputs.items() if field in fields]
+    key = f"emitdiff_entered_{fields[0]._id}"
+    places = ", ".join(str(place) for place, name in enumerate(inputs) if name in names)
+    known = [inputs[name] for name in names]
+    for field in fields:
+        field.focus(None, known, js=REMEMBER.format(key=key), queue=False, **QUIET)
+
+    def changed(**values: Any) -> Any:
+        return fn(**values) if any(values[name] is not None for name in names) else gr.skip()
+
+    return gr.on(
+        events, changed, inputs_kwargs=inputs, outputs=outputs, js=COMPARE.format(key=key, places=places),
+        **{"trigger_mode": "always_last", **QUIET, **how},
+    )  # fmt: skip

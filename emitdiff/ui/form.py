@@ -32,17 +32,21 @@ def check_request(form: dict[str, Any]) -> SynthesisRequest:
     """The form's values by field name as a request; raises EmitDiffError naming the field that cannot be used."""
     values = dict(form)
     for name, (words, low, high) in LIMITS.items():
-        value = values.get(name)
-        if value is None:
-            raise EmitDiffError(f"{words} is empty: enter a value from {low} to {high}.")
-        if not low <= value <= high:
-            raise EmitDiffError(f"{words} is {value:g}: enter a value from {low} to {high}.")
-        if name in WHOLE_NUMBERS and value != int(value):
-            raise EmitDiffError(f"{words} is {value:g}: enter a whole number.")
-        values[name] = int(value) if name in WHOLE_NUMBERS else float(value)
+        values[name] = check_number(words, values.get(name), low, high, name in WHOLE_NUMBERS)
     if not str(values["prompt"] or "").strip():
         raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write what to paint.")
     return SynthesisRequest(**values)
+
+
+def check_number(words: str, value: float | None, low: float, high: float, whole: bool) -> float:
+    """The value of the field called `words`, an int where it must be `whole`; raises EmitDiffError naming what is
+    wrong with it."""
+    if value is None or not low <= value <= high:
+        given = "empty" if value is None else f"{value:g}"
+        raise EmitDiffError(f"{words} is {given}: enter a value from {low} to {high}.")
+    if whole and value != int(value):
+        raise EmitDiffError(f"{words} is {value:g}: enter a whole number.")
+    return int(value) if whole else float(value)
 
 
 def sampling_defaults(model: Model | None, preset: Preset | None = None) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.errors import EmitDiffError
 from emitdiff.ui.callables import Callables
 from emitdiff.ui.dataset_calls import AugmentRequest
-from emitdiff.ui.form import LIMITS
+from emitdiff.ui.form import LIMITS, check_number
 
 SPLITS = {"all": "all", "without what the weights keep aside": "train", "what they keep aside": "held-out"}
 # field: (what it is called in a sentence, lowest, highest)
@@ -70,13 +69,8 @@ class AugmentForm:
             value = values[name]
             if not value and name in LEFT_OPEN:
                 values[name] = None
-                continue
-            if value is None or not low <= value <= high:
-                given = "empty" if value is None else f"{value:g}"
-                raise EmitDiffError(f"{words} is {given}: enter a value from {low:g} to {high:g}.")
-            if name in WHOLE and value != int(value):
-                raise EmitDiffError(f"{words} is {value:g}: enter a whole number.")
-            values[name] = int(value) if name in WHOLE else float(value)
+            else:
+                values[name] = check_number(words, value, low, high, name in WHOLE)
         asked = self.calls.segmentation_checkpoint if values["segmenter"] else ""
         return AugmentRequest(**{**values, "segmenter": asked})
 
