@@ -356,7 +356,8 @@ def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dat
 def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypatch, tmp_path, capsys):
     out = tmp_path / "disc.safetensors"
     assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 0
-    assert f"see {out}" in capsys.readouterr().out and out.with_suffix(".md").exists()
+    told = capsys.readouterr()
+    assert f"see {out}" in told.out and "So few steps" in told.err and out.with_suffix(".md").exists()
     asked = ["segment", disc_files[0], "--text", "anything", "--checkpoint", out, "-o", tmp_path / "found"]
     assert run(monkeypatch, *asked) == 0
 

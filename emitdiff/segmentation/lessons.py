@@ -30,6 +30,7 @@ class LessonTold:
     dice: float | None
     picture: np.ndarray | None
     file: Path | None
+    warning: str = ""
 
 
 def told(lessons: Iterable[Lesson], name: str) -> Iterator[LessonTold]:
@@ -39,7 +40,8 @@ def told(lessons: Iterable[Lesson], name: str) -> Iterator[LessonTold]:
         if lesson.head:
             stem = "".join(letter if letter.isalnum() else "-" for letter in name.lower())[:40]
             file = lesson.head.save(_head_folder() / f"{stem}{SUFFIX}")
-        yield LessonTold(lesson.step, lesson.steps, lesson.seconds, lesson.loss, lesson.dice, lesson.picture, file)
+        yield LessonTold(lesson.step, lesson.steps, lesson.seconds, lesson.loss, lesson.dice, lesson.picture, file,
+                         lesson.warning)  # fmt: skip
 
 
 def drawn_dataset(

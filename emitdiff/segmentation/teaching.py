@@ -41,6 +41,7 @@ ENOUGH_TO_HOLD_BACK = 4  # images; one of them is then looked at and not learnt 
 ENOUGH_TO_TELL = 2  # images without a target, from which a head also learns to say that it is not there
 ABSENT_BELOW = 0.1  # probability of being there, below which it does: after a few images a false refusal costs most
 FINE_BELOW = 0.9  # Dice of the masks with themselves drawn on cells: what comes out so coarse needs the pixels again
+FEW_STEPS = 100  # of the 450 that a minute on two cores has room for
 JOINS = 2 / 3  # of the steps, after which it is learnt from all the same: a few images are too few to leave one out
 
 
@@ -99,6 +100,12 @@ class Lesson:
     dice: float | None = None
     picture: np.ndarray | None = None
     head: TaughtHead | None = None
+
+    @property
+    def warning(self) -> str:
+        """What its taker should know of the `head`, "" where there is nothing."""
+        few = self.head is not None and self.step < FEW_STEPS
+        return "So few steps hardly teach anything: give it more seconds." if few else ""
 
 
 def teach(pipeline: SegmentationPipeline, samples: Sequence[Sample], info: DatasetInfo, settings: Teach | None = None,

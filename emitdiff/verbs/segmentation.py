@@ -207,6 +207,8 @@ class Teach:
         last.head.save(out)
         seen = "" if last.dice is None else f", Dice {last.dice:.2f} on an image not learnt from by then"
         print(f"{', '.join(last.head.card['targets'])}: {last.steps} steps in {last.seconds:.0f} s{seen}; see {out}")
+        if last.warning:
+            say(last.warning)
         return 0
 
     def _examples(self) -> Any:

@@ -76,6 +76,8 @@ def test_several_labels_become_targets_answered_by_name(lessons):
 def test_lessons_tell_how_far_it_is_and_hold_one_image_back(lessons):
     assert [lesson.step for lesson in lessons] == [*range(1, 71), 70]
     assert lessons[-2].loss < lessons[0].loss and all(lesson.head is None for lesson in lessons[:-1])
+    assert "So few steps" in lessons[-1].warning and not lessons[-2].warning
+    assert not replace(lessons[-1], step=100).warning
     looks = [lesson for lesson in lessons[:-1] if lesson.picture is not None]
     assert len(looks) == 5 and all(0 <= lesson.dice <= 1 for lesson in looks)
     assert looks[-1].step < 70 * 2 / 3 and lessons[-1].dice == looks[-1].dice  # then it is learnt from

@@ -89,7 +89,7 @@ def test_teaching_shows_how_it_goes_and_the_head_is_chosen(panel, example):
     assert "Step 5 of 10" in told[0][panel.progress] and "0.40" in told[0][panel.figures]
     assert told[0][panel.view].shape[2] == 3 and "<polyline" in told[-1][panel.figures]
     last = updates[-1]
-    assert "Taught “optic disc” in 10 steps, 5 s. Find uses it now. So few steps hardly" in last[panel.progress]
+    assert "Taught “optic disc” in 10 steps, 5 s. Find uses it now. So few steps!" in last[panel.progress]
     assert last[panel.download].interactive
     assert last[panel.checkpoint].value == "optic disc.safetensors"
     assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"

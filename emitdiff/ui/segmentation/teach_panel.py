@@ -23,7 +23,6 @@ from emitdiff.ui.views import written_once
 
 IDLE = "Nothing has been taught yet."
 MOST = 24  # examples of one session
-FEW_STEPS = 100  # of the 450 that a minute on two cores has room for
 SAVE = (
     "A small file, which Find, the command line and this page take again. Without it, head and examples are gone when "
     "this page is closed or loaded anew."
@@ -202,9 +201,8 @@ class TeachPanel:
                 if lesson.file or lesson.picture is not None or lesson.step % 5 == 0:
                     yield self._told(lesson, losses, dice)
             done = f"Taught “{words[0]}” in {lesson.step} steps, {duration(lesson.seconds)}. Find uses it now."
-            if lesson.step < FEW_STEPS:
-                done += " So few steps hardly teach anything: give it more seconds."
-            yield {self.progress: finished(done, "warning" if lesson.step < FEW_STEPS else "info"),
+            told = " ".join([done, lesson.warning] if lesson.warning else [done])
+            yield {self.progress: finished(told, "warning" if lesson.warning else "info"),
                    **self._chosen(f"{words[0]} (taught here)", str(lesson.file), heads),
                    self.download: gr.DownloadButton(value=str(lesson.file), interactive=True)}  # fmt: skip
         except Exception as error:
