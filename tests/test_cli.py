@@ -293,6 +293,25 @@ def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_
     assert manifest["source"] == "disc" and manifest["digital_source_type"]
 
 
+def test_what_was_painted_before_keeps_its_label_and_its_record(
+    tiny_synthesis_folder, disc_files, monkeypatch, tmp_path, capsys
+):
+    (image, mask), out = disc_files, tmp_path / "out"
+    flags = ["--prompt", "ct", "-n", "1", "--steps", "1", "--checkpoint", tiny_synthesis_folder, "-o", out]
+    source = ["synthesize", image, "--mask", mask, *flags]
+    for more in (["--seed", "1"], ["--seed", "2", "--rotate", "40", "--move", "0.2", "0"], ["--seed", "3"]):
+        assert run(monkeypatch, *source, *more) == 0
+    assert run(monkeypatch, *source, "--seed", "1", "--guidance", "2") == 0
+    entries = json.loads((out / "manifest.json").read_text())["images"]
+    assert [entry["seed"] for entry in entries] == [1, 2, 3] and entries[0]["settings"]["guidance_scale"] == 2
+    labels = [np.asarray(Image.open(out / entry["mask"])) for entry in entries]
+    assert np.array_equal(labels[0], labels[2]) and not np.array_equal(labels[0], labels[1])
+    for foreign in ('{"name": "an app"}', '{"images": ["a.png"]}', "[1, 2]"):
+        (out / "manifest.json").write_text(foreign)
+        assert run(monkeypatch, *source) == 2
+        assert "give another folder" in capsys.readouterr().err and (out / "manifest.json").read_text() == foreign
+
+
 def test_synthesize_from_an_edited_mask_alone_and_from_text_alone(
     tiny_synthesis_folder, disc_files, monkeypatch, tmp_path
 ):

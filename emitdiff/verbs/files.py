@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from emitdiff.scans import Scan
+
+MANIFEST = "manifest.json"
 
 
 def say(message: str) -> None:
@@ -127,6 +130,32 @@ def output_folder(path: Path, *sources: Path | None) -> Path:
             continue
         raise EmitDiffError(f"{path} is where the source lies: give another folder, so that nothing is written over.")
     return make_folder(path)
+
+
+def painted_before(folder: Path) -> list[dict]:
+    """The entries of the manifest in `folder` whose images are there, none without a manifest.
+
+    Raises EmitDiffError where another program wrote it.
+    """
+    try:
+        manifest = read_json(folder / MANIFEST)
+        entries = manifest["images"] if manifest else []
+        return [entry for entry in entries if (folder / entry["file"]).is_file()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EmitDiffError(
+            f"{folder / MANIFEST} was not written by synthesize and would be written over: give another folder."
+        ) from error
+
+
+def write_label(folder: Path, stem: str, mask: np.ndarray) -> Path:
+    """`mask` as mask_STEM.png, numbered where images painted before have another one of that name."""
+    import numpy as np
+    from PIL import Image as Picture
+
+    for number in count(1):
+        path = folder / (f"mask_{stem}.png" if number == 1 else f"mask_{stem}_{number}.png")
+        if not path.exists() or np.array_equal(np.asarray(Picture.open(path)), mask):
+            return write_png(path, mask)
 
 
 def write_png(path: Path, array: np.ndarray) -> Path:

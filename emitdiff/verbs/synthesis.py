@@ -31,9 +31,11 @@ from emitdiff.verbs.arguments import (
     SynthesisWeights,
 )
 from emitdiff.verbs.files import (
+    MANIFEST,
     answers,
     load,
     output_folder,
+    painted_before,
     read_json,
     read_size,
     read_slice,
@@ -42,6 +44,7 @@ from emitdiff.verbs.files import (
     say,
     with_progress,
     write_json,
+    write_label,
     write_png,
 )
 
@@ -108,16 +111,17 @@ class Synthesize:
         )
         source = {"source": stem, "slice": index, "window": self.window}
         folder = output_folder(self.out, self.image, self.mask)
+        entries = {entry["file"]: entry for entry in painted_before(folder)}
         label = None
         if mask is not None and self.structure > 0:  # what is painted freely follows no mask
-            label = write_png(folder / f"mask_{stem}.png", edit_mask(mask, edit)).name
-        entries = []
+            label = write_label(folder, stem, edit_mask(mask, edit)).name
         for result in with_progress(images, self.num_images):
             result = replace(result, settings={**source, **result.settings, "mask": label})
             path = save_synthetic_png(result.image, folder / f"synthetic_{stem}_{result.seed}.png", result.settings)
-            entries.append(manifest_entry(result, path.name, label))
-            write_json(folder / "manifest.json", synthetic_manifest(stem, entries))  # each time: a stop loses nothing
-        print(f"{len(entries)} synthetic images and manifest.json are in {folder}")
+            entries[path.name] = manifest_entry(result, path.name, label)
+            manifest = synthetic_manifest(stem, list(entries.values()))
+            write_json(folder / MANIFEST, manifest)  # each time: a stop loses nothing
+        print(f"{self.num_images} synthetic images and {MANIFEST} are in {folder}")
         return 0
 
 
