@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,17 +57,31 @@ class SegmentationOutput:
         return replace(self, mask=found.astype(np.uint8), found=bool(found.any()))
 
 
+class Look(NamedTuple):
+    """What does not depend on the words: the projected features of an image at one size, the grid (rows, columns) they
+    are asked on, and the detail, None for a head without.
+    """
+
+    projected: list[torch.Tensor]
+    cells: tuple[int, int]
+    detail: torch.Tensor | None
+
+
 class SegmentationPipeline:
     """Segments what a sentence names. The frozen features of the last image are kept: another sentence about it
     answers at once. Safe to call from several threads.
     """
 
     def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, targets: tuple[str, ...],
-                 resolution: int = 256, cell: int = 4, card: dict | None = None,
-                 scenes: Scenes | None = None) -> None:  # fmt: skip
+                 resolution: int = 256, cell: int = 4, card: dict | None = None, scenes: Scenes | None = None,
+                 sizes: tuple[int, ...] = ()) -> None:  # fmt: skip
+        """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, whose answers are
+        averaged.
+        """
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
         self.cell, self.scenes = cell, scenes
+        self.sizes = tuple(sizes) or (resolution,)
         self.device = next(head.parameters()).device
         self._lock = Lock()
         self._last: tuple | None = None
@@ -80,14 +95,12 @@ class SegmentationPipeline:
         started = time.perf_counter()
         image = checked_image(image, text, threshold)
         with self._lock:
-            tokens, mask = self.text([text])
-            projected, cells, seen, shown = self._seen(image)
-            attended = self.head.attend(projected, tokens, mask)
-            logits, correction = self.head.answer(attended, cells, seen)
-            doubt = _disagreement(self.head.classifier, attended, cells, logits, correction)
-            probability = grown(logits.float(), image.shape[:2]).softmax(dim=1)[0, 1].cpu().numpy()
-            uncertainty = grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
-            known = None if self.head.presence is None else self.head.presence(attended).sigmoid().item()
+            said = self.text([text])
+            looks, shown = self._seen(image)
+            answers = [self._answer(look, said, image.shape[:2]) for look in looks]
+        probability, uncertainty, presence = (sum(part) / len(answers) for part in zip(*answers, strict=True))
+        probability, uncertainty = probability.cpu().numpy(), uncertainty.cpu().numpy()
+        known = None if self.head.presence is None else presence.item()
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
         present = 0.0 if instead else float(probability.max()) if known is None else known
@@ -105,19 +118,30 @@ class SegmentationPipeline:
         )
         return answer.at(threshold)
 
-    def _seen(self, image: np.ndarray) -> tuple:
-        """(the projected features, the grid they are asked on, the detail, the signature) of an image; the last one's
-        are kept.
-        """
+    def _answer(self, look: Look, said: tuple[torch.Tensor, torch.Tensor], size: tuple[int, int]):
+        """(probability (H, W), uncertainty (H, W), presence) in one look at an image of `size`."""
+        attended = self.head.attend(look.projected, *said)
+        logits, correction = self.head.answer(attended, look.cells, look.detail)
+        doubt = _disagreement(self.head.classifier, attended, look.cells, logits, correction)
+        probability = grown(logits.float(), size).softmax(dim=1)[0, 1]
+        known = torch.zeros(()) if self.head.presence is None else self.head.presence(attended).sigmoid()[0]
+        return probability, grown(doubt[None, None], size)[0, 0], known
+
+    def _seen(self, image: np.ndarray) -> tuple[list[Look], torch.Tensor]:
+        """(the looks at an image, its signature); the last one's are kept."""
         if self._last is None or not np.array_equal(self._last[0], image):
-            small = resize_image(image, working_size(image.shape[:2], self.resolution))
-            pixels = image_to_tensor(small).to(self.device)
-            parts = self.features(pixels)
-            cells = tuple(side // self.cell for side in small.shape[:2])
-            shown = signature(parts, self.features.place)
-            projected = self.head.project(pooled(parts, cells))
-            self._last = (image.copy(), projected, cells, self.head.look(pixels), shown)
+            seen = [self._look(image, size) for size in self.sizes]
+            self._last = (image.copy(), [look for look, _ in seen], seen[0][1])
         return self._last[1:]
+
+    def _look(self, image: np.ndarray, side: int) -> tuple[Look, torch.Tensor]:
+        """(what a sentence is asked of, the signature) with the image's short side at `side`."""
+        small = resize_image(image, working_size(image.shape[:2], side))
+        pixels = image_to_tensor(small).to(self.device)
+        parts = self.features(pixels)
+        cells = tuple(length // self.cell for length in small.shape[:2])
+        shown = signature(parts, self.features.place)
+        return Look(self.head.project(pooled(parts, cells)), cells, self.head.look(pixels)), shown
 
     def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], instead: str):
         if not text.strip():
@@ -213,6 +237,7 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
         facts.get("cell", 4),
         card,
         scenes,
+        tuple(facts.get("sizes", ())),
     )
 
 

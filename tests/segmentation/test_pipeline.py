@@ -53,6 +53,25 @@ def test_another_sentence_does_not_touch_the_backbone_again(segment):
     assert len(passes) == 2
 
 
+def test_looks_at_several_sizes_are_averaged_and_kept(features, text_encoder, head):
+    image, passes = picture(90, 64), []
+
+    def answer(*sizes):
+        return SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64, sizes=sizes)
+
+    one, other, both = answer(64), answer(96), answer(64, 96)
+    assert np.array_equal(answer()(image, "liver").probability, one(image, "liver").probability)
+    features.unet.conv_in.register_forward_hook(lambda *_: passes.append(1))
+    found = [pipeline(image, "liver") for pipeline in (one, other, both)]
+    for name in ("probability", "uncertainty", "present"):
+        first, second, mean = (getattr(output, name) for output in found)
+        assert not np.array_equal(first, second)
+        np.testing.assert_allclose(mean, np.add(first, second) / 2, atol=1e-6)
+    assert len(passes) == 3
+    both(image, "left lung")
+    assert len(passes) == 3
+
+
 def test_targets_and_warnings(segment):
     image = picture(64, 64)
     assert segment(image, "Where is the LIVER?").target == "liver"
