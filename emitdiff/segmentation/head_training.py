@@ -43,6 +43,7 @@ RATES = {"head": 2e-3, "unet": 6e-4}
 HALF_SIZE_SHARE = 0.55  # part of the budget on images of half the side: four times as many
 READ = 0.6  # part of the images noised as the head will read them; the others at all steps, for the denoiser
 LARGEST_STEP = 300  # above it too little of the image is left to be asked about
+SIZES = (1, 0.75, 1.25)  # times the resolution: at which the trained head looks at an image; the first tells the scene
 DENOISING = 0.3  # weight of that loss beside the masks'
 
 
@@ -253,6 +254,7 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
         "place": features.place,
         "cell": CELL,
         "resolution": settings.resolution,
+        "sizes": [round(settings.resolution * factor) for factor in SIZES],
         "targets": targets,
     }
     (folder / "segmenter.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -24,6 +24,7 @@ KIND = "emitdiff taught head"
 COORDINATES = 5
 LARGEST = 64  # megabytes of a file that may be a taught head
 MOST_TARGETS, LONGEST_TARGET, MOST_SCALES = 64, 200, 32
+MOST_SIZES = 4
 RESOLUTIONS, CELLS = range(32, 1025), range(1, 33)
 NEEDED = ("targets", "checkpoint", "backbone", "text_encoder", "resolution", "cell", "config")
 
@@ -119,6 +120,7 @@ class TaughtHead:
             self.card["resolution"],
             self.card["cell"],
             self.card,
+            sizes=tuple(self.card.get("sizes", ())),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -189,7 +191,7 @@ def read_taught(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
 
 def _check_card(card: dict, name: str) -> None:
     """Anyone may have written it: EmitDiffError where it asks for what no head has."""
-    targets, config = card["targets"], card["config"]
+    targets, config, sizes = card["targets"], card["config"], card.get("sizes", [])
     usable = (
         isinstance(targets, list)
         and 0 < len(targets) <= MOST_TARGETS
@@ -197,6 +199,9 @@ def _check_card(card: dict, name: str) -> None:
         and isinstance(card["checkpoint"], str)
         and type(card["resolution"]) is int
         and card["resolution"] in RESOLUTIONS
+        and isinstance(sizes, list)
+        and len(sizes) <= MOST_SIZES
+        and all(type(size) is int and size in RESOLUTIONS for size in sizes)
         and type(card["cell"]) is int
         and card["cell"] in CELLS
         and isinstance(config, dict)

@@ -173,6 +173,7 @@ def test_the_pixels_are_looked_at_again_where_masks_are_fine(base):
     taught_so = [last_lesson(base, [replace(drawn(0), mask=mask)], replace(BRIEF, hidden=(8, 8)))
                  for mask in (dots, np.pad(np.ones((32, 40), np.uint8), 16))]  # fmt: skip
     assert [lesson.head.head.config.detail for lesson in taught_so] == [BRIEF.detail, 0]
+    assert [lesson.head.pipeline().sizes for lesson in taught_so] == [(64, 80, 96), (64,)]
 
 
 def test_images_without_the_target_teach_that_it_may_be_absent(base):
@@ -273,6 +274,8 @@ def test_more_time_buys_more_views_and_steps_up_to_a_point():
         (("config", "feature_channels"), [8] * 100_000),
         (("resolution",), 10**9),
         (("cell",), 0),
+        (("sizes",), [64] * 100),
+        (("sizes",), [64, 10**6]),
         (("targets",), []),
         (("targets",), ["x" * 10_000]),
     ],
