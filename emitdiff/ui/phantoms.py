@@ -67,76 +67,87 @@ def chest_xray(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def abdominal_ct(random: np.random.Generator, level: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """An abdominal CT slice in a soft-tissue window; the mask is the liver. `level` in 0..1 moves through the body."""
     size = 1 - 0.5 * abs(level - 0.45)
-    body, inside = ellipse((0.5, 0.52), (0.45, 0.34)), ellipse((0.5, 0.52), (0.41, 0.3))
-    field = np.where(body, 62.0, 4.0)
-    field[inside] = 112 + 3 * texture(random, 6)[inside]
-    liver = ellipse((0.33, 0.47), (0.215 * size, 0.195 * size), 18) | ellipse(
-        (0.47, 0.36), (0.15 * size, 0.09 * size), -8
+    body, wall, inside = (ellipse((0.5, 0.52), axes) for axes in ((0.46, 0.36), (0.425, 0.32), (0.395, 0.29)))
+    field = np.where(body, 14.0, 0.0)
+    field[wall] = 96
+    field[inside] = 18 + 6 * np.maximum(texture(random, 5), 0)[inside]
+    liver = ellipse((0.31, 0.45), (0.2 * size, 0.2 * size), 18) | ellipse(
+        (0.45, 0.36), (0.15 * size, 0.1 * size), -8
     )
     liver &= inside
     spleen = ellipse((0.79, 0.57), (0.06 * size, 0.125 * size), 14) & inside
     stomach = ellipse((0.66, 0.4), (0.115, 0.1), -20) & inside & ~liver
-    kidneys = ellipse((0.33, 0.7), (0.058, 0.075), 20) | ellipse((0.67, 0.7), (0.058, 0.075), -20)
-    for organ, grey in ((stomach, 98.0), (liver, 158.0), (spleen, 164.0), (kidneys & inside, 182.0)):
+    kidneys = ellipse((0.33, 0.69), (0.055, 0.07), 20) | ellipse((0.67, 0.69), (0.055, 0.07), -20)
+    kidneys &= inside & ~liver
+    for organ, grey in ((stomach, 70.0), (spleen, 122.0), (kidneys, 150.0), (liver, 122.0)):
         field[organ] = grey
-    field[ellipse((0.66, 0.35), (0.06, 0.025)) & stomach] = 8
-    field[liver] += 4 * texture(random, 3)[liver]
-    for x, y in ((0.3, 0.43), (0.37, 0.52), (0.26, 0.53)):
-        field[ellipse((x, y), (0.019, 0.012), 35) & liver] = 186
-    spine = ellipse((0.5, 0.7), (0.068, 0.06))
-    field[spine | ellipse((0.5, 0.79), (0.024, 0.04))] = 236
-    field[ellipse((0.5, 0.695), (0.045, 0.038))] = 205
-    field[ellipse((0.5, 0.762), (0.022, 0.016))] = 128
-    field[ellipse((0.54, 0.605), (0.031, 0.031))] = 202
-    field[ellipse((0.45, 0.6), (0.033, 0.024))] = 170
+    field[ellipse((0.66, 0.35), (0.06, 0.025)) & stomach] = 0
+    for x, y in ((0.3, 0.43), (0.37, 0.52), (0.24, 0.5), (0.4, 0.38)):
+        field[ellipse((x, y), (0.022, 0.009), 35) & liver] = 146
+    muscles = ellipse((0.42, 0.76), (0.06, 0.07)) | ellipse((0.58, 0.76), (0.06, 0.07))
+    field[muscles & wall] = 98
+    spine = ellipse((0.5, 0.7), (0.06, 0.055))
+    field[spine | ellipse((0.5, 0.79), (0.02, 0.045))] = 240
+    field[ellipse((0.5, 0.695), (0.045, 0.038))] = 190
+    field[ellipse((0.5, 0.757), (0.02, 0.014))] = 110
+    field[ellipse((0.54, 0.61), (0.03, 0.03))] = 138
+    field[ellipse((0.45, 0.61), (0.033, 0.024))] = 124
     for angle in np.linspace(0.15, 2 * np.pi - 0.15, 15):
-        x, y = 0.5 + 0.425 * np.sin(angle), 0.52 - 0.315 * np.cos(angle)
+        x, y = 0.5 + 0.41 * np.sin(angle), 0.52 - 0.305 * np.cos(angle)
         if abs(x - 0.5) > 0.12:
-            field[ellipse((x, y), (0.02, 0.009), np.degrees(angle))] = 228
-    return finish(field, random, 0.9, 5.0), (liver & ~kidneys).astype(np.uint8)
+            field[ellipse((x, y), (0.02, 0.009), np.degrees(angle))] = 235
+    table = ellipse((0.5, 0.55), (0.52, 0.42)) & ~ellipse((0.5, 0.548), (0.51, 0.41))
+    table[: round(0.8 * SIDE)] = False
+    field[table] = 150
+    return finish(field, random, 0.7, 9.0), (liver & ~kidneys).astype(np.uint8)
 
 
 def cardiac_mri(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A short-axis cardiac MRI slice: a bright left ventricle in its dark wall; the mask is the ventricle."""
-    field = 40 + 9 * texture(random, 9)
-    field[ellipse((0.5, 0.52), (0.46, 0.43))] = 78
-    field[~ellipse((0.5, 0.52), (0.42, 0.39))] += 46
-    field[~ellipse((0.5, 0.52), (0.465, 0.435))] = 8
-    field[ellipse((0.78, 0.45), (0.15, 0.27), -14)] = 18
-    field[ellipse((0.17, 0.5), (0.09, 0.24), 8)] = 18
-    outer, ventricle = ellipse((0.56, 0.5), (0.175, 0.17)), ellipse((0.56, 0.5), (0.115, 0.11))
-    right = ellipse((0.37, 0.46), (0.15, 0.165), 24) & ~outer
-    field[right] = 168
-    field[outer] = 62
-    field[ventricle] = 206
-    for x, y in ((0.51, 0.56), (0.615, 0.555)):
-        field[ellipse((x, y), (0.02, 0.026))] = 92
-    field[ellipse((0.42, 0.83), (0.035, 0.035))] = 196
-    field[ellipse((0.5, 0.87), (0.06, 0.045))] = 58
-    field *= 1 + 0.1 * texture(random, 30)
-    return finish(field, random, 1.6, 5.0), ventricle.astype(np.uint8)
+    chest = ellipse((0.52, 0.66), (0.47, 0.58), -24)
+    field = np.where(chest, 30 + 6 * texture(random, 9), 4.0)
+    fat = chest & ~ellipse((0.54, 0.69), (0.46, 0.57), -24)
+    field[fat & ellipse((0.42, 0.2), (0.5, 0.36))] = 190
+    field[fat & ellipse((0.02, 0.55), (0.2, 0.12))] = 150
+    field[ellipse((0.72, 0.42), (0.16, 0.25), -24)] = 10
+    below = ellipse((0.42, 0.86), (0.42, 0.23), -12) & chest
+    field[below] = 48 + 12 * texture(random, 5)[below]
+    for x, y, radius in ((0.3, 0.78, 0.08), (0.52, 0.74, 0.06), (0.66, 0.82, 0.07)):
+        field[ellipse((x, y), (radius, 0.8 * radius), 20)] = 78
+    outer, ventricle = ellipse((0.54, 0.47), (0.135, 0.13)), ellipse((0.54, 0.47), (0.088, 0.085))
+    right = ellipse((0.39, 0.44), (0.1, 0.13), 30) & ~outer
+    field[ellipse((0.49, 0.46), (0.23, 0.175), 10)] = 62
+    field[right] = 104
+    field[outer] = 36
+    field[ventricle] = 122
+    for x, y in ((0.5, 0.515), (0.585, 0.51)):
+        field[ellipse((x, y), (0.014, 0.018))] = 56
+    field *= 1 + 0.12 * texture(random, 30)
+    return finish(field, random, 1.1, 4.0), ventricle.astype(np.uint8)
 
 
 def prostate_mri(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A T2 pelvic MRI slice; the mask is the prostate: darker transition zone, brighter peripheral zone."""
-    field = 96 + 14 * texture(random, 7)
-    field[ellipse((0.5, 0.5), (0.49, 0.44))] += 10
-    field[~ellipse((0.5, 0.5), (0.49, 0.46))] = 10
+    field = 48 + 16 * texture(random, 2.5)
+    field[ellipse((0.5, 0.0), (0.75, 0.14))] = 126
+    field[ellipse((0.5, 1.02), (0.7, 0.15))] = 76
     for side in (-1, 1):
-        field[ellipse((0.5 + 0.3 * side, 0.5), (0.065, 0.22), 12 * side)] = 44
-        field[ellipse((0.5 + 0.4 * side, 0.34), (0.085, 0.085))] = 58
-        field[ellipse((0.5 + 0.4 * side, 0.34), (0.072, 0.072))] = 120
-    bladder, gland = ellipse((0.5, 0.23), (0.15, 0.1)), ellipse((0.5, 0.49), (0.165, 0.135))
-    field[bladder] = 214
-    field[gland] = 168
-    field[ellipse((0.5, 0.455), (0.12, 0.092))] = 98
-    zone = ellipse((0.5, 0.455), (0.105, 0.08))
-    field[zone] = 112 + 20 * texture(random, 4)[zone]
-    field[ellipse((0.5, 0.5), (0.165, 0.14)) & ~gland] = 48
-    rectum = ellipse((0.5, 0.76), (0.105, 0.09))
-    field[rectum] = 62
-    field[ellipse((0.5, 0.765), (0.075, 0.062))] = 22
-    return finish(field, random, 1.2, 6.0), gland.astype(np.uint8)
+        field[ellipse((0.5 + 0.27 * side, 0.3), (0.2, 0.09), 24 * side)] = 34
+        field[ellipse((0.5 + 0.3 * side, 0.52), (0.075, 0.2), 14 * side)] = 36
+        field[ellipse((0.5 + 0.19 * side, 0.64), (0.06, 0.15), 18 * side)] = 170
+        field[ellipse((0.5 + 0.46 * side, 0.5), (0.08, 0.1))] = 92
+    field[ellipse((0.5, 0.3), (0.09, 0.035))] = 120
+    gland = ellipse((0.5, 0.46), (0.135, 0.115))
+    field[ellipse((0.5, 0.46), (0.147, 0.127))] = 30
+    field[gland] = 126
+    zone = ellipse((0.5, 0.435), (0.105, 0.082))
+    field[zone] = 84 + 16 * texture(random, 3)[zone]
+    rectum = ellipse((0.5, 0.7), (0.115, 0.105))
+    field[rectum] = 150
+    field[ellipse((0.5, 0.705), (0.1, 0.092))] = 22
+    field[ellipse((0.5, 0.7), (0.018, 0.018))] = 60
+    field *= 1 + 0.2 * np.exp(-(((np.arange(SIDE) / SIDE - 0.55) / 0.25) ** 2))[:, None]
+    return finish(field, random, 0.9, 7.0), gland.astype(np.uint8)
 
 
 def breast_ultrasound(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

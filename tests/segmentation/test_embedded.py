@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
+from emitdiff.scans import read_scan, read_slice_mask
 from emitdiff.segmentation.pipeline import load_segmenter
 from emitdiff.segmentation.targets import TARGETS
+from emitdiff.ui.examples import read_examples
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +50,11 @@ def test_the_words_change_the_mask(segment):
     both, nuclei = segment(image, "both lungs").probability, segment(image, "cell nuclei").probability
     assert np.isfinite(both).all() and both.shape == (256, 256)
     assert both[lungs[0] | lungs[1]].mean() > nuclei[lungs[0] | lungs[1]].mean()
+
+
+@pytest.mark.parametrize("card", read_examples(), ids=lambda card: card.title)
+def test_what_an_example_card_shows_is_found(segment, card):
+    scan = read_scan(card.image)
+    truth = read_slice_mask(card.mask, scan, 0) > 0
+    found = segment(scan.image(), card.text).mask > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
