@@ -67,6 +67,17 @@ class Look(NamedTuple):
     detail: torch.Tensor | None
 
 
+class Answer(NamedTuple):
+    """What a sentence is answered at one size: the attended maps, the logits (1, classes, h, w), the part of them that
+    is due to the detail, and the probability that the target is there, None for a head that does not say.
+    """
+
+    attended: list[torch.Tensor]
+    logits: torch.Tensor
+    correction: torch.Tensor | float
+    presence: torch.Tensor | None
+
+
 class SegmentationPipeline:
     """Segments what a sentence names. The frozen features of the last image are kept: another sentence about it
     answers at once. Safe to call from several threads.
@@ -76,7 +87,7 @@ class SegmentationPipeline:
                  resolution: int = 256, cell: int = 4, card: dict | None = None, scenes: Scenes | None = None,
                  sizes: tuple[int, ...] = ()) -> None:  # fmt: skip
         """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, whose answers are
-        averaged.
+        averaged; the uncertainty is that at the first.
         """
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
@@ -97,10 +108,13 @@ class SegmentationPipeline:
         with self._lock:
             said = self.text([text])
             looks, shown = self._seen(image)
-            answers = [self._answer(look, said, image.shape[:2]) for look in looks]
-        probability, uncertainty, presence = (sum(part) / len(answers) for part in zip(*answers, strict=True))
-        probability, uncertainty = probability.cpu().numpy(), uncertainty.cpu().numpy()
-        known = None if self.head.presence is None else presence.item()
+            answers = [self._answer(look, said) for look in looks]
+            found = [grown(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in answers]
+            probability = torch.stack(found).mean(0).cpu().numpy()
+            doubt = self._doubt(looks[0], answers[0])
+            uncertainty = grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
+        presences = [one.presence.item() for one in answers if one.presence is not None]
+        known = float(np.mean(presences)) if presences else None
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
         present = 0.0 if instead else float(probability.max()) if known is None else known
@@ -118,14 +132,15 @@ class SegmentationPipeline:
         )
         return answer.at(threshold)
 
-    def _answer(self, look: Look, said: tuple[torch.Tensor, torch.Tensor], size: tuple[int, int]):
-        """(probability (H, W), uncertainty (H, W), presence) in one look at an image of `size`."""
+    def _answer(self, look: Look, said: tuple[torch.Tensor, torch.Tensor]) -> Answer:
         attended = self.head.attend(look.projected, *said)
         logits, correction = self.head.answer(attended, look.cells, look.detail)
-        doubt = _disagreement(self.head.classifier, attended, look.cells, logits, correction)
-        probability = grown(logits.float(), size).softmax(dim=1)[0, 1]
-        known = torch.zeros(()) if self.head.presence is None else self.head.presence(attended).sigmoid()[0]
-        return probability, grown(doubt[None, None], size)[0, 0], known
+        presence = None if self.head.presence is None else self.head.presence(attended).sigmoid()
+        return Answer(attended, logits, correction, presence)
+
+    def _doubt(self, look: Look, answer: Answer) -> torch.Tensor:
+        """(h, w) in bits, at the one look: votes cost more than all else."""
+        return _disagreement(self.head.classifier, answer.attended, look.cells, answer.logits, answer.correction)
 
     def _seen(self, image: np.ndarray) -> tuple[list[Look], torch.Tensor]:
         """(the looks at an image, its signature); the last one's are kept."""
