@@ -303,10 +303,17 @@ def test_what_was_painted_before_keeps_its_label_and_its_record(
         assert run(monkeypatch, *source, *more) == 0
     assert run(monkeypatch, *source, "--seed", "1", "--guidance", "2") == 0
     entries = json.loads((out / "manifest.json").read_text())["images"]
-    assert [entry["seed"] for entry in entries] == [1, 2, 3] and entries[0]["settings"]["guidance_scale"] == 2
+    assert [entry["file"] for entry in entries] == [f"synthetic_disc_{name}.png" for name in ("1", "2", "3", "1_2")]
+    assert [entry["settings"]["guidance_scale"] for entry in entries[::3]] != [2, 2] and entries[3]["seed"] == 1
     labels = [np.asarray(Image.open(out / entry["mask"])) for entry in entries]
     assert np.array_equal(labels[0], labels[2]) and not np.array_equal(labels[0], labels[1])
-    for foreign in ('{"name": "an app"}', '{"images": ["a.png"]}', "[1, 2]"):
+    assert run(monkeypatch, *source, "--seed", "3") == 0, "the same again, in its place"
+    (out / "mask_disc.png").write_bytes(b"half a picture")
+    assert run(monkeypatch, "synthesize", *flags, "--structure", "0") == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert len(manifest["images"]) == 5 and manifest["source"] == "disc, text"
+    assert run(monkeypatch, *source, "--seed", "9") == 0 and (out / "mask_disc_3.png").exists()
+    for foreign in ('{"name": "an app"}', '{"images": ["a.png"]}', "[1, 2]", "[]", '{"images": []}', '{"images'):
         (out / "manifest.json").write_text(foreign)
         assert run(monkeypatch, *source) == 2
         assert "give another folder" in capsys.readouterr().err and (out / "manifest.json").read_text() == foreign

@@ -18,6 +18,7 @@ from emitdiff.segmentation.backbone import fold, fold_factor
 
 LONGEST = 2  # longer images than this many short sides are squeezed
 MULTIPLE = 32  # what the backbone's strides divide
+LARGEST, MOST_SIZES = 1024, 4  # pixels of the short side, and sizes, at which one image is looked at
 
 
 class _EverythingRead(Exception):
@@ -66,6 +67,20 @@ def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
     """The (height, width) the backbone sees: short side `resolution`, aspect kept up to 2 : 1, multiples of 32."""
     scale = resolution / min(size)
     return tuple(min(LONGEST * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
+
+
+def sizes_around(resolution: int, factors: Sequence[float]) -> list[int]:
+    """`resolution`, then it times each of `factors`, in whole multiples of 32 and at most 1024 pixels; each once."""
+    around = [MULTIPLE * max(1, round(resolution * factor / MULTIPLE)) for factor in factors]
+    return list(dict.fromkeys([resolution, *(size for size in around if size <= LARGEST)]))[:MOST_SIZES]
+
+
+def usable_sizes(sizes: object, resolution: int) -> bool:
+    """Whether a record's `sizes` are a list as `sizes_around` gives it, or an empty one."""
+    whole = isinstance(sizes, list) and len(sizes) <= MOST_SIZES and all(type(size) is int for size in sizes)
+    return whole and (not sizes or sizes[0] == resolution) and all(
+        0 < size <= LARGEST and size % MULTIPLE == 0 for size in sizes[1:]
+    )
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from emitdiff.segmentation.features import (
     load_features,
     pooled,
     read_blocks,
+    sizes_around,
 )
 from emitdiff.segmentation.targets import OTHER_NAMES, TARGETS, Target, compose_sentence, targets_of
 from emitdiff.segmentation.text import TextEncoder, build_text_encoder, learn_names
@@ -81,7 +82,8 @@ class ChannelScaling(nn.Module):
 def build_head(features: DiffusionFeatures, text: TextEncoder) -> TextDiff:
     """A small, light head for the channels that `features` gives, with subpixels, presence and votes."""
     side = 32 * max(1, features.unet.config.sample_size // 32)
-    channels = tuple(part.shape[1] for part in features(torch.zeros(1, 3, side, side)))
+    empty = torch.zeros(1, 3, side, side, device=next(features.parameters()).device)
+    channels = tuple(part.shape[1] for part in features(empty))
     return begin_head(
         HeadConfig(channels, tuple(range(len(channels))), 64, text.dim, 4, 32, (48, 32), 2, CELL, 0.1, True, True,
                    DETAIL)
@@ -230,7 +232,7 @@ def _text_encoder(sets: list[list[LabelledImage]], checkpoint: Path, begun: bool
 
 
 def _model(features: DiffusionFeatures, text: TextEncoder, images: Sequence[LabelledImage], joint: bool):
-    batch = image_tensor(images)
+    batch = image_tensor(images).to(next(features.parameters()).device)
     maps = pooled(features(batch), tuple(side // CELL for side in batch.shape[-2:]))
     parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(maps)}
     if joint:
@@ -254,7 +256,7 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
         "place": features.place,
         "cell": CELL,
         "resolution": settings.resolution,
-        "sizes": [round(settings.resolution * factor) for factor in SIZES],
+        "sizes": sizes_around(settings.resolution, SIZES),
         "targets": targets,
     }
     (folder / "segmenter.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -19,7 +19,7 @@ from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, to_rgb
 from emitdiff.segmentation.classifier import PixelClassifier
-from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, working_size
+from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, usable_sizes, working_size
 from emitdiff.segmentation.presence import Scenes, signature
 from emitdiff.segmentation.targets import Target, asked_for
 from emitdiff.segmentation.text import TextEncoder
@@ -109,8 +109,8 @@ class SegmentationPipeline:
             said = self.text([text])
             looks, shown = self._seen(image)
             answers = [self._answer(look, said) for look in looks]
-            found = [grown(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in answers]
-            probability = torch.stack(found).mean(0).cpu().numpy()
+            found = (grown(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in answers)
+            probability = (sum(found) / len(answers)).cpu().numpy()
             doubt = self._doubt(looks[0], answers[0])
             uncertainty = grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
         presences = [one.presence.item() for one in answers if one.presence is not None]
@@ -241,6 +241,8 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
     lacking = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in facts]
     if lacking:
         raise EmitDiffError(f"{folder / 'segmenter.json'} says nothing of {', '.join(lacking)}: {AGAIN}")
+    if not usable_sizes(facts.get("sizes", []), facts["resolution"]):
+        raise EmitDiffError(f"{folder / 'segmenter.json'} has sizes {facts['sizes']!r} that cannot be used: {AGAIN}")
     card, place = _read_json(folder / "training.json"), choose_device(device)
     features, text, head, scenes = _read_weights(folder, facts)
     return SegmentationPipeline(

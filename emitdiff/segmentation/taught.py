@@ -15,7 +15,7 @@ from torch.nn import functional
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import make_folder, write_text, write_whole
 from emitdiff.segmentation.feature_cache import weights_hash
-from emitdiff.segmentation.features import coordinates
+from emitdiff.segmentation.features import coordinates, usable_sizes
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.textdiff import HeadConfig, TextDiff
 
@@ -24,7 +24,6 @@ KIND = "emitdiff taught head"
 COORDINATES = 5
 LARGEST = 64  # megabytes of a file that may be a taught head
 MOST_TARGETS, LONGEST_TARGET, MOST_SCALES = 64, 200, 32
-MOST_SIZES = 4
 RESOLUTIONS, CELLS = range(32, 1025), range(1, 33)
 NEEDED = ("targets", "checkpoint", "backbone", "text_encoder", "resolution", "cell", "config")
 
@@ -74,7 +73,7 @@ class Reduction(nn.Module):
             standard = (rows[:-COORDINATES] - mean[:-COORDINATES, None]) / spread[:-COORDINATES, None]
             values, vectors = torch.linalg.eigh(standard @ standard.T / standard.shape[1])
             values, vectors = values.flip(0)[:keep].clamp_min(1e-4), vectors.flip(1)[:, :keep]
-            matrix = torch.block_diag((vectors / values ** (whitening / 2)).T, torch.eye(COORDINATES))
+            matrix = torch.block_diag((vectors / values ** (whitening / 2)).T, torch.eye(COORDINATES).to(vectors))
             self.register_buffer(f"mean_{index}", mean)
             self.register_buffer(f"matrix_{index}", matrix / spread)
 
@@ -199,9 +198,7 @@ def _check_card(card: dict, name: str) -> None:
         and isinstance(card["checkpoint"], str)
         and type(card["resolution"]) is int
         and card["resolution"] in RESOLUTIONS
-        and isinstance(sizes, list)
-        and len(sizes) <= MOST_SIZES
-        and all(type(size) is int and size in RESOLUTIONS for size in sizes)
+        and usable_sizes(sizes, card["resolution"])
         and type(card["cell"]) is int
         and card["cell"] in CELLS
         and isinstance(config, dict)

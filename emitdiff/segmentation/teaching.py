@@ -25,7 +25,7 @@ from emitdiff.images import overlay, resize_image, resize_mask
 from emitdiff.segmentation.backbone import learning_rate, update_average
 from emitdiff.segmentation.directions import rewrite_directions
 from emitdiff.segmentation.examples import LabelledImage, altered, image_tensor, taught
-from emitdiff.segmentation.features import pooled
+from emitdiff.segmentation.features import pooled, sizes_around
 from emitdiff.segmentation.head_training import begin_head, segmentation_loss
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.published_pipeline import PublishedPipeline
@@ -198,7 +198,7 @@ class Pupil:
         empty = sum(not any(mask.any() for mask in one.labelled.masks.values()) for one in self.examples)
         fine = on_cells(self.examples, self.pipeline.cell)
         if fine < FINEST_BELOW:
-            self.sizes = [round(self.pipeline.resolution * factor) for factor in FINEST_SIZES]
+            self.sizes = sizes_around(self.pipeline.resolution, FINEST_SIZES)
         if fine >= FINE_BELOW:
             recipe = replace(recipe, detail=0)
         head = build_small_head(self.maps, self.pipeline.text, recipe, self.pipeline.cell, empty >= ENOUGH_TO_TELL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from itertools import count
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder
+from emitdiff.files import make_folder, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from emitdiff.scans import Scan
 
 MANIFEST = "manifest.json"
+MADE = "digital_source_type"  # what a manifest of synthetic images always says
 
 
 def say(message: str) -> None:
@@ -132,30 +134,47 @@ def output_folder(path: Path, *sources: Path | None) -> Path:
     return make_folder(path)
 
 
-def painted_before(folder: Path) -> list[dict]:
-    """The entries of the manifest in `folder` whose images are there, none without a manifest.
+def painted_before(folder: Path) -> dict[str, dict]:
+    """The entries of the manifest in `folder` whose images are there, by file name; none without a manifest.
 
     Raises EmitDiffError where another program wrote it.
     """
+    path = folder / MANIFEST
     try:
-        manifest = read_json(folder / MANIFEST)
-        entries = manifest["images"] if manifest else []
-        return [entry for entry in entries if (folder / entry["file"]).is_file()]
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {MADE: "", "images": []}
+        entries = {entry["file"]: entry for entry in manifest["images"]}
+        ours = MADE in manifest and all(Path(name).name == name for name in entries)
+    except (ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
         raise EmitDiffError(
-            f"{folder / MANIFEST} was not written by synthesize and would be written over: give another folder."
-        ) from error
+            f"{path} was not written by synthesize and would be written over: give another folder, or take it away."
+        )
+    return {name: entry for name, entry in entries.items() if (folder / name).is_file()}
+
+
+def unused_path(folder: Path, stem: str, settings: dict, entries: dict[str, dict]) -> Path:
+    """STEM.png in `folder`, numbered where an image of that name is there that was painted with other settings."""
+    plain = json.loads(json.dumps(settings))
+    paths = (folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png") for number in count(1))
+    return next(path for path in paths if not path.exists() or entries.get(path.name, {}).get("settings") == plain)
 
 
 def write_label(folder: Path, stem: str, mask: np.ndarray) -> Path:
     """`mask` as mask_STEM.png, numbered where images painted before have another one of that name."""
+    paths = (folder / (f"mask_{stem}.png" if number == 1 else f"mask_{stem}_{number}.png") for number in count(1))
+    return write_png(next(path for path in paths if not path.exists() or _shows(path, mask)), mask)
+
+
+def _shows(path: Path, mask: np.ndarray) -> bool:
     import numpy as np
     from PIL import Image as Picture
 
-    for number in count(1):
-        path = folder / (f"mask_{stem}.png" if number == 1 else f"mask_{stem}_{number}.png")
-        if not path.exists() or np.array_equal(np.asarray(Picture.open(path)), mask):
-            return write_png(path, mask)
+    try:
+        with Picture.open(path) as picture:
+            return np.array_equal(np.asarray(picture), mask)
+    except OSError:
+        return False
 
 
 def write_png(path: Path, array: np.ndarray) -> Path:
@@ -166,12 +185,8 @@ def write_png(path: Path, array: np.ndarray) -> Path:
 
 
 def read_json(path: Path) -> dict:
-    import json
-
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def write_json(path: Path, content: dict) -> None:
-    import json
-
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -42,6 +42,7 @@ from emitdiff.verbs.files import (
     read_source,
     require_datasets,
     say,
+    unused_path,
     with_progress,
     write_json,
     write_label,
@@ -111,15 +112,17 @@ class Synthesize:
         )
         source = {"source": stem, "slice": index, "window": self.window}
         folder = output_folder(self.out, self.image, self.mask)
-        entries = {entry["file"]: entry for entry in painted_before(folder)}
+        entries = painted_before(folder)
         label = None
         if mask is not None and self.structure > 0:  # what is painted freely follows no mask
             label = write_label(folder, stem, edit_mask(mask, edit)).name
         for result in with_progress(images, self.num_images):
             result = replace(result, settings={**source, **result.settings, "mask": label})
-            path = save_synthetic_png(result.image, folder / f"synthetic_{stem}_{result.seed}.png", result.settings)
+            path = unused_path(folder, f"synthetic_{stem}_{result.seed}", result.settings, entries)
+            save_synthetic_png(result.image, path, result.settings)
             entries[path.name] = manifest_entry(result, path.name, label)
-            manifest = synthetic_manifest(stem, list(entries.values()))
+            sources = sorted({str(entry["settings"].get("source")) for entry in entries.values()})
+            manifest = synthetic_manifest(", ".join(sources), list(entries.values()))
             write_json(folder / MANIFEST, manifest)  # each time: a stop loses nothing
         print(f"{self.num_images} synthetic images and {MANIFEST} are in {folder}")
         return 0

@@ -4,7 +4,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.backbone import build_backbone, build_scheduler
-from emitdiff.segmentation.features import DiffusionFeatures, decoder_blocks
+from emitdiff.segmentation.features import DiffusionFeatures, decoder_blocks, sizes_around, usable_sizes
 
 from .conftest import CHANNELS
 
@@ -108,6 +108,19 @@ def test_decoder_blocks_are_numbered_as_in_the_paper():
     assert (blocks[12], blocks[16]) == ("up_blocks.4.resnets.0", "up_blocks.5.resnets.1")
     parts = DiffusionFeatures(unet, build_scheduler(), (6, 8, 12, 16), (50,))(torch.rand(1, 3, 64, 64))
     assert [part.shape[-1] for part in parts] == [8, 16, 32, 64]
+
+
+@pytest.mark.parametrize(
+    "resolution, sizes",
+    [(256, [256, 192, 320]), (192, [192, 128, 256]), (64, [64]), (1024, [1024, 768]), (2048, [2048])],
+)
+def test_sizes_are_those_the_backbone_takes_each_once(resolution, sizes):
+    assert sizes_around(resolution, (1, 0.75, 1.25)) == sizes and usable_sizes(sizes, resolution)
+
+
+@pytest.mark.parametrize("sizes", [None, 256, "256", ["256"], [0], [192, 256], [256, 100], [256, 2048], [256] * 9])
+def test_sizes_of_a_damaged_record_are_told(sizes):
+    assert not usable_sizes(sizes, 256) and usable_sizes([], 256)
 
 
 @pytest.mark.parametrize("blocks, steps", [((99,), (20,)), (("nowhere",), (20,)), ((0,), ()), ((0,), (1000,))])

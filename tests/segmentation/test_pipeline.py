@@ -157,6 +157,7 @@ def test_a_checkpoint_without_the_later_facts_is_read(saved):
     ("segmenter.json", "{", "segmenter.json cannot be read"),
     ("segmenter.json", "[1]", "holds a list"),
     ("segmenter.json", '{"blocks": []}', "says nothing of timesteps, noise_seed, resolution, targets"),
+    ("segmenter.json", json.dumps({**FACTS, "sizes": [96, 64]}), "has sizes .96, 64. that cannot be used"),
     ("training.json", "{", "training.json cannot be read"),
     ("head/config.json", "{", "head cannot be read"),
     ("head/config.json", '{"dim": 3}', "head cannot be read"),
