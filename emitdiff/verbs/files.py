@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -156,14 +156,18 @@ def painted_before(folder: Path) -> dict[str, dict]:
 def unused_path(folder: Path, stem: str, settings: dict, entries: dict[str, dict]) -> Path:
     """STEM.png in `folder`, numbered where an image of that name is there that was painted with other settings."""
     plain = json.loads(json.dumps(settings))
-    paths = (folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png") for number in count(1))
-    return next(path for path in paths if not path.exists() or entries.get(path.name, {}).get("settings") == plain)
+    return _first_free(folder, stem, lambda path: entries.get(path.name, {}).get("settings") == plain)
 
 
 def write_label(folder: Path, stem: str, mask: np.ndarray) -> Path:
     """`mask` as mask_STEM.png, numbered where images painted before have another one of that name."""
-    paths = (folder / (f"mask_{stem}.png" if number == 1 else f"mask_{stem}_{number}.png") for number in count(1))
-    return write_png(next(path for path in paths if not path.exists() or _shows(path, mask)), mask)
+    return write_png(_first_free(folder, f"mask_{stem}", lambda path: _shows(path, mask)), mask)
+
+
+def _first_free(folder: Path, stem: str, same: Callable[[Path], bool]) -> Path:
+    """The first of STEM.png, STEM_2.png, ... in `folder` that is not there, or holds the `same`."""
+    paths = (folder / (f"{stem}.png" if number == 1 else f"{stem}_{number}.png") for number in count(1))
+    return next(path for path in paths if not path.exists() or same(path))
 
 
 def _shows(path: Path, mask: np.ndarray) -> bool:
