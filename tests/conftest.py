@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that needs the Hub fails at once, on every machine alike
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores; before torch is imported
 
 
 def draw_disc(side: int = 64, centre: tuple[float, float] = (0.5, 0.5), radius: float = 0.25, seed: int = 0):
