@@ -86,6 +86,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         sentences=sentences,
         teach=teach,
         teach_dataset=teach_dataset,
+        is_kept=is_kept,
         evaluate=evaluate,
         score=agreement,
         merging_mask=merging_mask,
@@ -190,6 +191,13 @@ def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequ
     samples, info = drawn_dataset(examples, request.name, request.modality, request.organ)
     settings = Teach(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
     return told(lessons(segmenter(request.checkpoint), samples, info, settings), request.name)
+
+
+def is_kept(file: str) -> bool:
+    """Whether a head that was taught here is still there."""
+    from emitdiff.segmentation import lessons
+
+    return lessons.is_kept(file)
 
 
 def teach_dataset(archive: str | Path, lesson: DatasetLesson) -> Iterator[LessonTold]:

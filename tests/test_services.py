@@ -168,13 +168,19 @@ def test_presets_name_only_fields_of_a_request(calls):
     assert set(presets["released"]) <= set(SynthesisRequest.__dataclass_fields__)
 
 
-def test_a_target_taught_on_the_page_is_found_by_name(calls, disc):
+def test_a_target_taught_on_the_page_is_found_by_name(calls, disc, tmp_path):
     image, mask = disc
     *_, last = calls.teach([(image, mask, "disc.png")], TeachRequest("bright disc!", "", "", seconds=6))
     assert last.file.name == "bright-disc-.safetensors" and last.loss > 0
     assert calls.targets(str(last.file)) == ("bright disc!",)
     answer = calls.segment(image, "the bright disc", 0.5, str(last.file))
     assert answer.mask.shape == mask.shape
+    assert calls.is_kept(str(last.file)) and not calls.is_kept(str(last.file.with_name("other.safetensors")))
+    copied = shutil.copy(last.file, tmp_path)  # a browser may name any file
+    link = last.file.parent.with_name(f"{last.file.parent.name}_link")
+    link.symlink_to(tmp_path)
+    assert not calls.is_kept(copied) and not calls.is_kept(str(link / last.file.name))
+    link.unlink()
 
 
 def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):

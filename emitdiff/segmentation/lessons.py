@@ -17,6 +17,7 @@ from emitdiff.segmentation.taught import SUFFIX
 from emitdiff.segmentation.teaching import Lesson
 
 HEAD_SECONDS = 24 * 3600  # a head can be used and downloaded
+FOLDER = "emitdiff_head_"  # what its folder's name begins with; the rest is at random and known to who taught it
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,17 @@ def drawn_dataset(
     ], info
 
 
+def is_kept(file: str | Path) -> bool:
+    """Whether `told` wrote `file` on this machine and it is still there. The name may come from anyone."""
+    folder = Path(file).resolve().parent
+    own = folder.name.startswith(FOLDER) and folder.parent == Path(tempfile.gettempdir()).resolve()
+    return own and Path(file).suffix == SUFFIX and Path(file).is_file()
+
+
 def _head_folder() -> Path:
     """A new folder; those of heads taught long ago are removed."""
-    for old in Path(tempfile.gettempdir()).glob("emitdiff_head_*"):
+    for old in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
         with suppress(FileNotFoundError):  # another server was quicker
             if time.time() - old.stat().st_mtime > HEAD_SECONDS:
                 shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix="emitdiff_head_"))
+    return Path(tempfile.mkdtemp(prefix=FOLDER))

@@ -161,6 +161,8 @@ class Callables:
     teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
     # zip of a dataset folder, what to teach from it -> lessons, like those of `teach`
     teach_dataset: Callable[[str | Path, DatasetLesson], Iterator[Any]]
+    # file that a lesson named, or anything a browser sent instead -> whether it is such a file and still there
+    is_kept: Callable[[str], bool]
     # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone
     evaluate: Callable[[str | Path, Evaluation], dict[str, Any]]
     # prediction, truth (both 0/1, (H, W) or (S, H, W)), optionally the spacing of each axis -> dice, iou, precision,

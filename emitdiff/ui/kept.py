@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -13,14 +13,15 @@ SETTLED = 300  # milliseconds after which every field shows what was restored
 
 
 def keep_settings(
-    demo: gr.Blocks, key: str, fields: dict[str, Any], events: list[Any], restore: Callable[[dict], Any],
-    outputs: list[Any],
+    demo: gr.Blocks, key: str, fields: dict[str, Any], events: list[Any], restore: Callable[..., Any],
+    outputs: list[Any], known: Sequence[Any] = (),
 ) -> Any:  # fmt: skip
     """Stores the values of `fields` by name in the browser under `key`, a name in JavaScript, at each of `events`. The
     server is not asked.
 
-    When the page opens, `restore` is given what was stored last ({} the first time) and returns updates for `outputs`;
-    it must not trust the values, for anyone may have changed them. Returns that event, for what should come after it.
+    When the page opens, `restore` is given what was stored last ({} the first time) and the values of `known`, and
+    returns updates for `outputs`; it must not trust the values, for anyone may have changed them. Returns that event,
+    for what should come after it.
     To be called outside of all tabs: what is in a tab wakes only when the tab is opened.
     """
     kept = gr.BrowserState({}, storage_key=key, secret=NO_SECRET)
@@ -30,6 +31,6 @@ def keep_settings(
         f"(kept, ...values) => !window.{key} ? kept : Object.fromEntries({names}.map((name, i) => [name, values[i]]))"
     )
     gr.on(events, None, [kept, *fields.values()], kept, js=store, **quiet)
-    opened = demo.load(restore, kept, outputs, show_progress="hidden", **quiet)
+    opened = demo.load(restore, [kept, *known], outputs, show_progress="hidden", **quiet)
     opened.then(None, js=f"() => {{ setTimeout(() => {{ window.{key} = true; }}, {SETTLED}); }}", **quiet)
     return opened

@@ -9,7 +9,7 @@ import re
 import nibabel
 import numpy as np
 import pytest
-from page_steps import PATIENCE, choose_example, open_tab, said, set_number
+from page_steps import PATIENCE, choose_example, open_tab, said, set_number, unfold
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -146,3 +146,11 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     save(page, "Download the head", tmp_path / "head.safetensors")
     assert (tmp_path / "head.safetensors").stat().st_size > 10_000
     expect(page.locator(".walk .done")).to_have_count(5)
+
+    page.reload()  # the head stays a choice, and the one chosen
+    open_tab(page, "Segmentation")
+    unfold(page, "Advanced")
+    expect(page.get_by_label("Weights")).to_have_value("bright disc (taught here)")
+    choose_example(page, "Cardiac MRI")
+    find(page, "bright disc")
+    expect(said(page)).to_contain_text("“bright disc”")

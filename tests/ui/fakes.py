@@ -206,6 +206,7 @@ def fake_callables(**changes) -> Callables:
         sentences=lambda checkpoint, modality: (f"segment the lung, {modality or 'any'}",),
         teach=teach,
         teach_dataset=teach_dataset,
+        is_kept=lambda file: file.startswith("heads/"),
         evaluate=evaluate,
         score=agreement,
         datasets=dataset_calls(),

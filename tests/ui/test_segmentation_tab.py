@@ -197,11 +197,25 @@ def test_of_what_the_browser_kept_only_the_usable_comes_back(tab):
     with gr.Blocks() as demo:
         tab.keep(demo)
     kept = {"text": "liver", "side": True, "checkpoint": "elsewhere", "opacity": 400, "threshold": 0.3, "mapped": None}
-    updates = tab.restore(kept)
-    reading = tab.reading
+    updates = tab.restore(kept, [])
+    reading, always = tab.reading, [tab.reading.without_view, tab.teaching.heads, tab.checkpoint]
     assert updates.pop(reading.without_view).visible
+    assert "value" not in updates.pop(tab.checkpoint).constructor_args and updates.pop(tab.teaching.heads) == []
     assert updates == {tab.words.text: "liver", tab.side: True, reading.threshold: 0.3}
-    assert list(tab.restore([1])) == list(tab.restore({"checkpoint": [], "mapped": {}})) == [reading.without_view]
+    assert list(tab.restore([1], None)) == list(tab.restore({"checkpoint": [], "mapped": {}}, [])) == always
+
+
+def test_heads_taught_in_this_browser_come_back_while_their_files_are_there(tab):
+    with gr.Blocks() as demo:
+        tab.keep(demo)
+    heads = [["disc", "heads/disc.safetensors"], ["cup", "/etc/cup.safetensors"], ["odd"], [1, 2], "ab"]
+    updates = tab.restore({"checkpoint": "heads/disc.safetensors"}, heads)
+    assert updates[tab.teaching.heads] == [("disc", "heads/disc.safetensors")]
+    chosen = updates[tab.checkpoint].constructor_args
+    assert chosen["choices"] == [("textdiff-mini", "textdiff-mini"), ("disc", "heads/disc.safetensors")]
+    assert chosen["value"] == "heads/disc.safetensors"
+    gone = tab.restore({"checkpoint": "/etc/cup.safetensors"}, heads)[tab.checkpoint]
+    assert "value" not in gone.constructor_args
 
 
 # ---- volumes

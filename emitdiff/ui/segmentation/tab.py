@@ -119,17 +119,17 @@ class SegmentationTab:
         ).then(**look).then(**compare)
 
     def keep(self, demo: gr.Blocks) -> None:
-        """Words and views outlive a refresh; images, masks and taught heads do not."""
-        reading, words = self.reading, self.words
+        """Words, views and taught heads outlive a refresh; images and masks do not."""
+        reading, words, heads = self.reading, self.words, self.teaching.heads
+        heads.render()
         fields = {"text": words.text, "side": self.side, "checkpoint": self.checkpoint, "opacity": reading.opacity,
                   "threshold": reading.threshold, "outlined": reading.outlined, "mapped": reading.mapped}  # fmt: skip
         events = [field.change for field in fields.values()]
         self.kept = fields
-        keep_settings(
-            demo, "emitdiff_segmentation", fields, events, self.restore, [*fields.values(), reading.without_view]
-        )
+        outputs = [*fields.values(), reading.without_view, heads]
+        keep_settings(demo, "emitdiff_segmentation", fields, events, self.restore, outputs, [heads])
 
-    def restore(self, kept: Any) -> dict[Any, Any]:
+    def restore(self, kept: Any, heads: Any) -> dict[Any, Any]:
         """Updates from what the browser kept; what cannot be used is left as it is."""
         kept = kept if isinstance(kept, dict) else {}
 
@@ -139,7 +139,6 @@ class SegmentationTab:
         usable = {
             "text": lambda value: isinstance(value, str) and len(value) < LONGEST_TEXT,
             "side": lambda value: isinstance(value, bool),
-            "checkpoint": lambda value: value in [*self.models],
             "opacity": number(0, 100),
             "threshold": number(0.05, 0.95),
             "outlined": lambda value: isinstance(value, bool),
@@ -148,7 +147,8 @@ class SegmentationTab:
         updates = {
             self.kept[name]: kept[name] for name, allows in usable.items() if name in kept and allows(kept[name])
         }
-        return {**updates, self.reading.without_view: gr.Image(visible=updates.get(self.side, False))}
+        beside = {self.reading.without_view: gr.Image(visible=updates.get(self.side, False))}
+        return {**updates, **beside, **self.teaching.restore(heads, kept.get("checkpoint"))}
 
     def _connect_source(self, look: dict[str, Any], compare: dict[str, Any]) -> None:
         source, new = self.source, self._of_source

@@ -16,6 +16,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.callables import Callables, TeachRequest
 from emitdiff.ui.drawing import build_canvas, drawn_mask, ground
 from emitdiff.ui.events import QUIET
+from emitdiff.ui.kept import NO_SECRET
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
 from emitdiff.ui.segmentation.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.source import KEPT_SECONDS, Source, at_view_size, image_of, slice_index
@@ -24,8 +25,8 @@ from emitdiff.ui.views import written_once
 IDLE = "Nothing has been taught yet."
 MOST = 24  # examples of one session
 SAVE = (
-    "A small file, which Find, the command line and this page take again. Without it, head and examples are gone when "
-    "this page is closed or loaded anew."
+    "A small file, which Find, the command line and this page take again. Without it, the head is gone a day after it "
+    "was taught, and the examples when this page is closed or loaded anew."
 )
 STEPS = ("Add images and masks", "Press Teach", "Watch it learn", "Use it", "Save it")
 # What is found is far above on the page.
@@ -50,7 +51,8 @@ class TeachPanel:
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
         self.shown = gr.State([], time_to_live=KEPT_SECONDS)
-        self.heads = gr.State([])  # those of this session: (name, file)
+        # (name, file) of those taught or loaded in this browser
+        self.heads = gr.BrowserState([], storage_key="emitdiff_heads", secret=NO_SECRET, render=False)
         self.opened, self.taught = gr.State(False), gr.State("")
         with gr.Accordion("Teach a new target", open=False, elem_classes="teaching") as self.panel:
             self.walk = gr.HTML(walk(1))
@@ -223,17 +225,36 @@ class TeachPanel:
         except Exception as error:
             return {self.said: note(sentence(error), "error")}
 
+    def restore(self, heads: Any, chosen: Any) -> dict[Any, Any]:
+        """After a refresh the heads taught here are choices again while their files are there, and so are the weights
+        that were `chosen`. Anyone may have changed what the browser kept.
+        """
+        there = [(name, file) for name, file in pairs_of_text(heads) if self.calls.is_kept(file)]
+        choices = self._choices(there)
+        again = {"value": chosen} if chosen in [value for _, value in choices] else {}
+        return {self.heads: there, self.checkpoint: gr.Dropdown(choices=choices, **again)}
+
+    def _choices(self, heads: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        known = [(model.name, model.name) for model in self.calls.models() if model.kind == "segmentation"]
+        return [*known, *heads]
+
     def _chosen(self, name: str, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
         targets = self.calls.targets(file)
-        heads = [*(head for head in heads if head[0] != name), (name, file)]
-        known = [(model.name, model.name) for model in self.calls.models() if model.kind == "segmentation"]
+        heads = [*((other, path) for other, path in heads if other != name), (name, file)]
         return {
             self.heads: heads,
-            self.checkpoint: gr.Dropdown(choices=[*known, *heads], value=file),
+            self.checkpoint: gr.Dropdown(choices=self._choices(heads), value=file),
             self.walk: walk(4),
             self.taught: targets[0] if targets else name,
             self.try_button: gr.Button(interactive=True),
         }
+
+
+def pairs_of_text(kept: Any) -> list[tuple[str, str]]:
+    """The pairs of strings in what a browser kept, the last `MOST`; nothing else."""
+    listed = kept if isinstance(kept, list) else []
+    fits = (one for one in listed if isinstance(one, list | tuple) and len(one) == 2)
+    return [(name, file) for name, file in fits if isinstance(name, str) and isinstance(file, str)][-MOST:]
 
 
 def _true_mask(classes: np.ndarray, label: int) -> np.ndarray:
