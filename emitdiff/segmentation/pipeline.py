@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, to_rgb
 from emitdiff.segmentation.classifier import PixelClassifier
 from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, usable_sizes, working_size
-from emitdiff.segmentation.presence import Scenes, signature
+from emitdiff.segmentation.presence import PresenceCalibration, Scenes, signature, surest
 from emitdiff.segmentation.targets import Target, asked_for
 from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
@@ -69,13 +69,13 @@ class Look(NamedTuple):
 
 class Answer(NamedTuple):
     """What a sentence is answered at one size: the attended maps, the logits (1, classes, h, w), the part of them that
-    is due to the detail, and the probability that the target is there, None for a head that does not say.
+    is due to the detail, and the logit of whether the target is there, None for a head that does not say.
     """
 
     attended: list[torch.Tensor]
     logits: torch.Tensor
     correction: torch.Tensor | float
-    presence: torch.Tensor | None
+    presence: float | None
 
 
 class SegmentationPipeline:
@@ -85,14 +85,14 @@ class SegmentationPipeline:
 
     def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, targets: tuple[str, ...],
                  resolution: int = 256, cell: int = 4, card: dict | None = None, scenes: Scenes | None = None,
-                 sizes: tuple[int, ...] = ()) -> None:  # fmt: skip
+                 sizes: tuple[int, ...] = (), calibration: PresenceCalibration | None = None) -> None:  # fmt: skip
         """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, whose answers are
-        averaged; the uncertainty is that at the first.
+        averaged; the uncertainty is that at the first. Without a `calibration` the presence layer is believed.
         """
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
         self.cell, self.scenes = cell, scenes
-        self.sizes = tuple(sizes) or (resolution,)
+        self.sizes, self.calibration = tuple(sizes) or (resolution,), calibration
         self.device = next(head.parameters()).device
         self._lock = Lock()
         self._last: tuple | None = None
@@ -113,8 +113,7 @@ class SegmentationPipeline:
             probability = (sum(found) / len(answers)).cpu().numpy()
             doubt = self._doubt(looks[0], answers[0])
             uncertainty = grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
-        presences = [one.presence.item() for one in answers if one.presence is not None]
-        known = float(np.mean(presences)) if presences else None
+        known = self._present(answers)
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
         present = 0.0 if instead else float(probability.max()) if known is None else known
@@ -135,8 +134,29 @@ class SegmentationPipeline:
     def _answer(self, look: Look, said: tuple[torch.Tensor, torch.Tensor]) -> Answer:
         attended = self.head.attend(look.projected, *said)
         logits, correction = self.head.answer(attended, look.cells, look.detail)
-        presence = None if self.head.presence is None else self.head.presence(attended).sigmoid()
+        presence = None if self.head.presence is None else self.head.presence(attended).item()
         return Answer(attended, logits, correction, presence)
+
+    @torch.inference_mode()
+    def presence_logits(self, image: np.ndarray, text: str) -> tuple[float, float]:
+        """(what the presence layer says, how sure the mask is where it is surest): logits, means over the looks.
+
+        Raises EmitDiffError for an image or text that cannot be used, and for a head without such a layer.
+        """
+        if self.head.presence is None:
+            raise EmitDiffError("This head does not say whether a target is there: it was trained without that layer.")
+        image = checked_image(image, text, 0.5)
+        with self._lock:
+            said = self.text([text])
+            return _presence_logits([self._answer(look, said) for look in self._seen(image)[0]])
+
+    def _present(self, answers: list[Answer]) -> float | None:
+        """The probability that the target is there, None for a head that does not say."""
+        if self.head.presence is None:
+            return None
+        if self.calibration is not None:
+            return self.calibration.probability(*_presence_logits(answers))
+        return torch.tensor([one.presence for one in answers]).sigmoid().mean().item()
 
     def _doubt(self, look: Look, answer: Answer) -> torch.Tensor:
         """(h, w) in bits, at the one look: votes cost more than all else."""
@@ -169,6 +189,11 @@ class SegmentationPipeline:
             yield f"The text is longer than {self.text.max_tokens} tokens: its end was not read."
         if max(size) > LONGEST * min(size):
             yield f"The image is longer than {LONGEST} times its short side and was squeezed for the analysis."
+
+
+def _presence_logits(answers: list[Answer]) -> tuple[float, float]:
+    drawn = [surest(one.logits.softmax(dim=1)[0, 1]) for one in answers]
+    return float(np.mean([one.presence for one in answers])), float(np.mean(drawn))
 
 
 def _disagreement(classifier: PixelClassifier, attended: list[torch.Tensor], cells: tuple[int, int],
@@ -243,6 +268,7 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
         raise EmitDiffError(f"{folder / 'segmenter.json'} says nothing of {', '.join(lacking)}: {AGAIN}")
     if not usable_sizes(facts.get("sizes", []), facts["resolution"]):
         raise EmitDiffError(f"{folder / 'segmenter.json'} has sizes {facts['sizes']!r} that cannot be used: {AGAIN}")
+    calibration = _calibration(facts.get("presence"), folder)
     card, place = _read_json(folder / "training.json"), choose_device(device)
     features, text, head, scenes = _read_weights(folder, facts)
     return SegmentationPipeline(
@@ -255,7 +281,20 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
         card,
         scenes,
         tuple(facts.get("sizes", ())),
+        calibration,
     )
+
+
+def _calibration(record: object, folder: Path) -> PresenceCalibration | None:
+    """From segmenter.json. Raises EmitDiffError for what is none."""
+    if record is None:
+        return None
+    names = [field.name for field in fields(PresenceCalibration)]
+    numbers = [record.get(name) for name in names] if isinstance(record, dict) else [None]
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        told = ", ".join(names)
+        raise EmitDiffError(f"{folder / 'segmenter.json'} has {record!r} for presence, not the numbers {told}: {AGAIN}")
+    return PresenceCalibration(*numbers)
 
 
 def _read_weights(folder: Path, facts: dict) -> tuple[DiffusionFeatures, TextEncoder, TextDiff, Scenes | None]:

@@ -1,7 +1,9 @@
-"""Whether an image is of a kind that can show what is asked for: "not found" instead of a false mask.
+"""Whether what is asked for is in the image at all: "not found" instead of a false mask.
 
 A head marks something in almost any image. But which kind of image it is (its scene: chest x-ray, abdominal CT, ...)
-can be read off the frozen features with a logistic regression on their means and deviations over the image.
+can be read off the frozen features with a logistic regression on their means and deviations over the image: `Scenes`
+knows which kinds cannot show it. In those that can, `PresenceCalibration` weighs what the head's layer for it says
+against the mask itself.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from torch.nn import functional
 from emitdiff.files import write_whole
 from emitdiff.segmentation.targets import Target
 
+SUREST = 0.01  # share of the positions by which a mask is judged: a small target has no more
 ABSENT_BELOW = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
 UNFAMILIAR = 1.6  # root mean square of the standardized signature from which an image is like none of those taught
 L2 = 0.01
+CALIBRATION_L2 = 1e-4
 COORDINATES = 5
 
 
@@ -28,6 +32,48 @@ def signature(parts: Sequence[torch.Tensor], place: bool) -> torch.Tensor:
     kept = [part[0, :-COORDINATES] if place else part[0] for part in parts]
     flat = [part.float().flatten(1) for part in kept]
     return torch.cat([torch.cat([part.mean(1), part.std(1)]) for part in flat]).cpu()
+
+
+def surest(probability: torch.Tensor) -> float:
+    """The logit of the mean of the highest `SUREST` of probabilities (H, W)."""
+    values = probability.float().flatten()
+    highest = values.topk(max(1, round(SUREST * len(values)))).values.mean()
+    return torch.logit(highest, eps=1e-4).item()
+
+
+@dataclass(frozen=True)
+class PresenceCalibration:
+    """Logistic regression from two logits, what the presence layer says and how sure the mask is where it is `surest`,
+    to whether the target is there.
+
+    The layer is learnt on images whose masks the head has seen; three numbers from images it has not seen suffice to
+    say how far to believe it.
+    """
+
+    said: float
+    drawn: float
+    bias: float
+
+    def probability(self, said: float, drawn: float) -> float:
+        """In 0..1, from the two logits."""
+        return torch.sigmoid(torch.tensor(self.said * said + self.drawn * drawn + self.bias)).item()
+
+    @classmethod
+    def learnt_from(cls, logits: torch.Tensor, there: torch.Tensor, weights: torch.Tensor) -> PresenceCalibration:
+        """From `logits` (N, 2), `there` (N,) bool, and how much each of them counts, `weights` (N,)."""
+        values = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        rows = torch.cat([logits.double(), torch.ones(len(logits), 1, dtype=torch.float64)], dim=1)
+        optimizer = torch.optim.LBFGS([values], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = functional.binary_cross_entropy_with_logits(rows @ values, there.double(), weights.double())
+            loss = loss + CALIBRATION_L2 * values.pow(2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return cls(*(round(value, 4) for value in values.tolist()))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pytest
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter, working_size
+from emitdiff.segmentation.presence import PresenceCalibration
 
 
 @pytest.fixture
@@ -15,6 +16,21 @@ def segment(features, text_encoder, head):
 
 def picture(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_presence_is_calibrated_by_the_mask_itself(segment, features, text_encoder, head):
+    image = picture(64, 64)
+    said, drawn = segment.presence_logits(image, "liver")
+    assert segment(image, "liver").present == pytest.approx(1 / (1 + np.exp(-said)), abs=1e-6)
+    highest = np.sort(segment(image, "liver").probability.ravel())[-41:].mean()  # 1 % of 64 x 64
+    assert drawn == pytest.approx(np.log(highest / (1 - highest)), abs=1e-4)
+    for bias in (-3.0, 3.0):
+        numbers = PresenceCalibration(0.5, 2.0, bias - 2 * drawn)
+        known = SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64, calibration=numbers)
+        answer = known(image, "liver", 0.01)
+        assert answer.present == pytest.approx(1 / (1 + np.exp(-0.5 * said - bias)), abs=1e-5)
+        assert answer.absent == (answer.present < 0.5) and answer.mask.any() != answer.absent
+    assert answer.present > 0.5
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 90), (300, 41), (8, 8)])
@@ -157,6 +173,7 @@ def test_a_checkpoint_without_the_later_facts_is_read(saved):
     ("segmenter.json", "{", "segmenter.json cannot be read"),
     ("segmenter.json", "[1]", "holds a list"),
     ("segmenter.json", '{"blocks": []}', "says nothing of timesteps, noise_seed, resolution, targets"),
+    ("segmenter.json", json.dumps({**FACTS, "presence": {"said": 1, "bias": 0}}), "not the numbers said, drawn, bias"),
     ("segmenter.json", json.dumps({**FACTS, "sizes": [96, 64]}), "has sizes .96, 64. that cannot be used"),
     ("training.json", "{", "training.json cannot be read"),
     ("head/config.json", "{", "head cannot be read"),

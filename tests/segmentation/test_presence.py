@@ -1,6 +1,6 @@
 import torch
 
-from emitdiff.segmentation.presence import Scenes, signature
+from emitdiff.segmentation.presence import PresenceCalibration, Scenes, signature, surest
 from emitdiff.segmentation.targets import BY_PHRASE
 
 
@@ -32,6 +32,27 @@ def test_an_image_unlike_all_that_was_taught_is_not_refused():
     learnt = scenes()
     assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 0.9 * learnt.spread) != ""
     assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == ""
+
+
+def test_calibration_believes_what_can_be_believed():
+    """One logit tells, the other is noise; of two classes the rarer may count as much."""
+    generator = torch.Generator().manual_seed(0)
+    there = torch.arange(400) % 4 > 0
+    telling = torch.where(there, 1.5, -0.5) + torch.randn(400, generator=generator)
+    logits = torch.stack([torch.randn(400, generator=generator), telling], dim=1)
+    alike = torch.where(there, 2 / 3, 2.0)
+    learnt = PresenceCalibration.learnt_from(logits, there, alike)
+    assert learnt.drawn > 1 and abs(learnt.said) < 0.3
+    assert abs(learnt.probability(0.0, 0.5) - 0.5) < 0.1, "half way between the classes"
+    unweighted = PresenceCalibration.learnt_from(logits, there, torch.ones(400))
+    assert unweighted.probability(0.0, 0.5) > 0.6, "three of four are there"
+
+
+def test_a_mask_is_judged_by_its_surest_positions():
+    probability = torch.full((20, 20), 0.1)
+    probability[3, 4:8] = 0.9
+    assert abs(surest(probability) - torch.logit(torch.tensor(0.9)).item()) < 1e-4
+    assert surest(torch.zeros(5, 5)) < -9 and surest(torch.ones(5, 5)) > 9, "finite"
 
 
 def test_no_file_holds_nothing_absent(tmp_path):

@@ -1,0 +1,111 @@
+"""How often a mask is drawn on an image of the right kind that does not show the target, and how often one that does
+is refused; as the checkpoint is, and calibrated on held-out images, tested on groups left out of that in turn.
+
+    python -m benchmarks.presence DATASET [DATASET ...] --checkpoint FOLDER --write
+
+With --write the numbers learnt from all of them go into FOLDER/segmenter.json. Every dataset counts alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from emitdiff.checkpoints import find_checkpoint, local_folder
+from emitdiff.datasets import choose_rows, open_dataset
+from emitdiff.segmentation.metrics import questions_of
+from emitdiff.segmentation.pipeline import ABSENT_BELOW, SegmentationPipeline, load_segmenter
+from emitdiff.segmentation.presence import PresenceCalibration
+
+FOLDS = 6
+REFUSALS_COUNT = 2.0  # times as much as false masks: who asks for a target mostly has it before them
+
+
+class Question(NamedTuple):
+    """One target asked for in one image: the logits that calibration is about, what the checkpoint says as it is, and
+    the Dice of the mask without regard to that.
+    """
+
+    dataset: str
+    group: str
+    there: bool
+    logits: tuple[float, float]
+    present: float
+    dice: float
+
+
+def ask(pipeline: SegmentationPipeline, folder: Path) -> list[Question]:
+    """Every held-out image of a dataset, asked for each target that it labels."""
+    dataset, asked = choose_rows(open_dataset(folder), "held-out"), []
+    for sample in tqdm(dataset, desc=dataset.info.name, leave=False):
+        for _, sentence, truth in questions_of(sample, dataset):
+            answer = pipeline(sample.image, sentence)
+            found = answer.probability > 0.5
+            total = int(found.sum() + truth.sum())
+            dice = 2 * int((found & truth).sum()) / total if total else 1.0
+            logits = pipeline.presence_logits(sample.image, sentence)
+            asked.append(Question(dataset.info.name, f"{dataset.info.name}/{sample.group}", bool(truth.any()), logits,
+                                  answer.present, dice))  # fmt: skip
+    return asked
+
+
+def calibrate(questions: list[Question]) -> PresenceCalibration:
+    """From those of datasets that also have images without the target."""
+    counts: dict[tuple[str, bool], int] = {}
+    for one in questions:
+        counts[one.dataset, one.there] = counts.get((one.dataset, one.there), 0) + 1
+    used = [one for one in questions if (one.dataset, False) in counts and (one.dataset, True) in counts]
+    weights = [(REFUSALS_COUNT if one.there else 1.0) / counts[one.dataset, one.there] for one in used]
+    there = torch.tensor([one.there for one in used])
+    scale = len(used) / sum(weights)
+    logits = torch.tensor([one.logits for one in used])
+    return PresenceCalibration.learnt_from(logits, there, scale * torch.tensor(weights))
+
+
+def left_out(questions: list[Question]) -> list[float]:
+    """The probability of each, by a calibration that its group had no part in."""
+    groups = sorted({one.group for one in questions})
+    order = np.random.default_rng(0).permutation(len(groups))
+    folds = {groups[index]: place % FOLDS for place, index in enumerate(order)}
+    learnt = [calibrate([one for one in questions if folds[one.group] != fold]) for fold in range(FOLDS)]
+    return [learnt[folds[one.group]].probability(*one.logits) for one in questions]
+
+
+def told(questions: list[Question], present: list[float]) -> str:
+    pairs = list(zip(questions, present, strict=True))
+    there = [(one.dice, value >= ABSENT_BELOW) for one, value in pairs if one.there]
+    empty = [value >= ABSENT_BELOW for one, value in pairs if not one.there]
+    dice = np.mean([dice * kept for dice, kept in there])
+    refused = sum(not kept for _, kept in there)
+    return f"false masks {sum(empty):3} of {len(empty):3}, refused {refused:3} of {len(there):3}, Dice {dice:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("datasets", nargs="+", type=Path)
+    parser.add_argument("--checkpoint", default="textdiff-mini")
+    parser.add_argument("--write", action="store_true", help="write what was learnt into its segmenter.json")
+    arguments = parser.parse_args()
+    pipeline = load_segmenter(arguments.checkpoint)
+    questions = [one for folder in arguments.datasets for one in ask(pipeline, folder)]
+    apart, learnt = left_out(questions), calibrate(questions)
+    for name in dict.fromkeys(one.dataset for one in questions):
+        rows = [index for index, one in enumerate(questions) if one.dataset == name]
+        own = [questions[index] for index in rows]
+        print(f"{name:22} as it is:        {told(own, [one.present for one in own])}")
+        print(f"{'':22} groups left out: {told(own, [apart[index] for index in rows])}")
+    print(f"learnt from all: {learnt}")
+    if arguments.write:
+        path = local_folder(find_checkpoint(arguments.checkpoint, "segmentation")) / "segmenter.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "presence": asdict(learnt)}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
