@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from emitdiff.segmentation.pipeline import ABSENT_BELOW, SegmentationPipeline, l
 from emitdiff.segmentation.presence import PresenceCalibration
 
 FOLDS = 6
-REFUSALS_COUNT = 2.0  # times as much as false masks: who asks for a target mostly has it before them
+REFUSALS_COUNT = 3.0  # times as much as false masks: who asks for a target mostly has it before them
 
 
 class Question(NamedTuple):
@@ -57,16 +58,11 @@ def ask(pipeline: SegmentationPipeline, folder: Path) -> list[Question]:
 
 
 def calibrate(questions: list[Question]) -> PresenceCalibration:
-    """From those of datasets that also have images without the target."""
-    counts: dict[tuple[str, bool], int] = {}
-    for one in questions:
-        counts[one.dataset, one.there] = counts.get((one.dataset, one.there), 0) + 1
-    used = [one for one in questions if (one.dataset, False) in counts and (one.dataset, True) in counts]
-    weights = [(REFUSALS_COUNT if one.there else 1.0) / counts[one.dataset, one.there] for one in used]
-    there = torch.tensor([one.there for one in used])
-    scale = len(used) / sum(weights)
-    logits = torch.tensor([one.logits for one in used])
-    return PresenceCalibration.learnt_from(logits, there, scale * torch.tensor(weights))
+    """Also from datasets whose images all show the target: it must not be refused there."""
+    counts = Counter((one.dataset, one.there) for one in questions)
+    weights = torch.tensor([(REFUSALS_COUNT if one.there else 1) / counts[one.dataset, one.there] for one in questions])
+    there, logits = torch.tensor([one.there for one in questions]), torch.tensor([one.logits for one in questions])
+    return PresenceCalibration.learnt_from(logits, there, weights / weights.mean())
 
 
 def left_out(questions: list[Question]) -> list[float]:

@@ -386,6 +386,9 @@ def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypat
     assert f"see {out}" in told.out and "So few steps" in told.err and out.with_suffix(".md").exists()
     asked = ["segment", disc_files[0], "--text", "anything", "--checkpoint", out, "-o", tmp_path / "found"]
     assert run(monkeypatch, *asked) == 0
+    written = out.read_bytes()
+    assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 2
+    assert "is there already" in capsys.readouterr().err and out.read_bytes() == written
 
 
 @pytest.mark.parametrize(

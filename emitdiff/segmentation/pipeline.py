@@ -166,17 +166,17 @@ class SegmentationPipeline:
         """(the looks at an image, its signature); the last one's are kept."""
         if self._last is None or not np.array_equal(self._last[0], image):
             seen = [self._look(image, size) for size in self.sizes]
-            self._last = (image.copy(), [look for look, _ in seen], seen[0][1])
+            shown = signature(seen[0][1], self.features.place)
+            self._last = (image.copy(), [look for look, _ in seen], shown)
         return self._last[1:]
 
-    def _look(self, image: np.ndarray, side: int) -> tuple[Look, torch.Tensor]:
-        """(what a sentence is asked of, the signature) with the image's short side at `side`."""
+    def _look(self, image: np.ndarray, side: int) -> tuple[Look, list[torch.Tensor]]:
+        """(what a sentence is asked of, the features) with the image's short side at `side`."""
         small = resize_image(image, working_size(image.shape[:2], side))
         pixels = image_to_tensor(small).to(self.device)
         parts = self.features(pixels)
         cells = tuple(length // self.cell for length in small.shape[:2])
-        shown = signature(parts, self.features.place)
-        return Look(self.head.project(pooled(parts, cells)), cells, self.head.look(pixels)), shown
+        return Look(self.head.project(pooled(parts, cells)), cells, self.head.look(pixels)), parts
 
     def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], instead: str):
         if not text.strip():

@@ -56,7 +56,8 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
     """Train on the groups of `settings.datasets` that are not held out; returns the checkpoint folder.
 
     Raises EmitDiffError when a dataset cannot be read or labels nothing the head can be taught, for a resolution that
-    cannot be used, and for an `out` that holds something else, lies in a dataset or was begun with other settings.
+    cannot be used, and for an `out` that holds something else, lies in a dataset, was begun with other settings or has
+    a head already where the backbone alone is to learn.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -76,6 +77,11 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
     checkpoint, records = out / "checkpoint", _stages(settings, train)
     for stage, record in records.items():
         check_record(out / stage / BEGUN, record, out)
+    if settings.stage == "backbone" and (out / "head" / "state.pt").exists():
+        raise EmitDiffError(
+            f"{out} holds a head that reads its backbone and would not fit another: give another --out, or go on with "
+            "--stage joint, where both learn."
+        )
     if "backbone" not in records:
         load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed)  # says so where there is none
     sets = read_labelled(train, settings.resolution)
@@ -108,8 +114,8 @@ def _stages(settings: TrainSegmentation, train: list[DatasetFolder]) -> dict[str
 
 
 def _write_record(settings: TrainSegmentation, train: list[DatasetFolder], sets: list[list[LabelledImage]]) -> None:
-    """checkpoint/training.json: what the head was taught on, or the backbone while there is none, and under "backbone"
-    what that was begun with."""
+    """checkpoint/training.json: what the stage trained last learnt from, and under "backbone" what that was begun
+    with."""
     out = Path(settings.out)
     path = out / "checkpoint" / "training.json"
     record = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
@@ -117,8 +123,6 @@ def _write_record(settings: TrainSegmentation, train: list[DatasetFolder], sets:
               "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
               "split": {"rule": "split_by_group", "held_out": settings.held_out, "seed": settings.seed},
               "targets": taught(sets)}  # fmt: skip
-    if settings.stage == "backbone" and (out / "head" / "state.pt").exists():
-        record = read_record(path, out) or record
     record["backbone"] = read_record(out / "backbone" / BEGUN, out)
     write_text(path, json.dumps(record, indent=1) + "\n")
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from emitdiff.errors import EmitDiffError
 from emitdiff.verbs.arguments import (
     COLUMN,
     READER,
@@ -201,6 +202,8 @@ class Teach:
         from emitdiff.segmentation.teaching import teach
 
         out, settings = file_name(self.out), Settings(self.seconds, self.label, self.checkpoint, self.seed)
+        if out.exists():
+            raise EmitDiffError(f"{out} is there already: give another name, or move it away first.")
         dataset = self._examples()
         pipeline = load("load_segmenter", self.checkpoint)
         last = followed(teach(pipeline, list(dataset), dataset.info, settings))

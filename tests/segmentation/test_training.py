@@ -200,7 +200,11 @@ def test_a_backbone_may_learn_from_other_images_than_the_head(lesions, tmp_path,
         train_segmentation(replace(taught, datasets=(plain,)))
     with pytest.raises(EmitDiffError, match="begun with datasets"):
         train_segmentation(replace(taught, stage="backbone"))
-    train_segmentation(settings)
+    backbone = settings.out / "checkpoint" / "backbone" / "diffusion_pytorch_model.safetensors"
+    before = backbone.read_bytes()
+    with pytest.raises(EmitDiffError, match="holds a head that reads its backbone"):
+        train_segmentation(replace(settings, minutes=1))
+    assert backbone.read_bytes() == before
     assert json.loads((settings.out / "checkpoint" / "training.json").read_text()) == card
 
 
