@@ -1,5 +1,6 @@
 import torch
 
+from benchmarks.presence import Question, calibrate, left_out, told
 from emitdiff.segmentation.presence import PresenceCalibration, Scenes, signature, surest
 from emitdiff.segmentation.targets import BY_PHRASE
 
@@ -65,3 +66,33 @@ def test_a_signature_leaves_coordinates_out_and_does_not_depend_on_size():
     assert torch.equal(signature([small], place=True), signature([large], place=True))
     assert signature([small], place=True).tolist() == [0, 1, 2, 0, 0, 0]
     assert len(signature([small], place=False)) == 16
+
+
+def questions(*means: float) -> list[Question]:
+    """Of twelve groups each, ten images with the target and five without; `means` of the telling logit with it."""
+    generator = torch.Generator().manual_seed(1)
+    asked = []
+    for name, mean in zip("ab", means, strict=False):
+        for row in range(180):
+            there = row % 15 < 10
+            said = (mean if there else -mean) + torch.randn(1, generator=generator).item()
+            asked.append(Question(name, f"{name}/{row % 12}", there, (said, 0.0), 0.5, 0.8))
+    return asked
+
+
+def test_a_benchmark_judges_every_group_by_a_calibration_without_it():
+    asked = questions(2.0)
+    odd = [one._replace(logits=(-9.0, 0.0)) if one.group == "a/3" and one.there else one for one in asked]
+    before, after = left_out(asked), left_out(odd)
+    fold = {one.group for one, old, new in zip(asked, before, after, strict=True)
+            if one.group != "a/3" and old == new}  # fmt: skip
+    same = [one.group for one, old, new in zip(asked, before, after, strict=True) if old == new and not one.there]
+    assert "a/3" in same and len(fold) == 1, "those judged with it are the two groups of one fold"
+    assert calibrate(odd).said < calibrate(asked).said
+
+
+def test_what_a_benchmark_tells():
+    asked = [one._replace(dice=0.5) for one in questions(2.0)]
+    kept = told(asked, [float(one.there) for one in asked])
+    assert kept == "false masks   0 of  60, refused   0 of 120, Dice 0.500"
+    assert told(asked, [0.0] * 120 + [1.0] * 60) == "false masks  20 of  60, refused  80 of 120, Dice 0.167"
