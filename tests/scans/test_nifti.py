@@ -1,0 +1,124 @@
+"""NIfTI: shown as radiologists do, in every orientation, and masks that land where they were drawn."""
+
+import nibabel
+import numpy as np
+import pytest
+from scan_files import in_orientation, patient, write_nifti
+
+from emitdiff.scans import read_mask, read_scan
+
+ORIENTATIONS = ["RAS", "LPS", "LAS", "PIR", "SAL", "ASR", "IPL"]
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_nifti_is_shown_as_radiologists_do(tmp_path, codes, suffix):
+    nibabel.save(in_orientation(patient(), codes), tmp_path / f"a.{suffix}")
+    scan = read_scan(tmp_path / f"a.{suffix}")
+    assert (scan.kind, scan.num_slices, scan.size) == ("nifti", 11, (9, 7))
+    assert scan.spacing == pytest.approx((3.0, 1.5, 1.0)) and "axial" in scan.orientation
+    slice_ = scan.values[0]
+    assert slice_[-1, 0] == 100 and slice_[-1, -1] == 0  # the patient's right is on the left
+    assert slice_[0, -1] == 200  # front up
+    assert (scan.values[-1] == 300).all()  # from foot to head
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_a_nifti_mask_goes_back_to_the_voxel_it_was_drawn_on(tmp_path, codes):
+    values = np.random.default_rng(0).permutation(7 * 9 * 11).reshape(7, 9, 11).astype(np.int16)
+    oblique = nibabel.affines.from_matvec(
+        nibabel.eulerangles.euler2mat(0.2, 0.1, 0.3) @ np.diag([1.0, 1.5, 3.0]), [-40, 12, 7]
+    )
+    source = in_orientation(values, codes, oblique)
+    source.header.set_xyzt_units("mm")
+    nibabel.save(source, tmp_path / "case.v2.nii.gz")
+    scan = read_scan(tmp_path / "case.v2.nii.gz")
+    drawn = {3: scan.values[3] == scan.values[3, 4, 2], 8: (scan.values[8] > 300).astype(np.uint8) * 2}
+    path = scan.save_mask(drawn, tmp_path / "out")
+    saved = nibabel.load(path)
+    assert path.name == "case.v2_mask.nii.gz" and saved.shape == source.shape
+    assert bytes(saved.header["descrip"]).startswith(b"Research use only")
+    np.testing.assert_allclose(saved.affine, source.affine, atol=1e-6)
+    assert nibabel.aff2axcodes(saved.affine) == tuple(codes)
+    written, stored = np.asarray(saved.dataobj), np.asarray(source.dataobj)
+    assert stored[written == 1].tolist() == [int(scan.values[3, 4, 2])]
+    assert sorted(stored[written == 2]) == sorted(scan.values[8][scan.values[8] > 300].astype(int))
+    again = read_scan(path)
+    np.testing.assert_array_equal(again.values[8], drawn[8])
+    np.testing.assert_array_equal(read_mask(path, scan.size, index=8), drawn[8])
+
+
+def test_q_and_s_forms_go_back_as_they_were(tmp_path):
+    image = nibabel.Nifti1Image(patient(), None)
+    image.header.set_qform(np.diag([-1.0, 1, 2, 1]), code=1)
+    image.header.set_sform(np.diag([-1.0, 1, 2, 1]) + np.eye(4, k=3) * 5, code=4)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    source, saved = (nibabel.load(path).header for path in (tmp_path / "a.nii", scan.save_mask({}, tmp_path)))
+    for field in ("qform_code", "sform_code", "srow_x", "quatern_b", "qoffset_x", "pixdim"):
+        np.testing.assert_array_equal(source[field], saved[field])
+
+
+def test_a_slice_in_another_plane_is_shown_in_it(tmp_path):
+    scan = read_scan(write_nifti(tmp_path / "a.nii", patient()[:, :1]))  # coronal
+    assert scan.size == (11, 7) and "coronal" in scan.orientation
+    assert scan.image(0)[0].min() == 255  # head up
+    flat = read_scan(write_nifti(tmp_path / "b.nii", patient()[:, :, 0]))
+    assert flat.size == (9, 7) and nibabel.load(flat.save_mask({}, tmp_path)).shape == (7, 9)
+
+
+def test_nifti_2_and_scaled_values(tmp_path):
+    image = nibabel.Nifti2Image(patient(), np.eye(4))
+    image.header.set_slope_inter(2, 5)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert scan.values.dtype == np.float32 and set(np.unique(scan.values)) == {5, 205, 405, 605}
+
+
+def test_a_fourth_dimension_of_one_is_kept_in_the_mask(tmp_path):
+    scan = read_scan(write_nifti(tmp_path / "a.nii", patient()[..., None]))
+    assert scan.num_slices == 11 and nibabel.load(scan.save_mask({}, tmp_path)).shape == (7, 9, 11, 1)
+
+
+def test_one_range_for_the_whole_volume(tmp_path):
+    values = np.zeros((10, 10, 10), np.float32) + np.arange(10, dtype=np.float32) * 100
+    scan = read_scan(write_nifti(tmp_path / "a.nii", values))
+    assert [int(scan.image(index)[0, 0, 0]) for index in (0, 5, 9)] == [0, 142, 255]
+
+
+def test_hounsfield_units_get_the_windows_of_ct(tmp_path):
+    values = np.full((20, 20, 5), -1024, np.int16)
+    values[5:15, 5:15] = 40
+    scan = read_scan(write_nifti(tmp_path / "a.nii", values))
+    assert next(iter(scan.windows)) == "soft tissue" and "Hounsfield" in scan.warnings[-1]
+    assert scan.image(0)[10, 10, 0] == 128
+    assert "lung" not in read_scan(write_nifti(tmp_path / "b.nii", patient())).windows
+
+
+def test_nan_in_a_volume_is_shown_and_said(tmp_path):
+    values = patient().astype(np.float32)
+    values[0, 0, 0], values[1, 1, 1] = np.nan, np.inf
+    scan = read_scan(write_nifti(tmp_path / "a.nii", values))
+    assert "2 values are NaN or infinite" in " ".join(scan.warnings) and np.isfinite(scan.values).all()
+
+
+def test_an_unusable_orientation_is_said_and_kept(tmp_path):
+    image = nibabel.Nifti1Image(patient(), None)
+    image.header["sform_code"] = 1  # with rows of zeros
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert "cannot be used" in scan.warnings[0]
+    assert nibabel.load(scan.save_mask({}, tmp_path)).shape == (7, 9, 11)
+    nibabel.save(nibabel.Nifti1Image(patient(), None), tmp_path / "b.nii")
+    assert "does not say" in read_scan(tmp_path / "b.nii").warnings[0]
+
+
+def test_the_patients_sides_are_those_of_the_displayed_slice(tmp_path):
+    volume = np.zeros((4, 5, 6), np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([-2.0, 2, 3, 1])), tmp_path / "lies.nii")
+    axial = {"left": "R", "right": "L", "top": "A", "bottom": "P"}
+    assert read_scan(tmp_path / "lies.nii").geometry.sides() == axial
+    unsaid = nibabel.Nifti1Image(volume, None)
+    unsaid.header["qform_code"] = unsaid.header["sform_code"] = 0
+    nibabel.save(unsaid, tmp_path / "unsaid.nii")
+    assert read_scan(tmp_path / "unsaid.nii").geometry.sides() == {}
