@@ -3,7 +3,9 @@ is refused; as the checkpoint is, and calibrated on held-out images, tested on g
 
     python -m benchmarks.presence DATASET [DATASET ...] --checkpoint FOLDER --write
 
-With --write the numbers learnt from all of them go into FOLDER/segmenter.json. Every dataset counts alike.
+With --write the numbers learnt from all of them go into FOLDER/segmenter.json. The images of a dataset that show the
+target count alike together whatever their number, and so do those that do not. What is refused because another kind of
+image was recognised stays out of it and stays refused.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.datasets import choose_rows, open_dataset
+from emitdiff.files import write_text
 from emitdiff.segmentation.metrics import questions_of
 from emitdiff.segmentation.pipeline import ABSENT_BELOW, SegmentationPipeline, load_segmenter
 from emitdiff.segmentation.presence import PresenceCalibration
@@ -30,8 +33,8 @@ REFUSALS_COUNT = 3.0  # times as much as false masks: who asks for a target most
 
 
 class Question(NamedTuple):
-    """One target asked for in one image: the logits that calibration is about, what the checkpoint says as it is, and
-    the Dice of the mask without regard to that.
+    """One target asked for in one image: the logits that calibration is about, what the checkpoint says as it is,
+    whether it took the image for another kind, whether the mask has a pixel without regard to that, and its Dice.
     """
 
     dataset: str
@@ -39,6 +42,8 @@ class Question(NamedTuple):
     there: bool
     logits: tuple[float, float]
     present: float
+    elsewhere: bool
+    drawn: bool
     dice: float
 
 
@@ -47,18 +52,24 @@ def ask(pipeline: SegmentationPipeline, folder: Path) -> list[Question]:
     dataset, asked = choose_rows(open_dataset(folder), "held-out"), []
     for sample in tqdm(dataset, desc=dataset.info.name, leave=False):
         for _, sentence, truth in questions_of(sample, dataset):
-            answer = pipeline(sample.image, sentence)
+            answer = pipeline(sample.image, sentence)  # its probabilities are 0 where it was taken for another kind
             found = answer.probability > 0.5
             total = int(found.sum() + truth.sum())
             dice = 2 * int((found & truth).sum()) / total if total else 1.0
             logits = pipeline.presence_logits(sample.image, sentence)
             asked.append(Question(dataset.info.name, f"{dataset.info.name}/{sample.group}", bool(truth.any()), logits,
-                                  answer.present, dice))  # fmt: skip
+                                  answer.present, answer.present == 0, bool(found.any()), dice))  # fmt: skip
     return asked
 
 
 def calibrate(questions: list[Question]) -> PresenceCalibration:
-    """Also from datasets whose images all show the target: it must not be refused there."""
+    """Also from datasets whose images all show the target: it must not be refused there.
+
+    Raises SystemExit where there are not both kinds of images.
+    """
+    questions = [one for one in questions if not one.elsewhere]
+    if len({one.there for one in questions}) < 2:
+        raise SystemExit("Images that show the target and images that do not are needed, of several groups each.")
     counts = Counter((one.dataset, one.there) for one in questions)
     weights = torch.tensor([(REFUSALS_COUNT if one.there else 1) / counts[one.dataset, one.there] for one in questions])
     there, logits = torch.tensor([one.there for one in questions]), torch.tensor([one.logits for one in questions])
@@ -71,16 +82,16 @@ def left_out(questions: list[Question]) -> list[float]:
     order = np.random.default_rng(0).permutation(len(groups))
     folds = {groups[index]: place % FOLDS for place, index in enumerate(order)}
     learnt = [calibrate([one for one in questions if folds[one.group] != fold]) for fold in range(FOLDS)]
-    return [learnt[folds[one.group]].probability(*one.logits) for one in questions]
+    return [0.0 if one.elsewhere else learnt[folds[one.group]].probability(*one.logits) for one in questions]
 
 
 def told(questions: list[Question], present: list[float]) -> str:
     pairs = list(zip(questions, present, strict=True))
-    there = [(one.dice, value >= ABSENT_BELOW) for one, value in pairs if one.there]
-    empty = [value >= ABSENT_BELOW for one, value in pairs if not one.there]
-    dice = np.mean([dice * kept for dice, kept in there])
-    refused = sum(not kept for _, kept in there)
-    return f"false masks {sum(empty):3} of {len(empty):3}, refused {refused:3} of {len(there):3}, Dice {dice:.3f}"
+    there = [(one.dice, one.drawn and value >= ABSENT_BELOW) for one, value in pairs if one.there]
+    empty = [one.drawn and value >= ABSENT_BELOW for one, value in pairs if not one.there]
+    dice = np.mean([dice * found for dice, found in there])
+    missed = sum(not found for _, found in there)
+    return f"false masks {sum(empty):3} of {len(empty):3}, not found {missed:3} of {len(there):3}, Dice {dice:.3f}"
 
 
 def main() -> None:
@@ -100,7 +111,7 @@ def main() -> None:
     print(f"learnt from all: {learnt}")
     if arguments.write:
         path = local_folder(find_checkpoint(arguments.checkpoint, "segmentation")) / "segmenter.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "presence": asdict(learnt)}, indent=1) + "\n")
+        write_text(path, json.dumps({**json.loads(path.read_text()), "presence": asdict(learnt)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

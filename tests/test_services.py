@@ -181,6 +181,8 @@ def test_a_target_taught_on_the_page_is_found_by_name(calls, disc, tmp_path):
     link.symlink_to(tmp_path)
     assert not calls.is_kept(copied) and not calls.is_kept(str(link / last.file.name))
     link.unlink()
+    for odd in ("a\0b", "\ud800.safetensors", "", str(last.file.with_name("a" * 300 + ".safetensors"))):
+        assert not calls.is_kept(odd)
 
 
 def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):

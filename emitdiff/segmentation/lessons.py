@@ -58,9 +58,12 @@ def drawn_dataset(
 
 def is_kept(file: str | Path) -> bool:
     """Whether `told` wrote `file` on this machine and it is still there. The name may come from anyone."""
-    folder = Path(file).resolve().parent
-    own = folder.name.startswith(FOLDER) and folder.parent == Path(tempfile.gettempdir()).resolve()
-    return own and Path(file).suffix == SUFFIX and Path(file).is_file()
+    try:
+        path = Path(file).resolve()
+        own = path.parent.name.startswith(FOLDER) and path.parent.parent == Path(tempfile.gettempdir()).resolve()
+        return own and path.suffix == SUFFIX and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # no path at all
+        return False
 
 
 def _head_folder() -> Path:

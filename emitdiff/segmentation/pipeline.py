@@ -26,7 +26,8 @@ from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
 
 VOTES = 8
-ABSENT_BELOW = 0.5  # probability of being in the image, below which a target is held to be absent
+LARGEST_NUMBER = 1e6  # of a calibration; also keeps out what is no number
+ABSENT_BELOW = 0.5  # of `present`, below which a target is held to be absent
 AGAIN = "copy or download the checkpoint again, or train it once more."
 
 
@@ -35,8 +36,9 @@ class SegmentationOutput:
     """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
 
     `found` is False for an empty mask: nothing here answers the sentence. `target` is the taught target the sentence
-    names, None where it puts it another way. `present` is the probability in 0..1 that the image shows it at all; with
-    `absent` it is held not to, and the mask is empty whatever the threshold.
+    names, None where it puts it another way. `present` in 0..1 says how surely the image shows it at all; it is a score
+    and no frequency, for to refuse what is there counts more than a mask too many. Below 0.5 the target is held to be
+    `absent`, and the mask is empty whatever the threshold.
     `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
     in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken.
     """
@@ -151,7 +153,7 @@ class SegmentationPipeline:
             return _presence_logits([self._answer(look, said) for look in self._seen(image)[0]])
 
     def _present(self, answers: list[Answer]) -> float | None:
-        """The probability that the target is there, None for a head that does not say."""
+        """How surely the target is there, in 0..1, None for a head that does not say."""
         if self.head.presence is None:
             return None
         if self.calibration is not None:
@@ -291,7 +293,7 @@ def _calibration(record: object, folder: Path) -> PresenceCalibration | None:
         return None
     names = [field.name for field in fields(PresenceCalibration)]
     numbers = [record.get(name) for name in names] if isinstance(record, dict) else [None]
-    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+    if not all(type(number) in (int, float) and abs(number) < LARGEST_NUMBER for number in numbers):
         told = ", ".join(names)
         raise EmitDiffError(f"{folder / 'segmenter.json'} has {record!r} for presence, not the numbers {told}: {AGAIN}")
     return PresenceCalibration(*numbers)

@@ -79,8 +79,8 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
         check_record(out / stage / BEGUN, record, out)
     if settings.stage == "backbone" and (out / "head" / "state.pt").exists():
         raise EmitDiffError(
-            f"{out} holds a head that reads its backbone and would not fit another: give another --out, or go on with "
-            "--stage joint, where both learn."
+            f"{out} holds a head that reads its backbone and would not fit another: give another --out for a backbone "
+            "of its own, or go on with the --stage that the head was begun with."
         )
     if "backbone" not in records:
         load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed)  # says so where there is none

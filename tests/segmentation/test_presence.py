@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from benchmarks.presence import Question, calibrate, left_out, told
@@ -76,7 +77,7 @@ def questions(*means: float) -> list[Question]:
         for row in range(180):
             there = row % 15 < 10
             said = (mean if there else -mean) + torch.randn(1, generator=generator).item()
-            asked.append(Question(name, f"{name}/{row % 12}", there, (said, 0.0), 0.5, 0.8))
+            asked.append(Question(name, f"{name}/{row % 12}", there, (said, 0.0), 0.5, False, True, 0.8))
     return asked
 
 
@@ -94,5 +95,16 @@ def test_a_benchmark_judges_every_group_by_a_calibration_without_it():
 def test_what_a_benchmark_tells():
     asked = [one._replace(dice=0.5) for one in questions(2.0)]
     kept = told(asked, [float(one.there) for one in asked])
-    assert kept == "false masks   0 of  60, refused   0 of 120, Dice 0.500"
-    assert told(asked, [0.0] * 120 + [1.0] * 60) == "false masks  20 of  60, refused  80 of 120, Dice 0.167"
+    assert kept == "false masks   0 of  60, not found   0 of 120, Dice 0.500"
+    assert told(asked, [0.0] * 120 + [1.0] * 60) == "false masks  20 of  60, not found  80 of 120, Dice 0.167"
+    blank = [one._replace(drawn=False, dice=0.0 if one.there else 1.0) for one in asked]
+    assert told(blank, [1.0] * 180) == "false masks   0 of  60, not found 120 of 120, Dice 0.000"
+
+
+def test_what_is_of_another_kind_stays_refused_and_out_of_it():
+    asked = questions(2.0)
+    foreign = [one._replace(elsewhere=True, logits=(9.0, 9.0), there=False) for one in asked]
+    assert calibrate(asked + foreign) == calibrate(asked)
+    assert left_out(asked + foreign)[len(asked) :] == [0.0] * len(foreign)
+    with pytest.raises(SystemExit, match="Images that show the target"):
+        calibrate([one for one in asked if one.there])

@@ -90,7 +90,7 @@ def test_texts_and_thresholds_with_their_dice(tab, example):
     last = compare(other, example, **page)[-1]
     assert asked == ["lung", "spleen", "pancreas", ""], "another threshold asks nothing anew"
     html = last[other.table]
-    assert len(re.findall(r"Dice <b>[01]\.\d{3}</b>", html)) == 8 and html.count("probability <b>0.90</b>") == 6
+    assert len(re.findall(r"Dice <b>[01]\.\d{3}</b>", html)) == 8 and html.count("presence <b>0.90</b>") == 6
     assert html.count('<p class="said">Not found</p>') == 2 and html.count('<p class="said">Not present</p>') == 2
     assert "synthetic" not in str(last[other.download].value)
 

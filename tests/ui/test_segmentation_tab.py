@@ -64,7 +64,7 @@ def test_not_found_is_said_plainly(tab, example):
 def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
     updates = find(tab, example, text="pancreas")
     said = updates[tab.reading.progress]
-    assert "Not present: this image does not seem to show “pancreas” (probability 0.02)" in said
+    assert "Not present: this image does not seem to show “pancreas” (presence 0.02, below 0.50)" in said
     again = tab.rethink(updates[tab.finding], 0.05, **SHOWN)
     assert "Not present" in again[tab.reading.progress]
 
@@ -198,11 +198,21 @@ def test_of_what_the_browser_kept_only_the_usable_comes_back(tab):
         tab.keep(demo)
     kept = {"text": "liver", "side": True, "checkpoint": "elsewhere", "opacity": 400, "threshold": 0.3, "mapped": None}
     updates = tab.restore(kept, [])
-    reading, always = tab.reading, [tab.reading.without_view, tab.teaching.heads, tab.checkpoint]
+    reading, always = tab.reading, [tab.reading.without_view, tab.teaching.heads, tab.teaching.kept, tab.checkpoint]
     assert updates.pop(reading.without_view).visible
     assert "value" not in updates.pop(tab.checkpoint).constructor_args and updates.pop(tab.teaching.heads) == []
+    assert updates.pop(tab.teaching.kept) == []
     assert updates == {tab.words.text: "liver", tab.side: True, reading.threshold: 0.3}
     assert list(tab.restore([1], None)) == list(tab.restore({"checkpoint": [], "mapped": {}}, [])) == always
+
+
+def test_what_a_browser_sends_of_heads_is_read_once_and_checked(tab):
+    """A choice of the weights may be any file or repository: what becomes one is never the browser's unchecked word."""
+    with gr.Blocks() as demo:
+        own = SegmentationTab(fake_callables(), read_examples())
+        own.keep(demo)
+    readers = [fn.fn.__name__ for fn in demo.fns.values() if own.teaching.kept in fn.inputs]
+    assert readers == ["restore"]
 
 
 def test_heads_taught_in_this_browser_come_back_while_their_files_are_there(tab):
@@ -210,7 +220,7 @@ def test_heads_taught_in_this_browser_come_back_while_their_files_are_there(tab)
         tab.keep(demo)
     heads = [["disc", "heads/disc.safetensors"], ["cup", "/etc/cup.safetensors"], ["odd"], [1, 2], "ab"]
     updates = tab.restore({"checkpoint": "heads/disc.safetensors"}, heads)
-    assert updates[tab.teaching.heads] == [("disc", "heads/disc.safetensors")]
+    assert updates[tab.teaching.heads] == updates[tab.teaching.kept] == [("disc", "heads/disc.safetensors")]
     chosen = updates[tab.checkpoint].constructor_args
     assert chosen["choices"] == [("textdiff-mini", "textdiff-mini"), ("disc", "heads/disc.safetensors")]
     assert chosen["value"] == "heads/disc.safetensors"

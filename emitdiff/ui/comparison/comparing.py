@@ -51,7 +51,7 @@ def measures(task: str, given: Given) -> tuple[str, ...]:
     """The names of what is measured in every cell."""
     if task == "Synthesis":
         return (*(SCORES if given.image is not None else ()), "time")
-    return (*(("Dice",) if given.mask is not None else ()), "area", "probability")
+    return (*(("Dice",) if given.mask is not None else ()), "area", "presence")
 
 
 def corner(given: Given) -> Cell | None:
@@ -119,7 +119,7 @@ def find(
 
 
 def _found(calls: Callables, output: Any, given: Given) -> Cell:
-    measured = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "probability": f"{output.present:.2f}"}
+    measured = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "presence": f"{output.present:.2f}"}
     if given.mask is not None:
         measured["Dice"] = f"{calls.score(output.mask, given.mask)['dice']:.3f}"
     said = "" if output.found else "Not present" if output.absent else "Not found"

@@ -71,7 +71,8 @@ class Finding:
         """What was found, in a sentence that says so plainly when nothing was."""
         output, text = self.output, shorten(self.text, WORDS_SHOWN, placeholder=" …")
         if output.absent:
-            return f"Not present: this image does not seem to show “{text}” (probability {output.present:.2f})."
+            said = f"presence {output.present:.2f}, below 0.50"
+            return f"Not present: this image does not seem to show “{text}” ({said})."
         if not output.found:
             highest = float(np.max(output.probability))
             return (

@@ -120,13 +120,13 @@ class SegmentationTab:
 
     def keep(self, demo: gr.Blocks) -> None:
         """Words, views and taught heads outlive a refresh; images and masks do not."""
-        reading, words, heads = self.reading, self.words, self.teaching.heads
+        reading, words, heads = self.reading, self.words, self.teaching.kept
         heads.render()
         fields = {"text": words.text, "side": self.side, "checkpoint": self.checkpoint, "opacity": reading.opacity,
                   "threshold": reading.threshold, "outlined": reading.outlined, "mapped": reading.mapped}  # fmt: skip
         events = [field.change for field in fields.values()]
         self.kept = fields
-        outputs = [*fields.values(), reading.without_view, heads]
+        outputs = [*fields.values(), reading.without_view, self.teaching.heads, heads]
         keep_settings(demo, "emitdiff_segmentation", fields, events, self.restore, outputs, [heads])
 
     def restore(self, kept: Any, heads: Any) -> dict[Any, Any]:

@@ -51,8 +51,9 @@ class TeachPanel:
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
         self.shown = gr.State([], time_to_live=KEPT_SECONDS)
-        # (name, file) of those taught or loaded in this browser
-        self.heads = gr.BrowserState([], storage_key="emitdiff_heads", secret=NO_SECRET, render=False)
+        self.heads = gr.State([])  # those of this session: (name, file); whatever is in it becomes a choice
+        # The same for the next time the page opens: what comes from there may be anything, and only `restore` reads it.
+        self.kept = gr.BrowserState([], storage_key="emitdiff_heads", secret=NO_SECRET, render=False)
         self.opened, self.taught = gr.State(False), gr.State("")
         with gr.Accordion("Teach a new target", open=False, elem_classes="teaching") as self.panel:
             self.walk = gr.HTML(walk(1))
@@ -121,7 +122,7 @@ class TeachPanel:
         empty = {"shown": self.shown, **source.inputs}
         self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **QUIET)
         self.remove_button.click(lambda shown: self._list(shown[:-1]), self.shown, listed, **QUIET)
-        used = [self.heads, checkpoint, self.said, self.walk, self.taught, self.try_button]
+        used = [self.heads, self.kept, checkpoint, self.said, self.walk, self.taught, self.try_button]
         asked = [self.shown, self.name, self.modality, self.organ, self.seconds, self.heads]
         self.teach_button.click(
             lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **QUIET
@@ -225,14 +226,14 @@ class TeachPanel:
         except Exception as error:
             return {self.said: note(sentence(error), "error")}
 
-    def restore(self, heads: Any, chosen: Any) -> dict[Any, Any]:
+    def restore(self, kept: Any, chosen: Any) -> dict[Any, Any]:
         """After a refresh the heads taught here are choices again while their files are there, and so are the weights
         that were `chosen`. Anyone may have changed what the browser kept.
         """
-        there = [(name, file) for name, file in pairs_of_text(heads) if self.calls.is_kept(file)]
+        there = [(name, file) for name, file in pairs_of_text(kept) if self.calls.is_kept(file)]
         choices = self._choices(there)
         again = {"value": chosen} if chosen in [value for _, value in choices] else {}
-        return {self.heads: there, self.checkpoint: gr.Dropdown(choices=choices, **again)}
+        return {self.heads: there, self.kept: there, self.checkpoint: gr.Dropdown(choices=choices, **again)}
 
     def _choices(self, heads: list[tuple[str, str]]) -> list[tuple[str, str]]:
         known = [(model.name, model.name) for model in self.calls.models() if model.kind == "segmentation"]
@@ -240,9 +241,10 @@ class TeachPanel:
 
     def _chosen(self, name: str, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
         targets = self.calls.targets(file)
-        heads = [*((other, path) for other, path in heads if other != name), (name, file)]
+        heads = [*(head for head in heads if head[0] != name), (name, file)]
         return {
             self.heads: heads,
+            self.kept: heads,
             self.checkpoint: gr.Dropdown(choices=self._choices(heads), value=file),
             self.walk: walk(4),
             self.taught: targets[0] if targets else name,
