@@ -40,7 +40,8 @@ class SegmentationOutput:
     and no frequency, for to refuse what is there counts more than a mask too many. Below 0.5 the target is held to be
     `absent`, and the mask is empty whatever the threshold.
     `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
-    in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken.
+    in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken. `untaught`
+    says that the text names nothing the head was taught: whatever is found then means little.
     """
 
     mask: np.ndarray
@@ -52,6 +53,7 @@ class SegmentationOutput:
     seconds: float
     warnings: tuple[str, ...] = ()
     absent: bool = False
+    untaught: bool = False
 
     def at(self, threshold: float) -> SegmentationOutput:
         """The same answer with the mask of another threshold; no network runs."""
@@ -118,6 +120,8 @@ class SegmentationPipeline:
         known = self._present(answers)
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
+        if known is not None and self.scenes and target:
+            known *= self.scenes.possible(target, shown)  # the layer is to judge images that may show it
         present = 0.0 if instead else float(probability.max()) if known is None else known
         phrase = taught_phrase(target, self.targets)
         answer = SegmentationOutput(
@@ -130,6 +134,7 @@ class SegmentationPipeline:
             seconds=time.perf_counter() - started,
             warnings=tuple(self._warnings(text, phrase, image.shape[:2], instead)),
             absent=bool(instead) or (known is not None and known < ABSENT_BELOW),
+            untaught=phrase is None and bool(text.strip()),
         )
         return answer.at(threshold)
 

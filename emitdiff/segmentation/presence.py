@@ -119,11 +119,15 @@ class Scenes:
 
         Nothing is held to be absent from an image unlike all that was taught: there a guess is better than a refusal.
         """
-        if ((one - self.mean) / self.spread).pow(2).mean().sqrt() > UNFAMILIAR:
-            return ""
         probabilities = self.probabilities(one)
-        possible = sum(value for scene, value in probabilities.items() if scene not in target.absent)
-        return max(probabilities, key=probabilities.get) if possible < ABSENT_BELOW else ""
+        return max(probabilities, key=probabilities.get) if self.possible(target, one) < ABSENT_BELOW else ""
+
+    def possible(self, target: Target, one: torch.Tensor) -> float:
+        """The probability in 0..1 of all scenes that may show `target`; 1 for an image unlike all that was taught."""
+        if ((one - self.mean) / self.spread).pow(2).mean().sqrt() > UNFAMILIAR:
+            return 1.0
+        probabilities = self.probabilities(one)
+        return sum(value for scene, value in probabilities.items() if scene not in target.absent)
 
     def save(self, path: Path) -> None:
         """One safetensors file in half precision; the names are in its metadata."""

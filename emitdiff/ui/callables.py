@@ -150,7 +150,7 @@ class Callables:
     # finished images, their PNGs, how, a folder for it -> a ZIP in that folder, what its user should know in sentences
     pack: Callable[[list[Any], list[Path], Packing, Path], tuple[Path, tuple[str, ...]]]
     # image, text, threshold, checkpoint -> mask, probability, found, target, present, uncertainty, seconds, warnings,
-    # absent, at(threshold)
+    # absent, untaught, at(threshold)
     segment: Callable[[np.ndarray, str, float, str], Any]
     # checkpoint -> the phrases its head was taught
     targets: Callable[[str], tuple[str, ...]]

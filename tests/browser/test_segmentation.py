@@ -154,3 +154,6 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     choose_example(page, "Cardiac MRI")
     find(page, "bright disc")
     expect(said(page)).to_contain_text("“bright disc”")
+    page.get_by_role("button", name="Teach a new target").click()
+    save(page, "Download the head", tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "head.safetensors").read_bytes()

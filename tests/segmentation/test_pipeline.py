@@ -57,6 +57,11 @@ def test_the_same_question_gets_the_same_answer_whatever_was_asked_between(segme
     assert not np.array_equal(segment(picture(64, 64), "left lung").probability, first)
 
 
+def test_words_that_were_not_taught_are_marked(segment):
+    asked = {text: segment(picture(64, 64), text).untaught for text in ("the liver", "heart", " ", "left lung")}
+    assert asked == {"the liver": False, "heart": True, " ": False, "left lung": False}
+
+
 def test_another_sentence_does_not_touch_the_backbone_again(segment):
     passes = []
     segment.features.unet.conv_in.register_forward_hook(lambda *_: passes.append(1))

@@ -23,6 +23,7 @@ def test_a_scene_is_recognised_and_says_what_it_cannot_show(tmp_path):
         assert max(known.probabilities(chest), key=known.probabilities(chest).get) == "chest x-ray"
         assert known.absent(BY_PHRASE["lung"], chest) == ""
         assert known.absent(BY_PHRASE["liver"], chest) == "chest x-ray"
+        assert known.possible(BY_PHRASE["liver"], chest) < 0.04 < 0.96 < known.possible(BY_PHRASE["lung"], chest)
         assert known.absent(BY_PHRASE["nuclei"], drawn(-1.0)[0]) == "abdominal CT"
 
 
@@ -34,6 +35,7 @@ def test_an_image_unlike_all_that_was_taught_is_not_refused():
     learnt = scenes()
     assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 0.9 * learnt.spread) != ""
     assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == ""
+    assert learnt.possible(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == 1
 
 
 def test_calibration_believes_what_can_be_believed():

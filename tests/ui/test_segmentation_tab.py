@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -59,6 +60,12 @@ def test_find_shows_overlay_probability_and_mask_file(tab, example):
 def test_not_found_is_said_plainly(tab, example):
     said = find(tab, example, text="spleen")[tab.reading.progress]
     assert "Not found: no pixel answers to “spleen” (highest probability 0.10, threshold 0.50)" in said
+
+
+def test_what_was_not_taught_is_said_in_the_answer(tab, example):
+    found = find(tab, example)[tab.finding]
+    said = replace(found, output=replace(found.output, target=None, untaught=True)).describe()
+    assert "Found “lung”, though these weights were not taught it: " in said
 
 
 def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
@@ -224,6 +231,9 @@ def test_heads_taught_in_this_browser_come_back_while_their_files_are_there(tab)
     chosen = updates[tab.checkpoint].constructor_args
     assert chosen["choices"] == [("textdiff-mini", "textdiff-mini"), ("disc", "heads/disc.safetensors")]
     assert chosen["value"] == "heads/disc.safetensors"
+    teaching = tab.teaching
+    assert updates[teaching.taught] == "disc" and updates[teaching.try_button].interactive
+    assert updates[teaching.download].interactive and "“disc” was taught here before" in updates[teaching.progress]
     gone = tab.restore({"checkpoint": "/etc/cup.safetensors"}, heads)[tab.checkpoint]
     assert "value" not in gone.constructor_args
 

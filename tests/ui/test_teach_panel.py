@@ -106,7 +106,9 @@ def test_what_cannot_be_taught_is_said(panel, example):
 def test_a_downloaded_head_becomes_a_choice_again(panel):
     updates = panel.load("heads/disc.safetensors", [("cup", "cup.safetensors")])
     assert updates[panel.heads] == [("cup", "cup.safetensors"), ("disc", "heads/disc.safetensors")]
-    assert "disc.safetensors is in use" in updates[panel.said]
+    assert "disc.safetensors is in use" in updates[panel.loaded]
+    (wrong,) = panel.load("uploads/notes.txt", []).items()
+    assert wrong[0] is panel.loaded and "notes.txt is no taught head" in wrong[1] and "uploads" not in wrong[1]
 
 
 def test_the_curve_goes_from_the_first_loss_to_the_last():

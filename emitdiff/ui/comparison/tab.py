@@ -31,8 +31,8 @@ IDLE = "Choose an image, say what to vary, press Compare. A click on a cell show
 MEASURES = {
     "Synthesis": "edges: F1 of the edges of image and result. MS-SSIM: their similarity. Both up to 1, and lower where "
     "less structure was asked for.",
-    "Segmentation": "Dice: overlap with the true mask, up to 1. area: share of the image. probability: that the image "
-    "shows it at all.",
+    "Segmentation": "Dice: overlap with the true mask, up to 1. area: share of the image. presence: how surely the "
+    "image shows it at all.",
 }
 
 

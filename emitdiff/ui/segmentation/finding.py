@@ -80,6 +80,8 @@ class Finding:
                 f"{self.threshold:.2f})."
             )
         meant = f", read as “{output.target}”" if output.target and output.target.lower() != self.text.lower() else ""
+        if output.untaught:
+            meant = ", though these weights were not taught it"
         area = 100 * float(np.mean(output.mask > 0))
         took = f"{output.seconds:.1f} s" if output.seconds >= 0.1 else f"{1000 * output.seconds:.0f} ms"
         return f"Found “{text}”{meant}: {area:.1f} % of the image, in {took}."

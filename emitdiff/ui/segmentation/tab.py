@@ -126,7 +126,8 @@ class SegmentationTab:
                   "threshold": reading.threshold, "outlined": reading.outlined, "mapped": reading.mapped}  # fmt: skip
         events = [field.change for field in fields.values()]
         self.kept = fields
-        outputs = [*fields.values(), reading.without_view, self.teaching.heads, heads]
+        outputs = [*(field for field in fields.values() if field is not self.checkpoint), reading.without_view,
+                   *self.teaching.restored]  # fmt: skip
         keep_settings(demo, "emitdiff_segmentation", fields, events, self.restore, outputs, [heads])
 
     def restore(self, kept: Any, heads: Any) -> dict[Any, Any]:

@@ -22,6 +22,8 @@ from emitdiff.ui.segmentation.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.source import KEPT_SECONDS, Source, at_view_size, image_of, slice_index
 from emitdiff.ui.views import written_once
 
+TAUGHT = " (taught here)"  # behind the name of a head among the weights
+SUFFIX = ".safetensors"
 IDLE = "Nothing has been taught yet."
 MOST = 24  # examples of one session
 SAVE = (
@@ -102,6 +104,7 @@ class TeachPanel:
         gr.HTML(step(5, SAVE))
         self.download = gr.DownloadButton("Download the head", size="sm", interactive=False)
         self.file = gr.File(label="Or load a head (.safetensors)", height=92, elem_classes="drop")
+        self.loaded = gr.HTML(elem_classes="beside")
 
     def connect(self, source: Source, truth: TruthPanel, checkpoint: gr.Dropdown, text: gr.Textbox) -> Any:
         """`source` is the panel of the image, `truth` that of its true mask; a head, taught or loaded, becomes a choice
@@ -122,7 +125,7 @@ class TeachPanel:
         empty = {"shown": self.shown, **source.inputs}
         self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **QUIET)
         self.remove_button.click(lambda shown: self._list(shown[:-1]), self.shown, listed, **QUIET)
-        used = [self.heads, self.kept, checkpoint, self.said, self.walk, self.taught, self.try_button]
+        used = [self.heads, self.kept, checkpoint, self.walk, self.taught, self.try_button]
         asked = [self.shown, self.name, self.modality, self.organ, self.seconds, self.heads]
         self.teach_button.click(
             lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **QUIET
@@ -130,7 +133,7 @@ class TeachPanel:
             self.teach, asked, [self.progress, self.figures, self.view, self.download, *used],
             concurrency_id="device", concurrency_limit=1, **QUIET,
         ).then(lambda: gr.Button(interactive=True), outputs=self.teach_button, queue=False, **QUIET)  # fmt: skip
-        self.file.upload(self.load, [self.file, self.heads], used, **QUIET)
+        self.file.upload(self.load, [self.file, self.heads], [*used, self.loaded], **QUIET)
         self.download.click(lambda: walk(6), outputs=self.walk, queue=False, **QUIET)
         tried = self.try_button.click(
             lambda name: (name, walk(5)), self.taught, [text, self.walk], js=SHOW_READING, queue=False, **QUIET
@@ -206,7 +209,7 @@ class TeachPanel:
             done = f"Taught “{words[0]}” in {lesson.step} steps, {duration(lesson.seconds)}. Find uses it now."
             told = " ".join([done, lesson.warning] if lesson.warning else [done])
             yield {self.progress: finished(told, "warning" if lesson.warning else "info"),
-                   **self._chosen(f"{words[0]} (taught here)", str(lesson.file), heads),
+                   **self._chosen(words[0] + TAUGHT, str(lesson.file), heads),
                    self.download: gr.DownloadButton(value=str(lesson.file), interactive=True)}  # fmt: skip
         except Exception as error:
             yield {self.progress: finished(sentence(error), "error")}
@@ -222,9 +225,12 @@ class TeachPanel:
     def load(self, file: str | None, heads: list[tuple[str, str]]) -> dict[Any, Any]:
         """A head that was downloaded before becomes a choice again."""
         try:
-            return {**self._chosen(Path(file).stem, file, heads), self.said: note(f"{Path(file).name} is in use.")}
+            name = Path(file).name
+            if Path(file).suffix != SUFFIX:
+                raise EmitDiffError(f"{name} is no taught head: give the {SUFFIX} file that was downloaded here.")
+            return {**self._chosen(Path(file).stem, file, heads), self.loaded: note(f"{name} is in use.")}
         except Exception as error:
-            return {self.said: note(sentence(error), "error")}
+            return {self.loaded: note(sentence(error), "error")}
 
     def restore(self, kept: Any, chosen: Any) -> dict[Any, Any]:
         """After a refresh the heads taught here are choices again while their files are there, and so are the weights
@@ -233,7 +239,19 @@ class TeachPanel:
         there = [(name, file) for name, file in pairs_of_text(kept) if self.calls.is_kept(file)]
         choices = self._choices(there)
         again = {"value": chosen} if chosen in [value for _, value in choices] else {}
-        return {self.heads: there, self.kept: there, self.checkpoint: gr.Dropdown(choices=choices, **again)}
+        updates = {self.heads: there, self.kept: there, self.checkpoint: gr.Dropdown(choices=choices, **again)}
+        for name, file in there:
+            if file == chosen:
+                target = name.removesuffix(TAUGHT)
+                updates |= {self.taught: target, self.try_button: gr.Button(interactive=True),
+                            self.download: gr.DownloadButton(value=file, interactive=True),
+                            self.progress: finished(f"“{target}” was taught here before. Find uses it.")}  # fmt: skip
+        return updates
+
+    @property
+    def restored(self) -> list[Any]:
+        """What `restore` may change."""
+        return [self.heads, self.kept, self.checkpoint, self.taught, self.try_button, self.download, self.progress]
 
     def _choices(self, heads: list[tuple[str, str]]) -> list[tuple[str, str]]:
         known = [(model.name, model.name) for model in self.calls.models() if model.kind == "segmentation"]
