@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
+from scan_files import SECRETS, ramp, write_dicom, write_series
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans import read_scan, read_scan_mask
-from tests.test_scans import SECRETS, ramp, write_dicom, write_series
 
 SAGITTAL = [0, 1, 0, 0, 0, -1]
 

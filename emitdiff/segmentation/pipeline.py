@@ -26,6 +26,7 @@ from emitdiff.segmentation.text import TextEncoder
 from emitdiff.segmentation.textdiff import TextDiff
 
 VOTES = 8
+DOUBTFUL = 0.25  # probability of the kinds of image that may show a target, below which its presence is doubted
 LARGEST_NUMBER = 1e6  # of a calibration; also keeps out what is no number
 ABSENT_BELOW = 0.5  # of `present`, below which a target is held to be absent
 AGAIN = "copy or download the checkpoint again, or train it once more."
@@ -121,7 +122,7 @@ class SegmentationPipeline:
         target = asked_for(text, self.targets)
         instead = self.scenes.absent(target, shown) if self.scenes and target else ""
         if known is not None and self.scenes and target:
-            known *= self.scenes.possible(target, shown)  # the layer is to judge images that may show it
+            known *= min(1.0, self.scenes.possible(target, shown) / DOUBTFUL)
         present = 0.0 if instead else float(probability.max()) if known is None else known
         phrase = taught_phrase(target, self.targets)
         answer = SegmentationOutput(

@@ -203,3 +203,26 @@ def test_a_checkpoint_without_a_part_is_said(saved, part):
     (saved / part).rename(saved / "away")
     with pytest.raises(EmitDiffError, match=f"no folder {part}: .*again"):
         load_segmenter(str(saved), "cpu")
+
+
+def test_presence_is_doubted_where_the_kind_of_image_is(features, text_encoder, head):
+    """Below a quarter, in proportion; an image of no known kind is left to the head."""
+
+    class Shown:
+        def __init__(self, share):
+            self.share = share
+
+        def possible(self, target, signature):
+            return self.share
+
+        def absent(self, target, signature):
+            return ""
+
+    def present(scenes, text="liver"):
+        pipeline = SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64, scenes=scenes)
+        return pipeline(picture(64, 64), text).present
+
+    whole = present(None)
+    assert present(Shown(1.0)) == present(Shown(0.25)) == whole
+    assert present(Shown(0.125)) == pytest.approx(whole / 2)
+    assert present(Shown(0.05), "something else") == present(None, "something else")
