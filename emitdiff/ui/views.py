@@ -35,14 +35,6 @@ def written_once(component: gr.Image | gr.Gallery | gr.ImageSlider) -> Any:
     return component
 
 
-def bounded(slider: gr.Slider) -> gr.Slider:
-    """The slider, from now on taking a number typed beyond its ends, or none, as the end that the page then shows:
-    Gradio refuses it, and the page shows another value than the one used."""
-    read, low, high = slider.preprocess, slider.minimum, slider.maximum
-    slider.preprocess = lambda value: read(low if value is None else min(max(value, low), high))
-    return slider
-
-
 def picture_file(picture: Any, cache: str | Path) -> Any:
     """The path of a PNG of uint8 (H, W, 3) in Gradio's cache, complete before it has its name; a path is kept."""
     if not isinstance(picture, np.ndarray):

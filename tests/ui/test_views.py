@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from emitdiff.ui.views import bounded, picture_file, written_once
+from emitdiff.ui.views import picture_file, written_once
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
@@ -50,8 +50,3 @@ def test_many_at_once_leave_one_whole_file(tmp_path):
     (path,) = paths
     assert [file.name for file in Path(path).parent.iterdir()] == ["image.png"]
     assert np.array_equal(cv2.imread(path)[..., ::-1], PICTURE)
-
-
-def test_a_bounded_slider_takes_the_end_for_what_lies_beyond():
-    slider = bounded(gr.Slider(0.05, 0.95, value=0.5, step=0.05))
-    assert [slider.preprocess(value) for value in (7, -3, None, 0.3)] == [0.95, 0.05, 0.05, 0.3]

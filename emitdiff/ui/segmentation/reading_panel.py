@@ -10,7 +10,7 @@ import numpy as np
 from emitdiff.ui.messages import finished, note
 from emitdiff.ui.segmentation.finding import MAPS, Finding
 from emitdiff.ui.source import at_view_size, marked
-from emitdiff.ui.views import bounded, written_once
+from emitdiff.ui.views import written_once
 
 IDLE = "Choose an image, say what to find, press Find."
 
@@ -26,9 +26,8 @@ class ReadingPanel:
                                       visible=False)  # fmt: skip
         self.without_note = gr.HTML(elem_classes="beside")
         with gr.Row(elem_classes="after"):
-            plain = {"buttons": [], "min_width": 160}
-            self.opacity = bounded(gr.Slider(0, 100, value=40, step=1, label="Mask opacity, %", **plain))
-            self.threshold = bounded(gr.Slider(0.05, 0.95, value=0.5, step=0.05, label="Threshold", **plain))
+            self.opacity = gr.Slider(0, 100, value=40, step=1, label="Mask opacity, %", buttons=[], min_width=160)
+            self.threshold = gr.Slider(0.05, 0.95, value=0.5, step=0.05, label="Threshold", buttons=[], min_width=160)
             self.outlined = gr.Checkbox(True, label="Outline", min_width=90, scale=0)
 
     def lay_out_map(self) -> None:
