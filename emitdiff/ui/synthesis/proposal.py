@@ -31,11 +31,17 @@ class Proposal:
     button: gr.Button
     note: gr.HTML
     found: gr.State
+    suggested: gr.State
 
     def connect(self, source: Source, words: dict[str, Any], file: gr.File, quiet: dict[str, Any]) -> Any:
         """The slice of `source` gets a mask `file`. `words` are the components "organ" and "finding", used where the
         text is empty. Returns the event."""
-        self.panel.expand(self.suggest, inputs_kwargs={"text": self.text, **words}, outputs=self.text, **quiet)
+        self.panel.expand(
+            self.suggest, inputs_kwargs={"text": self.text, **words}, outputs=self.suggested, **quiet
+        ).then(  # the weights may have been loaded for it, and something been written meanwhile
+            lambda text, suggested: gr.skip() if (text or "").strip() or not suggested else suggested,
+            [self.text, self.suggested], self.text, queue=False, **quiet,
+        )  # fmt: skip
         asked = {"text": self.text, **words, **source.inputs}
         # The last event reads the page anew: nobody is kept from choosing another image while the segmenter works.
         return self.button.click(
@@ -115,4 +121,4 @@ def build_proposal(calls: Callables) -> Proposal:
         text = gr.Dropdown(targets, value=None, label="What to outline (a word or a sentence)", allow_custom_value=True)
         button = gr.Button("Propose the mask", size="sm")
         words = gr.HTML(elem_classes="beside")
-    return Proposal(calls, panel, text, button, words, gr.State(None, time_to_live=KEPT_SECONDS))
+    return Proposal(calls, panel, text, button, words, gr.State(None, time_to_live=KEPT_SECONDS), gr.State(""))
