@@ -35,6 +35,7 @@ from emitdiff.synthesis import edges, presets, prompts
 from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.merging import merging_mask
 from emitdiff.ui.callables import (
+    HEAD_SUFFIX,
     Callables,
     DatasetLesson,
     Evaluation,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
-TAUGHT = ".safetensors"  # what the file of a taught head ends in
 MOST_EXAMPLES = 100  # of a zipped dataset are learnt from at once
 KEPT = 2  # pipelines of each kind, the ones used last
 _loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
@@ -159,7 +159,7 @@ def segmenter(name: str) -> SegmentationPipeline:
     def load() -> SegmentationPipeline:
         from emitdiff.segmentation.pipeline import load_segmenter
 
-        if name.endswith(TAUGHT):
+        if name.endswith(HEAD_SUFFIX):
             return _taught(name)
         local_folder(find_checkpoint(name, "segmentation"))
         with _building:
@@ -302,7 +302,7 @@ def _load_tokenizer(folder: Path) -> Any:
 
 def targets(checkpoint: str) -> tuple[str, ...]:
     """The phrases the head was taught, from the record beside its weights, or of the file of a taught head."""
-    if checkpoint.endswith(TAUGHT):
+    if checkpoint.endswith(HEAD_SUFFIX):
         from emitdiff.segmentation.taught import read_taught
 
         return tuple(read_taught(checkpoint)[0]["targets"])

@@ -11,6 +11,8 @@ import numpy as np
 
 from emitdiff.ui.dataset_calls import DatasetCalls
 
+HEAD_SUFFIX = ".safetensors"  # what the file of a taught head ends in, by which it is told from other weights
+
 
 @dataclass(frozen=True)
 class SynthesisRequest:

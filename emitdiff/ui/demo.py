@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables, Model
+from emitdiff.ui.callables import HEAD_SUFFIX, Callables, Model
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.dataset.tab import DatasetTab
 from emitdiff.ui.events import QUIET
@@ -102,7 +102,7 @@ def prepare(calls: Callables) -> None:
 def header(models: dict[str, Model], synthesis: str, segmentation: str, device: str) -> str:
     """HTML of the strip at the top: name, weights in use, device, and the sentence that is always there."""
     parts = [_weights("Synthesis", models.get(synthesis))]
-    head = Path(segmentation) if segmentation.endswith(".safetensors") else None  # taught or loaded on this page
+    head = Path(segmentation) if segmentation.endswith(HEAD_SUFFIX) else None  # taught or loaded on this page
     taught = head and f'<span class="part ready"><i>Segmentation</i> {escape(head.stem)} <em>taught here</em></span>'
     parts.append(taught or _weights("Segmentation", models.get(segmentation)))
     where = f'<span class="part"><i>Device</i> {escape(device or "starting")}</span>'

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.callables import HEAD_SUFFIX, Callables
 from emitdiff.ui.comparison.axes import MOST, NO_TEXT, Axis, segmentation_axes, synthesis_axes
 from emitdiff.ui.comparison.comparing import DEFAULTS
 from emitdiff.ui.comparison.grid import Grid
@@ -87,7 +87,7 @@ class ComparisonForm:
                 list(self.models["Segmentation"]), value=self.calls.segmentation_checkpoint, label="Weights"
             )
         self.heads = gr.File(
-            label="Taught heads to compare (optional)", file_count="multiple", file_types=[".safetensors"], height=92,
+            label="Taught heads to compare (optional)", file_count="multiple", file_types=[HEAD_SUFFIX], height=92,
             elem_classes="drop",
         )  # fmt: skip
 

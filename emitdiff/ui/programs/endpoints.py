@@ -14,7 +14,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
-from emitdiff.ui.callables import Callables, DatasetLesson, Evaluation, SynthesisRequest
+from emitdiff.ui.callables import HEAD_SUFFIX, Callables, DatasetLesson, Evaluation, SynthesisRequest
 from emitdiff.ui.form import check_request, find_preset, sampling_defaults
 from emitdiff.ui.messages import sentence
 from emitdiff.ui.programs.arguments import (
@@ -235,7 +235,7 @@ class Endpoints:
         return model
 
     def _segmenter(self, checkpoint: str, head: str | None) -> str:
-        if head and not head.endswith(".safetensors"):
+        if head and not head.endswith(HEAD_SUFFIX):
             raise EmitDiffError("The head is no .safetensors file: give the file that /teach or the page made.")
         return head or self._model(checkpoint, "segmentation").name
 

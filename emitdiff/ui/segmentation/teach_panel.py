@@ -13,7 +13,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
-from emitdiff.ui.callables import Callables, TeachRequest
+from emitdiff.ui.callables import HEAD_SUFFIX, Callables, TeachRequest
 from emitdiff.ui.drawing import build_canvas, drawn_mask, ground
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.kept import NO_SECRET
@@ -23,7 +23,6 @@ from emitdiff.ui.source import KEPT_SECONDS, Source, at_view_size, image_of, sli
 from emitdiff.ui.views import written_once
 
 TAUGHT = " (taught here)"  # behind the name of a head among the weights
-SUFFIX = ".safetensors"
 IDLE = "Nothing has been taught yet."
 MOST = 24  # examples of one session
 SAVE = (
@@ -226,8 +225,8 @@ class TeachPanel:
         """A head that was downloaded before becomes a choice again."""
         try:
             name = Path(file).name
-            if Path(file).suffix != SUFFIX:
-                raise EmitDiffError(f"{name} is no taught head: give the {SUFFIX} file that was downloaded here.")
+            if Path(file).suffix != HEAD_SUFFIX:
+                raise EmitDiffError(f"{name} is no taught head: give the {HEAD_SUFFIX} file that was downloaded here.")
             return {**self._chosen(Path(file).stem, file, heads), self.loaded: note(f"{name} is in use.")}
         except Exception as error:
             return {self.loaded: note(sentence(error), "error")}
