@@ -17,6 +17,7 @@ from emitdiff.devices import quiet_libraries
 from emitdiff.errors import EmitDiffError
 from emitdiff.verbs.files import say
 from emitdiff.verbs.folders import Augment, CheckDataset, Export, Filter
+from emitdiff.verbs.hed import ConvertHed
 from emitdiff.verbs.segmentation import (
     ConvertAdm,
     EvaluateSegmentation,
@@ -34,7 +35,7 @@ POSITIVE |= {"seconds", "test", "draws", "folds", "test_limit"}
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, Study,
+    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, Study,
 )  # fmt: skip
 
 
