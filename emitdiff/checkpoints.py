@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ SOFTEDGE = ("lllyasviel/control_v11p_sd15_softedge", "b5bcad0c48e9b12f091968cf5e
 HED = ("lllyasviel/sd-controlnet-hed", "main")
 CANNY = ("lllyasviel/sd-controlnet-canny", "7f2f69197050967007f6bbd23ab5e52f0384162a")
 ANNOTATORS = ("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
+HED_FILE = "ControlNetHED.pth"
+HED_MINI = "hed-mini"
 # Full-precision safetensors and what describes them: no pickles, no half-precision or single-file duplicates.
 ALLOWED_FILES = ["*.json", "*.txt", "*model*.safetensors"]
 IGNORED_FILES = ["*.fp16*", "*non_ema*", "safety_checker/*"]
@@ -239,26 +242,59 @@ def controlnet_folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def hed_weights() -> Path:
-    """The file ControlNetHED.pth (a pickle: read it with `torch.load(weights_only=True)`). Raises EmitDiffError."""
-    from huggingface_hub import hf_hub_download
-
-    repository, revision = ANNOTATORS
-    name = "ControlNetHED.pth"
-
-    def fetch() -> str:
-        return hf_hub_download(repository, name, revision=revision, local_files_only=not _hub_answers())
-
-    command = f"hf download {repository} {name} --revision {revision}"
-    return Path(_fetched(fetch, repository, command, instead="another edge detector (soft or canny)"))
+def hed_folder() -> Path:
+    """Where `convert-hed` writes the original HED and where it is looked for: $EMITDIFF_HED, else a cache folder."""
+    if chosen := os.environ.get("EMITDIFF_HED"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emitdiff" / "hed"
 
 
-def hed_is_here() -> bool:
-    """Whether `hed_weights` would answer without a network."""
+def hed_mini_folder() -> Path:
+    """The folder of the embedded edge detector, HED made small."""
+    return checkpoints_folder() / HED_MINI
+
+
+def hed_weights() -> Path | None:
+    """The original HED on this machine: what `convert-hed` wrote, else ControlNetHED.pth in the Hub's cache (a pickle:
+    read it with `torch.load(weights_only=True)`), else None. Fetches nothing."""
     from huggingface_hub import try_to_load_from_cache
 
+    if (converted := hed_folder() / "model.safetensors").is_file():
+        return converted
     repository, revision = ANNOTATORS
-    return isinstance(try_to_load_from_cache(repository, "ControlNetHED.pth", revision=revision), str)
+    cached = try_to_load_from_cache(repository, HED_FILE, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def hed_network_name() -> str:
+    """Which network the detector `hed` stands for on this machine: "original", or "hed-mini" in its stead."""
+    return "original" if hed_weights() else HED_MINI
+
+
+def edge_weights(detector: str) -> str | None:
+    """The weights that draw the edges of `detector` here, for records: "hed-mini", or "original, " and the file that
+    they were made from; None for detectors that need none."""
+    if not detector.startswith("hed"):
+        return None
+    path = hed_weights() if detector == "hed" else None
+    if path is None:
+        return HED_MINI
+    try:
+        name = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = path.name
+    return f"original, {name}"
+
+
+def fetch_hed() -> None:
+    """Fetches ControlNetHED.pth where the original HED is not here and the Hub can be reached; else hed-mini serves."""
+    from huggingface_hub import hf_hub_download
+
+    if hed_weights() or not _hub_answers():
+        return
+    repository, revision = ANNOTATORS
+    with suppress(Exception):  # whatever the Hub answers, there is an embedded network to draw the edges
+        hf_hub_download(repository, HED_FILE, revision=revision)
 
 
 def _folder(checkpoint: Checkpoint, place: str, revision: str | None) -> Path:
@@ -316,7 +352,7 @@ def _hub_answers() -> bool:
     return True
 
 
-def _fetched(fetch: Callable[[], str], repository: str, command: str, instead: str = "an embedded checkpoint") -> str:
+def _fetched(fetch: Callable[[], str], repository: str, command: str) -> str:
     """`fetch()`, with every way the Hub can fail turned into one sentence and the command that fixes it."""
     from huggingface_hub import errors
 
@@ -331,6 +367,6 @@ def _fetched(fetch: Callable[[], str], repository: str, command: str, instead: s
     except (OSError, errors.CachedRepoTreeNotFoundError, errors.RevisionResolutionError) as error:
         reason = (
             f"The weights {repository} are not on this machine and the Hub cannot be reached: "
-            f"run `{command}` where there is a network, or choose {instead}."
+            f"run `{command}` where there is a network, or choose an embedded checkpoint."
         )
         raise EmitDiffError(reason) from error

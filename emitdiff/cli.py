@@ -17,6 +17,7 @@ from emitdiff.devices import quiet_libraries
 from emitdiff.errors import EmitDiffError
 from emitdiff.verbs.files import say
 from emitdiff.verbs.folders import Augment, CheckDataset, Export, Filter
+from emitdiff.verbs.hed import ConvertHed, EvaluateHed, TrainHed
 from emitdiff.verbs.segmentation import (
     ConvertAdm,
     EvaluateSegmentation,
@@ -30,11 +31,11 @@ from emitdiff.verbs.synthesis import Edges, EvaluateSynthesis, Synthesize, Train
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
-POSITIVE |= {"seconds", "test", "draws", "folds", "test_limit"}
+POSITIVE |= {"seconds", "test", "draws", "side", "folds", "test_limit"}
 
 VERBS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, Study,
+    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed, EvaluateHed, Study,
 )  # fmt: skip
 
 

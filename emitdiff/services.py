@@ -23,7 +23,7 @@ from emitdiff.checkpoints import (
     cached_folder,
     checkpoint_status,
     find_checkpoint,
-    hed_is_here,
+    hed_network_name,
     known_checkpoints,
     local_folder,
 )
@@ -94,7 +94,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         models=lambda: list_models(chosen),
         describe_device=describe_device,
         prepare=lambda: prepare(*chosen),
-        vocabulary=Vocabulary(*words, edges.DETECTORS, list_presets(), prompts.EXAMPLE_WORDS),
+        vocabulary=Vocabulary(*words, edges.DETECTORS, list_presets(), prompts.EXAMPLE_WORDS, hed_network_name()),
         synthesis_checkpoint=chosen[0].name,
         segmentation_checkpoint=chosen[1].name,
     )
@@ -265,11 +265,6 @@ def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: Sy
     """What these weights would be given, uint8 (h, w, 3). Only their card is read: a preview downloads nothing."""
     from emitdiff.synthesis.pipeline import SynthesisPipeline, read_card
 
-    if request.detector == "hed" and image is not None and request.structure > 0.5 and not hed_is_here():
-        raise EmitDiffError(
-            "The HED edge detector is not on this machine, and a preview downloads nothing. Generate fetches it; "
-            "or choose another edge detector."
-        )
     checkpoint = _named(request.checkpoint, "synthesis")
     weightless = SynthesisPipeline(None, read_card(checkpoint, _folder(checkpoint)), checkpoint.name)
     return weightless.control_image(image, mask, **_structure(request))

@@ -50,11 +50,20 @@ def test_the_preview_of_weights_that_are_not_here_downloads_nothing(calls, disc)
     assert control.shape == (512, 512, 3)
 
 
-def test_a_preview_fetches_no_edge_detector(calls, disc, monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("emitdiff.synthesis.hed.hed_weights", lambda: pytest.fail("it was fetched"))
-    with pytest.raises(EmitDiffError, match="a preview downloads nothing"):
-        calls.control_image(*disc, SynthesisRequest("", detector="hed", checkpoint="sd15-softedge"))
+def test_a_preview_fetches_no_edge_detector_and_needs_none(calls, disc, monkeypatch, tmp_path):
+    from emitdiff.synthesis.hed_mini import MiniNetwork, save_hed_mini
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *place, **settings: pytest.fail("it was fetched"))
+    monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "nothing"))
+    monkeypatch.setenv("EMITDIFF_CHECKPOINTS", str(tmp_path))
+    (tmp_path / "hed-mini").mkdir()
+    save_hed_mini(MiniNetwork(), tmp_path / "hed-mini", {})
+    shown = [
+        calls.control_image(*disc, SynthesisRequest("", detector=detector, checkpoint="sd15-softedge"))
+        for detector in ("hed", "hed-mini")
+    ]
+    assert shown[0].shape == (512, 512, 3) and np.array_equal(*shown)
 
 
 def test_records_of_a_downloaded_repository_are_read(calls, disc, monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from emitdiff.checkpoints import edge_weights
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import fitted_size, resize_image, resize_mask, to_rgb
 from emitdiff.synthesis.edges import control_image, detect_edges, weaken_edges
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Control:
     """`picture` uint8 (h, w, 3) at the working size; `mask` the edited class ids (H, W), None where nothing follows
-    one; `size` the (H, W) wanted in the end."""
+    one; `size` the (H, W) wanted in the end; `edge_weights` names the weights that drew the edges, if any did."""
 
     picture: np.ndarray
     mask: np.ndarray | None
     size: tuple[int, int]
+    edge_weights: str | None = None
 
 
 def build_control(
@@ -53,7 +55,8 @@ def build_control(
     picture = control_image(edges, small, sampling.boundary and sampling.structure > 0, card.control_layout)
     if card.control_layout == "layered" and sampling.mask_share < 1:
         picture = np.rint(picture * sampling.mask_share).astype(np.uint8)
-    return Control(picture, edited if sampling.structure > 0 else None, wanted)
+    weights = edge_weights(sampling.detector) if _wants_edges(image, sampling) else None
+    return Control(picture, edited if sampling.structure > 0 else None, wanted, weights)
 
 
 def _wanted_size(
@@ -75,9 +78,13 @@ def _wanted_size(
     return sampling.size or (side, side)
 
 
+def _wants_edges(image: np.ndarray | None, sampling: Sampling) -> bool:
+    return image is not None and sampling.structure > 0.5
+
+
 def _edges(image: np.ndarray | None, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
     """Edges at the dose asked for; where none are wanted no detector is asked, so none need be there."""
-    if image is None or sampling.structure <= 0.5:
+    if not _wants_edges(image, sampling):
         return np.zeros(size, np.uint8)
     image = resize_image(to_rgb(image), size)
     edges = detect_edges(image, sampling.detector, sampling.low_threshold, sampling.high_threshold)

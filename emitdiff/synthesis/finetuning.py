@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from emitdiff.budget import SAVE_EVERY_SECONDS, StageState
+from emitdiff.checkpoints import edge_weights
 from emitdiff.datasets import choose_rows
 from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
@@ -318,6 +319,7 @@ class FineTuning:
                 "batch": settings.batch, "gradient_accumulation": settings.gradient_accumulation,
                 "processes": self.accelerator.num_processes, "mixed_precision": self.accelerator.mixed_precision,
                 "ema": settings.ema, "rotation": ROTATION, "scale": SCALE,
+                "edge_weights": edge_weights(self.start.card.detector),
                 "prediction_type": self.start.schedule.config.prediction_type,
             },
         }  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emitdiff.checkpoints import Checkpoint, controlnet_folder, find_checkpoint, local_folder
+from emitdiff.checkpoints import Checkpoint, controlnet_folder, fetch_hed, find_checkpoint, local_folder
 from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
@@ -211,6 +211,8 @@ class SynthesisPipeline:
                 **sampling.record(sampling.seed + index),
                 "checkpoint": self.name, "working_size": list(control.picture.shape[:2]),
             }  # fmt: skip
+            if control.edge_weights:
+                settings["edge_weights"] = control.edge_weights
             seconds = time.perf_counter() - started
             copy = None if control.mask is None else np.array(control.mask)
             yield SyntheticImage(resize_image(painted, control.size), copy, sampling.seed + index, settings, seconds)
@@ -306,6 +308,8 @@ def read_card(checkpoint: Checkpoint, folder: Path) -> CheckpointCard:
 def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = None) -> SynthesisPipeline:
     """Loads a checkpoint by name, Hub id or folder onto the best device (or `device`).
 
+    With weights from the Hub that were taught with HED edges, the original HED comes along where it can be had.
+
     Raises:
         EmitDiffError: no such weights, or a folder that does not hold a complete pipeline.
     """
@@ -330,4 +334,7 @@ def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = Non
         ) from error
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), read_card(found, folder), found.name)
+    card = read_card(found, folder)
+    if found.revision is not None and card.detector == "hed":
+        fetch_hed()
+    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name)

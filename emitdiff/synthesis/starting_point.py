@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionControlNetPipeline
 from torch import Tensor
 
-from emitdiff.checkpoints import Checkpoint, find_checkpoint, hed_weights, local_folder
+from emitdiff.checkpoints import Checkpoint, find_checkpoint, local_folder
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.pipeline import CheckpointCard, load_synthesizer
 
@@ -103,13 +103,10 @@ def open_starting_point(name: str, resolution: int | None) -> StartingPoint:
     `resolution` is the side to train at in pixels; None for the area that the checkpoint's card gives.
 
     Raises:
-        EmitDiffError: no such weights, no HED detector for those taught with it, a side they cannot be given, or
-            a kind of prediction that is not known.
+        EmitDiffError: no such weights, a side they cannot be given, or a kind of prediction that is not known.
     """
     pipeline = load_synthesizer(name, device="cpu")
     found, card = find_checkpoint(name, "synthesis"), pipeline.checkpoint_card
-    if card.detector == "hed":
-        hed_weights()  # said now, rather than by a worker that reads images
     side = resolution or max(1, round(card.area**0.5 / card.multiple)) * card.multiple
     if side % card.multiple or side < card.multiple:
         raise EmitDiffError(f"The resolution was {side}; {name} takes multiples of {card.multiple}.")

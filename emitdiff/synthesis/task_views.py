@@ -17,7 +17,7 @@ from emitdiff.images import image_to_tensor, resize_image, resize_mask
 from emitdiff.synthesis.captions import APPEARANCE_WORDS, AppearanceScale, caption, facts_of
 from emitdiff.synthesis.corpus import Item
 from emitdiff.synthesis.denoiser_training import DROP_TEXT, drop_conditions
-from emitdiff.synthesis.edges import boundary_of, detect_edges
+from emitdiff.synthesis.edges import boundary_of, detect_edges, is_network
 from emitdiff.synthesis.pipeline import CheckpointCard
 
 # EMIT-Diff's second stage (arXiv 2310.12868): degrees, and parts of the size at which the image just fills the view.
@@ -140,12 +140,12 @@ class TaskViews(Dataset):
         return layers[:2].amax(0, keepdim=True).repeat(3, 1, 1)
 
     def _edges(self, row: int, source: np.ndarray, view: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Edges of the view. HED is a network of its own: it runs once an image, and its edges are turned along."""
-        if self.card.detector != "hed":
+        """Edges of the view. A network runs once an image, and its edges are turned along."""
+        if not is_network(self.card.detector):
             return detect_edges(view, self.card.detector)
         if row not in self._hed:
             fit = self.side / min(source.shape[:2])
             shape = tuple(round(length * fit) for length in source.shape[:2])
-            self._hed[row] = detect_edges(resize_image(source, shape), "hed")
+            self._hed[row] = detect_edges(resize_image(source, shape), self.card.detector)
         size = (self.side, self.side)
         return cv2.warpAffine(self._hed[row], matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

@@ -121,6 +121,7 @@ class Vocabulary:
     presets: tuple[Preset, ...] = (Preset("default", "what suits the weights", {}),)
     # words to begin with: (modality, organ, finding, appearance), some of them ""
     example_words: tuple[tuple[str, str, str, str], ...] = ()
+    hed_network: str = "original"  # what the detector "hed" stands for here, else "hed-mini"
 
 
 @dataclass(frozen=True)

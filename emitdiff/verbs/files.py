@@ -25,6 +25,14 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def say_edges(weights: str | None) -> bool:
+    """Names the network that drew the edges, where one did; whether it was said."""
+    if weights:
+        instead = " (`python -m emitdiff convert-hed` brings the original here)" if weights == "hed-mini" else ""
+        say(f"Edges drawn by HED: {weights}{instead}.")
+    return bool(weights)
+
+
 def require_datasets(folders: tuple[Path, ...]) -> None:
     if not folders:
         raise EmitDiffError("No dataset folder was named: give one or more, each with dataset.json and metadata.csv.")

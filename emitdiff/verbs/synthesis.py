@@ -42,6 +42,7 @@ from emitdiff.verbs.files import (
     read_source,
     require_datasets,
     say,
+    say_edges,
     unused_path,
     with_progress,
     write_json,
@@ -116,7 +117,9 @@ class Synthesize:
         label = None
         if mask is not None and self.structure > 0:  # what is painted freely follows no mask
             label = write_label(folder, stem, edit_mask(mask, edit)).name
+        said = False
         for result in with_progress(images, self.num_images):
+            said = said or say_edges(result.settings.get("edge_weights"))
             result = replace(result, settings={**source, **result.settings, "mask": label})
             path = unused_path(folder, f"synthetic_{stem}_{result.seed}", result.settings, entries)
             save_synthetic_png(result.image, path, result.settings)
@@ -135,17 +138,19 @@ class Edges:
     image: Image
     out: Output  # Folder for edges_NAME.png.
     mask: MaskFile = None
-    detector: Detector = "soft"  # Edge detector; hed fetches weights from the Hub.
+    detector: Detector = "soft"  # Edge detector; hed is the original where convert-hed put it, else hed-mini.
     slice: Slice = None
     window: GreyWindow = None
 
     def run(self) -> int:
+        from emitdiff.checkpoints import edge_weights
         from emitdiff.images import file_stem
         from emitdiff.scans import read_slice_mask
         from emitdiff.synthesis.edges import control_image, detect_edges
 
         scan, index, image = read_slice(self.image, self.slice, self.window)
         mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)
+        say_edges(edge_weights(self.detector))
         edges = control_image(detect_edges(image, self.detector), mask, boundary=mask is not None, layout="joined")
         folder = output_folder(self.out, self.image, self.mask)
         print(write_png(folder / f"edges_{file_stem(scan.name)}.png", edges))

@@ -8,6 +8,7 @@ import torch
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.edges import boundary_of, detect_edges, weaken_edges
+from emitdiff.synthesis.hed_mini import MiniNetwork, save_hed_mini
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
 from emitdiff.synthesis.pipeline import load_synthesizer
 from emitdiff.synthesis.presets import APPEARANCE_PHRASES, PRESETS, STYLE, draw_phrase
@@ -173,11 +174,22 @@ def test_a_given_phrase_is_used_and_the_paper_adds_it(pipeline, disc):
     assert np.array_equal(joined, pipeline(*disc, **{**ONE, "prompt": "CT, liver, speckled"})[0].image)
 
 
-def test_hed_that_is_not_here_is_a_sentence_with_a_way_out(pipeline, disc, monkeypatch, tmp_path):
+def test_the_papers_preset_paints_without_a_network_and_says_whose_edges_it_followed(
+    pipeline, disc, monkeypatch, tmp_path
+):
+    """Of what is recorded the weights of the edges are told too, and only where a network drew some."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(EmitDiffError, match=r"hf download lllyasviel/Annotators.*another edge detector"):
-        pipeline(*disc, **ONE, preset="paper")
+    monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "nothing"))
+    monkeypatch.setenv("EMITDIFF_CHECKPOINTS", str(tmp_path))
     assert pipeline.control_image(*disc, preset="paper", structure=0.5).any()  # where no edges are wanted none is asked
+    assert "edge_weights" not in pipeline(*disc, **ONE, preset="paper", structure=0.5)[0].settings
+    (tmp_path / "hed-mini").mkdir()
+    save_hed_mini(MiniNetwork(), tmp_path / "hed-mini", {})
+    made = pipeline(*disc, **ONE, preset="paper")[0]
+    assert made.settings["edge_weights"] == "hed-mini" and made.settings["detector"] == "hed"
+    again = pipeline(*disc, **{**ONE, "detector": made.settings["edge_weights"]}, preset="paper")[0]
+    assert np.array_equal(again.image, made.image) and again.settings["edge_weights"] == "hed-mini"
+    assert "edge_weights" not in pipeline(*disc, **ONE, preset="paper", detector="soft")[0].settings
 
 
 def test_presets_scheduler_is_ddim_and_the_checkpoints_own_comes_back(pipeline, disc):

@@ -44,7 +44,7 @@ class SynthesisInput:
     def lay_out_views(self) -> None:
         self.preview = build_preview(self.calls, self.mask.note)
         detector = self.models[self.calls.synthesis_checkpoint].detector
-        self.structure = build_structure_controls(self.calls.vocabulary.detectors, detector)
+        self.structure = build_structure_controls(self.calls.vocabulary, detector)
         fields = {"prompt": self.words.prompt, **self.sampling.fields, **self.structure.fields}
         self.form = {name: fields[name] for name in SynthesisRequest.__dataclass_fields__}
 

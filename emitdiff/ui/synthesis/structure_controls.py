@@ -7,9 +7,13 @@ from typing import Any
 
 import gradio as gr
 
+from emitdiff.ui.callables import Vocabulary
+
 ENDS = '<div class="ends" aria-hidden="true"><span>free</span><span>only the mask</span><span>every edge</span></div>'
 EDIT_FIELDS = ("move_x", "move_y", "scale", "rotate", "deform", "edit_seed")
 UNCHANGED = (0, 0, 1, 0, 0, 0)
+HED_HERE = "hed is the original network here."
+HED_NOT_HERE = "The original of hed is not on this machine; hed-mini stands in until it is."
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,14 @@ class StructureControls:
         self.reset.click(lambda: UNCHANGED, outputs=edits, queue=False, **quiet)
 
 
-def build_structure_controls(detectors: tuple[str, ...], detector: str) -> StructureControls:
+def build_structure_controls(vocabulary: Vocabulary, detector: str) -> StructureControls:
     """Lays the controls out inside the current Blocks context."""
     structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure to follow", buttons=[])
     gr.HTML(ENDS, elem_classes="under")
-    choice = gr.Dropdown(list(detectors), value=detector, label="Edge detector")
+    note = HED_HERE if vocabulary.hed_network == "original" else HED_NOT_HERE
+    choice = gr.Dropdown(list(vocabulary.detectors), value=detector, label="Edge detector", info=note)
     boundary = gr.Checkbox(True, label="Add the mask's boundary")
-    with gr.Group(visible=detector != "hed") as thresholds:
+    with gr.Group(visible=has_thresholds(detector)) as thresholds:
         low = gr.Slider(0, 255, value=50, step=1, label="Low threshold", buttons=[])
         high = gr.Slider(0, 255, value=120, step=1, label="High threshold", buttons=[])
     with gr.Accordion("Edit the mask", open=False) as panel:
@@ -80,5 +85,9 @@ def build_structure_controls(detectors: tuple[str, ...], detector: str) -> Struc
 
 
 def thresholds_of(detector: str) -> gr.Group:
-    """HED has no thresholds to set."""
-    return gr.Group(visible=detector != "hed")
+    return gr.Group(visible=has_thresholds(detector))
+
+
+def has_thresholds(detector: str) -> bool:
+    """The networks, hed and hed-mini, have none to set."""
+    return not detector.startswith("hed")
