@@ -10,12 +10,13 @@ import torch
 from emitdiff.budget import spent
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.corpus import load_corpus
+from emitdiff.synthesis.drawn_views import coloured, drawn_picture
 from emitdiff.synthesis.hed import HedNetwork
 from emitdiff.synthesis.hed_conversion import ConvertHed, convert_hed
 from emitdiff.synthesis.hed_distillation import TrainHed, distillation_loss, train_hed
 from emitdiff.synthesis.hed_mini import load_hed_mini
 from emitdiff.synthesis.hed_quality import EvaluateHed, compared, evaluate_hed, ridges
-from emitdiff.synthesis.hed_views import coloured, drawn_picture, teaching_view
+from emitdiff.synthesis.hed_views import teaching_view
 
 
 @pytest.fixture(scope="module")
