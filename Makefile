@@ -1,5 +1,8 @@
 # make demo   set everything up and serve the application at the address it prints (PORT=8000 make demo: another port)
 # make test   set everything up and run linter and tests
+# make format the code as the linter wants it
+# make lock   after a change of requirements.txt or requirements-test.txt: the lock files anew
+# make hooks  the linter before every commit, the types before every push
 #
 # Only python3 (3.11 or newer) and pip are presumed; by make test also Chromium, which the test of the page drives. The first run creates .venv and installs into it, later ones start at once.
 
@@ -7,19 +10,37 @@ PYTHON ?= python3
 VENV   ?= .venv
 PIP    := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow coverage lint format lock hooks clean
 
 demo: $(VENV)/.installed
 	$(if $(PORT),GRADIO_SERVER_PORT=$(PORT)) $(VENV)/bin/python app.py
 
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --cov --cov-report=
 
 test-slow: lint
 	$(VENV)/bin/python -m pytest -m slow
 
+# File by file, what the last `make test` ran.
+coverage: $(VENV)/.installed-test
+	$(VENV)/bin/python -m coverage report --skip-covered --sort=cover
+
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
+
+format: $(VENV)/.installed-test
+	$(VENV)/bin/python -m ruff check --fix --select I .
+	$(VENV)/bin/python -m ruff format .
+
+lock: $(VENV)/bin/python
+	$(PIP) uv==0.13.9
+	UV=$(VENV)/bin/uv .ci/lock $(LOCK)
+
+hooks: $(VENV)/.installed-test
+	$(PIP) pre-commit==4.7.0
+	$(VENV)/bin/python -m pre_commit install --hook-type pre-commit --hook-type pre-push
 
 # Debian's python3 may come without ensurepip; then the outer pip puts one into the environment.
 $(VENV)/bin/python:
@@ -27,15 +48,18 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 	  && $(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
 
-$(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/python
+# The lock holds everything with its hashes but the CUDA libraries, which the second line adds where torch's build for this
+# machine wants them, in the versions it names; elsewhere it finds nothing to do.
+$(VENV)/.installed: requirements.lock requirements.txt pyproject.toml | $(VENV)/bin/python
 	@echo "Installing into $(VENV): minutes the first time ..."
+	$(PIP) --no-deps --require-hashes -r requirements.lock
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --editable .
 	touch $@
 
-$(VENV)/.installed-test: requirements-test.txt $(VENV)/.installed
-	$(PIP) -r requirements-test.txt
+$(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed
+	$(PIP) --no-deps --require-hashes -r requirements-test.lock
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info build
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist

@@ -6,6 +6,13 @@ Nothing heavy is imported before one of these names is used. Research use only, 
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers
+    from emitdiff.scans import read_scan
+    from emitdiff.segmentation.pipeline import load_segmenter  # noqa: TID251
+    from emitdiff.synthesis.edges import detect_edges  # noqa: TID251
+    from emitdiff.synthesis.pipeline import load_synthesizer  # noqa: TID251
 
 __version__ = "0.1.0"
 __all__ = ["detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
@@ -18,7 +25,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'emitdiff' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -9,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import emitdiff
 
@@ -85,6 +87,48 @@ def test_requirements_are_pinned_with_their_reason(name):
     assert lines
     for line in lines:
         assert re.match(r"[\w-]+==[\d.]+(; .+?)?\s+# \w+", line), line
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package to version, of a requirements or lock file."""
+    found = re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(encoding="utf-8"), re.M)
+    return {canonicalize_name(package): version for package, version in found}
+
+
+def asked() -> list[Requirement]:
+    """What pyproject.toml asks for, extras included."""
+    project = PROJECT["project"]
+    lines = sum(project["optional-dependencies"].values(), project["dependencies"])
+    return [found for line in lines if (found := Requirement(line)).name != project["name"]]
+
+
+def test_pins_lie_in_the_ranges_the_package_asks_for():
+    pinned = pins("requirements.txt") | pins("requirements-test.txt")
+    ranges = {canonicalize_name(found.name): found.specifier for found in asked()}
+    assert ranges.keys() >= pins("requirements.txt").keys()
+    for name, specifier in ranges.items():
+        assert name == "pre-commit" or pinned[name] in specifier, f"{name} {specifier}"
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-test"])
+def test_lock_files_hold_the_pins(name):
+    locked = pins(f"{name}.lock")
+    behind = {package: version for package, version in pins(f"{name}.txt").items() if locked.get(package) != version}
+    assert not behind, "run `make lock`"
+
+
+def test_locks_agree_where_both_name_a_package():
+    runtime, test = pins("requirements.lock"), pins("requirements-test.lock")
+    both = runtime.keys() & test
+    assert {name: runtime[name] for name in both} == {name: test[name] for name in both}
+
+
+def test_changelog_begins_with_what_is_unreleased_and_dates_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.+)$", text, re.M)
+    assert sections[0] == "[Unreleased]"
+    released = [re.fullmatch(r"\[([\d.]+)\] - \d{4}-\d{2}-\d{2}", section) for section in sections[1:]]
+    assert all(released) and released[0][1] == emitdiff.__version__
 
 
 def test_readme_begins_with_front_matter_sentence_picture_and_commands():
