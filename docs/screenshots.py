@@ -1,4 +1,4 @@
-"""Takes the screenshots of the README from a running application: `python docs/screenshots.py [ADDRESS]`.
+"""Takes the screenshots of the documentation from a running application: `python docs/screenshots.py [ADDRESS]`.
 
 Its tabs at 1440 and 390 pixels, light and dark, after a run on an example. Needs playwright and Chromium on the PATH.
 """

@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 IMAGE = arg(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF, NIfTI, or DICOM (file, folder or zip).")
-MASK = arg(metavar="MASK", help="Its mask, of the slice or the volume; its boundary joins in.", help_behavior_hint="")
+MASK = arg(metavar="MASK", help="Its mask, of slice or volume; its outline joins the edges.", help_behavior_hint="")
 SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; without it, the middle one.", help_behavior_hint="")
 WINDOW = arg(metavar="W", help='Grey values: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
-DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/ (see README.md).")
-DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders; see README.md.", help_behavior_hint="(required)")
+DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/.")
+DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders.", help_behavior_hint="(required)")
 PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
 PARENT = f"A checkpoint to start from: {PAINTER}"
-FINDER = "textdiff-mini, a Hub owner/repo, a folder, or the file of a taught head."
+FINDER = "textdiff-mini, a Hub owner/repo, a folder, or the file of a few-shot head."
 READER = "Hub name or folder of the text model, in transformers layout."
 SIDES = "Column of metadata.csv that says train or val, instead of a fifth of the groups held out."
 COLUMN = "Column of metadata.csv that says train or val, instead of --held-out."

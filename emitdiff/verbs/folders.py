@@ -67,12 +67,12 @@ class Filter:
     synthetic: Positional[Annotated[Path, arg(metavar="SYNTHETIC", help="Dataset folder that `augment` wrote.")]]
     real: Positional[Annotated[Path, arg(metavar="REAL", help="Dataset folder the images were painted from.")]]
     out: NewFolder
-    segmenter: Annotated[str, arg(metavar="NAME", help=f"{FINDER} none: do not ask one.")] = "textdiff-mini"
-    min_edges: float = 0.6  # F1 of the edges asked for and found.
+    segmenter: Annotated[str, arg(metavar="NAME", help=f"{FINDER} none: no segmenter.")] = "textdiff-mini"
+    min_edges: float = 0.6  # F1 of the edges requested and the edges found.
     min_dice: float = 0.7  # Dice of the segmenter's answer and the mask, as a share of its Dice on the source.
     max_histogram: float = 12.0  # Grey levels between its histogram and the nearest real image's.
     max_copy: float = 0.96  # Similarity to the nearest real image, mirrored or not; 1 is the same.
-    max_twin: float = 0.96  # Similarity to another one kept of the same source; the later is dropped.
+    max_twin: float = 0.96  # Near-duplicates: similarity to an earlier one of the same source.
 
     def run(self) -> int:
         from emitdiff.synthesis.filtering import Filter as Settings

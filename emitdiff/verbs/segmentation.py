@@ -159,10 +159,10 @@ class TrainPublished:
     out: Output  # Folder for the head, which --checkpoint then takes.
     backbone: Annotated[Path, arg(metavar="DIR")]  # Folder that convert-adm wrote.
     preset: Literal["monuseg", "qata"] = "monuseg"  # Which of its blocks are read: those of the paper's two data sets.
-    settings: Literal["mended", "paper"] = "mended"  # paper: with the slips of the released code (see README.md).
+    settings: Literal["mended", "paper"] = "mended"  # paper: with the errors of the released code.
     text_model: Annotated[str, arg(metavar="NAME", help=READER)] = "emilyalsentzer/Bio_ClinicalBERT"
     label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Label to find, where several are.
-    images: Count = None  # Teach with so many images, of as many groups as possible; without it, all.
+    images: Count = None  # Train on this many images, of as many groups as possible; without it, all.
     held_out: float = 0.2  # Part of the groups kept aside; their Dice chooses the epoch.
     split_column: Annotated[str | None, arg(metavar="NAME", help=COLUMN, help_behavior_hint="")] = None
     validation_images: Count = None  # At most so many of the images kept aside; without it, all.
@@ -185,13 +185,13 @@ class TrainPublished:
 
 @dataclass(frozen=True)
 class Teach:
-    """Teach a small head from a few labelled images in a minute: one file, which --checkpoint then takes."""
+    """Train a small few-shot head on a few labelled images in a minute: one file, which --checkpoint then takes."""
 
     dataset: Dataset
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]  # NAME.safetensors; its card goes beside it as NAME.md.
     images: Count = None  # So many images that show a label, of as many groups as possible; without it, all.
     checkpoint: SegmentationWeights = "textdiff-mini"
-    seconds: float = 60.0  # Time to learn in, reading the images apart.
+    seconds: float = 60.0  # Time limit of the training; reading the images comes on top.
     label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Only this one; without it, all.
     split: Split = "all"  # train: leave out the fifth of the groups that evaluate-segmentation calls held-out.
     seed: int = 0  # Seed of the choice of images, their variations and the head's beginning.

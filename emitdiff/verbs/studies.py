@@ -36,7 +36,7 @@ class Utility:
     arms: tuple[str, ...] = ("real", "synthetic")
     ratio: Count = None  # Images painted from each real one, 1 if not given; of --synthetic, at most so many, else all.
     limit: Count = None  # Paint from at most so many training images; every arm then rests on these alone.
-    network: Network = "unet"
+    network: Network = "unet"  # Which segmenter is trained.
     steps: int = 300  # Training steps of every arm and seed.
     resolution: int = 128  # Side of the training images in pixels, a multiple of 32.
     seeds: int = 3  # How often each arm is trained, with seeds 0, 1, ...
@@ -123,20 +123,20 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Labels:
-    """How few labels are enough? A taught head beside U-Nets, all on the same few labelled images, drawn repeatedly."""
+    """How few labels are enough? A few-shot head and U-Nets on the same few labelled images, drawn repeatedly."""
 
     datasets: Datasets
     out: Output  # Folder for results.csv, labels.png, report.md and report.json; started again, it goes on.
     images: tuple[int, ...] = (5, 10, 20)  # Numbers of labelled images.
     draws: int = 5  # How often each is drawn; draw and training have seed 0, 1, ...
     arms: tuple[Literal["ours", "unet", "attention-unet"], ...] = ("ours", "unet", "attention-unet")  # What to compare.
-    texts: tuple[Literal["own", "none", "shuffled"], ...] = ("own", "none", "shuffled")  # What ours is asked with.
+    texts: tuple[Literal["own", "none", "shuffled"], ...] = ("own", "none", "shuffled")  # Sentences for ours.
     checkpoint: SegmentationWeights = "textdiff-mini"
     backbone: Backbone = None
     steps: int = 1000  # Training steps of each network.
     batch: int = 4  # Images in each of them.
     learning_rate: float = 3e-3  # Of the networks, falling to zero along a cosine.
-    seconds: float = 300.0  # Time in which ours has to be taught; it takes less where its recipe ends sooner.
+    seconds: float = 300.0  # Time limit for training ours; it takes less where its recipe ends sooner.
     resolution: int = 256  # Side of the squares all images are brought to, a multiple of 32.
     split_column: Annotated[str | None, arg(metavar="NAME", help=SIDES, help_behavior_hint="")] = None
     folds: Count = None  # Folds by group instead of a fifth held out, so that every image is tested once.

@@ -70,7 +70,7 @@ class Synthesize:
     structure: float = 1.0  # 1 follows every edge, 0.5 only the mask, 0 is free: text alone, no image needed.
     size: Size = None
     move: Annotated[tuple[float, float], arg(metavar="X Y")] = (0.0, 0.0)  # Move the mask right and down; 1: the image.
-    scale: float = 1.0  # Scale the mask about its middle; its edges go along, like with the three others.
+    scale: float = 1.0  # Scale the mask about its middle; with all four edits, its edges change with it.
     rotate: float = 0.0  # Turn it, in degrees anticlockwise.
     deform: float = 0.0  # Deform it smoothly, from 0 to 1; written is the mask that results.
     deform_seed: int = 0  # Another seed, another deformation.
@@ -78,7 +78,7 @@ class Synthesize:
     steps: Count = None  # Sampling steps; without it, what suits the checkpoint, like the two below.
     guidance: Strength = None  # How strongly the prompt counts.
     control_strength: Strength = None  # How strongly the edges count.
-    detector: OwnDetector = None  # Edge detector; without it, the one the checkpoint was taught with.
+    detector: OwnDetector = None  # Edge detector; without it, the one the checkpoint was trained with.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     slice: Slice = None
     window: GreyWindow = None
@@ -174,11 +174,11 @@ class TrainSynthesis:
     minutes: Strength = None  # Time to train, all stages together; without it and without --steps, 60.
     seed: int = 0  # Seed of the order and of the weights' beginning.
     threads: Count = None  # CPU threads; without it, all.
-    held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, the parent's, else 0.2.
+    held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, that of --from, else 0.2.
     # From here on only with --from NAME --train controlnet.
     steps: Count = None  # Steps of the optimizer, instead of --minutes.
     batch: Count = None  # Images at once in each process; without it, 4.
-    gradient_accumulation: Count = None  # So many batches make one step; without it, 1.
+    gradient_accumulation: Count = None  # Batches that make one step; without it, 1.
     learning_rate: Strength = None  # Constant; without it, 1e-6 (the paper's) for Stable Diffusion, else 5e-5.
     mixed_precision: OwnPrecision = None  # Without it, what suits the device.
     gradient_checkpointing: bool = False  # Less memory, more time.
@@ -221,7 +221,7 @@ class TrainSynthesis:
 
 @dataclass(frozen=True)
 class EvaluateSynthesis:
-    """Measure synthetic images against their sources: edges kept, similarity, variety, speed. Or what words do."""
+    """Measure synthetic images against their sources: edges, similarity, variety, speed. Or what prompt words do."""
 
     datasets: Datasets
     checkpoint: SynthesisWeights = "emitdiff-mini"
@@ -231,7 +231,7 @@ class EvaluateSynthesis:
     seed: int = 0  # Seed of the images painted.
     steps: Count = None  # Sampling steps; without it, what suits the checkpoint.
     guidance: Strength = None  # How strongly the prompt counts; without it, what suits the checkpoint.
-    segmenter: Annotated[str, arg(metavar="NAME", help=f"Asked for the mask, painted and real. {FINDER}")] = "none"
+    segmenter: Annotated[str, arg(metavar="NAME", help=f"Segments painted and real images: {FINDER}")] = "none"
     json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
 
     def run(self) -> int:
