@@ -50,7 +50,7 @@ $(VENV)/bin/python:
 
 # The lock holds everything with its hashes but the CUDA libraries, which the second line adds where torch's build for this
 # machine wants them, in the versions it names; elsewhere it finds nothing to do.
-$(VENV)/.installed: requirements.lock requirements.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.installed: requirements.lock requirements.txt pyproject.toml setup.py | $(VENV)/bin/python
 	@echo "Installing into $(VENV): minutes the first time ..."
 	$(PIP) --no-deps --require-hashes -r requirements.lock
 	$(PIP) -r requirements.txt

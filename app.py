@@ -21,7 +21,7 @@ def main() -> int:
 
     keep_memory_level()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from emitdiff.services import build_callables
+    from emitdiff.backend.services import build_callables
     from emitdiff.ui.demo import build_demo, launch_settings
 
     where = {"server_name": arguments.host, "server_port": arguments.port, "share": arguments.share}

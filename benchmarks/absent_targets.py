@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from emitdiff.datasets import choose_rows, open_dataset
-from emitdiff.segmentation.pipeline import load_segmenter
-from emitdiff.segmentation.targets import absent_targets, target_masks
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import choose_rows
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.vocabulary import absent_targets, target_masks
 
 
 def main() -> None:

@@ -22,11 +22,13 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import choose_rows, open_dataset
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import choose_rows
 from emitdiff.files import write_text
-from emitdiff.segmentation.metrics import questions_of
-from emitdiff.segmentation.pipeline import ABSENT_BELOW, SegmentationPipeline, load_segmenter
-from emitdiff.segmentation.presence import PresenceCalibration
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.model.presence import PresenceCalibration
+from emitdiff.segmentation.pipeline import ABSENT_BELOW, SegmentationPipeline
+from emitdiff.segmentation.vocabulary import questions_of
 
 FOLDS = 6
 REFUSALS_COUNT = 3.0  # times as much as false masks: who asks for a target mostly has it before them

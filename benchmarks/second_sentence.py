@@ -17,9 +17,9 @@ from statistics import median
 
 import torch
 
-from emitdiff.scans import read_scan
-from emitdiff.segmentation.pipeline import load_segmenter
-from emitdiff.services import build_callables
+from emitdiff.backend.services import build_callables
+from emitdiff.scans.reading import read_scan
+from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.ui.demo import build_demo, launch_settings
 
 EXAMPLES = Path(__file__).parents[1] / "emitdiff" / "ui" / "examples"

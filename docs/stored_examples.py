@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from emitdiff.services import build_callables
+from emitdiff.backend.services import build_callables
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.synthesis.stored import write_stored
 

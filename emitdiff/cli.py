@@ -13,12 +13,10 @@ from typing import Any
 
 import tyro
 
-from emitdiff.devices import quiet_libraries
-from emitdiff.errors import EmitDiffError
-from emitdiff.verbs.files import say
-from emitdiff.verbs.folders import Augment, CheckDataset, Export, Filter
-from emitdiff.verbs.hed import ConvertHed, EvaluateHed, TrainHed
-from emitdiff.verbs.segmentation import (
+from emitdiff.commands.datasets import Augment, CheckDataset, Export, Filter
+from emitdiff.commands.hed import ConvertHed, EvaluateHed, TrainHed
+from emitdiff.commands.io import say
+from emitdiff.commands.segmentation import (
     ConvertAdm,
     EvaluateSegmentation,
     Segment,
@@ -26,8 +24,10 @@ from emitdiff.verbs.segmentation import (
     TrainPublished,
     TrainSegmentation,
 )
-from emitdiff.verbs.studies import Study
-from emitdiff.verbs.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
+from emitdiff.commands.studies import Study
+from emitdiff.commands.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
+from emitdiff.devices import quiet_libraries
+from emitdiff.errors import EmitDiffError
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}

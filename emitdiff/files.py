@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -134,3 +135,10 @@ def read_record(path: Path, out: str | Path) -> dict | None:
         raise EmitDiffError(
             f"{path} is damaged ({error}); remove {out} and begin again, or give another one."
         ) from None
+
+
+def file_stem(name: str) -> str:
+    """A file's or folder's name for use in other names: no folders, no suffix of a scan, nothing but letters, digits,
+    dots, - and _. The dots of a DICOM identifier stay, so that two series do not share a name."""
+    stem = re.sub(r"(\.nii)?\.(png|jpe?g|webp|tiff?|dcm|dicom|zip|nii|gz)$", "", Path(name).name, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]", "_", stem).strip(".")[:100] or "scan"

@@ -22,7 +22,7 @@ def test_app_is_a_page_long():
 
 def test_nothing_heavy_is_imported_before_the_page_is_built():
     code = (
-        "import sys; from emitdiff.services import build_callables; from emitdiff.ui.demo import build_demo;"
+        "import sys; from emitdiff.backend.services import build_callables; from emitdiff.ui.demo import build_demo;"
         "build_demo(build_callables('emitdiff-mini', 'textdiff-mini')); print(*sys.modules)"
     )
     modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

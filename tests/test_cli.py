@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from emitdiff import cli
-from emitdiff.errors import EmitDiffError
-from emitdiff.images import read_synthetic_settings
-from emitdiff.verbs import files, studies
+from emitdiff.commands import studies
+from emitdiff.provenance import read_synthetic_settings
 
 
 def run(monkeypatch, *arguments: str | Path) -> int:
@@ -96,7 +95,7 @@ def test_a_checkpoint_trained_further_keeps_aside_what_its_parent_did(monkeypatc
     (parent / "model.safetensors").touch()
     (parent / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderTiny"]}')
     (parent / "emitdiff.json").write_text('{"area": 16384, "training": {"held_out": 0.3}}')
-    monkeypatch.setattr("emitdiff.synthesis.training.train_synthesis", lambda settings: asked.append(settings))
+    monkeypatch.setattr("emitdiff.synthesis.training.run.train_synthesis", lambda settings: asked.append(settings))
     words = ["train-synthesis", "a", "--out", tmp_path / "out", "--from", parent]
     assert run(monkeypatch, *words) == 0 and "kept only" not in capsys.readouterr().err
     assert run(monkeypatch, *words, "--held-out", "0.4") == 0
@@ -215,27 +214,9 @@ def test_slice_outside_the_volume(disc_files, monkeypatch, tmp_path, capsys):
     assert "it has one, 0, which need not be named" in capsys.readouterr().err
 
 
-def test_window_by_name_and_by_numbers(tmp_path):
-    import nibabel
-
-    values = np.linspace(-1000, 1000, 32 * 32 * 3).reshape(32, 32, 3).astype(np.int16)
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "volume.nii.gz")
-    scan, index, wide = files.read_slice(tmp_path / "volume.nii.gz", None, "2000/0")
-    assert (scan.num_slices, index) == (3, 1), "the middle slice"
-    _, _, narrow = files.read_slice(tmp_path / "volume.nii.gz", 1, "100/0")
-    assert len(np.unique(narrow)) < len(np.unique(wide))
-
-
 def test_sources_are_never_written_over(disc_files, monkeypatch, capsys):
     assert run(monkeypatch, "edges", disc_files[0], "-o", disc_files[0].parent) == 2
     assert "is where the source lies" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("inside", [".", "results"])
-def test_nothing_is_written_into_a_series(inside, disc_files, tmp_path):
-    with pytest.raises(EmitDiffError, match="is where the source lies"):
-        files.output_folder(tmp_path / inside, tmp_path)
-    assert not (tmp_path / "results").exists()
 
 
 def test_output_that_cannot_be_made(disc_files, monkeypatch, capsys):
@@ -253,7 +234,7 @@ def test_check_dataset_counts_and_finds_defects(dataset_folder, monkeypatch, tmp
 
 
 def test_edges_of_hed_say_which_network_drew_them(disc_files, monkeypatch, tmp_path, capsys):
-    from emitdiff.synthesis.hed_mini import MiniNetwork, save_hed_mini
+    from emitdiff.synthesis.hed.mini import MiniNetwork, save_hed_mini
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "hed"))
@@ -272,7 +253,7 @@ def test_edges_of_hed_say_which_network_drew_them(disc_files, monkeypatch, tmp_p
 def test_hed_is_converted_from_the_command_line(monkeypatch, tmp_path, capsys):
     import torch
 
-    from emitdiff.synthesis.hed import HedNetwork
+    from emitdiff.synthesis.hed.network import HedNetwork
 
     torch.save(HedNetwork().state_dict(), tmp_path / "ControlNetHED.pth")
     monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "hed"))
@@ -437,7 +418,7 @@ def test_what_cannot_be_taught_is_said_before_weights_are_loaded(words, answer, 
 
 
 def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("emitdiff.segmentation.head_training.WORD_STEPS", 30)
+    monkeypatch.setattr("emitdiff.segmentation.training.head.WORD_STEPS", 30)
     settings = ["--out", tmp_path / "run", "--resolution", "64", "--minutes", "0.02", "--threads", "1"]
     assert run(monkeypatch, "train-segmentation", dataset_folder, *settings) == 0
     weights = ["--checkpoint", tmp_path / "run" / "checkpoint"]
@@ -463,7 +444,7 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
 @pytest.mark.parametrize(
     ("arguments", "module"),
     [
-        (["train-segmentation", "a", "--out", "b"], "emitdiff.segmentation.training"),
+        (["train-segmentation", "a", "--out", "b"], "emitdiff.segmentation.training.run"),
     ],
 )
 def test_settings_take_every_field_of_their_verb(arguments, module):

@@ -9,6 +9,7 @@ from emitdiff.files import (
     begin_record,
     check_alone,
     check_own,
+    file_stem,
     held_files,
     make_folder,
     write_text,
@@ -122,3 +123,19 @@ def test_two_threads_that_write_the_same_file_do_not_mix_it_up(tmp_path):
         thread.join()
     assert (tmp_path / "word").read_text() in ("aa", "bb")
     assert [path.name for path in tmp_path.iterdir()] == ["word"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("../../brain scan.nii.gz", "brain_scan"),
+        ("Chest.JPEG", "Chest"),
+        ("1.2.840.113", "1.2.840.113"),
+        ("series.zip", "series"),
+        ("", "scan"),
+        (".png", "scan"),
+        ("..", "scan"),
+    ],
+)
+def test_a_stem_is_safe_and_keeps_series_apart(name, stem):
+    assert file_stem(name) == stem

@@ -2,64 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import image_to_tensor, resize_image, to_rgb
-from emitdiff.segmentation.classifier import PixelClassifier
-from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, usable_sizes, working_size
-from emitdiff.segmentation.presence import PresenceCalibration, Scenes, signature, surest
-from emitdiff.segmentation.targets import Target, asked_for
-from emitdiff.segmentation.text import TextEncoder
-from emitdiff.segmentation.textdiff import TextDiff
+from emitdiff.images import image_to_tensor, resize_image
+from emitdiff.segmentation.model.classifier import PixelClassifier
+from emitdiff.segmentation.model.features import LONGEST, DiffusionFeatures, pooled, working_size
+from emitdiff.segmentation.model.presence import PresenceCalibration, Scenes, signature, surest
+from emitdiff.segmentation.model.text import TextEncoder
+from emitdiff.segmentation.model.textdiff import TextDiff
+from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, grown, taught_phrase
+from emitdiff.segmentation.vocabulary import asked_for
 
 VOTES = 8
 DOUBTFUL = 0.25  # probability of the kinds of image that may show a target, below which its presence is doubted
-LARGEST_NUMBER = 1e6  # of a calibration; also keeps out what is no number
 ABSENT_BELOW = 0.5  # of `present`, below which a target is held to be absent
-AGAIN = "copy or download the checkpoint again, or train it once more."
-
-
-@dataclass(frozen=True)
-class SegmentationOutput:
-    """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
-
-    `found` is False for an empty mask: nothing here answers the sentence. `target` is the taught target the sentence
-    names, None where it puts it another way. `present` in 0..1 says how surely the image shows it at all; it is a score
-    and no frequency, for to refuse what is there counts more than a mask too many. Below 0.5 the target is held to be
-    `absent`, and the mask is empty whatever the threshold.
-    `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
-    in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken. `untaught`
-    says that the text names nothing the head was taught: whatever is found then means little.
-    """
-
-    mask: np.ndarray
-    probability: np.ndarray
-    found: bool
-    target: str | None
-    present: float
-    uncertainty: np.ndarray
-    seconds: float
-    warnings: tuple[str, ...] = ()
-    absent: bool = False
-    untaught: bool = False
-
-    def at(self, threshold: float) -> SegmentationOutput:
-        """The same answer with the mask of another threshold; no network runs."""
-        found = np.zeros(self.mask.shape, bool) if self.absent else self.probability > threshold
-        return replace(self, mask=found.astype(np.uint8), found=bool(found.any()))
 
 
 class Look(NamedTuple):
@@ -215,132 +177,5 @@ def _disagreement(classifier: PixelClassifier, attended: list[torch.Tensor], cel
     return (doubt - entropy(each).mean(0)).clamp_min(0) if classifier.drops else doubt
 
 
-def entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    """Bits of (..., classes, H, W)."""
-    return torch.special.entr(probabilities).sum(-3) / math.log(2)
-
-
-def grown(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Maps (B, C, h, w) at `size` = (H, W), bilinearly."""
-    return functional.interpolate(maps, size=size, mode="bilinear", antialias=False)
-
-
-def taught_phrase(target: Target | None, targets: tuple[str, ...]) -> str | None:
-    """The phrase of a target that a sentence names, None where it is none of the taught `targets`."""
-    return target.phrase if target is not None and target.phrase in targets else None
-
-
 def _with_article(scene: str) -> str:
     return scene if scene == "microscopy" else f"{'an' if scene[0] in 'aeiou' else 'a'} {scene}"
-
-
-def checked_image(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
-    """`image` as uint8 (H, W, 3). Raises EmitDiffError where it, the text or the threshold cannot be used."""
-    shape = np.shape(image)
-    colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
-    if not colour or min(shape[:2]) < 8 or np.asarray(image).dtype != np.uint8:
-        raise EmitDiffError(
-            f"The image is {np.asarray(image).dtype} of shape {shape}: give uint8 (H, W) or (H, W, 3) of at least "
-            "8 x 8 pixels; read_scan(path).image() makes one from any scan."
-        )
-    if not isinstance(text, str):
-        raise EmitDiffError(f"The text is of type {type(text).__name__}: give a sentence naming what to find.")
-    if not 0 < threshold < 1:
-        raise EmitDiffError(f"The threshold is {threshold}: give a probability between 0 and 1.")
-    return to_rgb(image)
-
-
-def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None) -> SegmentationPipeline:
-    """The segmenter called `checkpoint`: an embedded name, a local folder, a Hub repository, or the .safetensors file
-    of a taught head. For a folder that train-published wrote a `PublishedPipeline`, which is called alike.
-
-    Raises EmitDiffError when it is not there, is no segmenter or is damaged.
-    """
-    if Path(checkpoint).suffix == ".safetensors":
-        from emitdiff.segmentation.taught import load_taught
-
-        return load_taught(checkpoint, device=device).pipeline()
-    folder = local_folder(find_checkpoint(checkpoint, "segmentation"))
-    facts = _read_json(folder / "segmenter.json")
-    if not facts:
-        raise EmitDiffError(
-            f"{folder} is no segmenter (it has no segmenter.json): give a folder that "
-            "`python -m emitdiff train-segmentation DATASET --out FOLDER` made (FOLDER/checkpoint)."
-        )
-    if facts.get("kind") == "published":
-        from emitdiff.segmentation.published_pipeline import load_published
-
-        return load_published(folder, facts, choose_device(device))
-    lacking = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in facts]
-    if lacking:
-        raise EmitDiffError(f"{folder / 'segmenter.json'} says nothing of {', '.join(lacking)}: {AGAIN}")
-    if not usable_sizes(facts.get("sizes", []), facts["resolution"]):
-        raise EmitDiffError(f"{folder / 'segmenter.json'} has sizes {facts['sizes']!r} that cannot be used: {AGAIN}")
-    calibration = _calibration(facts.get("presence"), folder)
-    card, place = _read_json(folder / "training.json"), choose_device(device)
-    features, text, head, scenes = _read_weights(folder, facts)
-    return SegmentationPipeline(
-        features.to(place),
-        text.to(place),
-        head.to(place, memory_format=torch.channels_last).requires_grad_(False),
-        tuple(facts["targets"]),
-        facts["resolution"],
-        facts.get("cell", 4),
-        card,
-        scenes,
-        tuple(facts.get("sizes", ())),
-        calibration,
-    )
-
-
-def _calibration(record: object, folder: Path) -> PresenceCalibration | None:
-    """From segmenter.json. Raises EmitDiffError for what is none."""
-    if record is None:
-        return None
-    names = [field.name for field in fields(PresenceCalibration)]
-    numbers = [record.get(name) for name in names] if isinstance(record, dict) else [None]
-    if not all(type(number) in (int, float) and abs(number) < LARGEST_NUMBER for number in numbers):
-        told = ", ".join(names)
-        raise EmitDiffError(f"{folder / 'segmenter.json'} has {record!r} for presence, not the numbers {told}: {AGAIN}")
-    return PresenceCalibration(*numbers)
-
-
-def _read_weights(folder: Path, facts: dict) -> tuple[DiffusionFeatures, TextEncoder, TextDiff, Scenes | None]:
-    """All networks of a checkpoint folder, on the CPU. Raises EmitDiffError where one is missing or damaged."""
-    from safetensors import SafetensorError
-
-    from emitdiff.segmentation.features import load_features
-
-    where = [facts["blocks"], facts["timesteps"], facts["noise_seed"], facts.get("place", False)]
-    readers = {
-        "backbone": lambda part: load_features(part, *where),
-        "text": TextEncoder.load,
-        "head": TextDiff.load,
-        "scenes.safetensors": Scenes.load,
-    }
-    parts = []
-    for name, read in readers.items():
-        if name != "scenes.safetensors" and not (folder / name).is_dir():
-            raise EmitDiffError(f"{folder} has no folder {name}: {AGAIN}")
-        try:
-            parts.append(read(folder / name))
-        except EmitDiffError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise EmitDiffError(f"{folder / name} cannot be read ({_first_line(error)}): {AGAIN}") from error
-    return tuple(parts)
-
-
-def _read_json(path: Path) -> dict:
-    """{} where there is no such file. Raises EmitDiffError when it is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise EmitDiffError(f"{path} cannot be read ({_first_line(error)}): {AGAIN}") from error
-    if not isinstance(content, dict):
-        raise EmitDiffError(f"{path} holds a {type(content).__name__} instead of an object: {AGAIN}")
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

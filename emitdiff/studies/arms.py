@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emitdiff.datasets import DatasetInfo, Sample
+from emitdiff.datasets.folder import DatasetInfo, Sample
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.examples import LabelledImage, altered
-from emitdiff.segmentation.features import load_features
-from emitdiff.segmentation.networks import NETWORKS
-from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter
-from emitdiff.segmentation.teaching import Teach, teach
-from emitdiff.studies.segmenter import Batch, TrainSegmenter, class_labels, fit, predict, shuffled_batches
+from emitdiff.segmentation.few_shot.training import Teach, teach
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.model.features import load_features
+from emitdiff.segmentation.pipeline import SegmentationPipeline
+from emitdiff.segmentation.training.examples import LabelledImage, altered
+from emitdiff.studies.networks import NETWORKS
+from emitdiff.studies.unet_baseline import Batch, TrainSegmenter, class_labels, fit, predict, shuffled_batches
 
 OURS = "ours"
 ARMS = (OURS, *NETWORKS)

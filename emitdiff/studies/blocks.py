@@ -18,16 +18,17 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
+from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
+from emitdiff.datasets.splits import choose_rows, draw_labelled
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask
-from emitdiff.segmentation.features import DiffusionFeatures, decoder_blocks, load_features, working_size
-from emitdiff.segmentation.targets import target_of
+from emitdiff.segmentation.model.features import DiffusionFeatures, decoder_blocks, load_features, working_size
+from emitdiff.segmentation.vocabulary import target_of
 from emitdiff.studies.charts import heat_map
 from emitdiff.studies.probe import Probe, fit_probe, pixels_at
-from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_table, write_table
-from emitdiff.studies.splits import draw_labelled, split_sides
+from emitdiff.studies.results_table import RESULTS, begin, finish, markdown_table, read_table, write_table
+from emitdiff.studies.splits import split_sides
 
 PIXELS = 512  # of each labelled image, drawn anywhere in it
 TOGETHER = "together"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.metrics import MEANS, summarise
+from emitdiff.segmentation.evaluation import MEANS, summarise
 from emitdiff.studies.arms import OURS, WITHOUT
 from emitdiff.studies.charts import Point, line_charts
-from emitdiff.studies.rows import markdown_table
+from emitdiff.studies.results_table import markdown_table
 
 BESIDE = "unet"
 MEAN = "mean"  # of the targets, where there are several

@@ -14,17 +14,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
+from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
+from emitdiff.datasets.splits import choose_rows, draw_labelled
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder
-from emitdiff.images import file_stem, resize_image, resize_mask
-from emitdiff.segmentation.metrics import TEXTS, measure, questions_of, shuffled_sentences, summarise
-from emitdiff.segmentation.networks import DIVISOR
+from emitdiff.files import file_stem, make_folder
+from emitdiff.images import resize_image, resize_mask
+from emitdiff.segmentation.evaluation import TEXTS, measure, shuffled_sentences, summarise
 from emitdiff.segmentation.pipeline import SegmentationPipeline
+from emitdiff.segmentation.vocabulary import questions_of
 from emitdiff.studies.arms import ARMS, OURS, WITHOUT, Segment, TeachArm, check_arms, load_base, teach_arm
 from emitdiff.studies.label_report import Collected, as_markdown, draw_chart, make_report
-from emitdiff.studies.rows import RESULTS, begin, finish, read_table, write_table
-from emitdiff.studies.splits import Sides, draw_labelled, split_sides
+from emitdiff.studies.networks import DIVISOR
+from emitdiff.studies.results_table import RESULTS, begin, finish, read_table, write_table
+from emitdiff.studies.splits import Sides, split_sides
 
 KEYS = ("dataset", "images", "draw", "fold", "arm")
 

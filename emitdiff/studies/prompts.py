@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
+from emitdiff.datasets.folder import DatasetFolder, open_dataset
+from emitdiff.datasets.splits import choose_rows
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.recognition import Kind, Recogniser
-from emitdiff.studies.rows import markdown_table
-from emitdiff.synthesis.captions import APPEARANCE_WORDS, measure_appearance
-from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
+from emitdiff.studies.image_kind_classifier import Kind, Recogniser
+from emitdiff.studies.results_table import markdown_table
+from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
+from emitdiff.synthesis.training.captions import APPEARANCE_WORDS, measure_appearance
 
 TAUGHT, TRIED = 200, 60  # real images of each dataset that the classifier is taught on, and tried on
 WAYS = {"text alone": 0.0, "outline": 0.5}  # how kinds are painted: the structure asked for

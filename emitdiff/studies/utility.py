@@ -16,10 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import DatasetFolder, choose_rows, is_synthetic, open_dataset, split_by_group
+from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset
+from emitdiff.datasets.splits import choose_rows, split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_table, write_table
-from emitdiff.studies.segmenter import (
+from emitdiff.studies.results_table import RESULTS, begin, finish, markdown_table, read_table, write_table
+from emitdiff.studies.unet_baseline import (
     MEASURES,
     TrainSegmenter,
     check_training,
@@ -29,7 +30,7 @@ from emitdiff.studies.segmenter import (
     train_segmenter,
 )
 from emitdiff.synthesis.augmentation import Augment, augment, check_settings
-from emitdiff.synthesis.pipeline import read_card
+from emitdiff.synthesis.card import read_card
 
 PARTS = ("real", "synthetic", "classical")
 PAINTED = ("checkpoint", "structure", "steps", "guidance", "preset")  # what the report says of the synthetic images

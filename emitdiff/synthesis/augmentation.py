@@ -19,23 +19,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from emitdiff.datasets import (
-    FIRST_COLUMNS,
-    DatasetFolder,
-    Sample,
-    choose_rows,
-    distinct_stems,
-    open_dataset,
-    write_tables,
-)
+from emitdiff.datasets.folder import FIRST_COLUMNS, DatasetFolder, Sample, distinct_stems, open_dataset
+from emitdiff.datasets.splits import choose_rows
+from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import check_alone, held_files, make_folder, read_record
-from emitdiff.images import read_synthetic_settings, save_synthetic_png
-from emitdiff.synthesis.captions import APPEARANCE_WORDS
+from emitdiff.progress import NOBODY, Watch
+from emitdiff.provenance import read_synthetic_settings, save_synthetic_png
+from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
-from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
+from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
-from emitdiff.watch import NOBODY, Watch
+from emitdiff.synthesis.training.captions import APPEARANCE_WORDS
 
 PROVENANCE = "trainedAlgorithmicMedia"  # IPTC's word for pictures that a trained model made
 COLUMNS = (

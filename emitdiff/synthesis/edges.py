@@ -46,7 +46,7 @@ def detect_edges(image: np.ndarray, detector: str = "soft", low: float = 50, hig
         strength = soft_edges(grey)
         floor = max(0.0, (low - 50) / 255)  # the default low of 50 shows everything
         return np.clip((strength - floor) / (high / 120 - floor) * 255, 0, 255).astype(np.uint8)
-    from emitdiff.synthesis.hed import hed_edges
+    from emitdiff.synthesis.hed.network import hed_edges
 
     return hed_edges(to_rgb(image), detector)
 

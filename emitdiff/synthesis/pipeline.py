@@ -1,51 +1,31 @@
 """The synthesis pipeline: an image's edges, its mask and a prompt in, labelled synthetic images out.
 
 A thin door around diffusers' `StableDiffusionControlNetPipeline`; the same code loads the embedded weights, a Hub
-repository and a local folder. What a checkpoint wants to be given is in its `emitdiff.json` (see `CheckpointCard`).
+repository and a local folder. What a checkpoint wants to be given is in its `emitdiff.json` (see card.py).
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from emitdiff.checkpoints import Checkpoint, controlnet_folder, fetch_hed, find_checkpoint, local_folder
-from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
-from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
+from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.control import Control, build_control
 from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import cut_warning
 from emitdiff.synthesis.sampling import NUMBERS, Sampling, resolve_edit, text_arguments
 
-CARD_FILE = "emitdiff.json"
 PREVIEW_EVERY = 2
 NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], that is no colour on purpose
-
-
-@dataclass(frozen=True)
-class CheckpointCard:
-    """What a checkpoint was taught with: the control layout (see edges.py), the area in pixels to paint at, the number
-    both sides must be divisible by, the detector and the sampling defaults. These defaults here suit SD 1.5.
-    `base` names the Hub repository and revision of the other networks, where only a ControlNet lies beside the card."""
-
-    control_layout: str = "joined"
-    area: int = 512 * 512
-    multiple: int = 64
-    detector: str = "soft"
-    defaults: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
-    base: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -289,52 +269,3 @@ class SynthesisPipeline:
         small = torch.nn.functional.interpolate(latents, scale_factor=0.5, mode="area")
         decoded = self.pipe.vae.decode(small / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
         return tensor_to_image(decoded[0].clamp(-1, 1))
-
-
-def read_card(checkpoint: Checkpoint, folder: Path) -> CheckpointCard:
-    """The emitdiff.json of the base's `folder`, or of the fine-tuned ControlNet where it has one of its own; for
-    weights without one, what suits Stable Diffusion 1.5."""
-    path = Path(checkpoint.card or folder) / CARD_FILE
-    if not path.exists():
-        return CheckpointCard(detector=checkpoint.detector or "soft", defaults=checkpoint.defaults)
-    try:
-        return CheckpointCard(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise EmitDiffError(
-            f"{path} cannot be read ({error}); train the checkpoint again or restore the file."
-        ) from None
-
-
-def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = None) -> SynthesisPipeline:
-    """Loads a checkpoint by name, Hub id or folder onto the best device (or `device`).
-
-    With weights from the Hub that were taught with HED edges, the original HED comes along where it can be had.
-
-    Raises:
-        EmitDiffError: no such weights, or a folder that does not hold a complete pipeline.
-    """
-    quiet_libraries()
-    from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
-
-    found = find_checkpoint(checkpoint, "synthesis")
-    folder = local_folder(found)
-    chosen = choose_device(device)
-    dtype = choose_dtype(chosen)
-    try:
-        controlnet = ControlNetModel.from_pretrained(controlnet_folder(found), dtype=dtype, use_safetensors=True)
-        pipe = StableDiffusionControlNetPipeline.from_pretrained(
-            folder, controlnet=controlnet, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-            dtype=dtype, use_safetensors=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise EmitDiffError(
-            f"{folder} does not hold a complete Stable Diffusion + ControlNet pipeline ({reason}); "
-            "give a folder or repository in diffusers layout."
-        ) from error
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    card = read_card(found, folder)
-    if found.revision is not None and card.detector == "hed":
-        fetch_hed()
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from emitdiff.datasets import DatasetInfo
+from emitdiff.datasets.folder import DatasetInfo
 
 MODALITIES = ("Ultrasound", "MRI", "CT", "X-ray", "Microscopy")
 ORGANS = ("breast", "prostate", "heart", "abdomen", "chest", "nuclei")

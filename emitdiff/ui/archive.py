@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emitdiff.files import write_whole
-from emitdiff.images import file_stem, manifest_entry, save_synthetic_png, synthetic_manifest
+from emitdiff.files import file_stem, write_whole
+from emitdiff.provenance import manifest_entry, save_synthetic_png, synthetic_manifest
 
 ANSWER_SECONDS = 600  # Gradio has copied an answer long before
 

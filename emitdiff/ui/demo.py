@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import HEAD_SUFFIX, Callables, Model
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.dataset.tab import DatasetTab
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables, Model
 from emitdiff.ui.programs.endpoints import Endpoints
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.source import KEPT_SECONDS

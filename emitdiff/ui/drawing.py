@@ -11,7 +11,8 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import PALETTE, file_stem, resize_mask
+from emitdiff.files import file_stem
+from emitdiff.images import PALETTE, resize_mask
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.messages import note, sentence
 from emitdiff.ui.source import Source, at_view_size, image_of

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Model, Preset, SynthesisRequest
-from emitdiff.ui.synthesis.structure_controls import EDIT_FIELDS
+from emitdiff.ui.interface import EDIT_FIELDS, Model, Preset, SynthesisRequest
 
 GENERAL = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
 LIMITS = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
 
 

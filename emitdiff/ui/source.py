@@ -12,8 +12,8 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import resize_image, resize_mask
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, notes, sentence
 
 ACCEPTED = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."

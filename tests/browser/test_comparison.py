@@ -9,7 +9,7 @@ from page_steps import PATIENCE, choose_example, open_tab, said
 from PIL import Image
 from playwright.sync_api import expect
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 
 
 @pytest.fixture

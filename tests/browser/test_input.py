@@ -9,7 +9,7 @@ from page_steps import PATIENCE, choose_example, said, set_number
 from PIL import Image
 from playwright.sync_api import expect
 
-from emitdiff.images import save_synthetic_png
+from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.examples import read_examples
 
 CARDS = {card.title: card for card in read_examples()}

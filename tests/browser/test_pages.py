@@ -16,7 +16,7 @@ from page_steps import PATIENCE, choose_example, few_steps, open_tab, said, set_
 from PIL import Image
 from playwright.sync_api import expect
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.examples import read_examples
 
 MODELS = {"synthesis": "emitdiff-mini", "segmentation": "textdiff-mini"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from page_steps import PATIENCE, choose_example, few_steps, said
 from playwright.sync_api import expect
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 
 
 def paint(page, images: int):

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 from scan_files import dicom_dataset, ramp, write_series
 
-from emitdiff import dicom, scans
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans import decoding, dicom
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 
 
 def png_chunk(kind, content):
@@ -170,7 +171,7 @@ def test_a_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):
 
 
 def test_the_sum_of_slices_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(scans, "MAX_VOXELS", 200)
+    monkeypatch.setattr(decoding, "MAX_VOXELS", 200)
     with pytest.raises(EmitDiffError, match="too large: 8 x 6 pixels, 5 slice"):
         read_scan(write_series(tmp_path / "series"))
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
@@ -184,10 +185,11 @@ def test_giants_are_refused_in_little_memory(tmp_path):
     for name in names:
         (tmp_path / name).write_bytes(BAD_FILES[name][0])
     code = (
-        "import resource, sys; from emitdiff import scans, dicom, nifti, pictures; from emitdiff.errors import *\n"
+        "import resource, sys\nfrom emitdiff.errors import *\n"
+        "from emitdiff.scans import dicom, nifti, pictures, reading\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
-        "    try: scans.read_scan(path)\n"
+        "    try: reading.read_scan(path)\n"
         "    except EmitDiffError: pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
@@ -198,6 +200,6 @@ def test_giants_are_refused_in_little_memory(tmp_path):
 
 def test_importing_scans_is_light():
     heavy = "torch", "pydicom", "nibabel", "gradio"
-    code = f"import sys, emitdiff.scans, emitdiff.datasets; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, emitdiff.scans.masks, emitdiff.datasets.folder; print(sys.modules.keys() & set({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

@@ -15,7 +15,9 @@ from pydicom.pixels import apply_voi_lut
 from scan_files import AXIAL, dicom_dataset, ramp, write_dicom, write_series
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import Window, read_mask, read_scan
+from emitdiff.scans.geometry import Window
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 
 
 def test_ct_windows_are_those_of_the_standard(tmp_path):

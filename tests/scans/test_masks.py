@@ -8,7 +8,8 @@ from PIL.ExifTags import Base
 from scan_files import in_orientation, patient, write_nifti, write_series
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
+from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
+from emitdiff.scans.reading import read_scan
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scan_files import in_orientation, patient, write_nifti
 
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 
 ORIENTATIONS = ["RAS", "LPS", "LAS", "PIR", "SAL", "ASR", "IPL"]
 

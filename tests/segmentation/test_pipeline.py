@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter, working_size
-from emitdiff.segmentation.presence import PresenceCalibration
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.model.features import working_size
+from emitdiff.segmentation.model.presence import PresenceCalibration
+from emitdiff.segmentation.pipeline import SegmentationPipeline
 
 
 @pytest.fixture

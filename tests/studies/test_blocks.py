@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies import blocks
 from emitdiff.studies.blocks import Blocks, as_markdown, dice_of, make_report, names_of, study_blocks
-from emitdiff.studies.rows import read_table
+from emitdiff.studies.results_table import read_table
 
 
 @pytest.fixture(scope="module")

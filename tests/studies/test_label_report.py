@@ -1,7 +1,7 @@
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.metrics import MEANS
+from emitdiff.segmentation.evaluation import MEANS
 from emitdiff.studies.label_report import MEAN, Collected, as_markdown, make_report, spread
 
 T1 = 12.7062  # Student's t at 97.5 % with one degree of freedom

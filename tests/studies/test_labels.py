@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import DatasetInfo, Sample, open_dataset, write_dataset
+from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
+from emitdiff.datasets.writing import write_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies import labels
 from emitdiff.studies.arms import TeachArm, altered_batches, load_base, teach_arm
 from emitdiff.studies.labels import Labels, at_size, measure_arm, sentences_of, study_labels
-from emitdiff.studies.rows import read_table
-from emitdiff.studies.segmenter import TrainSegmenter
+from emitdiff.studies.results_table import read_table
+from emitdiff.studies.unet_baseline import TrainSegmenter
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.studies.image_kind_classifier import Recogniser
 from emitdiff.studies.prompts import EvaluatePrompts, compare_words, evaluate_prompts
-from emitdiff.studies.recognition import Recogniser
-from emitdiff.synthesis.captions import APPEARANCE_WORDS
+from emitdiff.synthesis.training.captions import APPEARANCE_WORDS
 
 KINDS = [("Ultrasound", "breast"), ("Microscopy", "nuclei")]
 

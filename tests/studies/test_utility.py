@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emitdiff.datasets import open_dataset, write_tables
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.rows import read_table, write_table
+from emitdiff.studies.results_table import read_table, write_table
 from emitdiff.studies.utility import Utility, percent_of_real, real_split, reference, study_utility
 
 

@@ -17,15 +17,16 @@ import pytest
 import torch
 from PIL import Image
 
-from emitdiff.dataset_check import check_dataset
-from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.datasets.check import check_dataset
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import DIGITAL_SOURCE_TYPE, read_synthetic_settings
+from emitdiff.progress import Watch
+from emitdiff.provenance import DIGITAL_SOURCE_TYPE, read_synthetic_settings
 from emitdiff.synthesis import augmentation
 from emitdiff.synthesis.augmentation import Augment, augment, plan
 from emitdiff.synthesis.presets import draw_phrase
 from emitdiff.synthesis.prompts import APPEARANCES
-from emitdiff.watch import Watch
 
 
 @pytest.fixture(scope="session")

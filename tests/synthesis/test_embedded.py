@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from emitdiff.checkpoints import checkpoints_folder
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
-from emitdiff.synthesis.pipeline import load_synthesizer
+from emitdiff.synthesis.loading import load_synthesizer
 
 EXAMPLES = Path(__file__).parents[2] / "emitdiff" / "ui" / "examples"
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.synthesis.pipeline import CARD_FILE, Step, SyntheticImage, load_synthesizer
+from emitdiff.synthesis.card import CARD_FILE
+from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.pipeline import Step, SyntheticImage
 
 
 @pytest.fixture(scope="module")

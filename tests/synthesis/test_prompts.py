@@ -1,6 +1,6 @@
 import numpy as np
 
-from emitdiff.datasets import DatasetInfo
+from emitdiff.datasets.folder import DatasetInfo
 from emitdiff.synthesis.prompts import compose_prompt, cut_warning, prompt_of
 
 

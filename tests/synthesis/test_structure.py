@@ -8,9 +8,9 @@ import torch
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.edges import boundary_of, detect_edges, weaken_edges
-from emitdiff.synthesis.hed_mini import MiniNetwork, save_hed_mini
+from emitdiff.synthesis.hed.mini import MiniNetwork, save_hed_mini
+from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
-from emitdiff.synthesis.pipeline import load_synthesizer
 from emitdiff.synthesis.presets import APPEARANCE_PHRASES, PRESETS, STYLE, draw_phrase
 
 ONE = {"prompt": "CT, liver", "num_images": 1, "seed": 3, "num_inference_steps": 2}

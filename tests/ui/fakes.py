@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from emitdiff.agreement import agreement
-from emitdiff.dataset_jobs import DatasetJobs
+from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
-from emitdiff.segmentation.pipeline import SegmentationOutput
-from emitdiff.ui.callables import Callables, Model, Preset, Vocabulary
-from emitdiff.ui.dataset_calls import DatasetCalls
+from emitdiff.mask_metrics import agreement
+from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
+from emitdiff.scans.reading import read_scan
+from emitdiff.segmentation.output import SegmentationOutput
+from emitdiff.ui.interface import Callables, DatasetCalls, Model, Preset, Vocabulary
 
 STEPS = 4
 

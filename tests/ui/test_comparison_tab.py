@@ -13,10 +13,10 @@ from fakes import STEPS, failing, fake_callables, scan_that_saves
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.comparison.axes import NO_TEXT
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.interface import SynthesisRequest
 
 BROWSER = SimpleNamespace(session_hash="someone")
 

@@ -15,7 +15,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.tab import ALL, KEPT, NOTHING, PAIRS, DatasetTab
 from emitdiff.ui.dataset.views import BUSY, check_html, job_line
-from emitdiff.ui.dataset_calls import AugmentRequest
+from emitdiff.ui.interface import AugmentRequest
 from emitdiff.ui.phantoms import write_example_dataset
 
 

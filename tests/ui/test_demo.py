@@ -66,7 +66,7 @@ def test_nothing_on_the_page_comes_from_a_network():
 
 
 def test_the_ui_is_handed_everything():
-    known = ("emitdiff.images", "emitdiff.files", "emitdiff.errors")
+    known = ("emitdiff.images", "emitdiff.provenance", "emitdiff.files", "emitdiff.errors")
     files = list(Path(page.__file__).parent.rglob("*.py"))
     assert len(files) > 30, "those of the tabs' folders too"
     for file in files:

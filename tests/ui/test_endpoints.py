@@ -17,7 +17,7 @@ from fakes import Lesson, Step, fake_callables
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.demo import build_demo, launch_settings
 from emitdiff.ui.programs.arguments import FILE, Argument, documented, structure_arguments
 from emitdiff.ui.programs.endpoints import Endpoints

@@ -4,8 +4,8 @@ import pytest
 from fakes import models
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Preset, SynthesisRequest
 from emitdiff.ui.form import check_request, find_preset, form_values, menu, sampling_defaults
+from emitdiff.ui.interface import Preset, SynthesisRequest
 
 PRESETS = (Preset("default", "own", {}), Preset("paper", "as published", {"guidance_scale": 9.0, "detector": "hed"}))
 FORM = dict(vars(SynthesisRequest("CT, abdomen")))

@@ -10,7 +10,7 @@ from fakes import fake_callables
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.comparison.axes import NO_TEXT, segmentation_axes, synthesis_axes
 from emitdiff.ui.comparison.figure import draw_figure, save_figure
 from emitdiff.ui.comparison.grid import Cell, Grid, aspect, table

@@ -17,7 +17,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 from benchmarks.application import application
-from emitdiff.dataset_archive import pack_folder
+from emitdiff.datasets.archive import pack_folder
 from emitdiff.ui.demo import build_demo, launch_settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "app.md"

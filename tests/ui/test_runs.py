@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from fakes import Painted, Step
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui import archive
-from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.runs import Run
 
 

@@ -50,7 +50,7 @@ def test_a_volume_opens_at_its_middle_with_windows_as_the_command_line_takes_the
     import nibabel
     from fakes import fake_callables
 
-    from emitdiff.scans import read_scan
+    from emitdiff.scans.reading import read_scan
     from emitdiff.ui.source import build_source
 
     values = np.linspace(-1000, 1000, 8 * 8 * 6).reshape(8, 8, 6).astype(np.int16)

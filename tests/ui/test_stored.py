@@ -12,7 +12,8 @@ import pytest
 from fakes import failing, fake_callables
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 from emitdiff.ui.examples import FOLDER, read_examples
 from emitdiff.ui.synthesis.stored import STORED, read_picture, read_stored, write_stored
 from emitdiff.ui.synthesis.tab import SynthesisTab
@@ -80,10 +81,10 @@ def test_other_weights_have_nothing_stored(tab):
 
 
 def test_a_run_is_not_disturbed(tab):
-    tab.results.painting.stops.begin(BROWSER)
+    tab.painting.stops.begin(BROWSER)
     _, results = click(tab, 0)
     assert set(results) == {tab.results.progress}
-    tab.results.painting.stops.end(BROWSER)
+    tab.painting.stops.end(BROWSER)
 
 
 def test_they_can_be_made_again(tmp_path):
@@ -101,7 +102,7 @@ def test_they_can_be_made_again(tmp_path):
 @pytest.mark.slow
 def test_the_embedded_weights_still_make_them():
     """Fails after the weights were trained again: then `python docs/stored_examples.py`."""
-    from emitdiff.services import build_callables
+    from emitdiff.backend.services import build_callables
 
     card, calls = read_examples()[0], build_callables("emitdiff-mini", "textdiff-mini")
     image, mask = read_scan(card.image).image(0), read_mask(card.mask)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fakes import failing, fake_callables, scan_that_saves
 
-from emitdiff.images import save_synthetic_png
-from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
 from emitdiff.ui.synthesis.prompt_panel import chips
 

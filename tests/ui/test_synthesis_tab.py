@@ -8,8 +8,8 @@ import gradio as gr
 import pytest
 from fakes import fake_callables, scan_that_saves
 
-from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
@@ -30,7 +30,7 @@ def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
     changes = {"structure": 0.3, "move_x": 0.25, "preset": "paper"}
     arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
     first = next(
-        tab.results.painting.generate(
+        tab.painting.generate(
             BROWSER, outlines=False, large=None, **arguments, mask_file=str(example.mask), **{**FORM, **changes}
         )
     )
@@ -44,7 +44,7 @@ def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
 def test_the_settings_of_an_image_come_back_into_the_form(tab, example):
     form = {**FORM, "num_images": 3, "guidance_scale": 2.5, "move_x": 0.1, "detector": "hed"}
     arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    painting = tab.results.painting.generate(BROWSER, outlines=False, large=None, **arguments, mask_file=None, **form)
+    painting = tab.painting.generate(BROWSER, outlines=False, large=None, **arguments, mask_file=None, **form)
     run = list(painting)[0][tab.results.run]
     updates = tab.take_settings(run, 2)
     values = {name: updates[field] for name, field in tab.form.items() if field in updates}

@@ -10,7 +10,7 @@ import pytest
 from fakes import fake_callables, scan_that_saves
 
 from emitdiff.images import PALETTE
-from emitdiff.scans import read_mask
+from emitdiff.scans.masks import read_mask
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.segmentation.teach_panel import MOST, STEPS, Shown, loss_curve, walk

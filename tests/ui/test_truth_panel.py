@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fakes import fake_callables, scan_that_saves
 
-from emitdiff.ui.segmentation.finding import Finding, Volume
+from emitdiff.ui.finding import Finding, Volume
 from emitdiff.ui.segmentation.truth_panel import COLUMNS, Truth, TruthPanel
 
 

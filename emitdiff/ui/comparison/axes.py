@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables, Model
 from emitdiff.ui.form import LIMITS, WHOLE_NUMBERS
+from emitdiff.ui.interface import Callables, Model
 
 MOST = 6  # values of one axis
 NO_TEXT = "(no text)"  # typed for the empty sentence, which a list could not show

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from emitdiff.images import overlay, resize_image, resize_mask
-from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.comparison.axes import MOST
 from emitdiff.ui.comparison.grid import Cell, Grid, Place
 from emitdiff.ui.form import check_request
+from emitdiff.ui.interface import Callables, SynthesisRequest
 from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.views import picture_file
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from emitdiff.images import resize_image, save_synthetic_png
+from emitdiff.images import resize_image
+from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.comparison.grid import Grid
 
 INK, FAINT, GROUND = (24, 28, 32), (96, 104, 112), (255, 255, 255)

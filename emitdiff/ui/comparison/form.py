@@ -8,14 +8,13 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import HEAD_SUFFIX, Callables
 from emitdiff.ui.comparison.axes import MOST, NO_TEXT, Axis, segmentation_axes, synthesis_axes
 from emitdiff.ui.comparison.comparing import DEFAULTS
 from emitdiff.ui.comparison.grid import Grid
+from emitdiff.ui.events import on_choice, on_leaving
 from emitdiff.ui.form import sampling_defaults
-from emitdiff.ui.menus import on_choice
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.typed import on_leaving
 
 NOTHING = "nothing"
 FIRST = {"Synthesis": ("Structure", "Seed"), "Segmentation": ("Text", "Threshold")}  # across, down

@@ -11,20 +11,20 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem
+from emitdiff.files import file_stem
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.browser_settings import keep_settings
+from emitdiff.ui.cancellation import Stops
 from emitdiff.ui.comparison.comparing import Given, corner, find, measures, paint
 from emitdiff.ui.comparison.figure import save_figure
 from emitdiff.ui.comparison.form import ComparisonForm, head_files
 from emitdiff.ui.comparison.grid import Grid, table
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
-from emitdiff.ui.kept import keep_settings
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.masks import Before, owner_of, removed
 from emitdiff.ui.messages import finished, note, progress, sentence
 from emitdiff.ui.source import KEPT_SECONDS, build_source, mirror
-from emitdiff.ui.stops import Stops
 from emitdiff.ui.synthesis.preview import given
 
 IDLE = "Choose an image, say what to vary, press Compare. A click on a cell shows it large."

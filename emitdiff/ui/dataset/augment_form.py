@@ -6,9 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables
-from emitdiff.ui.dataset_calls import AugmentRequest
 from emitdiff.ui.form import LIMITS, check_number
+from emitdiff.ui.interface import AugmentRequest, Callables
 
 SPLITS = {"all": "all", "without what the weights keep aside": "train", "what they keep aside": "held-out"}
 # field: (what it is called in a sentence, lowest, highest)

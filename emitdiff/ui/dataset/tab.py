@@ -9,11 +9,10 @@ import gradio as gr
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.views import BUSY, EMPTY, GUIDE, THEME, check_html, job_line, pair_picture, report_frame
-from emitdiff.ui.events import QUIET
-from emitdiff.ui.menus import on_choice
+from emitdiff.ui.events import QUIET, on_choice
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, note, notes, sentence
 from emitdiff.ui.phantoms import write_example_dataset
 from emitdiff.ui.source import mirror

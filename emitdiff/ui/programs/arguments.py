@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables, SynthesisRequest
 from emitdiff.ui.form import LIMITS, WHOLE_NUMBERS
+from emitdiff.ui.interface import Callables, SynthesisRequest
 
 NEEDED = Parameter.empty  # the default of an argument that has none
 FILE, TEXT, NUMBER, WHOLE = "file", "text", "number", "whole number"

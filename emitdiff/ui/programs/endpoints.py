@@ -14,8 +14,8 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
-from emitdiff.ui.callables import HEAD_SUFFIX, Callables, DatasetLesson, Evaluation, SynthesisRequest
 from emitdiff.ui.form import check_request, find_preset, sampling_defaults
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables, DatasetLesson, Evaluation, SynthesisRequest
 from emitdiff.ui.messages import sentence
 from emitdiff.ui.programs.arguments import (
     FILE,

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from emitdiff.ui.finding import MAPS, Finding
 from emitdiff.ui.messages import finished, note
-from emitdiff.ui.segmentation.finding import MAPS, Finding
 from emitdiff.ui.source import at_view_size, marked
 from emitdiff.ui.views import written_once
 

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.interface import Callables
 
 ANY = "any kind"
 

@@ -10,19 +10,19 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.browser_settings import keep_settings
+from emitdiff.ui.cancellation import Stops
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
+from emitdiff.ui.finding import MAPS, Finding, Volume
 from emitdiff.ui.form import word_in
-from emitdiff.ui.kept import keep_settings
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import duration, finished, note, notes, progress, sentence
-from emitdiff.ui.segmentation.finding import MAPS, Finding, Volume
 from emitdiff.ui.segmentation.reading_panel import ReadingPanel
 from emitdiff.ui.segmentation.sentence_panel import SentencePanel
 from emitdiff.ui.segmentation.teach_panel import TeachPanel
 from emitdiff.ui.segmentation.truth_panel import TruthPanel
 from emitdiff.ui.source import KEPT_SECONDS, build_source, image_of, mirror, slice_index
-from emitdiff.ui.stops import Stops
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
 

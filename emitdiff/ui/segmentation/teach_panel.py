@@ -13,10 +13,10 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
-from emitdiff.ui.callables import HEAD_SUFFIX, Callables, TeachRequest
+from emitdiff.ui.browser_settings import NO_SECRET
 from emitdiff.ui.drawing import build_canvas, drawn_mask, ground
 from emitdiff.ui.events import QUIET
-from emitdiff.ui.kept import NO_SECRET
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables, TeachRequest
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
 from emitdiff.ui.segmentation.truth_panel import BEST, Truth, TruthPanel
 from emitdiff.ui.source import KEPT_SECONDS, Source, at_view_size, image_of, slice_index

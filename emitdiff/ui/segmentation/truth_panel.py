@@ -13,12 +13,12 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem
+from emitdiff.files import file_stem
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import build_drawing
+from emitdiff.ui.finding import Finding
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import figures, note, sentence
-from emitdiff.ui.segmentation.finding import Finding
 from emitdiff.ui.source import KEPT_SECONDS, Source, slice_index
 
 MEASURES = ("dice", "iou", "precision", "recall", "hd95")

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables, Packing
 from emitdiff.ui.form import word_in
+from emitdiff.ui.interface import Callables, Packing
 from emitdiff.ui.messages import note, notes, sentence
 from emitdiff.ui.synthesis.runs import Run
 

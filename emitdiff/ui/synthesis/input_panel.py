@@ -9,14 +9,14 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, read_synthetic_settings
-from emitdiff.ui.callables import Callables, SynthesisRequest
-from emitdiff.ui.events import QUIET
+from emitdiff.files import file_stem
+from emitdiff.provenance import read_synthetic_settings
+from emitdiff.ui.browser_settings import keep_settings
+from emitdiff.ui.events import QUIET, on_choice
 from emitdiff.ui.examples import Example
 from emitdiff.ui.form import find_preset, form_values, sampling_defaults
-from emitdiff.ui.kept import keep_settings
+from emitdiff.ui.interface import EDIT_FIELDS, Callables, SynthesisRequest
 from emitdiff.ui.masks import Before, owner_of, removed
-from emitdiff.ui.menus import on_choice
 from emitdiff.ui.messages import note
 from emitdiff.ui.source import KEPT_SECONDS, build_source
 from emitdiff.ui.synthesis.mask_panel import build_mask_panel
@@ -24,7 +24,7 @@ from emitdiff.ui.synthesis.preview import FROM_WORDS, build_preview
 from emitdiff.ui.synthesis.prompt_panel import build_prompt_panel
 from emitdiff.ui.synthesis.sampling_controls import build_sampling_controls
 from emitdiff.ui.synthesis.stored import Stored, read_stored
-from emitdiff.ui.synthesis.structure_controls import EDIT_FIELDS, build_structure_controls, thresholds_of
+from emitdiff.ui.synthesis.structure_controls import build_structure_controls, thresholds_of
 
 
 class SynthesisInput:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import Drawing, build_drawing
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.source import Source
 from emitdiff.ui.synthesis.prompt_panel import PromptPanel
 from emitdiff.ui.synthesis.proposal import Proposal, build_proposal

@@ -10,7 +10,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
 from emitdiff.ui.source import at_view_size
 from emitdiff.ui.synthesis.runs import Run

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.form import check_request
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
 from emitdiff.ui.source import mirror
-from emitdiff.ui.stops import Stops
 from emitdiff.ui.synthesis.preview import given as given_to
+from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
-
-if TYPE_CHECKING:
-    from emitdiff.ui.synthesis.results_panel import ResultsPanel
 
 
 class Painting:
@@ -27,13 +24,14 @@ class Painting:
 
     def __init__(self, calls: Callables, panel: ResultsPanel) -> None:
         self.calls, self.panel = calls, panel
-        self.stops = Stops()
+        self.stops = panel.stops
 
     def connect(
         self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
         quiet: dict[str, Any],
     ) -> list[Any]:  # fmt: skip
-        """As `ResultsPanel.connect`; returns the events of a run's end."""
+        """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
+        stop, `line` beside them repeats the progress. Returns the events of a run's end."""
         self.generate_button, self.stop_button = buttons
         panel = self.panel
         states = [*buttons, panel.vary]

@@ -10,8 +10,9 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, overlay
-from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.files import file_stem
+from emitdiff.images import overlay
+from emitdiff.ui.interface import Callables, SynthesisRequest
 from emitdiff.ui.messages import note, sentence
 from emitdiff.ui.source import at_view_size, image_of, marked, slice_index
 from emitdiff.ui.views import written_once

@@ -7,11 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.events import on_choice, on_leaving
 from emitdiff.ui.form import menu
-from emitdiff.ui.menus import on_choice
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.typed import on_leaving
 
 
 @dataclass(frozen=True)

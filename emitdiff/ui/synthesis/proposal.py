@@ -8,11 +8,11 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem
-from emitdiff.ui.callables import Callables
+from emitdiff.files import file_stem
 from emitdiff.ui.drawing import save_mask_file
+from emitdiff.ui.finding import Finding
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.segmentation.finding import Finding
 from emitdiff.ui.source import KEPT_SECONDS, Source, image_of, slice_index
 
 THRESHOLD = 0.5

@@ -9,13 +9,13 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.images import overlay
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.cancellation import Stops
 from emitdiff.ui.events import QUIET
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, note, notes, progress
 from emitdiff.ui.source import KEPT_SECONDS, at_view_size
 from emitdiff.ui.synthesis.download_panel import DownloadPanel
 from emitdiff.ui.synthesis.merging_panel import build_merging_panel
-from emitdiff.ui.synthesis.painting import Painting
 from emitdiff.ui.synthesis.runs import Made, Run
 from emitdiff.ui.views import written_once
 
@@ -32,7 +32,7 @@ NOTHING_CHOSEN = "Every image keeps its own seed and settings."
 
 
 class ResultsPanel:
-    """Lays the panel out inside the current Blocks context; `connect` joins it to the form."""
+    """Lays the panel out inside the current Blocks context; `connect` joins it to the runs."""
 
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
@@ -67,7 +67,7 @@ class ResultsPanel:
             self.send = gr.Button("Send to segmentation", **{**quiet_button, "min_width": 150})
         self.downloads = DownloadPanel(calls)
         self.merging = build_merging_panel(calls)
-        self.painting = Painting(calls, self)
+        self.stops = Stops()
 
     @property
     def outputs(self) -> list[Any]:
@@ -76,15 +76,10 @@ class ResultsPanel:
         views = [self.shown, self.gallery, self.slider, self.line]
         return [self.run, self.progress, *views, *chosen, *self.downloads.outputs]
 
-    def connect(
-        self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
-        stored: list[Any],
-    ) -> None:  # fmt: skip
-        """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
-        stop, `line` beside them repeats the progress; `stored` are events that bring images made earlier."""
+    def connect(self, ended: list[Any]) -> None:
+        """`ended` are the events after which there are other images."""
         at_once = {"queue": False, **QUIET}
         of_image = {"run": self.run, "chosen": self.chosen_index}
-        ended = [*self.painting.connect(given, form, buttons, line, QUIET), *stored]
         selected = self.gallery.select(
             self.choose,
             inputs_kwargs={"run": self.run, "shown": self.shown},
@@ -122,7 +117,7 @@ class ResultsPanel:
 
     def idle(self, request: gr.Request) -> dict[Any, Any]:
         """Another image takes away what was said of the last one, unless a run is being reported there."""
-        return {self.progress: gr.skip() if self.painting.stops.running(request) else finished(IDLE)}
+        return {self.progress: gr.skip() if self.stops.running(request) else finished(IDLE)}
 
     def mending(self, events: list[Any], quiet: dict[str, Any]) -> None:
         """Events after which an error no longer stands above the gallery. The server is not asked."""
@@ -131,7 +126,7 @@ class ResultsPanel:
 
     def end_session(self, request: gr.Request) -> None:
         """The page was closed: whatever still runs for it stops."""
-        self.painting.stops.end(request)
+        self.stops.end(request)
 
     def started(self, run: Run) -> dict[Any, Any]:
         """Updates for `outputs` when a run, or variations of one of its images, begins."""

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay, save_synthetic_png
+from emitdiff.images import overlay
+from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.archive import folder_of, save_archive, save_result
-from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.source import at_view_size
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables, Model
 from emitdiff.ui.form import find_preset, sampling_defaults
+from emitdiff.ui.interface import Callables, Model
 from emitdiff.ui.messages import note
 
 NUMBERS = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")

@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, to_rgb
-from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.files import file_stem
+from emitdiff.images import to_rgb
 from emitdiff.ui.examples import FOLDER, Example
 from emitdiff.ui.form import sampling_defaults
+from emitdiff.ui.interface import Callables, SynthesisRequest
 from emitdiff.ui.synthesis.runs import Run
 
 STORED = FOLDER / "stored"

@@ -7,10 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Vocabulary
+from emitdiff.ui.interface import EDIT_FIELDS, Vocabulary
 
 ENDS = '<div class="ends" aria-hidden="true"><span>free</span><span>only the mask</span><span>every edge</span></div>'
-EDIT_FIELDS = ("move_x", "move_y", "scale", "rotate", "deform", "edit_seed")
 UNCHANGED = (0, 0, 1, 0, 0, 0)
 HED_HERE = "hed is the original network here."
 HED_NOT_HERE = "The original of hed is not on this machine; hed-mini stands in until it is."

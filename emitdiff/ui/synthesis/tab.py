@@ -6,12 +6,13 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.images import file_stem
-from emitdiff.ui.callables import Callables
+from emitdiff.files import file_stem
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
+from emitdiff.ui.synthesis.painting import Painting
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
 
@@ -29,6 +30,7 @@ class SynthesisTab:
                 self.input.lay_out_views()
             with gr.Column(elem_classes="pane results"):
                 self.results = ResultsPanel(calls)
+        self.painting = Painting(calls, self.results)
         self.form, self.checkpoint = self.input.form, self.input.sampling.checkpoint
         self.input.connect()
         self._connect_results()
@@ -51,7 +53,8 @@ class SynthesisTab:
             [*self.results.outputs, self.results.vary], queue=False, **QUIET,
         )  # fmt: skip
         buttons = (self.generate_button, self.stop_button)
-        self.results.connect(self.input.given, self.form, buttons, self.mirror, [stored])
+        ended = self.painting.connect(self.input.given, self.form, buttons, self.mirror, QUIET)
+        self.results.connect([*ended, stored])
         self.results.use_settings.click(
             self.take_settings, [self.results.run, self.results.chosen_index], self.input.restored, queue=False, **QUIET
         ).then(**self.input.look)
@@ -66,7 +69,7 @@ class SynthesisTab:
     ) -> dict[Any, Any]:
         """An example was chosen: what was made of it earlier stands in the gallery at once; no network runs."""
         image, mask, stored = self.input.example(event.index, checkpoint)
-        if stored is None or self.results.painting.stops.running(request):
+        if stored is None or self.results.stops.running(request):
             return self.results.idle(request)
         if previous:
             previous.remove()

@@ -1,0 +1,89 @@
+"""The weights in memory: each loaded once, by whoever asks first, and the ones used last kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints, local_folder
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.interface import HEAD_SUFFIX
+
+if TYPE_CHECKING:
+    from emitdiff.segmentation.pipeline import SegmentationPipeline
+    from emitdiff.synthesis.pipeline import SynthesisPipeline
+
+KEPT = 2  # pipelines of each kind, the ones used last
+_loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
+# Two people pressing a button at once load the weights once; a lock goes with the last one who holds or awaits it.
+_loading: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
+_books = threading.Lock()  # over these two, never held while anything is loaded
+# Held while networks are built, not while files are fetched: transformers builds them on a default device of its own,
+# which all threads share, and what another thread builds meanwhile has no data.
+_building = threading.Lock()
+
+
+def synthesizer(name: str) -> SynthesisPipeline:
+    def load() -> SynthesisPipeline:
+        from emitdiff.synthesis.loading import load_synthesizer
+
+        local_folder(find_checkpoint(name, "synthesis"))
+        with _building:
+            return load_synthesizer(name)
+
+    return _loaded_once("synthesis", name, load)
+
+
+def segmenter(name: str) -> SegmentationPipeline:
+    def load() -> SegmentationPipeline:
+        from emitdiff.segmentation.loading import load_segmenter
+
+        if name.endswith(HEAD_SUFFIX):
+            return _taught(name)
+        local_folder(find_checkpoint(name, "segmentation"))
+        with _building:
+            return load_segmenter(name)
+
+    return _loaded_once("segmentation", name, load)
+
+
+def _taught(file: str) -> SegmentationPipeline:
+    """A head on the weights it was taught on, which are shared with others. The file may come from anyone: it cannot
+    have the server fetch weights."""
+    from emitdiff.segmentation.few_shot.head import load_taught, read_taught
+
+    name = str(read_taught(file)[0]["checkpoint"])
+    base = next((found for found in known_checkpoints("segmentation") if found.name == name), None)
+    if base is None or not is_ready(base):
+        raise EmitDiffError(f"This head was taught on the weights {name}, which are not among those of this page.")
+    pipeline = segmenter(name)
+    with _building:
+        return load_taught(file, pipeline).pipeline()
+
+
+def _loaded_once(kind: str, name: str, load: Callable[[], Any]) -> Any:
+    """The pipeline, loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
+    key = (kind, name)
+    with _books:
+        lock = _loading.setdefault(key, threading.Lock())
+    with lock:
+        pipeline = _loaded.get(key) or load()
+        with _books:
+            _loaded.pop(key, None)
+            _loaded[key] = pipeline
+            for oldest in [other for other in _loaded if other[0] == kind][:-KEPT]:
+                del _loaded[oldest]
+    return pipeline
+
+
+def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:
+    """Loads the weights chosen at first, so that the first press of a button need not wait. Downloads nothing."""
+    for checkpoint, load in ((synthesis, synthesizer), (segmentation, segmenter)):
+        if is_ready(checkpoint):
+            load(checkpoint.name)
+
+
+def is_ready(checkpoint: Checkpoint) -> bool:
+    return checkpoint_status(checkpoint).startswith("ready")

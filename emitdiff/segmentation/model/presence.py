@@ -1,0 +1,153 @@
+"""Whether what is asked for is in the image at all: "not found" instead of a false mask.
+
+A head marks something in almost any image. But which kind of image it is (its scene: chest x-ray, abdominal CT, ...)
+can be read off the frozen features with a logistic regression on their means and deviations over the image: `Scenes`
+knows which kinds cannot show it. In those that can, `PresenceCalibration` weighs what the head's layer for it says
+against the mask itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from emitdiff.files import write_whole
+from emitdiff.segmentation.vocabulary import Target
+
+SUREST = 0.01  # share of the positions by which a mask is judged: a small target has no more
+ABSENT_BELOW = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
+UNFAMILIAR = 1.6  # root mean square of the standardized signature from which an image is like none of those taught
+L2 = 0.01
+CALIBRATION_L2 = 1e-4
+COORDINATES = 5
+
+
+def signature(parts: Sequence[torch.Tensor], place: bool) -> torch.Tensor:
+    """Mean and deviation over the image of every channel of (1, C_k, H_k, W_k): (D,). Maps of `coordinates`, there
+    with `place`, are left out."""
+    kept = [part[0, :-COORDINATES] if place else part[0] for part in parts]
+    flat = [part.float().flatten(1) for part in kept]
+    return torch.cat([torch.cat([part.mean(1), part.std(1)]) for part in flat]).cpu()
+
+
+def surest(probability: torch.Tensor) -> float:
+    """The logit of the mean of the highest `SUREST` of probabilities (H, W)."""
+    values = probability.float().flatten()
+    highest = values.topk(max(1, round(SUREST * len(values)))).values.mean()
+    return torch.logit(highest, eps=1e-4).item()
+
+
+@dataclass(frozen=True)
+class PresenceCalibration:
+    """Logistic regression from two logits, what the presence layer says and how sure the mask is where it is `surest`,
+    to whether the target is there.
+
+    The layer is learnt on images whose masks the head has seen; three numbers from images it has not seen suffice to
+    say how far to believe it.
+    """
+
+    said: float
+    drawn: float
+    bias: float
+
+    def probability(self, said: float, drawn: float) -> float:
+        """In 0..1, from the two logits."""
+        return torch.sigmoid(torch.tensor(self.said * said + self.drawn * drawn + self.bias)).item()
+
+    @classmethod
+    def learnt_from(cls, logits: torch.Tensor, there: torch.Tensor, weights: torch.Tensor) -> PresenceCalibration:
+        """From `logits` (N, 2), `there` (N,) bool, and how much each of them counts, `weights` (N,)."""
+        values = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+        rows = torch.cat([logits.double(), torch.ones(len(logits), 1, dtype=torch.float64)], dim=1)
+        optimizer = torch.optim.LBFGS([values], max_iter=200, line_search_fn="strong_wolfe")
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = functional.binary_cross_entropy_with_logits(rows @ values, there.double(), weights.double())
+            loss = loss + CALIBRATION_L2 * values.pow(2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return cls(*(round(value, 4) for value in values.tolist()))
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Logistic regression from a signature (D,), standardized by `mean` and `spread` (D,), to K scenes."""
+
+    names: tuple[str, ...]
+    mean: torch.Tensor
+    spread: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    @classmethod
+    def learnt_from(cls, signatures: Mapping[str, Sequence[torch.Tensor]]) -> Scenes:
+        """From some signatures (D,) of each scene; scenes count alike however many images they have."""
+        names = tuple(signatures)
+        rows = torch.stack([one for group in signatures.values() for one in group])
+        labels = torch.cat([torch.full((len(group),), k) for k, group in enumerate(signatures.values())])
+        mean, spread = rows.mean(0), rows.std(0) + 1e-4
+        weight = torch.zeros(len(names), rows.shape[1], requires_grad=True)
+        bias = torch.zeros(len(names), requires_grad=True)
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+        standard = _standardized(rows, mean, spread)
+        balance = 1 / torch.bincount(labels).float()
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(standard @ weight.T + bias, labels, weight=balance)
+            loss = loss + L2 * weight.pow(2).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return cls(names, mean, spread, weight.detach(), bias.detach())
+
+    def probabilities(self, one: torch.Tensor) -> dict[str, float]:
+        """Scene to its probability, for one signature (D,)."""
+        logits = self.weight @ _standardized(one, self.mean, self.spread) + self.bias
+        return dict(zip(self.names, logits.softmax(0).tolist(), strict=True))
+
+    def absent(self, target: Target, one: torch.Tensor) -> str:
+        """The scene that a signature shows instead, where `target` is surely not in it; "" where it may be.
+
+        Nothing is held to be absent from an image unlike all that was taught: there a guess is better than a refusal.
+        """
+        probabilities = self.probabilities(one)
+        return max(probabilities, key=probabilities.get) if self.possible(target, one) < ABSENT_BELOW else ""
+
+    def possible(self, target: Target, one: torch.Tensor) -> float:
+        """The probability in 0..1 of all scenes that may show `target`; 1 for an image unlike all that was taught."""
+        if ((one - self.mean) / self.spread).pow(2).mean().sqrt() > UNFAMILIAR:
+            return 1.0
+        probabilities = self.probabilities(one)
+        return sum(value for scene, value in probabilities.items() if scene not in target.absent)
+
+    def save(self, path: Path) -> None:
+        """One safetensors file in half precision; the names are in its metadata."""
+        from safetensors.torch import save_file
+
+        tensors = {"mean": self.mean, "spread": self.spread, "weight": self.weight, "bias": self.bias}
+        halves = {name: value.half().contiguous() for name, value in tensors.items()}
+        write_whole(path, lambda partial: save_file(halves, partial, {"names": "|".join(self.names)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Scenes | None:
+        """None where there is no file: nothing is then held to be absent."""
+        if not path.exists():
+            return None
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).float() for name in ("mean", "spread", "weight", "bias")}
+            return cls(tuple(file.metadata()["names"].split("|")), **tensors)
+
+
+def _standardized(rows: torch.Tensor, mean: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    return ((rows - mean) / spread).clamp(-5, 5)

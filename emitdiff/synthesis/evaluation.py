@@ -1,0 +1,187 @@
+"""How faithful and how varied synthetic images are, measured against the images they were painted from."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.metrics import MultiScaleSSIMMetric, SSIMMetric
+from tqdm import tqdm
+
+from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample, open_dataset
+from emitdiff.datasets.splits import choose_rows
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import control_to_tensor, image_to_tensor, resize_image, resize_mask, tensor_to_image
+from emitdiff.synthesis.edges import edge_f1, edge_ridges
+from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.pipeline import SynthesisPipeline
+from emitdiff.synthesis.prompts import prompt_of
+from emitdiff.synthesis.similarity import Answers, mean_dice
+
+VARIANTS = 2
+QUICK_SIDE = 256  # pixels of the short side on which images are compared while a person waits
+MEASURES = ("edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim")
+CONTROL = ("segmenter_dice", "segmenter_dice_source")
+CEILING = ("autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1")
+
+
+@dataclass(frozen=True)
+class EvaluateSynthesis:
+    """Settings of `evaluate_synthesis`. `split` is "all", "held-out" or "train" (as `split_by_group` with the
+    fraction and seed the checkpoint records); `limit` takes that many images spread evenly over the split."""
+
+    dataset: Path
+    checkpoint: str = "emitdiff-mini"
+    split: str = "all"
+    limit: int | None = None
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    json: bool = False
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """SSIM, MS-SSIM and MAE of two uint8 (H, W, 3) images on a 0..1 scale; sides of at least 11 pixels.
+
+    MS-SSIM takes the five scales of Wang et al. 2003 from 176 pixels up and fewer below, weights renormalized.
+    """
+    one, two = (control_to_tensor(image).contiguous() for image in (first, second))
+    weights = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+    # MONAI wants each side, divided by (scales - 1) squared, to exceed the kernel of 11 pixels.
+    scales = max(n for n in range(1, len(weights) + 1) if n == 1 or min(first.shape[:2]) // (n - 1) ** 2 > 10)
+    kept = tuple(weight / sum(weights[:scales]) for weight in weights[:scales])
+    return {
+        "ssim": SSIMMetric(spatial_dims=2)(one, two).item(),
+        "ms_ssim": MultiScaleSSIMMetric(spatial_dims=2, weights=kept)(one, two).item(),
+        "mae": (one - two).abs().mean().item(),
+    }
+
+
+def edges_kept(source: np.ndarray, other: np.ndarray) -> float:
+    """Edge F1 of two uint8 (H, W, 3) images: one-pixel ridges of their soft edges, tolerance 2 pixels at 256."""
+    tolerance = max(1, round(2 * min(source.shape[:2]) / 256))
+    return edge_f1(edge_ridges(source), edge_ridges(other), tolerance)
+
+
+def measure_pair(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    """SSIM, MS-SSIM, MAE and edge F1 of two uint8 (H, W, 3) of one size, as they are."""
+    return {**similarity(source, synthetic), "edge_f1": edges_kept(source, synthetic)}
+
+
+def quick_scores(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    """`measure_pair` of two uint8 (H, W, 3) of one size, shrunk to a short side of 256 where they are larger.
+
+    Raises EmitDiffError for different sizes, and for sides below 11 pixels, which no window of SSIM fits in.
+    """
+    if source.shape != synthetic.shape or min(source.shape[:2]) < 11:
+        sizes = " and ".join(f"{image.shape[1]} x {image.shape[0]}" for image in (source, synthetic))
+        raise EmitDiffError(f"Images of {sizes} pixels cannot be compared: one size of at least 11 x 11 is needed.")
+    scale = min(1.0, QUICK_SIDE / min(source.shape[:2]))
+    size = tuple(max(11, round(side * scale)) for side in source.shape[:2])
+    return measure_pair(resize_image(source, size), resize_image(synthetic, size))
+
+
+@torch.inference_mode()
+def round_trip(pipeline: SynthesisPipeline, image: np.ndarray) -> dict[str, float]:
+    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: PSNR in dB, SSIM and edge F1.
+
+    Nothing painted with it can be sharper than that.
+    """
+    vae = pipeline.pipe.vae
+    encoded = vae.encode(image_to_tensor(image).to(vae.device, vae.dtype))
+    latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    decoded = tensor_to_image(vae.decode(latents).sample.float().clamp(-1, 1).cpu())
+    error = np.mean((image.astype(np.float64) - decoded) ** 2)
+    return {
+        "autoencoder_psnr": float(10 * np.log10(255**2 / max(error, 1e-3))),
+        "autoencoder_ssim": similarity(image, decoded)["ssim"],
+        "autoencoder_edge_f1": edges_kept(image, decoded),
+    }
+
+
+def measure_sample(
+    pipeline: SynthesisPipeline,
+    sample: Sample,
+    info: DatasetInfo,
+    seed: int,
+    answers: Answers | None = None,
+    **sampling,
+) -> dict[str, float]:
+    """Paints `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
+
+    `answers` is a segmenter (see similarity.py): its Dice with the mask on the painted images and on the source is
+    added, NaN for an image without any label. `sampling` goes to the pipeline: num_inference_steps, structure, ...
+    """
+    size = pipeline.working_size(*sample.mask.shape)
+    source, mask = resize_image(sample.image, size), resize_mask(sample.mask, size)
+    prompt = prompt_of(info, mask, sample.finding)
+    started = time.perf_counter()
+    painted = pipeline(source, mask, prompt=prompt, num_images=VARIANTS, seed=seed, **sampling)
+    seconds = time.perf_counter() - started
+    rows = [measure_pair(source, one.image) for one in painted]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means["pairwise_ms_ssim"] = similarity(painted[0].image, painted[1].image)["ms_ssim"]
+    if answers is not None:
+        found = [mean_dice(answers(replace(sample, image=one.image, mask=mask))) for one in painted]
+        real = mean_dice(answers(replace(sample, image=source, mask=mask)))
+        empty = real is None
+        means |= {
+            "segmenter_dice": np.nan if empty else np.mean(found),
+            "segmenter_dice_source": np.nan if empty else real,
+        }
+    return {**means, **round_trip(pipeline, source), "seconds": seconds}
+
+
+def evaluate_synthesis(settings: EvaluateSynthesis, answers: Answers | None = None) -> dict[str, float]:
+    """Measures a checkpoint on a dataset folder, prints a table and, with `json`, one JSON object as the last line.
+
+    `answers` is a segmenter that is asked for the masks of painted and real images, see similarity.py.
+
+    Raises:
+        EmitDiffError: unreadable dataset, unknown checkpoint, or a split with no images.
+    """
+    dataset = open_dataset(settings.dataset).real()
+    if not len(dataset):
+        raise EmitDiffError(
+            f"{settings.dataset} holds synthetic images alone; give the dataset they were painted from."
+        )
+    pipeline = load_synthesizer(settings.checkpoint)
+    training = pipeline.checkpoint_card.training
+    chosen = choose_rows(
+        dataset, settings.split, settings.limit, training.get("held_out", 0.2), training.get("split_seed", 0)
+    )
+    sampling = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
+    rows = []
+    for index in tqdm(range(len(chosen)), desc=f"painting {dataset.info.name}", unit="image"):
+        seed = settings.seed + index * VARIANTS
+        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, answers, **sampling))
+    result = {name: mean_of(rows, name) for name in (*MEASURES, *CEILING, *(CONTROL if answers else ()))}
+    result["n"] = len(rows)
+    result["images_per_second"] = round(VARIANTS * len(rows) / sum(row["seconds"] for row in rows), 3)
+    print_table(settings, dataset, rows, result)
+    if settings.split != "held-out" and dataset.info.name in {row["name"] for row in training.get("datasets", ())}:
+        print(
+            f"Note: {settings.checkpoint} was trained on part of this dataset; use --split held-out for fair figures."
+        )
+    if settings.json:
+        print(json.dumps({**result, "settings": {**asdict(settings), "dataset": dataset.info.name}}))
+    return result
+
+
+def mean_of(rows: list[dict], name: str) -> float | None:
+    """Mean of a measure over the images that have it, to four places; None where none has."""
+    values = [row[name] for row in rows if not np.isnan(row[name])]
+    return round(float(np.mean(values)), 4) if values else None
+
+
+def print_table(settings: EvaluateSynthesis, dataset: DatasetFolder, rows: list[dict], result: dict) -> None:
+    """Mean and standard deviation of every measure over the images."""
+    print(f"\n{settings.checkpoint} on {dataset.info.name}, {settings.split}: {len(rows)} images x {VARIANTS} variants")
+    for name in (name for name in (*MEASURES, *CEILING, *CONTROL) if result.get(name) is not None):
+        spread = float(np.nanstd([row[name] for row in rows]))
+        print(f"  {name:22} {result[name]:7.4f} +- {spread:.4f}")
+    print(f"  {'images_per_second':22} {result['images_per_second']:7.3f}")

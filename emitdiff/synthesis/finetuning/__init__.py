@@ -1,0 +1,1 @@
+"""The ControlNet of a checkpoint taught on a user's own images."""

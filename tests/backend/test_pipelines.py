@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from emitdiff.backend import pipelines
+from emitdiff.errors import EmitDiffError
+
+
+def test_weights_are_loaded_once_for_everybody(request_of):
+    loaded = []
+    load = lambda: loaded.append(pipelines.synthesizer(request_of.checkpoint))  # noqa: E731
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(pipeline) for pipeline in loaded}) == 1
+
+
+def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
+    ready = pipelines.synthesizer(request_of.checkpoint)
+    begun, loaded, answered = (threading.Event() for _ in range(3))
+    monkeypatch.setattr(pipelines, "_loaded", dict(pipelines._loaded))
+    monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
+    monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
+    monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: begun.set() or loaded.wait(30))
+    waiting = threading.Thread(target=lambda: (pipelines.synthesizer(request_of.checkpoint), answered.set()))
+    slow = threading.Thread(target=pipelines.synthesizer, args=["slow"])
+    slow.start()
+    assert begun.wait(10)
+    waiting.start()
+    assert answered.wait(10)
+    loaded.set()
+    slow.join()
+    waiting.join()
+    assert pipelines.synthesizer(request_of.checkpoint) is ready
+
+
+def test_of_weights_that_nobody_loads_no_lock_stays(request_of, tmp_path):
+    pipelines.synthesizer(request_of.checkpoint)
+    with pytest.raises(EmitDiffError):
+        pipelines.segmenter(str(tmp_path / "head.safetensors"))
+    assert not pipelines._loading
+
+
+def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    from emitdiff.segmentation.few_shot.head import KIND, NEEDED
+
+    card = {**dict.fromkeys(NEEDED, ""), "checkpoint": "somebody/weights", "targets": ["disc"], "config": {}}
+    card |= {"resolution": 256, "cell": 4}
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"kind": KIND, "card": json.dumps(card)})
+    with pytest.raises(EmitDiffError, match="somebody/weights, which are not among"):
+        calls.segment(np.zeros((32, 32, 3), np.uint8), "disc", 0.5, str(tmp_path / "a.safetensors"))
+
+
+def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
+    """transformers builds under a default device that threads share: built side by side, tensors come out empty."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    loads = (lambda: pipelines.synthesizer("emitdiff-mini"), lambda: pipelines.segmenter("textdiff-mini"))
+    for _ in range(3):
+        pipelines._loaded.clear()
+        with ThreadPoolExecutor(2) as pool:
+            made = list(pool.map(lambda load: load(), loads))
+        parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)
+        modules = [part for part in parts if hasattr(part, "parameters")]
+        assert not any(weight.is_meta for module in modules for weight in module.parameters())
