@@ -48,8 +48,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) \
 	  && $(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip; }
 
-# The lock holds everything with its hashes but the CUDA libraries, which the second line adds where torch's build for this
-# machine wants them, in the versions it names; elsewhere it finds nothing to do.
+# Everything by its hash, then torch, the one thing that the lock leaves out (.ci/lock says why), with what its build for
+# this machine brings. The second line finds the rest of its list there already.
 $(VENV)/.installed: requirements.lock requirements.txt pyproject.toml setup.py | $(VENV)/bin/python
 	@echo "Installing into $(VENV): minutes the first time ..."
 	$(PIP) --no-deps --require-hashes -r requirements.lock

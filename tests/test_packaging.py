@@ -61,8 +61,9 @@ def test_pins_lie_in_the_ranges_the_package_asks_for():
 @pytest.mark.parametrize("name", ["requirements", "requirements-test"])
 def test_lock_files_hold_the_pins(name):
     locked = pins(f"{name}.lock")
-    behind = {package: version for package, version in pins(f"{name}.txt").items() if locked.get(package) != version}
-    assert not behind, "run `make lock`"
+    wanted = pins(f"{name}.txt")
+    wanted.pop("torch", None)  # .ci/lock says why
+    assert not {package for package, version in wanted.items() if locked.get(package) != version}, "run `make lock`"
 
 
 def test_locks_agree_where_both_name_a_package():
