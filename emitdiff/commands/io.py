@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,6 +108,19 @@ def answers(segmenter: str, folder: Path) -> Any:
     from emitdiff.segmentation.evaluation import label_answers
 
     return label_answers(load("load_segmenter", segmenter), dataset)
+
+
+@cache
+def embedded_look() -> Any:
+    """The features in which `evaluate-synthesis` measures `kid`: those of textdiff-mini's backbone, which learnt to
+    denoise real images alone, at step 0, where nearly all of an image's grain is left."""
+    from emitdiff.checkpoints import find_checkpoint, local_folder
+    from emitdiff.devices import choose_device
+    from emitdiff.segmentation.evaluation import feature_statistics
+    from emitdiff.segmentation.model.features import load_features
+
+    folder = local_folder(find_checkpoint("textdiff-mini", "segmentation"))
+    return feature_statistics(load_features(folder / "backbone", None, (0,), place=False).to(choose_device()))
 
 
 def with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:

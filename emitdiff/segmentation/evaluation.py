@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
 from emitdiff.datasets.splits import choose_rows
+from emitdiff.images import image_to_tensor
 from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.model.features import DiffusionFeatures
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.vocabulary import SIDES, TARGETS, questions_of
 
@@ -225,3 +227,21 @@ def label_answers(
         for name, text, truth in questions_of(sample, dataset)
         if truth.any() and (name not in SIDES or name in labels)
     ]
+
+
+def feature_statistics(features: DiffusionFeatures) -> Callable[[np.ndarray], np.ndarray]:
+    """For uint8 (H, W, 3), sides multiples of 32: the mean and the standard deviation over space of each channel of
+    each block, float32 (2 * channels,).
+
+    At every position the channels are first divided by their root mean square, as LPIPS does (arXiv 1801.03924, eq. 1),
+    so that no block and no channel of large numbers decides alone.
+    """
+
+    @torch.inference_mode()
+    def look(image: np.ndarray) -> np.ndarray:
+        maps = [part[0].float() for part in features(image_to_tensor(image).to(next(features.parameters()).device))]
+        equal = [part / part.square().mean(0).sqrt().clamp_min(1e-6) for part in maps]
+        found = [number for part in equal for number in (part.mean((1, 2)), part.std((1, 2)))]
+        return torch.cat(found).cpu().numpy()
+
+    return look

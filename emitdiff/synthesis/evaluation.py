@@ -20,6 +20,7 @@ from emitdiff.synthesis.edges import edge_f1, edge_ridges
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
+from emitdiff.synthesis.realism import SETS, SPECTRUM, Look, Realism, spectrum_gap
 from emitdiff.synthesis.similarity import Answers, mean_dice
 
 VARIANTS = 2
@@ -27,6 +28,7 @@ QUICK_SIDE = 256  # pixels of the short side on which images are compared while 
 MEASURES = ("edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim")
 CONTROL = ("segmenter_dice", "segmenter_dice_source")
 CEILING = ("autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1")
+ALONE = "autoencoder_"  # in front of what is measured on the real image encoded and decoded
 
 
 @dataclass(frozen=True)
@@ -86,21 +88,27 @@ def quick_scores(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def round_trip(pipeline: SynthesisPipeline, image: np.ndarray) -> dict[str, float]:
-    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: PSNR in dB, SSIM and edge F1.
+def autoencoded(pipeline: SynthesisPipeline, image: np.ndarray) -> np.ndarray:
+    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: uint8 (H, W, 3).
 
     Nothing painted with it can be sharper than that.
     """
     vae = pipeline.pipe.vae
     encoded = vae.encode(image_to_tensor(image).to(vae.device, vae.dtype))
     latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    decoded = tensor_to_image(vae.decode(latents).sample.float().clamp(-1, 1).cpu())
+    return tensor_to_image(vae.decode(latents).sample.float().clamp(-1, 1).cpu())
+
+
+def round_trip(image: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
+    """PSNR in dB, SSIM, edge F1 and the spectrum of `decoded` against `image`, uint8 (H, W, 3) both."""
     error = np.mean((image.astype(np.float64) - decoded) ** 2)
-    return {
-        "autoencoder_psnr": float(10 * np.log10(255**2 / max(error, 1e-3))),
-        "autoencoder_ssim": similarity(image, decoded)["ssim"],
-        "autoencoder_edge_f1": edges_kept(image, decoded),
+    found = {
+        "psnr": float(10 * np.log10(255**2 / max(error, 1e-3))),
+        "ssim": similarity(image, decoded)["ssim"],
+        "edge_f1": edges_kept(image, decoded),
+        **spectrum_gap(image, decoded),
     }
+    return {ALONE + name: value for name, value in found.items()}
 
 
 def measure_sample(
@@ -109,12 +117,14 @@ def measure_sample(
     info: DatasetInfo,
     seed: int,
     answers: Answers | None = None,
+    realism: Realism | None = None,
     **sampling,
 ) -> dict[str, float]:
     """Paints `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
 
-    `answers` is a segmenter (see similarity.py): its Dice with the mask on the painted images and on the source is
-    added, NaN for an image without any label. `sampling` goes to the pipeline: num_inference_steps, structure, ...
+    `answers` is a segmenter (see similarity.py): its Dice with the mask on the painted images and on the source is added,
+    NaN for an image without any label. `realism` is given the images as well. `sampling` goes to the pipeline:
+    num_inference_steps, structure, ...
     """
     size = pipeline.working_size(*sample.mask.shape)
     source, mask = resize_image(sample.image, size), resize_mask(sample.mask, size)
@@ -122,7 +132,7 @@ def measure_sample(
     started = time.perf_counter()
     painted = pipeline(source, mask, prompt=prompt, num_images=VARIANTS, seed=seed, **sampling)
     seconds = time.perf_counter() - started
-    rows = [measure_pair(source, one.image) for one in painted]
+    rows = [measure_pair(source, one.image) | spectrum_gap(source, one.image) for one in painted]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     means["pairwise_ms_ssim"] = similarity(painted[0].image, painted[1].image)["ms_ssim"]
     if answers is not None:
@@ -133,13 +143,20 @@ def measure_sample(
             "segmenter_dice": np.nan if empty else np.mean(found),
             "segmenter_dice_source": np.nan if empty else real,
         }
-    return {**means, **round_trip(pipeline, source), "seconds": seconds}
+    decoded = autoencoded(pipeline, source)
+    if realism is not None:
+        realism.add(sample.group, source, [one.image for one in painted], decoded)
+    return {**means, **round_trip(source, decoded), "seconds": seconds}
 
 
-def evaluate_synthesis(settings: EvaluateSynthesis, answers: Answers | None = None) -> dict[str, float]:
+def evaluate_synthesis(
+    settings: EvaluateSynthesis, answers: Answers | None = None, look: Look | None = None
+) -> dict:
     """Measures a checkpoint on a dataset folder, prints a table and, with `json`, one JSON object as the last line.
 
-    `answers` is a segmenter that is asked for the masks of painted and real images, see similarity.py.
+    `answers` is a segmenter that is asked for the masks of painted and real images, see similarity.py; `look` gives the
+    features in which `kid` is measured, see realism.py. "sd" in the result holds the spread of each measure: over the
+    images, for `kid` over a bootstrap of groups, for `two_sample_accuracy` over its folds.
 
     Raises:
         EmitDiffError: unreadable dataset, unknown checkpoint, or a split with no images.
@@ -155,14 +172,14 @@ def evaluate_synthesis(settings: EvaluateSynthesis, answers: Answers | None = No
         dataset, settings.split, settings.limit, training.get("held_out", 0.2), training.get("split_seed", 0)
     )
     sampling = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
-    rows = []
+    rows, realism = [], Realism(look)
     for index in tqdm(range(len(chosen)), desc=f"painting {dataset.info.name}", unit="image"):
         seed = settings.seed + index * VARIANTS
-        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, answers, **sampling))
-    result = {name: mean_of(rows, name) for name in (*MEASURES, *CEILING, *(CONTROL if answers else ()))}
-    result["n"] = len(rows)
+        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, answers, realism, **sampling))
+    result = summary(rows, realism)
+    result |= {"n": len(rows), "groups": len(set(chosen.groups))}
     result["images_per_second"] = round(VARIANTS * len(rows) / sum(row["seconds"] for row in rows), 3)
-    print_table(settings, dataset, rows, result)
+    print_table(settings, dataset, result)
     if settings.split != "held-out" and dataset.info.name in {row["name"] for row in training.get("datasets", ())}:
         print(
             f"Note: {settings.checkpoint} was trained on part of this dataset; use --split held-out for fair figures."
@@ -172,16 +189,35 @@ def evaluate_synthesis(settings: EvaluateSynthesis, answers: Answers | None = No
     return result
 
 
-def mean_of(rows: list[dict], name: str) -> float | None:
-    """Mean of a measure over the images that have it, to four places; None where none has."""
+def summary(rows: list[dict[str, float]], realism: Realism) -> dict:
+    """Every measure by name, and under "sd" its spread; None where no image has it or the groups are too few."""
+    found = {name: over_images(rows, name) for name in rows[0] if name != "seconds"} | realism.scores()
+    told = {
+        name: [None if np.isnan(number) else round(number, places(name)) for number in score]
+        for name, score in found.items()
+    }
+    values, spreads = ({name: score[part] for name, score in told.items()} for part in (0, 1))
+    return {**values, "sd": spreads}
+
+
+def over_images(rows: list[dict[str, float]], name: str) -> tuple[float, float]:
+    """Mean and standard deviation of a measure over the images that have it; NaN where none has."""
     values = [row[name] for row in rows if not np.isnan(row[name])]
-    return round(float(np.mean(values)), 4) if values else None
+    return (float(np.mean(values)), float(np.std(values))) if values else (np.nan, np.nan)
 
 
-def print_table(settings: EvaluateSynthesis, dataset: DatasetFolder, rows: list[dict], result: dict) -> None:
-    """Mean and standard deviation of every measure over the images."""
-    print(f"\n{settings.checkpoint} on {dataset.info.name}, {settings.split}: {len(rows)} images x {VARIANTS} variants")
-    for name in (name for name in (*MEASURES, *CEILING, *CONTROL) if result.get(name) is not None):
-        spread = float(np.nanstd([row[name] for row in rows]))
-        print(f"  {name:22} {result[name]:7.4f} +- {spread:.4f}")
-    print(f"  {'images_per_second':22} {result['images_per_second']:7.3f}")
+def places(name: str) -> int:
+    """Decimal places that a measure is told with; kernel distances are small."""
+    return 6 if name.endswith("kid") else 4
+
+
+def print_table(settings: EvaluateSynthesis, dataset: DatasetFolder, result: dict) -> None:
+    """Every measure and its spread."""
+    count = f"{result['n']} images of {result['groups']} groups"
+    print(f"\n{settings.checkpoint} on {dataset.info.name}, {settings.split}: {count} x {VARIANTS} variants")
+    alone = (*CEILING, *(ALONE + name for name in (*SPECTRUM, *SETS)))
+    for name in (*MEASURES, *SPECTRUM, *SETS, *alone, *CONTROL):
+        if result.get(name) is not None:
+            number, spread = (f"{value:.{places(name)}f}" for value in (result[name], result["sd"][name]))
+            print(f"  {name:33} {number:>8} +- {spread}")
+    print(f"  {'images_per_second':33} {result['images_per_second']:8.3f}")

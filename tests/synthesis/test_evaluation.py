@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.synthesis.evaluation import measure_pair, quick_scores
+from emitdiff.synthesis.evaluation import measure_pair, quick_scores, summary
+from emitdiff.synthesis.realism import Realism
 
 RNG = np.random.default_rng(0)
 
@@ -31,3 +32,10 @@ def test_what_cannot_be_compared_is_said(size):
     first = np.zeros((size[0], 64, 3), np.uint8)
     with pytest.raises(EmitDiffError, match="at least 11 x 11"):
         quick_scores(first, np.zeros((*size, 3), np.uint8))
+
+
+def test_a_measure_that_no_image_has_is_none_and_the_others_have_their_spread():
+    rows = [{"ssim": 0.5, "segmenter_dice": np.nan}, {"ssim": 0.7, "segmenter_dice": np.nan}]
+    found = summary(rows, Realism())
+    assert found["ssim"] == 0.6 and found["sd"]["ssim"] == 0.1
+    assert found["segmenter_dice"] is None and found["sd"]["segmenter_dice"] is None

@@ -59,7 +59,7 @@ def compared(found: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
 
 @torch.inference_mode()
 def drawn(network: torch.nn.Module, image: np.ndarray) -> np.ndarray:
-    """What a network of hed.py or hed_mini.py makes of uint8 (H, W, 3): uint8 (H, W)."""
+    """What a network of network.py or mini.py makes of uint8 (H, W, 3): uint8 (H, W)."""
     tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     return (network(tensor)[0, 0] * 255).clamp(0, 255).byte().numpy()
 

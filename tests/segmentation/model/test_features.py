@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.evaluation import feature_statistics
 from emitdiff.segmentation.model.features import DiffusionFeatures, decoder_blocks, sizes_around, usable_sizes
 from emitdiff.segmentation.training.backbone import build_backbone, build_scheduler
 
@@ -127,3 +129,13 @@ def test_sizes_of_a_damaged_record_are_told(sizes):
 def test_bad_choices_are_answered_with_a_sentence(blocks, steps):
     with pytest.raises(EmitDiffError, match="from 0 to"):
         DiffusionFeatures(build_backbone(CHANNELS, 64), build_scheduler(), blocks, steps)
+
+
+def test_statistics_of_features_weigh_every_block_by_its_channels_alone(features):
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    look, channels = feature_statistics(features), [part.shape[1] for part in features(torch.rand(1, 3, 64, 96))]
+    found = look(image)
+    assert found.shape == (2 * sum(channels),) and (look(image) == found).all()
+    for block, count in zip(np.split(found, np.cumsum([2 * count for count in channels])[:-1]), channels, strict=True):
+        assert np.square(block).sum() == pytest.approx(count, rel=0.1)
+    assert np.abs(look(255 - image) - found).max() > 0.01
