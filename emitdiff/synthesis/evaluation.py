@@ -122,8 +122,8 @@ def measure_sample(
 ) -> dict[str, float]:
     """Paints `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
 
-    `answers` is a segmenter (see similarity.py): its Dice with the mask on the painted images and on the source is added,
-    NaN for an image without any label. `realism` is given the images as well. `sampling` goes to the pipeline:
+    `answers` is a segmenter (see similarity.py): its Dice with the mask on the painted images and on the source is
+    added, NaN for an image without any label. `realism` is given the images as well. `sampling` goes to the pipeline:
     num_inference_steps, structure, ...
     """
     size = pipeline.working_size(*sample.mask.shape)

@@ -1,7 +1,7 @@
 """How real images look: the spectrum of each against its source's, and sets of them against sets of real images.
 
-Structure is measured elsewhere (evaluation.py); what is seen here is grain, noise and sharpness, which an image can lack
-although each of its edges is where it belongs. Everything is looked at as a square of `SIDE` pixels; the spectrum and
+Structure is measured elsewhere (evaluation.py); what is seen here is grain, noise and sharpness, which an image can
+lack although each of its edges is where it belongs. Everything is looked at as a square of `SIDE` pixels; the spectrum and
 the classifier see grey alone.
 """
 
