@@ -111,7 +111,7 @@ def answers(segmenter: str, folder: Path) -> Any:
 
 
 @cache
-def embedded_look() -> Any:
+def backbone_features() -> Any:
     """The features in which `evaluate-synthesis` measures `kid`: those of textdiff-mini's backbone, which learnt to
     denoise real images alone, at step 0, where nearly all of an image's grain is left."""
     from emitdiff.checkpoints import find_checkpoint, local_folder

@@ -32,7 +32,7 @@ from emitdiff.commands.arguments import (
 from emitdiff.commands.io import (
     MANIFEST,
     answers,
-    embedded_look,
+    backbone_features,
     load,
     output_folder,
     painted_before,
@@ -259,7 +259,7 @@ class EvaluateSynthesis:
 
         for dataset in self.datasets:
             asked = answers(self.segmenter, dataset)  # opens the dataset, before any weights are loaded
-            evaluate_synthesis(Settings(dataset, **settings), asked, embedded_look())
+            evaluate_synthesis(Settings(dataset, **settings), asked, backbone_features())
         return 0
 
 

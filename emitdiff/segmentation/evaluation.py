@@ -238,10 +238,10 @@ def feature_statistics(features: DiffusionFeatures) -> Callable[[np.ndarray], np
     """
 
     @torch.inference_mode()
-    def look(image: np.ndarray) -> np.ndarray:
+    def extract(image: np.ndarray) -> np.ndarray:
         maps = [part[0].float() for part in features(image_to_tensor(image).to(next(features.parameters()).device))]
         equal = [part / part.square().mean(0).sqrt().clamp_min(1e-6) for part in maps]
         found = [number for part in equal for number in (part.mean((1, 2)), part.std((1, 2)))]
         return torch.cat(found).cpu().numpy()
 
-    return look
+    return extract

@@ -20,7 +20,7 @@ from emitdiff.synthesis.edges import edge_f1, edge_ridges
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
-from emitdiff.synthesis.realism import SETS, SPECTRUM, Look, Realism, spectrum_gap
+from emitdiff.synthesis.realism import SETS, SPECTRUM, FeatureExtractor, Realism, spectrum_gap
 from emitdiff.synthesis.similarity import Answers, mean_dice
 
 VARIANTS = 2
@@ -150,13 +150,13 @@ def measure_sample(
 
 
 def evaluate_synthesis(
-    settings: EvaluateSynthesis, answers: Answers | None = None, look: Look | None = None
+    settings: EvaluateSynthesis, answers: Answers | None = None, extract: FeatureExtractor | None = None
 ) -> dict:
     """Measures a checkpoint on a dataset folder, prints a table and, with `json`, one JSON object as the last line.
 
-    `answers` is a segmenter that is asked for the masks of painted and real images, see similarity.py; `look` gives the
-    features in which `kid` is measured, see realism.py. "sd" in the result holds the spread of each measure: over the
-    images, for `kid` over a bootstrap of groups, for `two_sample_accuracy` over its folds.
+    `answers` is a segmenter that is asked for the masks of painted and real images, see similarity.py; `extract` gives
+    the features in which `kid` is measured, see realism.py. "sd" in the result holds the spread of each measure: over
+    the images, for `kid` over a bootstrap of groups, for `two_sample_accuracy` over its folds.
 
     Raises:
         EmitDiffError: unreadable dataset, unknown checkpoint, or a split with no images.
@@ -172,7 +172,7 @@ def evaluate_synthesis(
         dataset, settings.split, settings.limit, training.get("held_out", 0.2), training.get("split_seed", 0)
     )
     sampling = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
-    rows, realism = [], Realism(look)
+    rows, realism = [], Realism(extract)
     for index in tqdm(range(len(chosen)), desc=f"painting {dataset.info.name}", unit="image"):
         seed = settings.seed + index * VARIANTS
         rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, answers, realism, **sampling))

@@ -1,8 +1,8 @@
 """How real images look: the spectrum of each against its source's, and sets of them against sets of real images.
 
 Structure is measured elsewhere (evaluation.py); what is seen here is grain, noise and sharpness, which an image can
-lack although each of its edges is where it belongs. Everything is looked at as a square of `SIDE` pixels; the spectrum and
-the classifier see grey alone.
+lack although each of its edges is where it belongs. Every image is brought to a square of `SIDE` pixels; the
+spectrum and the classifier see grey alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from emitdiff.images import resize_image, to_rgb
 
 # One uint8 (SIDE, SIDE, 3) to float (D,): what a network that knows nothing of the synthesis weights says about it.
-Look = Callable[[np.ndarray], np.ndarray]
+FeatureExtractor = Callable[[np.ndarray], np.ndarray]
 SIDE = 256
 BANDS = {"spectrum_mid_db": (16, 64), "spectrum_high_db": (64, 128)}  # cycles an image
 SPECTRUM = tuple(BANDS)
@@ -96,26 +96,26 @@ def _textures(grey: np.ndarray, shrunk: int) -> np.ndarray:
 class ImageSet:
     """What is kept of some images to compare them as a set; not their pixels."""
 
-    def __init__(self, look: Look | None = None):
+    def __init__(self, extract: FeatureExtractor | None = None):
         self.groups: list[str] = []
         self.textures: list[np.ndarray] = []  # (49, 100) each
-        self.features: list[np.ndarray] = []  # (D,) each; none without a `look`
-        self._look = look
+        self.features: list[np.ndarray] = []  # (D,) each; none without a `extract`
+        self._extract = extract
 
     def add(self, image: np.ndarray, group: str) -> None:
         """uint8 (H, W, 3). A synthetic image is of its source's group."""
         self.groups.append(group)
         self.textures.append(textures(image))
-        if self._look is not None:
-            self.features.append(self._look(resize_image(to_rgb(image), (SIDE, SIDE))))
+        if self._extract is not None:
+            self.features.append(self._extract(resize_image(to_rgb(image), (SIDE, SIDE))))
 
 
 class Realism:
     """Gathers real images, those painted from them and what the autoencoder makes of them, and compares the sets."""
 
-    def __init__(self, look: Look | None = None):
-        """Without a `look` there is no `kid`."""
-        self.real, self.painted, self.decoded = (ImageSet(look) for _ in range(3))
+    def __init__(self, extract: FeatureExtractor | None = None):
+        """Without a `extract` there is no `kid`."""
+        self.real, self.painted, self.decoded = (ImageSet(extract) for _ in range(3))
 
     def add(self, group: str, source: np.ndarray, painted: Sequence[np.ndarray], decoded: np.ndarray) -> None:
         """One source of `group`, all uint8 (H, W, 3)."""
@@ -135,7 +135,7 @@ class Realism:
 
 
 def kid(real: ImageSet, other: ImageSet, seed: int = 0) -> Score:
-    """Kernel distance of two sets in the features of their look, and its standard deviation over a bootstrap of groups.
+    """Kernel distance of two sets in what `extract` gives, and its standard deviation over a bootstrap of groups.
 
     The squared MMD with the kernel (x.y / D + 1)^3 of the Kernel Inception Distance (Binkowski et al., arXiv
     1801.01401), unbiased over all pairs: 0 for two sets of one distribution, a little below it by chance. A painted

@@ -24,8 +24,8 @@ def grain(seed: int, strength: float = 20.0, blur: float = 0.0) -> np.ndarray:
     return np.repeat(np.clip(120 + values, 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def gathered(images, groups=None, look=None) -> ImageSet:
-    found = ImageSet(look)
+def gathered(images, groups=None, extract=None) -> ImageSet:
+    found = ImageSet(extract)
     for number, image in enumerate(images):
         found.add(image, str(number) if groups is None else groups[number])
     return found
@@ -130,7 +130,7 @@ def test_textures_do_not_depend_on_the_size_kept_and_see_one_grey():
 
 
 def test_the_sets_are_compared_side_by_side():
-    realism = Realism(look=lambda image: np.array([image.std() / 10, image.mean() / 100]))
+    realism = Realism(extract=lambda image: np.array([image.std() / 10, image.mean() / 100]))
     for seed in range(6):
         realism.add(str(seed), grain(seed), [grain(seed + 50, 20, 1.0), grain(seed + 80, 20, 1.0)], grain(seed))
     scores = realism.scores()
