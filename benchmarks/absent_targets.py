@@ -2,7 +2,7 @@
 
     python -m benchmarks.absent_targets DATASET [DATASET ...] --limit 12
 
-Every held-out image is asked for every target that its kind of image never shows ("liver" in a chest X-ray), and for
+Every held-out image is asked for every target that its image kind never shows ("liver" in a chest X-ray), and for
 its own targets, where "not found" would be wrong.
 """
 

@@ -2,7 +2,8 @@
 
     python docs/contact_sheet.py DATASET [DATASET ...] --out docs/synthetic.png
 
-Columns: two images painted from edges and mask (the second with the mask's outline), two painted from the mask alone.
+Columns: two images generated from edges and mask (the second with the mask's outline), two generated from the mask
+alone.
 `--real` puts the source and its control image in front, for looking at only: those are not for publishing.
 """
 

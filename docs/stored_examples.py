@@ -1,4 +1,4 @@
-"""Makes the stored results of the example cards anew: `python docs/stored_examples.py [CHECKPOINT]`, a few minutes."""
+"""Makes the stored results of the example cards again: `python docs/stored_examples.py [CHECKPOINT]`, a few minutes."""
 
 from __future__ import annotations
 

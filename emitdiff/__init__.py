@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers
 __version__ = "0.1.0"
 __all__ = ["detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
 
-_HOMES = {
+_EXPORTS = {
     "load_synthesizer": "emitdiff.synthesis.loading",
     "load_segmenter": "emitdiff.segmentation.loading",
     "detect_edges": "emitdiff.synthesis.edges",
@@ -26,9 +26,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'emitdiff' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

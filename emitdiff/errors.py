@@ -1,5 +1,6 @@
-"""The one exception that reaches people: a sentence they can act on."""
+"""The exception whose message is shown to users."""
 
 
 class EmitDiffError(ValueError):
-    """What was given, what is expected, what to do. The command line prints it and exits 2; the app shows it."""
+    """States what was given, what is expected and what to do. The command line prints it and exits 2; the app shows
+    it."""

@@ -1,4 +1,4 @@
-"""Arrays, PIL images and tensors: the only place where value ranges change.
+"""Conversions between arrays, PIL images and tensors; value ranges change only here.
 
 Arrays are uint8 in 0..255, shape (H, W, 3); image tensors are float in [-1, 1], shape (B, 3, H, W);
 edge and control tensors are float in [0, 1]; masks hold class ids and are only ever resized by nearest neighbour.
@@ -84,8 +84,7 @@ def fitted_size(size: tuple[int, int], area: int, multiple: int) -> tuple[int, i
         return height, width
     if max(size) > MAX_ASPECT * min(size):
         raise EmitDiffError(
-            f"The image is a strip of {width} x {height} pixels; one side may be {MAX_ASPECT} times the other at most. "
-            "Cut a part out."
+            f"The image is {width} x {height} pixels; the aspect ratio may be at most {MAX_ASPECT}:1. Crop the image."
         )
     scale = (area / (height * width)) ** 0.5
     return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))

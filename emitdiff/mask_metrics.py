@@ -1,4 +1,4 @@
-"""How far two masks agree, for one look on the page: plain arrays, without the seconds that importing MONAI takes.
+"""Metrics of two masks for the page, in NumPy: importing MONAI takes seconds.
 
 Whole datasets are measured by segmentation/evaluation.py; a test holds the two to the same figures.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def agreement(
+def compute_mask_metrics(
     predicted: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | None = None
 ) -> dict[str, float | None]:
     """dice, iou, precision, recall and hd95 of two 0/1 masks of one shape, (H, W) or (S, H, W).
@@ -20,13 +20,13 @@ def agreement(
     nothing is there to be drawn.
     """
     predicted, truth = np.asarray(predicted) > 0, np.asarray(truth) > 0
-    both, drawn, there = (int(np.count_nonzero(mask)) for mask in (predicted & truth, predicted, truth))
+    overlap, num_predicted, num_truth = (int(np.count_nonzero(mask)) for mask in (predicted & truth, predicted, truth))
     return {
-        "dice": 2 * both / (drawn + there) if drawn + there else 1.0,
-        "iou": both / (drawn + there - both) if drawn + there else 1.0,
-        "precision": both / drawn if drawn else None,
-        "recall": both / there if there else None,
-        "hd95": _hausdorff(predicted, truth, spacing) if drawn and there else None,
+        "dice": 2 * overlap / (num_predicted + num_truth) if num_predicted + num_truth else 1.0,
+        "iou": overlap / (num_predicted + num_truth - overlap) if num_predicted + num_truth else 1.0,
+        "precision": overlap / num_predicted if num_predicted else None,
+        "recall": overlap / num_truth if num_truth else None,
+        "hd95": _hausdorff(predicted, truth, spacing) if num_predicted and num_truth else None,
     }
 
 
@@ -36,9 +36,9 @@ def _hausdorff(first: np.ndarray, second: np.ndarray, spacing: Sequence[float] |
 
     # Only the box around both masks counts: volumes are mostly empty. Its rim of zeros keeps outlines at the border.
     either = first | second
-    places = [np.flatnonzero(either.any(tuple(set(range(either.ndim)) - {axis}))) for axis in range(either.ndim)]
-    box = tuple(slice(place[0], place[-1] + 1) for place in places)
+    extents = [np.flatnonzero(either.any(tuple(set(range(either.ndim)) - {axis}))) for axis in range(either.ndim)]
+    box = tuple(slice(extent[0], extent[-1] + 1) for extent in extents)
     masks = [np.pad(mask[box], 1) for mask in (first, second)]
     edges = [mask & ~binary_erosion(mask) for mask in masks]
-    away = [distance_transform_edt(~edge, sampling=spacing) for edge in edges]
-    return float(max(np.percentile(away[1][edges[0]], 95), np.percentile(away[0][edges[1]], 95)))
+    distances = [distance_transform_edt(~edge, sampling=spacing) for edge in edges]
+    return float(max(np.percentile(distances[1][edges[0]], 95), np.percentile(distances[0][edges[1]], 95)))

@@ -1,4 +1,4 @@
-"""Someone who waits for a long run: hears how far it is, and may end it."""
+"""Progress reports and cancellation of a long run."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-def _hears_nothing(done: int, total: int) -> None:
+def _ignore(done: int, total: int) -> None:
     pass
 
 
 @dataclass(frozen=True)
-class Watch:
-    """`told(done, total)` is called after every piece of work; `cancelled()` is asked before the next, and within one
+class Progress:
+    """`report(done, total)` is called after every piece of work; `cancelled()` is asked before the next, and within one
     where it has steps: once it answers True the run ends, with what is finished kept."""
 
-    told: Callable[[int, int], None] = _hears_nothing
+    report: Callable[[int, int], None] = _ignore
     cancelled: Callable[[], bool] = lambda: False
 
 
-NOBODY = Watch()
+NO_PROGRESS = Progress()

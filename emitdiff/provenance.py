@@ -14,7 +14,7 @@ from emitdiff.images import to_rgb
 
 SETTINGS_KEY = "emitdiff"  # the PNG text chunk that keeps how a synthetic image was made
 NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
-USE = "Research use only, not a medical device."  # in every mask file
+USE_NOTICE = "Research use only, not a medical device."  # in every mask file
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 # IPTC's term for pictures made by a trained model, written as XMP so that other software can tell them from scans.
 SYNTHETIC_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>

@@ -1,4 +1,4 @@
-"""How long a training stage may still run, and its state on disk so that a kill costs at most a minute."""
+"""Time budget and checkpointed state of a training stage; a kill costs at most a minute."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class StageState:
     """One stage's modules and optimizers, the seconds spent and the steps done, in one file.
 
     `parts` maps names to anything with state_dict/load_state_dict. An existing file is loaded at once,
-    its tensors onto `device`. What is set as `also` is called after every saving.
+    its tensors onto `device`. What is set as `after_save` is called after every saving.
     """
 
     def __init__(self, path: Path, minutes: float, parts: dict, device="cpu"):
         import torch
 
         self.path, self.budget, self.parts = path, minutes * 60, parts
-        self.also: Callable[[], None] | None = None
+        self.after_save: Callable[[], None] | None = None
         self.seconds, self.steps = 0.0, 0
         if path.exists():
             stored = torch.load(path, weights_only=True, map_location=device)
@@ -44,8 +44,8 @@ class StageState:
         partial = self.path.with_suffix(".partial")
         torch.save({**stored, "seconds": self.seconds, "steps": self.steps}, partial)
         os.replace(partial, self.path)
-        if self.also:
-            self.also()
+        if self.after_save:
+            self.after_save()
 
     def run(self, title: str) -> Iterator[int]:
         """Yields step numbers until the budget is spent, keeping the clock and saving once a minute."""
@@ -65,7 +65,7 @@ class StageState:
         self.save()
 
 
-def spent(path: Path) -> tuple[float, int]:
+def time_spent(path: Path) -> tuple[float, int]:
     """(seconds, steps) of a state file; (0, 0) where there is none."""
     if not path.exists():
         return 0.0, 0

@@ -115,7 +115,7 @@ def test_hub_failures_become_sentences():
         (ConnectionError("down"), "where there is a network"),
     ]:
         with pytest.raises(EmitDiffError, match=words):
-            checkpoints._fetched(failing(error), "owner/repo", "hf download owner/repo")
+            checkpoints._fetch_or_explain(failing(error), "owner/repo", "hf download owner/repo")
 
 
 def test_downloads_leave_out_pickles_and_duplicates():
@@ -160,10 +160,10 @@ def test_hed_comes_along_from_the_hub_where_it_can_and_nothing_fails_where_it_ca
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "hed"))
-    monkeypatch.setattr(checkpoints, "_hub_answers", lambda: False)
+    monkeypatch.setattr(checkpoints, "_hub_is_reachable", lambda: False)
     checkpoints.fetch_hed()
     assert asked == []
-    monkeypatch.setattr(checkpoints, "_hub_answers", lambda: True)
+    monkeypatch.setattr(checkpoints, "_hub_is_reachable", lambda: True)
     checkpoints.fetch_hed()
     assert asked == [("lllyasviel/Annotators", "ControlNetHED.pth", checkpoints.ANNOTATORS[1])]
     (tmp_path / "hed").mkdir()

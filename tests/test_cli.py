@@ -35,7 +35,7 @@ def test_help_is_there_at_once_and_without_torch():
     assert not any(name in result.stderr for name in (" torch\n", " gradio\n", " diffusers\n"))
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", cli.COMMANDS)
 def test_every_field_of_every_verb_is_explained(verb, capsys):
     name = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in verb.__name__).lstrip("-")
     with pytest.raises(SystemExit) as stopped:
@@ -305,7 +305,7 @@ def test_synthesize_writes_images_mask_and_manifest(tiny_synthesis_folder, disc_
     assert manifest["source"] == "disc" and manifest["digital_source_type"]
 
 
-def test_what_was_painted_before_keeps_its_label_and_its_record(
+def test_what_was_generated_before_keeps_its_label_and_its_record(
     tiny_synthesis_folder, disc_files, monkeypatch, tmp_path, capsys
 ):
     (image, mask), out = disc_files, tmp_path / "out"
@@ -367,7 +367,7 @@ def test_sources_of_synthesis_that_cannot_be(words, answer, tiny_synthesis_folde
 def test_synthesize_says_what_of_a_prompt_is_not_read(tiny_synthesis_folder, disc_files, monkeypatch, tmp_path, capsys):
     flags = ["-n", "1", "--steps", "1", "--checkpoint", tiny_synthesis_folder, "-o", tmp_path / "out"]
     assert run(monkeypatch, "synthesize", disc_files[0], "--prompt", "letters " * 20, *flags) == 0
-    assert "this is not read" in capsys.readouterr().err
+    assert "truncated" in capsys.readouterr().err
 
 
 def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dataset_folder, monkeypatch, capsys):
@@ -397,7 +397,7 @@ def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypat
     out = tmp_path / "disc.safetensors"
     assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 0
     told = capsys.readouterr()
-    assert f"see {out}" in told.out and "So few steps" in told.err and out.with_suffix(".md").exists()
+    assert f"see {out}" in told.out and "Too few training steps" in told.err and out.with_suffix(".md").exists()
     asked = ["segment", disc_files[0], "--text", "anything", "--checkpoint", out, "-o", tmp_path / "found"]
     assert run(monkeypatch, *asked) == 0
     written = out.read_bytes()
@@ -413,14 +413,14 @@ def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypat
         (["-o", "head.safetensors", "--images", "1000"], "1000 were asked for"),
     ],
 )
-def test_what_cannot_be_taught_is_said_before_weights_are_loaded(words, answer, dataset_folder, monkeypatch, capsys):
+def test_what_cannot_be_trained_is_said_before_weights_are_loaded(words, answer, dataset_folder, monkeypatch, capsys):
     assert run(monkeypatch, "teach", dataset_folder, *words) == 2
     said = capsys.readouterr().err
     assert answer in said and "Loading" not in said
 
 
 def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("emitdiff.segmentation.training.head.WORD_STEPS", 30)
+    monkeypatch.setattr("emitdiff.segmentation.training.head.TEXT_STEPS", 30)
     settings = ["--out", tmp_path / "run", "--resolution", "64", "--minutes", "0.02", "--threads", "1"]
     assert run(monkeypatch, "train-segmentation", dataset_folder, *settings) == 0
     weights = ["--checkpoint", tmp_path / "run" / "checkpoint"]
@@ -466,7 +466,7 @@ def test_filter_drops_what_is_a_copy_and_leaves_a_report(dataset_folder, monkeyp
     (copies / "metadata.csv").write_text("\n".join([f"{lines[0]},source", *rows]))
     flags = ["filter", copies, dataset_folder, tmp_path / "out", "--segmenter", "none"]
     assert run(monkeypatch, *flags) == 0
-    assert "No image is good enough" in capsys.readouterr().out and (tmp_path / "out" / "report.html").exists()
+    assert "No image passes the filter" in capsys.readouterr().out and (tmp_path / "out" / "report.html").exists()
     assert run(monkeypatch, *flags, "--max-copy", "1", "--max-twin", "1", "--min-edges", "2") == 2
     assert run(monkeypatch, *flags, "--max-copy", "1") == 0
     assert "10 synthetic images are kept" in capsys.readouterr().out

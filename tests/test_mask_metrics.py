@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emitdiff.mask_metrics import agreement
+from emitdiff.mask_metrics import compute_mask_metrics
 
 TRUTH = np.zeros((40, 50), np.uint8)
 TRUTH[10:20, 10:30] = 1
@@ -12,14 +12,26 @@ EMPTY = np.zeros_like(TRUTH)
 
 
 def test_by_hand_in_pixels_and_millimetres():
-    found = agreement(SHIFTED, TRUTH)
+    found = compute_mask_metrics(SHIFTED, TRUTH)
     assert found == {"dice": 0.75, "iou": 0.6, "precision": 0.75, "recall": 0.75, "hd95": 5.0}
-    assert agreement(SHIFTED, TRUTH, (3.0, 0.5))["hd95"] == 2.5
+    assert compute_mask_metrics(SHIFTED, TRUTH, (3.0, 0.5))["hd95"] == 2.5
 
 
 def test_empty_masks():
-    assert agreement(EMPTY, EMPTY) == {"dice": 1.0, "iou": 1.0, "precision": None, "recall": None, "hd95": None}
-    assert agreement(EMPTY, TRUTH) == {"dice": 0.0, "iou": 0.0, "precision": None, "recall": 0.0, "hd95": None}
+    assert compute_mask_metrics(EMPTY, EMPTY) == {
+        "dice": 1.0,
+        "iou": 1.0,
+        "precision": None,
+        "recall": None,
+        "hd95": None,
+    }
+    assert compute_mask_metrics(EMPTY, TRUTH) == {
+        "dice": 0.0,
+        "iou": 0.0,
+        "precision": None,
+        "recall": 0.0,
+        "hd95": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -33,7 +45,7 @@ def test_the_same_figures_as_monai(shape, spacing):
     smooth = [gaussian_filter(np.random.default_rng(seed).random(shape), 2) for seed in (0, 1)]
     first, second = ((each > np.median(each)).astype(np.uint8) for each in smooth)
     tensors = [torch.from_numpy(mask)[None, None].float() for mask in (first, second)]
-    found = agreement(first, second, spacing)
+    found = compute_mask_metrics(first, second, spacing)
     assert found["dice"] == pytest.approx(compute_dice(*tensors).item())
     assert found["iou"] == pytest.approx(compute_iou(*tensors).item())
     distance = compute_hausdorff_distance(*tensors, include_background=True, percentile=95, spacing=spacing)

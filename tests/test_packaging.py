@@ -1,4 +1,4 @@
-"""What holds the house together: packages, pins, and files people meet first."""
+"""What holds the house together: packages, pins, and files users meet first."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from emitdiff.datasets.archive import pack_folder, without_place
+from emitdiff.datasets.archive import pack_folder, strip_folders
 from emitdiff.datasets.check import DatasetReport, check_dataset
 from emitdiff.datasets.folder import DatasetFolder, open_dataset, read_image
 from emitdiff.errors import EmitDiffError
@@ -23,13 +23,13 @@ from emitdiff.scans.masks import read_mask
 if TYPE_CHECKING:
     from emitdiff.ui.interface import AugmentRequest
 
-FRESH_SECONDS = 600  # since anyone did something with a job: what was made of it is not removed for others
+RECENT_SECONDS = 600  # since anyone did something with a job: what was made of it is not removed for others
 BUSY = {"waiting", "painting", "scoring"}
 DATASET, FOLDS = "dataset", 5  # the layout that is no export but the folder as it is
 
 
 class Pair(NamedTuple):
-    """A real image and one painted from it, uint8 (H, W, 3), each with its mask, class ids (H, W)."""
+    """A real image and one generated from it, uint8 (H, W, 3), each with its mask, class ids (H, W)."""
 
     name: str
     source: np.ndarray
@@ -40,11 +40,11 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class JobState:
-    """Where a job stands: `stage` is "checked", "waiting", "painting", "scoring", "done", "stopped" or "failed".
+    """Where a job stands: `stage` is "checked", "waiting", "generating", "scoring", "done", "stopped" or "failed".
 
-    `done` of `total` images are painted or scored, and `seconds_left` is a guess from those made in this run, None
-    before the first; `painted` and `kept` count synthetic images, `report` and `scores` are files once they are scored;
-    `usable` says whether the dataset can be painted from, and `check` what is in it.
+    `done` of `total` images are generated or scored, and `seconds_left` is a guess from those made in this run, None
+    before the first; `generated` and `kept` count synthetic images, `report` and `scores` are files once they are
+    scored; `usable` says whether the dataset can be augmented, and `check` what is in it.
     """
 
     check: DatasetReport
@@ -54,7 +54,7 @@ class JobState:
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
-    painted: int = 0
+    generated: int = 0
     kept: int = 0
     error: Exception | None = None
     report: Path | None = None
@@ -70,10 +70,10 @@ class Job:
     state: JobState | None = None  # None, as `source`, while the ZIP is unpacked: nobody knows its name yet
     size: int = 0  # bytes of its files, with those of whatever is being made
     stop: threading.Event = field(default_factory=threading.Event)
-    began: tuple[float, int] = (0.0, 0)  # when the stage began, and how many images were done then
-    moved: float = 0.0  # when an image was finished last
-    touched: float = field(default_factory=time.time)
-    gone: bool = False  # whoever still works for it removes the folder at the end
+    stage_start: tuple[float, int] = (0.0, 0)  # when the stage began, and how many images were done then
+    last_progress: float = 0.0  # when an image was finished last
+    last_used: float = field(default_factory=time.time)
+    removed: bool = False  # whoever still works for it removes the folder at the end
     in_use: threading.Lock = field(default_factory=threading.Lock)  # by whoever needs its files, or deletes them
 
     @property
@@ -81,13 +81,13 @@ class Job:
         return self.state is None or self.state.stage in BUSY
 
     @property
-    def worth(self) -> tuple[bool, bool, float]:
+    def retention_order(self) -> tuple[bool, bool, float]:
         """The least goes first where room is needed: what was left for a while, then what nothing was made of."""
-        return time.time() - self.touched < FRESH_SECONDS, self.state.request is not None, self.touched
+        return time.time() - self.last_used < RECENT_SECONDS, self.state.request is not None, self.last_used
 
     @property
-    def spare(self) -> bool:
-        return not self.busy and not self.in_use.locked() and self.worth[:2] != (True, True)
+    def evictable(self) -> bool:
+        return not self.busy and not self.in_use.locked() and self.retention_order[:2] != (True, True)
 
     @property
     def out(self) -> Path:
@@ -97,20 +97,20 @@ class Job:
     def filtered(self) -> Path:
         return self.folder / "filtered"
 
-    def told(self, stage: str, done: int, total: int) -> None:
-        self.moved = time.monotonic()
+    def report_progress(self, stage: str, done: int, total: int) -> None:
+        self.last_progress = time.monotonic()
         if self.state.stage != stage:
-            self.began = (self.moved, done)
-        self.touched = time.time()
+            self.stage_start = (self.last_progress, done)
+        self.last_used = time.time()
         self.state = replace(self.state, stage=stage, done=done, total=total)
         os.utime(self.folder)  # another server on this machine does not take it for a stray one
 
     def seconds_left(self) -> float | None:
-        (started, before), state = self.began, self.state
+        (started, before), state = self.stage_start, self.state
         if state.stage not in BUSY or state.done <= before:
             return None
-        each = (self.moved - started) / (state.done - before)
-        return max(0.0, each * (state.total - state.done) - (time.monotonic() - self.moved))
+        each = (self.last_progress - started) / (state.done - before)
+        return max(0.0, each * (state.total - state.done) - (time.monotonic() - self.last_progress))
 
 
 def bytes_in(folder: Path) -> int:
@@ -119,7 +119,8 @@ def bytes_in(folder: Path) -> int:
 
 
 def read_pair(job: Job, path: Path, origins: dict[str, str]) -> Pair | None:
-    """`origins` has the mask of every real image. None for a real image whose name only looks like a painted one's."""
+    """`origins` has the mask of every real image. None for a real image whose name only looks like a generated
+    one's."""
     try:
         row = read_synthetic_settings(path)["row"]
     except EmitDiffError:
@@ -130,7 +131,7 @@ def read_pair(job: Job, path: Path, origins: dict[str, str]) -> Pair | None:
 
 def pack(job: Job, folder: Path, layout: str, which: str) -> tuple[Path, tuple[str, ...]]:
     """What `DatasetJobs.export` gives: `folder` of the job in a `layout`, packed, and what its user should know."""
-    job.touched = time.time()
+    job.last_used = time.time()
     dataset = open_dataset(folder)
     title = f"{file_stem(dataset.info.name)}_{which}_{layout}"
     with tempfile.TemporaryDirectory(dir=job.folder) as place:
@@ -151,5 +152,5 @@ def _exported(dataset: DatasetFolder, layout: str, out: Path) -> tuple[Path, tup
 def check_folder(source: Path) -> DatasetReport:
     """What is in the dataset, in words that do not say where on this server it lies."""
     check = check_dataset(source)
-    defects = (replace(found, what=without_place(found.what, source.parent)) for found in check.defects)
+    defects = (replace(found, what=strip_folders(found.what, source.parent)) for found in check.defects)
     return replace(check, defects=tuple(defects))

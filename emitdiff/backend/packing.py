@@ -1,4 +1,4 @@
-"""Images painted on the page as a dataset in the layouts other software reads, in one ZIP."""
+"""Images generated on the page as a dataset in the layouts other software reads, in one ZIP."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.augmentation import COLUMNS, PROVENANCE
 
 if TYPE_CHECKING:
-    from emitdiff.ui.interface import Packing
+    from emitdiff.ui.interface import PackRequest
 
 
-def pack_results(results: list[Any], paths: list[Path], packing: Packing, folder: Path) -> tuple[Path, tuple[str, ...]]:
+def pack_results(
+    results: list[Any], paths: list[Path], packing: PackRequest, folder: Path
+) -> tuple[Path, tuple[str, ...]]:
     """Writes synthetic images as `folder`/synthetic_NAME_LAYOUT.zip and returns that with what its user should know.
 
     `results` have `image`, `mask` and `settings`, `paths` are their PNGs.
@@ -31,14 +33,14 @@ def pack_results(results: list[Any], paths: list[Path], packing: Packing, folder
         EmitDiffError: an image without a label, class names that are not different, an unknown layout.
     """
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        dataset = write_painted(results, paths, packing, Path(place) / "dataset")
+        dataset = write_generated(results, paths, packing, Path(place) / "dataset")
         exported = export(Export(dataset.folder, Path(place) / "export", packing.layout, folds=0))
         layout_folder = exported.folder.name if packing.layout == "nnunet" else f"synthetic_{packing.name}"
         archive = pack_folder(exported.folder, folder / f"synthetic_{packing.name}_{packing.layout}.zip", layout_folder)
     return archive, exported.notes
 
 
-def write_painted(results: list[Any], paths: list[Path], packing: Packing, folder: Path) -> DatasetFolder:
+def write_generated(results: list[Any], paths: list[Path], packing: PackRequest, folder: Path) -> DatasetFolder:
     """A dataset folder of synthetic images: one group, for all of them come from one source. Raises EmitDiffError."""
     if not all(result.mask is not None and result.mask.any() for result in results):
         raise EmitDiffError("An image without a label cannot be exported: add a mask to the source, or drop that one.")

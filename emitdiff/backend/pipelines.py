@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from emitdiff.segmentation.pipeline import SegmentationPipeline
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
-KEPT = 2  # pipelines of each kind, the ones used last
-_loaded: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
-# Two people pressing a button at once load the weights once; a lock goes with the last one who holds or awaits it.
-_loading: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
-_books = threading.Lock()  # over these two, never held while anything is loaded
+MAX_LOADED = 2  # pipelines of each kind, the ones used last
+_pipelines: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
+# Two users pressing a button at once load the weights once; a lock goes with the last one who holds or awaits it.
+_load_locks: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
+_registry_lock = threading.Lock()  # over these two, never held while anything is loaded
 # Held while networks are built, not while files are fetched: transformers builds them on a default device of its own,
 # which all threads share, and what another thread builds meanwhile has no data.
-_building = threading.Lock()
+_build_lock = threading.Lock()
 
 
 def synthesizer(name: str) -> SynthesisPipeline:
@@ -30,10 +30,10 @@ def synthesizer(name: str) -> SynthesisPipeline:
         from emitdiff.synthesis.loading import load_synthesizer
 
         local_folder(find_checkpoint(name, "synthesis"))
-        with _building:
+        with _build_lock:
             return load_synthesizer(name)
 
-    return _loaded_once("synthesis", name, load)
+    return _load_once("synthesis", name, load)
 
 
 def segmenter(name: str) -> SegmentationPipeline:
@@ -41,40 +41,40 @@ def segmenter(name: str) -> SegmentationPipeline:
         from emitdiff.segmentation.loading import load_segmenter
 
         if name.endswith(HEAD_SUFFIX):
-            return _taught(name)
+            return _few_shot_pipeline(name)
         local_folder(find_checkpoint(name, "segmentation"))
-        with _building:
+        with _build_lock:
             return load_segmenter(name)
 
-    return _loaded_once("segmentation", name, load)
+    return _load_once("segmentation", name, load)
 
 
-def _taught(file: str) -> SegmentationPipeline:
-    """A head on the weights it was taught on, which are shared with others. The file may come from anyone: it cannot
+def _few_shot_pipeline(file: str) -> SegmentationPipeline:
+    """A head on the weights it was trained on, which are shared with others. The file may come from anyone: it cannot
     have the server fetch weights."""
-    from emitdiff.segmentation.few_shot.head import load_taught, read_taught
+    from emitdiff.segmentation.few_shot.head import load_few_shot_head, read_few_shot_head
 
-    name = str(read_taught(file)[0]["checkpoint"])
+    name = str(read_few_shot_head(file)[0]["checkpoint"])
     base = next((found for found in known_checkpoints("segmentation") if found.name == name), None)
     if base is None or not is_ready(base):
-        raise EmitDiffError(f"This head was taught on the weights {name}, which are not among those of this page.")
+        raise EmitDiffError(f"This head was trained on the weights {name}, which are not among those of this page.")
     pipeline = segmenter(name)
-    with _building:
-        return load_taught(file, pipeline).pipeline()
+    with _build_lock:
+        return load_few_shot_head(file, pipeline).pipeline()
 
 
-def _loaded_once(kind: str, name: str, load: Callable[[], Any]) -> Any:
+def _load_once(kind: str, name: str, load: Callable[[], Any]) -> Any:
     """The pipeline, loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
     key = (kind, name)
-    with _books:
-        lock = _loading.setdefault(key, threading.Lock())
+    with _registry_lock:
+        lock = _load_locks.setdefault(key, threading.Lock())
     with lock:
-        pipeline = _loaded.get(key) or load()
-        with _books:
-            _loaded.pop(key, None)
-            _loaded[key] = pipeline
-            for oldest in [other for other in _loaded if other[0] == kind][:-KEPT]:
-                del _loaded[oldest]
+        pipeline = _pipelines.get(key) or load()
+        with _registry_lock:
+            _pipelines.pop(key, None)
+            _pipelines[key] = pipeline
+            for oldest in [other for other in _pipelines if other[0] == kind][:-MAX_LOADED]:
+                del _pipelines[oldest]
     return pipeline
 
 

@@ -25,9 +25,9 @@ from emitdiff.checkpoints import (
     hed_network_name,
     known_checkpoints,
 )
-from emitdiff.datasets.archive import unpack_dataset, without_place
+from emitdiff.datasets.archive import strip_folders, unpack_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.mask_metrics import agreement
+from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.synthesis import edges, presets, prompts
@@ -37,26 +37,26 @@ from emitdiff.ui.interface import (
     HEAD_SUFFIX,
     Callables,
     DatasetCalls,
-    DatasetLesson,
-    Evaluation,
-    Model,
-    Packing,
-    Preset,
+    EvaluateRequest,
+    ModelInfo,
+    PackRequest,
+    PresetOption,
     SynthesisRequest,
+    TeachDatasetRequest,
     TeachRequest,
     Vocabulary,
 )
 
 if TYPE_CHECKING:
-    from emitdiff.backend.teaching import LessonTold
+    from emitdiff.backend.teaching import HeadProgress
 
 SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
-MOST_EXAMPLES = 100  # of a zipped dataset are learnt from at once
+MAX_EXAMPLES = 100  # of a zipped dataset are learnt from at once
 
 
 def build_callables(synthesis: str, segmentation: str) -> Callables:
     """Everything the pages need, with the named weights chosen at first. Raises EmitDiffError for an unknown name."""
-    chosen = (_named(synthesis, "synthesis"), _named(segmentation, "segmentation"))
+    chosen = (_checkpoint_of(synthesis, "synthesis"), _checkpoint_of(segmentation, "segmentation"))
     words = (prompts.MODALITIES, prompts.ORGANS, prompts.FINDINGS, prompts.APPEARANCES)
     jobs = DatasetJobs(synthesizer, segmenter)
     return Callables(
@@ -75,9 +75,9 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         sentences=sentences,
         teach=teach,
         teach_dataset=teach_dataset,
-        is_kept=is_kept,
+        head_exists=head_exists,
         evaluate=evaluate,
-        score=agreement,
+        score=compute_mask_metrics,
         merging_mask=merging_mask,
         datasets=DatasetCalls(**{name: getattr(jobs, name) for name in DatasetCalls.__dataclass_fields__}),
         models=lambda: list_models(chosen),
@@ -89,26 +89,26 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
     )
 
 
-def _named(name: str, kind: str) -> Checkpoint:
+def _checkpoint_of(name: str, kind: str) -> Checkpoint:
     """A known name is taken even where its weights are missing: the page then says so and what to run."""
     known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints(kind)}
     return known.get(name) or find_checkpoint(name, kind)
 
 
-def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[Model, ...]:
+def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[ModelInfo, ...]:
     """The known weights and the chosen ones, with their state on this machine right now."""
     listed = {checkpoint.name: checkpoint for checkpoint in (*known_checkpoints(), *chosen)}
     return tuple(_model(checkpoint) for checkpoint in listed.values())
 
 
-def _model(checkpoint: Checkpoint) -> Model:
+def _model(checkpoint: Checkpoint) -> ModelInfo:
     """With a damaged record the page still comes up and says so; whoever uses the weights gets the whole sentence."""
     status, own = checkpoint_status(checkpoint), {}
     try:
         own = _read_record(checkpoint, "emitdiff.json")
     except EmitDiffError:
         status = "damaged (emitdiff.json cannot be read)"
-    return Model(
+    return ModelInfo(
         name=checkpoint.name,
         kind=checkpoint.kind,
         summary=checkpoint.summary,
@@ -119,11 +119,13 @@ def _model(checkpoint: Checkpoint) -> Model:
     )
 
 
-def list_presets() -> tuple[Preset, ...]:
+def list_presets() -> tuple[PresetOption, ...]:
     """The presets with what each sets of a request."""
-    fields = [name for name in SynthesisRequest.__dataclass_fields__ if hasattr(presets.Preset, name)]
+    fields = [name for name in SynthesisRequest.__dataclass_fields__ if hasattr(presets.SamplingPreset, name)]
     return tuple(
-        Preset(name, preset.summary, {key: value for key in fields if (value := getattr(preset, key)) is not None})
+        PresetOption(
+            name, preset.summary, {key: value for key in fields if (value := getattr(preset, key)) is not None}
+        )
         for name, preset in presets.PRESETS.items()
     )
 
@@ -133,48 +135,48 @@ def read_label(path: str | Path, scan: Any, index: int) -> np.ndarray:
     return read_mask(path) if scan is None else read_slice_mask(path, scan, index)
 
 
-def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[LessonTold]:
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[HeadProgress]:
     """Lessons as they come; the last one names the file of the head, which stays for a day."""
-    from emitdiff.backend.teaching import drawn_dataset, told
-    from emitdiff.segmentation.few_shot.training import Teach
-    from emitdiff.segmentation.few_shot.training import teach as lessons
+    from emitdiff.backend.teaching import dataset_from_examples, stream_progress
+    from emitdiff.segmentation.few_shot.training import TrainFewShot
+    from emitdiff.segmentation.few_shot.training import train_few_shot as lessons
 
-    samples, info = drawn_dataset(examples, request.name, request.modality, request.organ)
-    settings = Teach(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
-    return told(lessons(segmenter(request.checkpoint), samples, info, settings), request.name)
+    samples, info = dataset_from_examples(examples, request.name, request.modality, request.organ)
+    settings = TrainFewShot(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
+    return stream_progress(lessons(segmenter(request.checkpoint), samples, info, settings), request.name)
 
 
-def is_kept(file: str) -> bool:
-    """Whether a head that was taught here is still there."""
+def head_exists(file: str) -> bool:
+    """Whether a head that was trained here is still there."""
     from emitdiff.backend import teaching
 
-    return teaching.is_kept(file)
+    return teaching.head_exists(file)
 
 
-def teach_dataset(archive: str | Path, lesson: DatasetLesson) -> Iterator[LessonTold]:
-    """As `teach`, from a zipped dataset folder; of a large one, `MOST_EXAMPLES` real images are taken."""
-    from emitdiff.backend.teaching import told
+def teach_dataset(archive: str | Path, request: TeachDatasetRequest) -> Iterator[HeadProgress]:
+    """As `train_few_shot`, from a zipped dataset folder; of a large one, `MAX_EXAMPLES` real images are taken."""
+    from emitdiff.backend.teaching import stream_progress
     from emitdiff.datasets.folder import open_dataset
     from emitdiff.datasets.splits import choose_rows
-    from emitdiff.segmentation.few_shot.training import Teach
-    from emitdiff.segmentation.few_shot.training import teach as lessons
+    from emitdiff.segmentation.few_shot.training import TrainFewShot
+    from emitdiff.segmentation.few_shot.training import train_few_shot as lessons
 
     with _unpacked(archive) as folder:
-        dataset = choose_rows(open_dataset(folder).real(), lesson.split, lesson.images or MOST_EXAMPLES)
-        settings = Teach(lesson.seconds, lesson.label, lesson.checkpoint, lesson.seed)
+        dataset = choose_rows(open_dataset(folder).real(), request.split, request.images or MAX_EXAMPLES)
+        settings = TrainFewShot(request.seconds, request.label, request.checkpoint, request.seed)
         # The folder itself, not a list: its images are read one by one, and what is kept of each is small.
-        steps = lessons(segmenter(lesson.checkpoint), dataset, dataset.info, settings)
-        yield from told(steps, lesson.label or dataset.info.name)
+        steps = lessons(segmenter(request.checkpoint), dataset, dataset.info, settings)
+        yield from stream_progress(steps, request.label or dataset.info.name)
 
 
-def evaluate(archive: str | Path, how: Evaluation) -> dict[str, Any]:
+def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:
     """The measures of `emitdiff evaluate-segmentation` on a zipped dataset folder."""
-    from emitdiff.segmentation.evaluation import EvaluateSegmentation, measured
+    from emitdiff.segmentation.evaluation import EvaluateSegmentation, run_evaluation
 
     with _unpacked(archive) as folder:
         settings = EvaluateSegmentation(folder, **vars(how))
-        found = measured(segmenter(how.checkpoint), settings)
-    return {**found, "checkpoint": Path(how.checkpoint).name}  # of a head, not where it lies
+        found = run_evaluation(segmenter(how.checkpoint), settings)
+    return {**found, "checkpoint": Path(how.checkpoint).name}  # of a head, not where it is stored
 
 
 @contextmanager
@@ -184,7 +186,7 @@ def _unpacked(archive: str | Path) -> Iterator[Path]:
         try:
             yield unpack_dataset(archive, place)
         except EmitDiffError as error:
-            raise EmitDiffError(without_place(str(error), Path(place))) from error
+            raise EmitDiffError(strip_folders(str(error), Path(place))) from error
 
 
 def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
@@ -192,7 +194,7 @@ def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: Sy
     from emitdiff.synthesis.card import read_card
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
-    checkpoint = _named(request.checkpoint, "synthesis")
+    checkpoint = _checkpoint_of(request.checkpoint, "synthesis")
     weightless = SynthesisPipeline(None, read_card(checkpoint, _folder(checkpoint)), checkpoint.name)
     return weightless.control_image(image, mask, **_structure(request))
 
@@ -200,7 +202,7 @@ def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: Sy
 def prompt_warning(prompt: str, checkpoint: str) -> str:
     """What the tokenizer cuts off, in a sentence; "" also while the weights are not on this machine."""
     tokenizer = None if len(prompt.encode()) <= SHORT_PROMPT else _tokenizer_here(checkpoint)
-    return prompts.cut_warning(prompt, tokenizer) if tokenizer else ""
+    return prompts.truncation_warning(prompt, tokenizer) if tokenizer else ""
 
 
 def token_count(prompt: str, checkpoint: str) -> tuple[int, int] | None:
@@ -210,7 +212,7 @@ def token_count(prompt: str, checkpoint: str) -> tuple[int, int] | None:
 
 
 def _tokenizer_here(checkpoint: str) -> Any:
-    folder = cached_folder(_named(checkpoint, "synthesis"))
+    folder = cached_folder(_checkpoint_of(checkpoint, "synthesis"))
     return _load_tokenizer(folder / "tokenizer") if folder and (folder / "tokenizer").is_dir() else None
 
 
@@ -223,12 +225,12 @@ def _load_tokenizer(folder: Path) -> Any:
 
 
 def targets(checkpoint: str) -> tuple[str, ...]:
-    """The phrases the head was taught, from the record beside its weights, or of the file of a taught head."""
+    """The phrases the head was trained on, from the record beside its weights, or of the file of a few-shot head."""
     if checkpoint.endswith(HEAD_SUFFIX):
-        from emitdiff.segmentation.few_shot.head import read_taught
+        from emitdiff.segmentation.few_shot.head import read_few_shot_head
 
-        return tuple(read_taught(checkpoint)[0]["targets"])
-    return tuple(_read_record(_named(checkpoint, "segmentation"), "segmenter.json").get("targets", ()))
+        return tuple(read_few_shot_head(checkpoint)[0]["targets"])
+    return tuple(_read_record(_checkpoint_of(checkpoint, "segmentation"), "segmenter.json").get("targets", ()))
 
 
 def _read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
@@ -236,7 +238,7 @@ def _read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 
     Raises EmitDiffError where the file is damaged.
     """
-    path = Path(checkpoint.card or _folder(checkpoint)) / name  # a fine-tuned ControlNet lies beside its own
+    path = Path(checkpoint.card or _folder(checkpoint)) / name  # a fine-tuned ControlNet is stored beside its own
     try:
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
@@ -280,7 +282,7 @@ def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
     return quick_scores(source, synthetic)
 
 
-def pack(results: list[Any], paths: list[Path], packing: Packing, folder: Path) -> tuple[Path, tuple[str, ...]]:
+def pack(results: list[Any], paths: list[Path], packing: PackRequest, folder: Path) -> tuple[Path, tuple[str, ...]]:
     from emitdiff.backend.packing import pack_results
 
     return pack_results(results, paths, packing, folder)

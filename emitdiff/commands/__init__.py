@@ -1,1 +1,1 @@
-"""The verbs of the command line, a frozen dataclass each."""
+"""The commands of the command line, a frozen dataclass each."""

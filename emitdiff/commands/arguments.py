@@ -1,4 +1,4 @@
-"""Arguments that several verbs share: their types, their metavars, their help."""
+"""Arguments that several commands share: their types, their metavars, their help."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from tyro.conf import Positional, arg
 
 IMAGE = arg(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF, NIfTI, or DICOM (file, folder or zip).")
 MASK = arg(metavar="MASK", help="Its mask, of slice or volume; its outline joins the edges.", help_behavior_hint="")
-SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; without it, the middle one.", help_behavior_hint="")
-WINDOW = arg(metavar="W", help='Grey values: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
+SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; default: the middle slice.", help_behavior_hint="")
+WINDOW = arg(metavar="W", help='Intensity window: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
 DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/.")
 DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders.", help_behavior_hint="(required)")
-PAINTER = "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
-PARENT = f"A checkpoint to start from: {PAINTER}"
-FINDER = "textdiff-mini, a Hub owner/repo, a folder, or the file of a few-shot head."
-READER = "Hub name or folder of the text model, in transformers layout."
-SIDES = "Column of metadata.csv that says train or val, instead of a fifth of the groups held out."
-COLUMN = "Column of metadata.csv that says train or val, instead of --held-out."
+SYNTHESIS_WEIGHTS_HELP = (
+    "emitdiff-mini, sd15-softedge, sd15-hed, sd15-canny, a Hub owner/repo, a folder, or BASE+CONTROLNET."
+)
+PARENT_HELP = f"Checkpoint to start from: {SYNTHESIS_WEIGHTS_HELP}"
+SEGMENTATION_WEIGHTS_HELP = "textdiff-mini, a Hub owner/repo, a folder, or the file of a few-shot head."
+TEXT_MODEL_HELP = "Hub name or folder of the text model, in transformers layout."
+SPLIT_COLUMN_HELP = "Column of metadata.csv that says train or val, instead of a fifth of the groups held out."
+TRAIN_SPLIT_COLUMN_HELP = "Column of metadata.csv that says train or val, instead of --held-out."
 
 Image = Positional[Annotated[Path, IMAGE]]
-PerhapsImage = Positional[Annotated[Path | None, IMAGE]]
+OptionalImage = Positional[Annotated[Path | None, IMAGE]]
 MaskFile = Annotated[Path | None, MASK]
-PRESET = arg(help="The paper's settings or its released code's; what is given beside it wins.")
-Preset = Annotated[Literal["default", "paper", "released"], PRESET]
-Size = Annotated[str | None, arg(metavar="HxW", help="Size to paint at without image and mask.", help_behavior_hint="")]
+PRESET = arg(help="Settings of the paper or of its released code; explicit options override them.")
+PresetName = Annotated[Literal["default", "paper", "released"], PRESET]
+Size = Annotated[
+    str | None, arg(metavar="HxW", help="Image size when neither image nor mask is given.", help_behavior_hint="")
+]
 Slice = Annotated[int | None, SLICE]
-GreyWindow = Annotated[str | None, WINDOW]
+WindowOption = Annotated[str | None, WINDOW]
 Dataset = Positional[Annotated[Path, DATASET]]
 Datasets = Positional[Annotated[tuple[Path, ...], DATASETS]]
 Output = Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
@@ -35,8 +39,8 @@ Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Strength = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Detector = Literal["soft", "canny", "hed", "hed-mini"]
 OwnDetector = Annotated[Detector | None, arg(metavar="{soft,canny,hed,hed-mini}", help_behavior_hint="")]
-SynthesisWeights = Annotated[str, arg(metavar="NAME", help=PAINTER)]
-SegmentationWeights = Annotated[str, arg(metavar="NAME", help=FINDER)]
+SynthesisWeights = Annotated[str, arg(metavar="NAME", help=SYNTHESIS_WEIGHTS_HELP)]
+SegmentationWeights = Annotated[str, arg(metavar="NAME", help=SEGMENTATION_WEIGHTS_HELP)]
 Text = Literal["own", "none", "shuffled", "all"]
 Precision = Literal["no", "fp16", "bf16"]
 OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_behavior_hint="")]
@@ -44,6 +48,6 @@ Split = Literal["all", "held-out", "train"]
 Network = Literal["unet", "attention-unet"]
 Mix = Literal["inputs", "logits", "pool"]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
-BACKBONE = arg(metavar="DIR", help="Another one: a folder that convert-adm wrote.", help_behavior_hint="")
+BACKBONE = arg(metavar="DIR", help="Another backbone: a folder written by convert-adm.", help_behavior_hint="")
 Backbone = Annotated[Path | None, BACKBONE]
-NewFolder = Positional[Annotated[Path, arg(metavar="OUT", help="Folder to write; it must not hold anything else.")]]
+NewFolder = Positional[Annotated[Path, arg(metavar="OUT", help="Output folder; must be empty or new.")]]

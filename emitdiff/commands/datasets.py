@@ -1,4 +1,4 @@
-"""The verbs of dataset folders: check-dataset, augment, filter, export."""
+"""The commands of dataset folders: check-dataset, augment, filter, export."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from emitdiff.commands.arguments import FINDER, Count, Dataset, NewFolder, Preset, Split, Strength, SynthesisWeights
-from emitdiff.commands.io import answers, say
+from emitdiff.commands.arguments import (
+    SEGMENTATION_WEIGHTS_HELP,
+    Count,
+    Dataset,
+    NewFolder,
+    PresetName,
+    Split,
+    Strength,
+    SynthesisWeights,
+)
+from emitdiff.commands.io import label_predictor_for, say
 
 
 @dataclass(frozen=True)
@@ -28,26 +37,26 @@ class CheckDataset:
 
 @dataclass(frozen=True)
 class Augment:
-    """Paint a dataset folder of synthetic images from a real one; started again, it goes on where it stopped.
+    """Generate a dataset folder of synthetic images from a real one; a rerun resumes where it stopped.
 
-    Under `accelerate launch -m emitdiff augment ...` each process paints its share.
+    Under `accelerate launch -m emitdiff augment ...` each process generates its share.
     """
 
     dataset: Dataset
     out: NewFolder
-    ratio: float = 1.0  # Synthetic images per real one; 0.5 paints one from every other image.
+    ratio: float = 1.0  # Synthetic images per real image; 0.5: one for every other image.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     split: Split = "all"  # train: leave out the fifth of the groups that training never sees; held-out: only that.
-    limit: Count = None  # At most so many real images.
-    seed: int = 0  # Every image and variant gets a seed of its own from this one.
-    steps: Count = None  # Sampling steps; without it, what suits the checkpoint or preset, like the two below.
-    guidance: Strength = None  # How strongly the prompt counts.
-    control_strength: Strength = None  # How strongly the edges count.
-    structure: float = 1.0  # 1 follows every edge, 0.5 only the mask.
-    preset: Preset = "default"
-    edit: float = 0.0  # Move, turn, scale and deform mask and edges at random: strength from 0 (not) to 1.
-    appearance: bool = False  # Draw appearance words, like "dark" or "noisy", into each prompt.
-    include_real: bool = False  # Copy the real images into OUT too.
+    limit: Count = None  # Maximum number of real images.
+    seed: int = 0  # Base seed; every image and variant derives its own.
+    steps: Count = None  # Sampling steps; default: checkpoint or preset, as for the two below.
+    guidance: Strength = None  # Guidance scale (classifier-free guidance).
+    control_strength: Strength = None  # ControlNet conditioning scale.
+    structure: float = 1.0  # 1: all edges, 0.5: mask only.
+    preset: PresetName = "default"
+    edit: float = 0.0  # Strength of random shifts, rotations, scalings and deformations of the mask, 0 to 1.
+    appearance: bool = False  # Add random appearance words, like "dark" or "noisy", to each prompt.
+    include_real: bool = False  # Also copy the real images to OUT.
 
     def run(self) -> int:
         from emitdiff.synthesis.augmentation import Augment as Settings
@@ -62,16 +71,18 @@ class Augment:
 
 @dataclass(frozen=True)
 class Filter:
-    """Score synthetic images beside their sources, copy the good ones, and write quality.csv and a report page."""
+    """Score synthetic images against their sources, copy those that pass, and write quality.csv and an HTML report."""
 
     synthetic: Positional[Annotated[Path, arg(metavar="SYNTHETIC", help="Dataset folder that `augment` wrote.")]]
-    real: Positional[Annotated[Path, arg(metavar="REAL", help="Dataset folder the images were painted from.")]]
+    real: Positional[Annotated[Path, arg(metavar="REAL", help="Dataset folder the images were generated from.")]]
     out: NewFolder
-    segmenter: Annotated[str, arg(metavar="NAME", help=f"{FINDER} none: no segmenter.")] = "textdiff-mini"
+    segmenter: Annotated[str, arg(metavar="NAME", help=f"{SEGMENTATION_WEIGHTS_HELP} none: no segmenter.")] = (
+        "textdiff-mini"
+    )
     min_edges: float = 0.6  # F1 of the edges requested and the edges found.
-    min_dice: float = 0.7  # Dice of the segmenter's answer and the mask, as a share of its Dice on the source.
-    max_histogram: float = 12.0  # Grey levels between its histogram and the nearest real image's.
-    max_copy: float = 0.96  # Similarity to the nearest real image, mirrored or not; 1 is the same.
+    min_dice: float = 0.7  # Minimum Dice of the segmenter with the mask, relative to its Dice on the source.
+    max_histogram: float = 12.0  # Maximum Wasserstein distance in grey levels to the nearest real histogram.
+    max_copy: float = 0.96  # Maximum similarity to any real image, mirrored or not; 1 is identical.
     max_twin: float = 0.96  # Near-duplicates: similarity to an earlier one of the same source.
 
     def run(self) -> int:
@@ -79,10 +90,10 @@ class Filter:
         from emitdiff.synthesis.filtering.scoring import Filter as Settings
 
         settings = {name: value for name, value in vars(self).items() if name != "segmenter"}
-        kept = filter_images(Settings(**settings), answers(self.segmenter, self.synthetic))
-        where = f"{self.out / 'report.html'} and quality.csv say why"
+        kept = filter_images(Settings(**settings), label_predictor_for(self.segmenter, self.synthetic))
+        where = f"{self.out / 'report.html'} and quality.csv list the reasons"
         if kept is None:
-            print(f"No image is good enough: {where}, and {self.out} holds no dataset")
+            print(f"No image passes the filter: {where}, and {self.out} holds no dataset")
         else:
             painted = sum(bool(row["score_copy"]) for row in kept.rows)
             print(f"{painted} synthetic images are kept in {self.out}; {where}")
@@ -91,14 +102,15 @@ class Filter:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a dataset folder in the layout of nnU-Net v2, MONAI, COCO, or as paired folders; folds go by group."""
+    """Write a dataset folder in the layout of nnU-Net v2, MONAI, COCO, or as paired folders; folds are split by
+    group."""
 
     dataset: Dataset
     out: NewFolder
-    format: Literal["nnunet", "monai", "coco", "paired"]  # nnunet: OUT is nnUNet_raw, Dataset501_NAME goes into it.
+    format: Literal["nnunet", "monai", "coco", "paired"]  # nnunet: OUT is nnUNet_raw and receives Dataset501_NAME.
     folds: int = 5  # Folds of cross-validation, on real images only; 0 for none.
     seed: int = 0  # Seed of the folds.
-    dataset_id: int = 501  # nnU-Net's number of the dataset.
+    dataset_id: int = 501  # Dataset number for nnU-Net.
 
     def run(self) -> int:
         from emitdiff.datasets.export import Export as Settings

@@ -1,4 +1,4 @@
-"""The verbs of the edge detector HED: convert-hed, train-hed, evaluate-hed."""
+"""The commands of the edge detector HED: convert-hed, train-hed, evaluate-hed."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class ConvertHed:
 
 @dataclass(frozen=True)
 class TrainHed:
-    """Teach a small edge detector to draw what the original HED draws; started again, it goes on."""
+    """Teach a small edge detector to draw what the original HED draws; a rerun resumes where it stopped."""
 
     datasets: Datasets
     out: Output  # Folder for the detector.
     teacher: Teacher = None
     minutes: float = 30.0  # Time to train, reading the images apart.
-    seed: int = 0  # Seed of the order and of the weights' beginning.
-    threads: Count = None  # CPU threads; without it, all.
+    seed: int = 0  # Seed of data order and weight initialization.
+    threads: Count = None  # CPU threads; default: all.
     held_out: float = 0.2  # Part of each dataset's groups kept for measuring.
 
     def run(self) -> int:

@@ -1,4 +1,4 @@
-"""What verbs read and write, and what they say on stderr meanwhile."""
+"""What commands read and write, and what they say on stderr meanwhile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from emitdiff.scans.scan import Scan
 
 MANIFEST = "manifest.json"
-MADE = "digital_source_type"  # what a manifest of synthetic images always says
+SOURCE_TYPE_KEY = "digital_source_type"  # what a manifest of synthetic images always says
 
 
 def say(message: str) -> None:
@@ -63,7 +63,7 @@ def read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan,
 def read_source(
     path: Path | None, mask_file: Path | None, index: int | None, window: str | None
 ) -> tuple[str, int | None, np.ndarray | None, np.ndarray | None]:
-    """What to paint from: a name for files, the slice, and image and mask where they are given."""
+    """What to generate from: a name for files, the slice, and image and mask where they are given."""
     from emitdiff.files import file_stem
     from emitdiff.scans.masks import read_mask, read_slice_mask
 
@@ -98,16 +98,16 @@ def load(loader: Literal["load_synthesizer", "load_segmenter"], checkpoint: str)
     return pipeline
 
 
-def answers(segmenter: str, folder: Path) -> Any:
+def label_predictor_for(segmenter: str, folder: Path) -> Any:
     """What `filter_images` asks: every label that a sample holds as (mask found, mask); None for "none"."""
     from emitdiff.datasets.folder import open_dataset
 
     dataset = open_dataset(folder)  # before any weights are loaded
     if segmenter == "none":
         return None
-    from emitdiff.segmentation.evaluation import label_answers
+    from emitdiff.segmentation.evaluation import label_predictor
 
-    return label_answers(load("load_segmenter", segmenter), dataset)
+    return label_predictor(load("load_segmenter", segmenter), dataset)
 
 
 @cache
@@ -120,10 +120,12 @@ def backbone_features() -> Any:
     from emitdiff.segmentation.model.features import load_features
 
     folder = local_folder(find_checkpoint("textdiff-mini", "segmentation"))
-    return feature_statistics(load_features(folder / "backbone", None, (0,), place=False).to(choose_device()))
+    return feature_statistics(
+        load_features(folder / "backbone", None, (0,), with_coordinates=False).to(choose_device())
+    )
 
 
-def with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
+def show_sampling(events: Iterator[Any], num_images: int) -> Iterator[Any]:
     """The finished images among `events`; the sampling steps between them move a progress bar on."""
     from tqdm import tqdm
 
@@ -136,16 +138,16 @@ def with_progress(events: Iterator[Any], num_images: int) -> Iterator[Any]:
                 yield event
 
 
-def followed(lessons: Iterator[Any]) -> Any:
+def show_training(updates: Iterator[Any]) -> Any:
     """The last of the lessons; a progress bar shows how far they are."""
     from tqdm import tqdm
 
     with tqdm(desc="Teaching", unit="step") as bar:
-        for lesson in lessons:
-            bar.total, bar.n = lesson.steps, lesson.step
-            known = {} if lesson.dice is None else {"dice": f"{lesson.dice:.2f}"}
-            bar.set_postfix(loss=f"{lesson.loss:.3f}", **known)
-    return lesson
+        for update in updates:
+            bar.total, bar.n = update.steps, update.step
+            known = {} if update.dice is None else {"dice": f"{update.dice:.2f}"}
+            bar.set_postfix(loss=f"{update.loss:.3f}", **known)
+    return update
 
 
 def output_folder(path: Path, *sources: Path | None) -> Path:
@@ -157,16 +159,18 @@ def output_folder(path: Path, *sources: Path | None) -> Path:
     return make_folder(path)
 
 
-def painted_before(folder: Path) -> dict[str, dict]:
+def read_manifest_entries(folder: Path) -> dict[str, dict]:
     """The entries of the manifest in `folder` whose images are there, by file name; none without a manifest.
 
     Raises EmitDiffError where another program wrote it.
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {MADE: "", "images": []}
+        manifest = (
+            json.loads(path.read_text(encoding="utf-8")) if path.exists() else {SOURCE_TYPE_KEY: "", "images": []}
+        )
         entries = {entry["file"]: entry for entry in manifest["images"]}
-        ours = MADE in manifest and all(Path(name).name == name for name in entries)
+        ours = SOURCE_TYPE_KEY in manifest and all(Path(name).name == name for name in entries)
     except (ValueError, KeyError, TypeError):
         ours = False
     if not ours:
@@ -177,13 +181,13 @@ def painted_before(folder: Path) -> dict[str, dict]:
 
 
 def unused_path(folder: Path, stem: str, settings: dict, entries: dict[str, dict]) -> Path:
-    """STEM.png in `folder`, numbered where an image of that name is there that was painted with other settings."""
+    """STEM.png in `folder`, numbered where an image of that name is there that was generated with other settings."""
     plain = json.loads(json.dumps(settings))
     return _first_free(folder, stem, lambda path: entries.get(path.name, {}).get("settings") == plain)
 
 
 def write_label(folder: Path, stem: str, mask: np.ndarray) -> Path:
-    """`mask` as mask_STEM.png, numbered where images painted before have another one of that name."""
+    """`mask` as mask_STEM.png, numbered where images generated before have another one of that name."""
     return write_png(_first_free(folder, f"mask_{stem}", lambda path: _shows(path, mask)), mask)
 
 

@@ -1,4 +1,4 @@
-"""The verbs of segmenting: segment, teach, and the training and measuring of segmenters."""
+"""The commands of segmenting: segment, teach, and the training and measuring of segmenters."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from emitdiff.commands.arguments import (
-    COLUMN,
-    READER,
+    TEXT_MODEL_HELP,
+    TRAIN_SPLIT_COLUMN_HELP,
     Count,
     Dataset,
     Datasets,
     Folder,
-    GreyWindow,
     Image,
     Output,
     SegmentationWeights,
     Slice,
     Split,
     Text,
+    WindowOption,
 )
 from emitdiff.commands.io import (
-    followed,
     load,
     output_folder,
     read_size,
     read_slice,
     require_datasets,
     say,
+    show_training,
     write_json,
     write_png,
 )
@@ -39,15 +39,15 @@ from emitdiff.errors import EmitDiffError
 
 @dataclass(frozen=True)
 class Segment:
-    """Find what a sentence names in one image; writes mask, overlay, probability map and a JSON file."""
+    """Segment what a sentence names in one image; writes mask, overlay, probability map and a JSON file."""
 
     image: Image
-    text: str  # What to look for, e.g. "left lung".
+    text: str  # Target to segment, e.g. "left lung".
     out: Output  # Folder for the results; the mask has the size and geometry of the source.
-    threshold: float = 0.5  # Probability from which a pixel belongs to the target, between 0 and 1.
+    threshold: float = 0.5  # Probability threshold between 0 and 1.
     checkpoint: SegmentationWeights = "textdiff-mini"
     slice: Slice = None
-    window: GreyWindow = None
+    window: WindowOption = None
 
     def run(self) -> int:
         import numpy as np
@@ -93,16 +93,16 @@ class Segment:
 
 @dataclass(frozen=True)
 class TrainSegmentation:
-    """Train a text-guided segmenter on dataset folders; started again, it goes on. It answers to the labels' names."""
+    """Train a text-guided segmenter on dataset folders, with the label names as targets; a rerun resumes."""
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint.
     resolution: int = 256  # Side of the training images in pixels, a multiple of 64.
-    minutes: float = 60.0  # Time to train, both stages together.
-    # backbone: without labels; joint: it learns along with words and masks; head: on the backbone as it is.
+    minutes: float = 60.0  # Training time for all stages together.
+    # backbone: self-supervised; joint: backbone and head together; head: on the frozen backbone.
     stage: Literal["all", "backbone", "joint", "head"] = "all"
-    seed: int = 0  # Seed of the order and of the weights' beginning.
-    threads: Count = None  # CPU threads; without it, all.
+    seed: int = 0  # Seed of data order and weight initialization.
+    threads: Count = None  # CPU threads; default: all.
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -115,14 +115,14 @@ class TrainSegmentation:
 
 @dataclass(frozen=True)
 class EvaluateSegmentation:
-    """Measure predicted masks against a dataset's own, with its text, without, with shuffled text, or all three."""
+    """Evaluate predicted masks on a dataset with its own text, without text, with shuffled text, or all three."""
 
     datasets: Datasets
-    text: Text = "own"  # own: the row's text or, where it is empty, modality, organ and label name; all: side by side.
+    text: Text = "own"  # own: the row's text, or modality, organ and label name if empty; all: the three compared.
     checkpoint: SegmentationWeights = "textdiff-mini"
     split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
-    limit: Count = None  # At most so many images.
-    threshold: float = 0.5  # Probability from which a pixel belongs to the target, between 0 and 1.
+    limit: Count = None  # Maximum number of images.
+    threshold: float = 0.5  # Probability threshold between 0 and 1.
     seed: int = 0  # Seed of the choice of images and of the shuffling.
     json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
 
@@ -139,7 +139,7 @@ class EvaluateSegmentation:
 
 @dataclass(frozen=True)
 class ConvertAdm:
-    """Make TextDiff's backbone from OpenAI's 256x256_diffusion_uncond.pt: a diffusers folder, about 2.3 GB."""
+    """Convert OpenAI's 256x256_diffusion_uncond.pt to TextDiff's backbone: a diffusers folder, about 2.3 GB."""
 
     source: Positional[Annotated[Path, arg(metavar="FILE", help="256x256_diffusion_uncond.pt as OpenAI published it.")]]
     out: Positional[Annotated[Path, arg(metavar="DIR", help="Folder to make.")]]
@@ -154,25 +154,25 @@ class ConvertAdm:
 
 @dataclass(frozen=True)
 class TrainPublished:
-    """Train TextDiff's published head on its frozen backbone; started again, it goes on. `segment` takes the folder."""
+    """Train TextDiff's published head on its frozen backbone; a rerun resumes. Use the folder with `segment`."""
 
     dataset: Dataset
     out: Output  # Folder for the head, which --checkpoint then takes.
     backbone: Annotated[Path, arg(metavar="DIR")]  # Folder that convert-adm wrote.
     preset: Literal["monuseg", "qata"] = "monuseg"  # Which of its blocks are read: those of the paper's two data sets.
     settings: Literal["mended", "paper"] = "mended"  # paper: with the errors of the released code.
-    text_model: Annotated[str, arg(metavar="NAME", help=READER)] = "emilyalsentzer/Bio_ClinicalBERT"
+    text_model: Annotated[str, arg(metavar="NAME", help=TEXT_MODEL_HELP)] = "emilyalsentzer/Bio_ClinicalBERT"
     label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Label to find, where several are.
     images: Count = None  # Train on this many images, of as many groups as possible; without it, all.
-    held_out: float = 0.2  # Part of the groups kept aside; their Dice chooses the epoch.
-    split_column: Annotated[str | None, arg(metavar="NAME", help=COLUMN, help_behavior_hint="")] = None
-    validation_images: Count = None  # At most so many of the images kept aside; without it, all.
-    epochs: int = 50  # Times every image is seen.
-    batch: Count = None  # Images at once; without it, 4, and with the paper's settings 1.
+    held_out: float = 0.2  # Fraction of groups held out; their Dice selects the epoch.
+    split_column: Annotated[str | None, arg(metavar="NAME", help=TRAIN_SPLIT_COLUMN_HELP, help_behavior_hint="")] = None
+    validation_images: Count = None  # Maximum number of held-out images; default: all.
+    epochs: int = 50  # Number of epochs.
+    batch: Count = None  # Batch size; default: 4, with the paper's settings 1.
     size: Annotated[str, arg(metavar="HxW")] = "256x256"  # Size the backbone sees, multiples of 32.
-    quarter_turns: bool = True  # Mirror images only, where up and down mean something.
-    views: int = 0  # So many small rotations of each image, up to 20 degrees, join its mirrors and turns.
-    cache: Folder = None  # Folder for the frozen features; without it, OUT/features.
+    quarter_turns: bool = True  # Augment by quarter turns; turn off where orientation matters.
+    views: int = 0  # Additional small rotations per image, up to 20 degrees.
+    cache: Folder = None  # Feature cache; default: OUT/features.
     seed: int = 0  # Seed of the choice of images, their order and the head's beginning.
 
     def run(self) -> int:
@@ -190,26 +190,26 @@ class Teach:
 
     dataset: Dataset
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]  # NAME.safetensors; its card goes beside it as NAME.md.
-    images: Count = None  # So many images that show a label, of as many groups as possible; without it, all.
+    images: Count = None  # Number of images that show a label, from as many groups as possible; default: all.
     checkpoint: SegmentationWeights = "textdiff-mini"
     seconds: float = 60.0  # Time limit of the training; reading the images comes on top.
-    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Only this one; without it, all.
+    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Only this label; default: all.
     split: Split = "all"  # train: leave out the fifth of the groups that evaluate-segmentation calls held-out.
     seed: int = 0  # Seed of the choice of images, their variations and the head's beginning.
 
     def run(self) -> int:
-        from emitdiff.segmentation.few_shot.head import file_name
-        from emitdiff.segmentation.few_shot.training import Teach as Settings
-        from emitdiff.segmentation.few_shot.training import teach
+        from emitdiff.segmentation.few_shot.head import check_head_path
+        from emitdiff.segmentation.few_shot.training import TrainFewShot as Settings
+        from emitdiff.segmentation.few_shot.training import train_few_shot
 
-        out, settings = file_name(self.out), Settings(self.seconds, self.label, self.checkpoint, self.seed)
+        out, settings = check_head_path(self.out), Settings(self.seconds, self.label, self.checkpoint, self.seed)
         if out.exists():
-            raise EmitDiffError(f"{out} is there already: give another name, or move it away first.")
+            raise EmitDiffError(f"{out} already exists: choose another name.")
         dataset = self._examples()
         pipeline = load("load_segmenter", self.checkpoint)
-        last = followed(teach(pipeline, list(dataset), dataset.info, settings))
+        last = show_training(train_few_shot(pipeline, list(dataset), dataset.info, settings))
         last.head.save(out)
-        seen = "" if last.dice is None else f", Dice {last.dice:.2f} on an image not learnt from by then"
+        seen = "" if last.dice is None else f", Dice {last.dice:.2f} on a held-out image"
         print(f"{', '.join(last.head.card['targets'])}: {last.steps} steps in {last.seconds:.0f} s{seen}; see {out}")
         if last.warning:
             say(last.warning)
@@ -219,10 +219,10 @@ class Teach:
         """The rows of the dataset to teach from."""
         from emitdiff.datasets.folder import open_dataset
         from emitdiff.datasets.splits import choose_rows, draw_labelled
-        from emitdiff.segmentation.few_shot.queries import labels_to_teach
+        from emitdiff.segmentation.few_shot.queries import labels_to_train
 
         dataset = choose_rows(open_dataset(self.dataset).real(), self.split)
-        wanted = replace(dataset.info, labels=labels_to_teach(dataset.info, self.label))
+        wanted = replace(dataset.info, labels=labels_to_train(dataset.info, self.label))
         if self.images is None:
             return dataset
         return replace(draw_labelled(replace(dataset, info=wanted), self.images, self.seed), info=dataset.info)

@@ -1,4 +1,4 @@
-"""The verb `study` and the studies it knows."""
+"""The command `study` and the studies it knows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from emitdiff.commands.arguments import (
-    SIDES,
+    SPLIT_COLUMN_HELP,
     Backbone,
     Count,
     Dataset,
@@ -26,23 +26,25 @@ from emitdiff.commands.io import require_datasets
 
 @dataclass(frozen=True)
 class Utility:
-    """Train a segmenter on synthetic images, test it on real ones: does it match one trained on the real images?"""
+    """Train a segmenter on synthetic images, test on real ones, and compare with training on real images."""
 
     dataset: Dataset
-    out: Output  # Folder for results.csv, report.md, report.json and what is painted; started again, it goes on.
+    # Folder for results.csv, report.md, report.json and what is generated; a rerun resumes where it stopped.
+    out: Output
     checkpoint: SynthesisWeights = "emitdiff-mini"
-    synthetic: Folder = None  # Folder that `augment` wrote; without it, images are painted into OUT/synthetic.
-    # Sets of images, joined by +: real, synthetic; classical adds mirror, rotation, scale and contrast.
+    synthetic: Folder = None  # Folder that `augment` wrote; without it, images are generated into OUT/synthetic.
+    # Training sets, joined by +: real, synthetic; classical adds flips, rotation, scale and contrast.
     arms: tuple[str, ...] = ("real", "synthetic")
-    ratio: Count = None  # Images painted from each real one, 1 if not given; of --synthetic, at most so many, else all.
-    limit: Count = None  # Paint from at most so many training images; every arm then rests on these alone.
+    # Images generated from each real one, 1 if not given; of --synthetic, at most so many, else all.
+    ratio: Count = None
+    limit: Count = None  # Maximum number of training images; all arms use the same ones.
     network: Network = "unet"  # Which segmenter is trained.
     steps: int = 300  # Training steps of every arm and seed.
     resolution: int = 128  # Side of the training images in pixels, a multiple of 32.
     seeds: int = 3  # How often each arm is trained, with seeds 0, 1, ...
-    mix: Mix = "inputs"  # How real and synthetic join in one arm: merging mask on inputs or logits, or one pool.
-    alpha: float = 0.6  # Share of real squares in the merging mask.
-    patch: Count = None  # Side of its squares in pixels; without it, a sixth of the resolution, as in the paper.
+    mix: Mix = "inputs"  # How real and synthetic are combined: merging mask on inputs or logits, or one pool.
+    alpha: float = 0.6  # Fraction of real patches in the merging mask.
+    patch: Count = None  # Patch size in pixels; default: a sixth of the resolution, as in the paper.
     json: bool = False  # Print one JSON object as the last line.
 
     def run(self) -> int:
@@ -58,13 +60,13 @@ class Steps:
     """Tabulate sampling steps, guidance and schedulers against measures and time, on held-out images."""
 
     datasets: Datasets
-    out: Output  # Folder for results.csv, report.md and report.json; started again, it goes on.
+    out: Output  # Folder for results.csv, report.md and report.json; a rerun resumes where it stopped.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     steps: tuple[int, ...] = (4, 6, 8, 12, 20, 50)  # Sampling steps to try.
     guidance: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)  # Guidance scales to try.
     schedulers: tuple[Literal["ddim", "unipc", "dpm++"], ...] = ("ddim",)  # Samplers to try.
-    limit: int = 4  # Images of each dataset, spread evenly over its held-out groups; two are painted from each.
-    seed: int = 0  # Seed of the images painted; the same for every setting.
+    limit: int = 4  # Images of each dataset, spread evenly over its held-out groups; two are generated from each.
+    seed: int = 0  # Seed of the images generated; the same for every setting.
     json: bool = False  # Print one JSON object as the last line.
 
     def run(self) -> int:
@@ -78,31 +80,32 @@ class Steps:
 
 @dataclass(frozen=True)
 class Copies:
-    """Compare samples, and real images kept out, with the training images most like them: is anything repeated?"""
+    """Test for memorization: compare samples and held-out real images with their nearest training images."""
 
     datasets: Datasets
-    out: Output  # Folder for copies.json, sheets of the nearest pairs and what is painted; started again, it goes on.
+    # Folder for copies.json, sheets of the nearest pairs and what is generated; a rerun resumes where it stopped.
+    out: Output
     checkpoint: SynthesisWeights = "emitdiff-mini"
-    samples: int = 500  # Images painted from kept-out edges, and as many from masks alone, for each dataset.
-    minutes: Strength = None  # Stop painting after that long and measure what is there.
+    samples: int = 500  # Images generated per dataset from held-out edges, and as many from masks alone.
+    minutes: Strength = None  # Stop generating after this time and evaluate what exists.
     seed: int = 0  # Sample i uses this + i.
     json: bool = False  # Print one JSON object as the last line.
 
     def run(self) -> int:
         require_datasets(self.datasets)
-        from emitdiff.studies.memorization import Copies as Settings
-        from emitdiff.studies.memorization import study_copies
+        from emitdiff.studies.memorization import Memorization as Settings
+        from emitdiff.studies.memorization import study_memorization
 
-        study_copies(Settings(**vars(self)))
+        study_memorization(Settings(**vars(self)))
         return 0
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Which decoder blocks and timesteps of a backbone find a dataset's labels best? A heat map, by a light probe."""
+    """Compare decoder blocks and timesteps of a backbone by linear probing; draws a heat map."""
 
     dataset: Dataset
-    out: Output  # Folder for results.csv, blocks.png, report.md and report.json; started again, it goes on.
+    out: Output  # Folder for results.csv, blocks.png, report.md and report.json; a rerun resumes where it stopped.
     checkpoint: SegmentationWeights = "textdiff-mini"
     backbone: Backbone = None
     blocks: tuple[int, ...] = ()  # Decoder blocks, numbered from 0; without it, all.
@@ -126,7 +129,7 @@ class Labels:
     """How few labels are enough? A few-shot head and U-Nets on the same few labelled images, drawn repeatedly."""
 
     datasets: Datasets
-    out: Output  # Folder for results.csv, labels.png, report.md and report.json; started again, it goes on.
+    out: Output  # Folder for results.csv, labels.png, report.md and report.json; a rerun resumes where it stopped.
     images: tuple[int, ...] = (5, 10, 20)  # Numbers of labelled images.
     draws: int = 5  # How often each is drawn; draw and training have seed 0, 1, ...
     arms: tuple[Literal["ours", "unet", "attention-unet"], ...] = ("ours", "unet", "attention-unet")  # What to compare.
@@ -137,10 +140,10 @@ class Labels:
     batch: int = 4  # Images in each of them.
     learning_rate: float = 3e-3  # Of the networks, falling to zero along a cosine.
     seconds: float = 300.0  # Time limit for training ours; it takes less where its recipe ends sooner.
-    resolution: int = 256  # Side of the squares all images are brought to, a multiple of 32.
-    split_column: Annotated[str | None, arg(metavar="NAME", help=SIDES, help_behavior_hint="")] = None
+    resolution: int = 256  # Side to which all images are resized, a multiple of 32.
+    split_column: Annotated[str | None, arg(metavar="NAME", help=SPLIT_COLUMN_HELP, help_behavior_hint="")] = None
     folds: Count = None  # Folds by group instead of a fifth held out, so that every image is tested once.
-    test_limit: Count = None  # At most so many test images, of each fold.
+    test_limit: Count = None  # Maximum number of test images per fold.
     # Names of datasets whose sentences were made from their masks: the report says so.
     derived: Annotated[tuple[str, ...], arg(metavar="[NAME ...]")] = ()
     json: bool = False  # Print one JSON object as the last line.
@@ -156,7 +159,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Study:
-    """Experiments on dataset folders, one result row a run; started again, they go on."""
+    """Experiments on dataset folders, one result row per run; reruns resume."""
 
     study: Utility | Steps | Copies | Blocks | Labels
 

@@ -1,4 +1,4 @@
-"""The verbs of painting: synthesize, edges, train-synthesis, evaluate-synthesis."""
+"""The commands of generating: synthesize, edges, train-synthesis, evaluate-synthesis."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from emitdiff.commands.arguments import (
-    FINDER,
-    PARENT,
+    PARENT_HELP,
+    SEGMENTATION_WEIGHTS_HELP,
     Count,
     Datasets,
     Detector,
-    GreyWindow,
     Image,
     MaskFile,
+    OptionalImage,
     Output,
     OwnDetector,
     OwnPrecision,
-    PerhapsImage,
-    Preset,
+    PresetName,
     Size,
     Slice,
     Split,
     Strength,
     SynthesisWeights,
+    WindowOption,
 )
 from emitdiff.commands.io import (
     MANIFEST,
-    answers,
     backbone_features,
+    label_predictor_for,
     load,
     output_folder,
-    painted_before,
     read_json,
+    read_manifest_entries,
     read_size,
     read_slice,
     read_source,
     require_datasets,
     say,
     say_edges,
+    show_sampling,
     unused_path,
-    with_progress,
     write_json,
     write_label,
     write_png,
@@ -59,37 +59,39 @@ FINETUNING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesize:
-    """Paint synthetic images that keep the edges of one image, so that its mask stays their label."""
+    """Generate synthetic images that keep the edges of one image, so that its mask remains their label."""
 
-    image: PerhapsImage = None
-    prompt: str  # What to paint, e.g. "ultrasound, breast, benign".
+    image: OptionalImage = None
+    prompt: str  # Text prompt, e.g. "ultrasound, breast, benign".
     out: Output  # Folder for the images, the mask and manifest.json.
     mask: MaskFile = None
     num_images: Annotated[int, arg(aliases=["-n"])] = 4  # How many images; image i uses seed + i.
-    seed: int = 0  # The same seed gives the same images.
-    negative_prompt: str = ""  # What to keep away from.
-    structure: float = 1.0  # 1 follows every edge, 0.5 only the mask, 0 is free: text alone, no image needed.
+    seed: int = 0  # Random seed.
+    negative_prompt: str = ""  # What to avoid.
+    structure: float = 1.0  # 1: all edges, 0.5: mask only, 0: text only, no image needed.
     size: Size = None
     move: Annotated[tuple[float, float], arg(metavar="X Y")] = (0.0, 0.0)  # Move the mask right and down; 1: the image.
     scale: float = 1.0  # Scale the mask about its middle; with all four edits, its edges change with it.
-    rotate: float = 0.0  # Turn it, in degrees anticlockwise.
-    deform: float = 0.0  # Deform it smoothly, from 0 to 1; written is the mask that results.
-    deform_seed: int = 0  # Another seed, another deformation.
-    preset: Preset = "default"
-    steps: Count = None  # Sampling steps; without it, what suits the checkpoint, like the two below.
-    guidance: Strength = None  # How strongly the prompt counts.
-    control_strength: Strength = None  # How strongly the edges count.
+    rotate: float = 0.0  # Rotate the mask, degrees anticlockwise.
+    deform: float = 0.0  # Strength of a smooth deformation, 0 to 1; the edited mask is saved.
+    deform_seed: int = 0  # Seed of the deformation.
+    preset: PresetName = "default"
+    steps: Count = None  # Sampling steps; default: checkpoint, as for the two below.
+    guidance: Strength = None  # Guidance scale (classifier-free guidance).
+    control_strength: Strength = None  # ControlNet conditioning scale.
     detector: OwnDetector = None  # Edge detector; without it, the one the checkpoint was trained with.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     slice: Slice = None
-    window: GreyWindow = None
+    window: WindowOption = None
 
     def run(self) -> int:
         from emitdiff.provenance import manifest_entry, save_synthetic_png, synthetic_manifest
         from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
 
         if self.size is not None and (self.image or self.mask):
-            raise EmitDiffError(f"--size {self.size} is for text alone: images get the size of their source.")
+            raise EmitDiffError(
+                f"--size {self.size} is for text-only generation: other images have the size of their source."
+            )
         stem, index, image, mask = read_source(self.image, self.mask, self.slice, self.window)
         edit = MaskEdit(*self.move, self.scale, self.rotate, self.deform, self.deform_seed)
         size = read_size(self.size)
@@ -114,12 +116,12 @@ class Synthesize:
         )
         source = {"source": stem, "slice": index, "window": self.window}
         folder = output_folder(self.out, self.image, self.mask)
-        entries = painted_before(folder)
+        entries = read_manifest_entries(folder)
         label = None
-        if mask is not None and self.structure > 0:  # what is painted freely follows no mask
+        if mask is not None and self.structure > 0:  # what is generated freely follows no mask
             label = write_label(folder, stem, edit_mask(mask, edit)).name
         said = False
-        for result in with_progress(images, self.num_images):
+        for result in show_sampling(images, self.num_images):
             said = said or say_edges(result.settings.get("edge_weights"))
             result = replace(result, settings={**source, **result.settings, "mask": label})
             path = unused_path(folder, f"synthetic_{stem}_{result.seed}", result.settings, entries)
@@ -141,7 +143,7 @@ class Edges:
     mask: MaskFile = None
     detector: Detector = "soft"  # Edge detector; hed is the original where convert-hed put it, else hed-mini.
     slice: Slice = None
-    window: GreyWindow = None
+    window: WindowOption = None
 
     def run(self) -> int:
         from emitdiff.checkpoints import edge_weights
@@ -160,7 +162,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class TrainSynthesis:
-    """Train a synthesis checkpoint on dataset folders, from scratch or from another one; started again, it goes on.
+    """Train a synthesis checkpoint on dataset folders, from scratch or from another checkpoint; a rerun resumes.
 
     With --from NAME --train controlnet only the ControlNet learns (the paper's second stage), also that of Stable
     Diffusion, and `accelerate launch -m emitdiff train-synthesis ...` spreads the work over several GPUs.
@@ -168,22 +170,23 @@ class TrainSynthesis:
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint, in diffusers layout.
-    start: Annotated[str | None, arg(name="from", metavar="NAME", help=PARENT, help_behavior_hint="")] = None
+    start: Annotated[str | None, arg(name="from", metavar="NAME", help=PARENT_HELP, help_behavior_hint="")] = None
     # Which part to train.
     train: Annotated[Literal["all", "autoencoder", "unet", "controlnet"], arg(aliases=["--stage"])] = "all"
-    resolution: Count = None  # Side of the training images, a multiple of 64; without it, the checkpoint's, else 256.
-    minutes: Strength = None  # Time to train, all stages together; without it and without --steps, 60.
-    seed: int = 0  # Seed of the order and of the weights' beginning.
-    threads: Count = None  # CPU threads; without it, all.
+    resolution: Count = None  # Side of the training images, a multiple of 64; default: the checkpoint's, else 256.
+    minutes: Strength = None  # Training time of all stages; default without --steps: 60.
+    seed: int = 0  # Seed of data order and weight initialization.
+    threads: Count = None  # CPU threads; default: all.
     held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, that of --from, else 0.2.
     # From here on only with --from NAME --train controlnet.
-    steps: Count = None  # Steps of the optimizer, instead of --minutes.
-    batch: Count = None  # Images at once in each process; without it, 4.
+    steps: Count = None  # Optimizer steps, instead of --minutes.
+    batch: Count = None  # Batch size per process; default: 4.
     gradient_accumulation: Count = None  # Batches that make one step; without it, 1.
-    learning_rate: Strength = None  # Constant; without it, 1e-6 (the paper's) for Stable Diffusion, else 5e-5.
-    mixed_precision: OwnPrecision = None  # Without it, what suits the device.
+    # Constant learning rate; default: 1e-6 (the paper's) for Stable Diffusion, else 5e-5.
+    learning_rate: Strength = None
+    mixed_precision: OwnPrecision = None  # Default: chosen for the device.
     gradient_checkpointing: bool = False  # Less memory, more time.
-    ema: bool = True  # Keep the weights as they are at the end; without it, averaged ones.
+    ema: bool = True  # Save exponential moving averages of the weights.
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -211,7 +214,7 @@ class TrainSynthesis:
         own = {name: getattr(self, name) for name in ("datasets", "out", "seed", "threads")}
         held_out, minutes = share if self.held_out is None else self.held_out, self.minutes or 60.0
         if folder and held_out > share:
-            say(f"{self.start} kept only {share:g} of the groups aside: it may have learnt others now kept out.")
+            say(f"{self.start} kept only {share:g} of the groups aside: it may have learnt others now held out.")
         return train_synthesis(
             Settings(
                 **own, stage=self.train, resolution=self.resolution or side, minutes=minutes, held_out=held_out,
@@ -222,7 +225,7 @@ class TrainSynthesis:
 
 @dataclass(frozen=True)
 class EvaluateSynthesis:
-    """Measure synthetic images against their sources: edges kept, similarity, variety, speed. Or what words do.
+    """Evaluate synthetic images against their sources: edges, similarity, diversity, speed; or the effect of prompts.
 
     And do they look real? spectrum_mid_db and spectrum_high_db: their power at 16 to 64 and 64 to 128 cycles an image
     against the source's (0 dB: as much grain). kid: a kernel distance of the sets in the features of textdiff-mini's
@@ -232,13 +235,16 @@ class EvaluateSynthesis:
 
     datasets: Datasets
     checkpoint: SynthesisWeights = "emitdiff-mini"
-    prompts: bool = False  # How often a named kind is recognised, what appearance words move; for several datasets.
+    # Evaluate prompt adherence instead: image kinds and appearance words; needs several datasets.
+    prompts: bool = False
     split: Split = "all"  # held-out: only the fifth of the groups that training never sees, as --prompts always does.
     limit: Count = None  # At most so many images; with --prompts, of each dataset, 4 if not given.
-    seed: int = 0  # Seed of the images painted.
-    steps: Count = None  # Sampling steps; without it, what suits the checkpoint.
-    guidance: Strength = None  # How strongly the prompt counts; without it, what suits the checkpoint.
-    segmenter: Annotated[str, arg(metavar="NAME", help=f"Segments painted and real images: {FINDER}")] = "none"
+    seed: int = 0  # Seed of the generated images.
+    steps: Count = None  # Sampling steps; default: checkpoint.
+    guidance: Strength = None  # Guidance scale; default: checkpoint.
+    segmenter: Annotated[
+        str, arg(metavar="NAME", help=f"Segments generated and real images: {SEGMENTATION_WEIGHTS_HELP}")
+    ] = "none"
     json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
 
     def run(self) -> int:
@@ -258,14 +264,14 @@ class EvaluateSynthesis:
         from emitdiff.synthesis.evaluation import evaluate_synthesis
 
         for dataset in self.datasets:
-            asked = answers(self.segmenter, dataset)  # opens the dataset, before any weights are loaded
+            asked = label_predictor_for(self.segmenter, dataset)  # opens the dataset, before any weights are loaded
             evaluate_synthesis(Settings(dataset, **settings), asked, backbone_features())
         return 0
 
 
 def _folder_to_inherit(name: str, train: str) -> tuple[Path, int, float]:
     """The folder of a checkpoint all of whose networks can be trained further, the side of its images in pixels, and
-    the part of the groups that it kept aside: fewer, and what it learnt would be measured as if it had not."""
+    the part of the groups that it held out: fewer, and what it learnt would be measured as if it had not."""
     from emitdiff.checkpoints import find_checkpoint, local_folder
 
     if train == "unet":

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from emitdiff.datasets.folder import leaves_folder
+from emitdiff.datasets.folder import escapes_folder
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import file_stem, make_folder, write_whole
+from emitdiff.files import file_stem, make_folder, write_atomically
 from emitdiff.zips import open_zip
 
 MAX_FILES = 20_000
@@ -34,7 +34,7 @@ def unpack_dataset(archive: str | Path, into: str | Path) -> Path:
     archive = Path(archive)
     with _opened(archive) as zipped:
         entries = _checked_entries(zipped, archive.name)
-        top = _dataset_place(entries, archive.name)
+        top = _dataset_root(entries, archive.name)
         folder = make_folder(Path(into) / file_stem(top.name or archive.name))
         for name, entry in entries.items():
             if name.is_relative_to(top):
@@ -47,7 +47,7 @@ def unpacked_bytes(archive: str | Path) -> int:
     archive = Path(archive)
     with _opened(archive) as zipped:
         entries = _checked_entries(zipped, archive.name)
-        _dataset_place(entries, archive.name)
+        _dataset_root(entries, archive.name)
         return sum(entry.file_size for entry in entries.values())
 
 
@@ -58,9 +58,9 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
         with open_zip(archive, MAX_FILES) as zipped:
             yield zipped
     except NotImplementedError:
-        raise EmitDiffError(f"'{archive.name}' is compressed in a way that cannot be read: pack it anew.") from None
+        raise EmitDiffError(f"'{archive.name}' uses an unsupported compression: pack it again.") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError):
-        raise EmitDiffError(f"'{archive.name}' is no ZIP file, or a damaged one: pack it anew.") from None
+        raise EmitDiffError(f"'{archive.name}' is not a ZIP file or is damaged: pack it again.") from None
     except OSError as error:
         raise EmitDiffError(f"'{archive.name}' cannot be unpacked ({error.strerror}).") from error
 
@@ -75,10 +75,12 @@ def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath,
             f"{MAX_BYTES / 2**20:,.0f} MiB. For more, use `python -m emitdiff augment` with the folder."
         )
     for entry in entries:
-        if leaves_folder(entry.filename) or "\\" in entry.filename:
-            raise EmitDiffError(f"'{named}' holds the path '{entry.filename}', which leaves its folder: pack it anew.")
+        if escapes_folder(entry.filename) or "\\" in entry.filename:
+            raise EmitDiffError(
+                f"'{named}' holds the path '{entry.filename}', which is outside its folder: pack it again."
+            )
         if stat.S_ISLNK(entry.external_attr >> 16):
-            raise EmitDiffError(f"'{named}' holds the link '{entry.filename}': pack the files themselves.")
+            raise EmitDiffError(f"'{named}' contains the link '{entry.filename}': pack the files themselves.")
         if entry.flag_bits & 1:
             raise EmitDiffError(f"'{named}' is protected by a password: pack it without one.")
     paths = {PurePosixPath(entry.filename): entry for entry in entries}
@@ -89,14 +91,14 @@ def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath,
     }
 
 
-def _dataset_place(entries: dict[PurePosixPath, zipfile.ZipInfo], named: str) -> PurePosixPath:
+def _dataset_root(entries: dict[PurePosixPath, zipfile.ZipInfo], named: str) -> PurePosixPath:
     """The folder in the archive that holds both tables. Raises EmitDiffError where there is none, or several."""
     places = [path.parent for path in entries if path.name == TABLES[0] and path.parent / TABLES[1] in entries]
     if len(places) != 1:
         found = f"{len(places)} of them" if places else "none"
         raise EmitDiffError(
             f"'{named}' should hold one dataset folder, with dataset.json, metadata.csv, images/ and masks/; it holds "
-            f"{found}. Pack that folder alone."
+            f"{found}. Pack only that folder."
         )
     for table in TABLES:
         if entries[places[0] / table].file_size > MAX_TABLE_BYTES:
@@ -121,11 +123,11 @@ def pack_folder(folder: str | Path, archive: str | Path, name: str) -> Path:
                 packed = zipfile.ZIP_DEFLATED if path.suffix in (".csv", ".json", ".html") else None
                 zipped.write(path, f"{name}/{path.relative_to(folder).as_posix()}", packed)
 
-    write_whole(archive, write)
+    write_atomically(archive, write)
     return archive
 
 
-def without_place(text: str, *places: Path) -> str:
+def strip_folders(text: str, *places: Path) -> str:
     """A sentence without the folders of this server, `places`, which whoever gave the ZIP never saw."""
     for place in sorted(map(str, places), key=len, reverse=True):
         text = text.replace(f"{place}{os.sep}", "")

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a dataset folder, found at once, and what is in it."""
+"""Validation of a dataset folder: all defects at once, and class statistics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from emitdiff.datasets.folder import (
     DatasetInfo,
     Defect,
     class_ids,
+    escapes_folder,
     existing_folder,
-    leaves_folder,
     mask_defects,
     read_image,
     read_info,
@@ -95,7 +95,7 @@ def _check_row(folder: Path, info: DatasetInfo | None, number: int, row: dict[st
 
 
 def _checked_read(check: _RowCheck, folder: Path, name: str, read: Callable[[Path], Any]) -> Any:
-    if not name.strip() or leaves_folder(name):
+    if not name.strip() or escapes_folder(name):
         return None  # reported with the row
     try:
         return read(folder / name)

@@ -3,7 +3,7 @@
 The layouts are those of nnU-Net's documentation/reference/dataset-format.md and manual_data_splits.md, of
 `monai.data.load_decathlon_datalist`, and of cocodataset.org/#format-data. Everywhere images are PNG, grey where the
 whole dataset is grey and RGB otherwise; the text chunks of synthetic ones go along, and provenance.csv keeps every
-column of metadata.csv. Folds are cut by group: validation is on real images only, and what was painted from an image
+column of metadata.csv. Folds are cut by group: validation is on real images only, and what was generated from an image
 never trains a model that is validated on it.
 """
 
@@ -23,10 +23,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from emitdiff.datasets.folder import DatasetFolder, distinct_stems, is_synthetic, open_dataset
+from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset, unique_stems
 from emitdiff.datasets.splits import folds_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_alone, file_stem, make_folder
+from emitdiff.files import check_no_foreign_files, file_stem, make_folder
 from emitdiff.images import PALETTE
 from emitdiff.provenance import NOTICE, copy_png_text
 
@@ -74,7 +74,7 @@ def export(settings: Export) -> Exported:
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     make_folder(unfinished, named=target)
-    names = distinct_stems([row["file_name"] for row in dataset.rows])
+    names = unique_stems([row["file_name"] for row in dataset.rows])
     notes = write[settings.format](dataset, names, splits, unfinished, target)
     if settings.folds and not splits:
         notes.append("No real images are here to validate on, so there are no folds: test on real images kept apart.")
@@ -117,7 +117,7 @@ def _target(settings: Export, dataset: DatasetFolder) -> Path:
         if taken := sorted(path.name for path in out.glob(f"{number}*")):
             raise EmitDiffError(f"{out} holds {taken[0]} already. Give another number with --dataset-id.")
         out = out / (number + file_stem(dataset.info.name))
-    check_alone(out)
+    check_no_foreign_files(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise EmitDiffError(f"{out} holds something already. Give another folder, or remove this one.")
     if out.name in ("", ".."):  # it appears by its name once it is whole

@@ -26,7 +26,8 @@ from emitdiff.scans.reading import read_scan
 
 REQUIRED_COLUMNS = ("file_name", "mask", "group")
 PATH_COLUMNS = ("file_name", "mask")
-SURPLUS = "\0"  # the key of cells beyond the last column; an empty key is a column without a name, like pandas' index
+# the key of cells beyond the last column; an empty key is a column without a name, like pandas' index
+EXTRA_CELLS = "\0"
 FIRST_COLUMNS = (*REQUIRED_COLUMNS, "finding", "text")
 
 
@@ -134,7 +135,7 @@ def read_info(folder: Path) -> DatasetInfo:
     content = content if isinstance(content, dict) else {}
     for key in ("name", "modality", "organ"):
         if not isinstance(content.get(key), str) or not content[key].strip():
-            raise EmitDiffError(f"'{path}' must give \"{key}\" as a text that is not empty.")
+            raise EmitDiffError(f"'{path}' must give \"{key}\" as a non-empty string.")
     labels = content.get("labels")
     ids = list(labels.values()) if isinstance(labels, dict) else []
     whole = all(type(label) is int and 0 <= label <= 254 for label in ids)
@@ -154,7 +155,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
         raise EmitDiffError(f"'{folder}' has no metadata.csv with the columns {', '.join(REQUIRED_COLUMNS)}.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey=SURPLUS, restval="")
+            reader = csv.DictReader(file, restkey=EXTRA_CELLS, restval="")
             columns, rows = reader.fieldnames or [], list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise EmitDiffError(f"'{path}' is not a CSV file in UTF-8: {error}.") from None
@@ -168,20 +169,20 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
 
 def row_problems(row: dict[str, str]) -> list[str]:
     """What is wrong with a row by itself, before any file is looked at."""
-    problems = ["it has more cells than there are columns"] if SURPLUS in row else []
+    problems = ["it has more cells than columns"] if EXTRA_CELLS in row else []
     problems += [f"the cell '{column}' is empty" for column in REQUIRED_COLUMNS if not row[column].strip()]
     paths = (row[column] for column in PATH_COLUMNS)
-    return problems + [f"the path '{path}' leaves the folder" for path in paths if leaves_folder(path)]
+    return problems + [f"the path '{path}' is outside the folder" for path in paths if escapes_folder(path)]
 
 
-def leaves_folder(name: str) -> bool:
+def escapes_folder(name: str) -> bool:
     """Whether a path written in a row is absolute or climbs out of the dataset folder."""
     # Links are followed: a download cache is made of them. Only the written path must stay inside.
     windows = PureWindowsPath(name)
     return bool(windows.drive or windows.root) or ".." in windows.parts
 
 
-def distinct_stems(names: list[str]) -> list[str]:
+def unique_stems(names: list[str]) -> list[str]:
     """A stem for the file_name of each row, all different, even where a file system takes capitals for small letters;
     "images/" in front is left out, other folders become part of it."""
     stems = [file_stem("_".join(PurePosixPath(name).parts[name.startswith("images/") :])) for name in names]
@@ -204,7 +205,7 @@ def read_image(path: Path) -> np.ndarray:
     """A picture of one slice as uint8 (H, W, 3). Raises EmitDiffError for any other file."""
     scan = read_scan(path)
     if scan.num_slices != 1:
-        raise EmitDiffError(f"'{scan.name}' holds {scan.num_slices} slices. Give each a file and a row of its own.")
+        raise EmitDiffError(f"'{scan.name}' holds {scan.num_slices} slices. Give each slice its own file and row.")
     return scan.image()
 
 

@@ -1,4 +1,4 @@
-"""Which rows of a dataset teach and which are kept aside: by group, by column, by fold, by a draw of a few."""
+"""Which rows of a dataset teach and which are held out: by group, by column, by fold, by a draw of a few."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def split_by_group(dataset: DatasetFolder, held_out: float = 0.2, seed: int = 0)
     count = math.ceil(held_out * len(groups))
     if not 0 < count < len(groups):
         raise EmitDiffError(
-            f"Holding out {held_out:g} of the {len(groups)} group(s) of '{dataset.info.name}' leaves one side empty. "
-            "Give a share between 0 and 1, and a dataset of at least two groups."
+            f"Holding out {held_out:g} of the {len(groups)} group(s) of '{dataset.info.name}' leaves one split empty. "
+            "Give a fraction between 0 and 1, and a dataset of at least two groups."
         )
-    return _without_and_with(dataset, set(groups[:count]))
+    return _partition(dataset, set(groups[:count]))
 
 
 def split_by_column(dataset: DatasetFolder, column: str) -> tuple[DatasetFolder, DatasetFolder]:
@@ -33,16 +33,16 @@ def split_by_column(dataset: DatasetFolder, column: str) -> tuple[DatasetFolder,
 
     Raises EmitDiffError where one side is empty or a group is on both.
     """
-    said = [row.get(column, "").strip().lower() for row in dataset.rows]
-    sides = [dataset.subset(index for index, word in enumerate(said) if word in words)
+    cells = [row.get(column, "").strip().lower() for row in dataset.rows]
+    sides = [dataset.subset(index for index, word in enumerate(cells) if word in words)
              for words in (("train",), ("val", "validation"))]  # fmt: skip
     if not all(map(len, sides)):
         raise EmitDiffError(
-            f"The column {column!r} of '{dataset.info.name}' says {', '.join(sorted(set(said) - {''})) or 'nothing'}: "
+            f"The column {column!r} of '{dataset.info.name}' says {', '.join(sorted(set(cells) - {''})) or 'nothing'}: "
             "it must say train for some rows and val (or validation) for others."
         )
-    if both := sorted(set(sides[0].groups) & set(sides[1].groups)):
-        raise EmitDiffError(f"The column {column!r} of '{dataset.info.name}' tears the group {both[0]!r} apart.")
+    if shared := sorted(set(sides[0].groups) & set(sides[1].groups)):
+        raise EmitDiffError(f"The column {column!r} of '{dataset.info.name}' splits the group {shared[0]!r}.")
     return sides[0], sides[1]
 
 
@@ -53,10 +53,10 @@ def folds_by_group(dataset: DatasetFolder, k: int, seed: int = 0) -> list[tuple[
         raise EmitDiffError(
             f"'{dataset.info.name}' has {len(groups)} group(s): it can be cut into 2 to {len(groups)} folds, not {k}."
         )
-    return [_without_and_with(dataset, set(groups[fold::k])) for fold in range(k)]
+    return [_partition(dataset, set(groups[fold::k])) for fold in range(k)]
 
 
-def few_shot(dataset: DatasetFolder, n: int, seed: int = 0) -> DatasetFolder:
+def few_shot_subset(dataset: DatasetFolder, n: int, seed: int = 0) -> DatasetFolder:
     """`n` images, from different groups while there are any left; the first n of a larger choice at the same seed."""
     if not 1 <= n <= len(dataset):
         raise EmitDiffError(f"'{dataset.info.name}' has {len(dataset)} images here; {n} were asked for.")
@@ -88,15 +88,15 @@ def choose_rows(
 
 
 def draw_labelled(train: DatasetFolder, count: int, seed: int) -> DatasetFolder:
-    """`count` images that show at least one label, from different groups while there are any left (`few_shot`); the
-    first of a larger draw at the same seed. Masks are read one by one until there are enough.
+    """`count` images that show at least one label, from different groups while there are any left (`few_shot_subset`);
+    the first of a larger draw at the same seed. Masks are read one by one until there are enough.
 
     Raises:
         EmitDiffError: fewer images show a label.
     """
     if len(train) < count:
         raise EmitDiffError(f"'{train.info.name}' has {len(train)} images to learn from; {count} were asked for.")
-    order, wanted = few_shot(train, len(train), seed), [value for value in train.info.labels.values() if value]
+    order, wanted = few_shot_subset(train, len(train), seed), [value for value in train.info.labels.values() if value]
     chosen = []
     for index, row in enumerate(order.rows):
         mask = read_mask(order.folder / row["mask"])
@@ -117,7 +117,7 @@ def _groups_by_hash(dataset: DatasetFolder, seed: int) -> list[str]:
     return sorted(set(dataset.groups), key=lambda group: _hash(seed, dataset, group))
 
 
-def _without_and_with(dataset: DatasetFolder, groups: set[str]) -> tuple[DatasetFolder, DatasetFolder]:
+def _partition(dataset: DatasetFolder, groups: set[str]) -> tuple[DatasetFolder, DatasetFolder]:
     inside = [index for index, group in enumerate(dataset.groups) if group in groups]
     outside = [index for index, group in enumerate(dataset.groups) if group not in groups]
     return dataset.subset(outside), dataset.subset(inside)

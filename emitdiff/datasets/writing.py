@@ -24,7 +24,7 @@ from emitdiff.datasets.folder import (
     row_problems,
 )
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_alone
+from emitdiff.files import check_no_foreign_files
 from emitdiff.images import to_rgb
 
 
@@ -35,14 +35,14 @@ def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sampl
     that holds files already is refused.
     """
     folder = Path(folder)
-    check_alone(folder)
+    check_no_foreign_files(folder)
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict[str, str]] = {}
     for sample in tqdm(samples, desc=f"writing {info.name}", unit="image", delay=2):
         stem = PurePosixPath(sample.name).stem
         if stem in rows:
-            raise EmitDiffError(f"Two samples are called '{stem}'. Give every sample a name of its own.")
+            raise EmitDiffError(f"Two samples are called '{stem}'. Give every sample its own name.")
         rows[stem] = _write_sample(folder, info, sample, stem)
     return write_tables(folder, info, list(rows.values()))
 

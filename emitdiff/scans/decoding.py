@@ -13,14 +13,14 @@ MAX_PIXELS = 2**26  # one slice: 8192 x 8192
 MAX_VOXELS = 2**27  # all samples of all slices: 512 slices of 512 x 512, which is 512 MiB as float32
 MAX_SLICES = 4096
 MAX_MASK_CLASSES = 32
-EXPECTED = "Expected PNG, JPEG, WebP, TIFF, DICOM (file, folder or zip) or NIfTI (.nii, .nii.gz)."
+SUPPORTED_FORMATS = "Expected PNG, JPEG, WebP, TIFF, DICOM (file, folder or zip) or NIfTI (.nii, .nii.gz)."
 
 
 def existing_file(path: str | Path) -> Path:
     """`path` if it is a file with something in it; EmitDiffError otherwise."""
     path = Path(path)
     if not path.is_file():
-        raise EmitDiffError(f"There is no file '{path.name}' at that place. Check the path.")
+        raise EmitDiffError(f"There is no file '{path.name}'. Check the path.")
     if path.stat().st_size == 0:
         raise EmitDiffError(f"'{path.name}' is empty (0 bytes). Copy or download it again.")
     return path
@@ -35,12 +35,12 @@ def check_limits(name: str, height: int, width: int, slices: int = 1, samples: i
     if height * width > MAX_PIXELS or height * width * slices * samples > MAX_VOXELS or slices > MAX_SLICES:
         raise EmitDiffError(
             f"'{name}' is too large: {width} x {height} pixels, {slices} slice(s). Limits: {MAX_PIXELS:,} pixels "
-            f"a slice, {MAX_SLICES:,} slices and {MAX_VOXELS:,} values in all. Make it smaller or cut a part out."
+            f"a slice, {MAX_SLICES:,} slices and {MAX_VOXELS:,} values in all. Downsample or crop it."
         )
 
 
-def damaged(name: str) -> EmitDiffError:
-    return EmitDiffError(f"'{name}' is damaged or cut off, and cannot be decoded. Copy or download it again.")
+def damaged_file_error(name: str) -> EmitDiffError:
+    return EmitDiffError(f"'{name}' is damaged or truncated and cannot be decoded. Copy or download it again.")
 
 
 def fill_non_finite(values: np.ndarray, name: str) -> list[str]:
@@ -53,7 +53,7 @@ def fill_non_finite(values: np.ndarray, name: str) -> list[str]:
     if not finite.any():
         raise EmitDiffError(f"'{name}' holds no finite value: every one is NaN or infinite.")
     values[~finite] = values[finite].min()
-    return [f"{(~finite).sum():,} values are NaN or infinite and are shown as the lowest value."]
+    return [f"{(~finite).sum():,} values are NaN or infinite; they are shown as the minimum."]
 
 
 def value_windows(values: np.ndarray) -> dict[str, Window]:
@@ -75,7 +75,7 @@ def checked_class_ids(values: np.ndarray, name: str) -> np.ndarray:
     distinct = np.count_nonzero(np.bincount(values.ravel(), minlength=256))
     if distinct > MAX_MASK_CLASSES:
         raise EmitDiffError(
-            f"'{name}' has {distinct} distinct values, so it looks like a picture and not like a mask. "
+            f"'{name}' has {distinct} distinct values, so it looks like an image rather than a mask. "
             f"A mask holds class ids (0 is background), at most {MAX_MASK_CLASSES} of them, saved without loss (PNG)."
         )
     return np.ascontiguousarray(values)

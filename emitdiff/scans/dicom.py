@@ -1,6 +1,6 @@
 """DICOM: one file, a folder or a zip of a series, to slices in order along the patient.
 
-Only the elements listed here are read from a file, and none of them names a person, a place or a date; identifiers
+Only the elements listed here are read from a file, and none of them names a user, a place or a date; identifiers
 are read so that a mask can say which images it belongs to. Nothing in
 them is printed, logged or quoted in an error.
 """
@@ -24,8 +24,8 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, pixel
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans.decoding import check_limits, damaged, fill_non_finite, value_windows
-from emitdiff.scans.geometry import WINDOWS, Geometry, Origin, Window
+from emitdiff.scans.decoding import check_limits, damaged_file_error, fill_non_finite, value_windows
+from emitdiff.scans.geometry import WINDOWS, Geometry, SeriesReference, Window
 from emitdiff.scans.scan import Scan
 from emitdiff.zips import open_zip
 
@@ -53,7 +53,7 @@ _PIXEL_ELEMENTS = [
 ]
 # fmt: on
 # Elements of an enhanced multi-frame file stand in a sequence of this name, per frame or shared by all.
-_GROUPS = {
+_FUNCTIONAL_GROUPS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
@@ -81,8 +81,8 @@ class _Frame:
         """An element of this frame, of all frames, or of the file; `default` where it is absent or empty."""
         groups = self.elements.get("PerFrameFunctionalGroupsSequence") or []
         shared = self.elements.get("SharedFunctionalGroupsSequence") or []
-        places = [*groups[self.index : self.index + 1], *shared[:1]] if keyword in _GROUPS else []
-        nested = [item for place in places for item in (place.get(_GROUPS[keyword]) or [])[:1]]
+        items = [*groups[self.index : self.index + 1], *shared[:1]] if keyword in _FUNCTIONAL_GROUPS else []
+        nested = [item for place in items for item in (place.get(_FUNCTIONAL_GROUPS[keyword]) or [])[:1]]
         values = (holder.get(keyword) for holder in (*nested, self.elements))
         return next((value for value in values if value is not None and value != ""), default)
 
@@ -117,7 +117,7 @@ def read_dicom(path: Path, kind: str) -> Scan:
     except NotImplementedError:  # zipfile and pydicom say so of a compression that they do not know
         raise EmitDiffError(f"'{path.name}' is compressed in a way that cannot be read. Decompress it first.") from None
     except Exception:  # whatever a parser stumbles over, the file is at fault; its text could quote the file
-        raise damaged(path.name) from None
+        raise damaged_file_error(path.name) from None
 
 
 def _folder_sources(folder: Path) -> list[Source]:
@@ -195,7 +195,7 @@ def _read_frames(name: str, frames: list[_Frame], warnings: list[str]) -> Scan:
     _decode(name, frames, values)
     warnings += order_warnings + fill_non_finite(values, name)
     if any(str(frame.elements.get("BurnedInAnnotation", "")).upper() == "YES" for frame in frames):
-        warnings.append("The file says that text is burned into the picture: it may name the patient.")
+        warnings.append("The file has burned-in annotations, which may identify the patient.")
     modality = MODALITIES.get(first.elements.get("Modality"))
     windows = {} if values.dtype == np.uint8 else _windows(middle, modality, values)
     inverted = first.elements.PhotometricInterpretation == "MONOCHROME1"
@@ -209,11 +209,11 @@ def _read_frames(name: str, frames: list[_Frame], warnings: list[str]) -> Scan:
         windows,
         inverted=inverted,
         geometry=geometry,
-        origin=_origin(frames),
+        series=_series_reference(frames),
     )
 
 
-def _origin(frames: list[_Frame]) -> Origin | None:
+def _series_reference(frames: list[_Frame]) -> SeriesReference | None:
     """How the images are identified, in the order of `frames`; None where they are not."""
 
     def identity(frame: _Frame, keyword: str) -> str:
@@ -228,7 +228,7 @@ def _origin(frames: list[_Frame]) -> Origin | None:
         identity(frames[0], keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
     )
     known = series and all(kind and instance for kind, instance, _ in images)
-    return Origin(study, series, space, images) if known else None
+    return SeriesReference(study, series, space, images) if known else None
 
 
 def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry | None, tuple | None]:
@@ -245,7 +245,7 @@ def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry |
     plain = None if pixels is None else (abs(thickness), *map(float, pixels))
     if orientation is None or pixels is None or any(origin is None for origin in origins):
         unplaced = len(frames) > 1 and orientation is not None
-        warnings = ["Slices lack a position and are in the order of their numbers."] if unplaced else []
+        warnings = ["Slices have no position and are sorted by instance number."] if unplaced else []
         return frames, warnings, None, plain
     normal = np.cross(orientation[:3], orientation[3:])
     positions = np.array([origin @ normal for origin in origins])
@@ -255,7 +255,7 @@ def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry |
     if len(gaps) and gaps.min() < 1e-3:
         return (
             frames,
-            ["Several images lie at one position (time points or echoes); the mask has no geometry."],
+            ["Several images share one position (time points or echoes); masks are saved without geometry."],
             None,
             plain,
         )

@@ -16,7 +16,7 @@ from pydicom.pixels import pack_bits
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
-from emitdiff.scans.geometry import Geometry, Origin
+from emitdiff.scans.geometry import Geometry, SeriesReference
 
 # Coding scheme, value and meaning of what the standard wants said in codes.
 TISSUE = ("SCT", "85756007", "Tissue")  # the general word: a sentence is no code
@@ -25,22 +25,22 @@ SOURCE = ("DCM", "121322", "Source image for image processing operation")
 
 
 def write_segmentation(
-    slices: np.ndarray, origin: Origin, geometry: Geometry | None, path: Path, labels: dict[int, str]
+    slices: np.ndarray, series: SeriesReference, geometry: Geometry | None, path: Path, labels: dict[int, str]
 ) -> Path:
     """uint8 class ids (S, H, W) in displayed order to a DICOM SEG file; returns its path.
 
     Every class id of `labels` becomes a segment of that name with a frame for each slice, empty ones too, so that the
     file is read like any volume. Without a `geometry` the frames are tied to their images alone.
     """
-    seg = _header(origin, labels)
+    seg = _header(series, labels)
     shared = Dataset()
     if geometry is not None:
-        seg.FrameOfReferenceUID = origin.space or generate_uid()
+        seg.FrameOfReferenceUID = series.space or generate_uid()
         seg.PositionReferenceIndicator = ""
         shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = _plane(geometry)
     seg.SharedFunctionalGroupsSequence = Sequence([shared])
     seg.PerFrameFunctionalGroupsSequence = Sequence(
-        _frame(origin, geometry, number, place)
+        _frame(series, geometry, number, place)
         for number in range(1, len(labels) + 1)
         for place in range(len(slices))
     )  # fmt: skip
@@ -51,7 +51,7 @@ def write_segmentation(
     return path
 
 
-def _header(origin: Origin, labels: dict[int, str]) -> Dataset:
+def _header(series: SeriesReference, labels: dict[int, str]) -> Dataset:
     """Everything about the file as a whole."""
     seg, now = Dataset(), datetime.now(UTC)
     seg.file_meta = FileMetaDataset()
@@ -60,7 +60,7 @@ def _header(origin: Origin, labels: dict[int, str]) -> Dataset:
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
                     "ReferringPhysicianName", "AccessionNumber", "ContentCreatorName"):  # fmt: skip
         setattr(seg, keyword, "")
-    seg.StudyInstanceUID, seg.SeriesInstanceUID = origin.study or generate_uid(), generate_uid()
+    seg.StudyInstanceUID, seg.SeriesInstanceUID = series.study or generate_uid(), generate_uid()
     seg.Modality, seg.SeriesNumber, seg.InstanceNumber = "SEG", 1, 1
     seg.SeriesDescription = "Research use only, not a medical device"
     seg.Manufacturer = seg.ManufacturerModelName = seg.DeviceSerialNumber = seg.SoftwareVersions = "emitdiff"
@@ -71,10 +71,10 @@ def _header(origin: Origin, labels: dict[int, str]) -> Dataset:
     seg.BitsAllocated, seg.BitsStored, seg.HighBit = 1, 1, 0
     seg.SegmentSequence = Sequence(_segment(number, name) for number, name in enumerate(labels.values(), 1))
     seg.ReferencedSeriesSequence = _items(
-        SeriesInstanceUID=origin.series,
+        SeriesInstanceUID=series.series,
         ReferencedInstanceSequence=Sequence(
             _item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=instance)
-            for kind, instance in dict.fromkeys(image[:2] for image in origin.images)
+            for kind, instance in dict.fromkeys(image[:2] for image in series.images)
         ),
     )
     organised = generate_uid()
@@ -107,9 +107,9 @@ def _plane(geometry: Geometry) -> tuple[Sequence, Sequence]:
     return _items(ImageOrientationPatient=orientation), measures
 
 
-def _frame(origin: Origin, geometry: Geometry | None, number: int, place: int) -> Dataset:
+def _frame(series: SeriesReference, geometry: Geometry | None, number: int, place: int) -> Dataset:
     """What belongs to the frame of segment `number` at slice `place`, counted from 1 and from 0."""
-    kind, instance, frame = origin.images[place]
+    kind, instance, frame = series.images[place]
     source = _item(
         ReferencedSOPClassUID=kind,
         ReferencedSOPInstanceUID=instance,

@@ -55,15 +55,15 @@ class Geometry:
             order[axis, 3] = (*self.shape, 1)[axis] - 1 if flip else 0
         return self.affine @ order
 
-    def sides(self) -> dict[str, str]:
+    def edge_letters(self) -> dict[str, str]:
         """The patient's side at each edge of a displayed slice, as {"left": "R", "right": "L", "top": "A", ...}.
 
         R and L, A and P (front and back), H and F (head and feet); two letters where a slice lies askew; {} where the
         file does not say how the patient lies.
         """
-        said = not self.fields or any(self.fields[code] for code in ("qform_code", "sform_code"))
+        known = not self.fields or any(self.fields[code] for code in ("qform_code", "sform_code"))
         down, across = (self.display_affine()[:3, axis] for axis in (1, 2))
-        if not said or not np.isfinite([down, across]).all() or not (down.any() and across.any()):
+        if not known or not np.isfinite([down, across]).all() or not (down.any() and across.any()):
             return {}
         edges = {"left": -across, "right": across, "top": -down, "bottom": down}
         return {edge: _letters(towards) for edge, towards in edges.items()}
@@ -81,7 +81,7 @@ def _letters(towards: np.ndarray) -> str:
 
 
 @dataclass(frozen=True)
-class Origin:
+class SeriesReference:
     """The identifiers of a series. `images` has (SOP class, SOP instance, frame) for each slice in displayed order, the
     frame counted from 1 in a file of several and 0 in one of its own. `study` and `space` may be empty."""
 

@@ -20,7 +20,7 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, index: int 
     """
     mask = _read_mask_file(path)
     if index is None and mask.num_slices > 1:
-        raise EmitDiffError(f"The mask '{mask.name}' holds {mask.num_slices} slices. Give the mask of one slice.")
+        raise EmitDiffError(f"The mask '{mask.name}' holds {mask.num_slices} slices. Give the mask of a single slice.")
     if not 0 <= (index or 0) < mask.num_slices:
         raise EmitDiffError(f"The mask '{mask.name}' has slices 0 to {mask.num_slices - 1}; {index} was asked for.")
     return _labels(mask.values[index or 0], mask.name, size)
@@ -33,7 +33,7 @@ def read_slice_mask(path: str | Path, scan: Scan, index: int) -> np.ndarray:
     EmitDiffError where the two do not cover the same voxels, and for everything that `read_mask` refuses.
     """
     mask = _read_mask_file(path)
-    values = _laid_over(mask, scan)
+    values = _aligned(mask, scan)
     return _labels(values[index if len(values) > 1 else 0], mask.name, scan.size)
 
 
@@ -43,7 +43,7 @@ def read_scan_mask(path: str | Path, scan: Scan) -> np.ndarray:
     Raises EmitDiffError for a mask of one slice where the scan has more, and for everything that function refuses.
     """
     mask = _read_mask_file(path)
-    values = _laid_over(mask, scan)
+    values = _aligned(mask, scan)
     if len(values) != scan.num_slices:
         raise EmitDiffError(f"The mask '{mask.name}' is of one slice, '{scan.name}' has {scan.num_slices}.")
     if values.shape[1:3] != scan.size:
@@ -58,7 +58,7 @@ def _read_mask_file(path: str | Path) -> Scan:
     return read_picture(path, keep_indices=True) if sniff(path) == "picture" else read_scan(path)
 
 
-def _laid_over(mask: Scan, scan: Scan) -> np.ndarray:
+def _aligned(mask: Scan, scan: Scan) -> np.ndarray:
     """The values of `mask` in the order in which the slices, rows and columns of `scan` are displayed."""
     if mask.geometry is None or scan.geometry is None:
         if mask.num_slices not in (1, scan.num_slices):
@@ -83,7 +83,7 @@ def _laid_over(mask: Scan, scan: Scan) -> np.ndarray:
     covered = (ends.min(1) == 0).all() and (ends.max(1) == np.array(mask.values.shape[:3]) - 1).all()
     if apart > 0.25 or not one_each or not covered:
         raise EmitDiffError(
-            f"The mask '{mask.name}' does not lie where '{scan.name}' lies: size, orientation or position differ. "
+            f"The mask '{mask.name}' does not match '{scan.name}': size, orientation or position differ. "
             "Save it with the geometry of its image, or give the mask of the one slice as PNG."
         )
     axes = steps.argmax(0)
@@ -96,7 +96,7 @@ def _labels(values: np.ndarray, name: str, size: tuple[int, int] | None) -> np.n
     if values.shape[:2] != tuple(size or values.shape[:2]):
         raise EmitDiffError(
             f"The mask '{name}' is {values.shape[1]} x {values.shape[0]} pixels, its image {size[1]} x {size[0]}. "
-            "Give the mask at the size of the image."
+            "Give a mask of the same size as the image."
         )
     if values.ndim == 3:
         if (values != values[..., :1]).any():

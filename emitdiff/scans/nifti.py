@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans.decoding import check_limits, damaged, fill_non_finite, value_windows
+from emitdiff.scans.decoding import check_limits, damaged_file_error, fill_non_finite, value_windows
 from emitdiff.scans.geometry import WINDOWS, Geometry
 from emitdiff.scans.scan import Scan
 
@@ -38,13 +38,13 @@ def read_nifti(path: Path) -> Scan:
             image = image_class.from_stream(stream)
             values = image.get_fdata(dtype=np.float32, caching="unchanged")
     except Exception:  # whatever the parser stumbles over, the file is at fault
-        raise damaged(path.name) from None
+        raise damaged_file_error(path.name) from None
     geometry, orientation, warnings = _display_geometry(image, header)
     values = np.ascontiguousarray(geometry.to_display(values.reshape(_three(values.shape))))
     warnings += fill_non_finite(values, path.name)
     windows = value_windows(values)
     if _looks_like_hounsfield(values):
-        warnings.append("The values look like Hounsfield units, so the windows of CT are offered.")
+        warnings.append("The values look like Hounsfield units, so CT windows are available.")
         windows = {**WINDOWS, **windows}
     return Scan(
         path.name,
@@ -70,14 +70,14 @@ def _checked_header(path: Path) -> nibabel.Nifti1Header:
         with _opened(path) as stream:
             head = stream.read(540)
     except (OSError, EOFError, zlib.error):
-        raise damaged(path.name) from None
+        raise damaged_file_error(path.name) from None
     two = head[4:8] == b"n+2\0"
     if head[344:348] != b"n+1\0" and not two:
         pair = head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0"
         what = "half of a NIfTI pair (.hdr, .img)" if pair else "compressed, but not a NIfTI file"
         raise EmitDiffError(f"'{path.name}' is {what}. Expected NIfTI in one file (.nii or .nii.gz).")
     if len(head) < (540 if two else 348):
-        raise damaged(path.name)
+        raise damaged_file_error(path.name)
     header = (nibabel.Nifti2Header if two else nibabel.Nifti1Header)(head[: 540 if two else 348], check=False)
     _check_shape(path.name, header)
     return header
@@ -98,11 +98,11 @@ def _check_shape(name: str, header: nibabel.Nifti1Header) -> None:
     try:
         data_type = header.get_data_dtype()
     except Exception:
-        raise damaged(name) from None
+        raise damaged_file_error(name) from None
     if data_type.kind not in "iuf" or data_type.itemsize > 8:
         raise EmitDiffError(f"'{name}' holds {data_type} values. Expected whole or real numbers of up to 64 bits.")
     if not 0 <= float(header["vox_offset"]) <= MAX_HEADER_BYTES:
-        raise damaged(name)
+        raise damaged_file_error(name)
     shape = _three(tuple(shape))
     check_limits(name, shape[0], shape[1], shape[2])
 
@@ -114,13 +114,13 @@ def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
 def _display_geometry(image: nibabel.Nifti1Image, header: nibabel.Nifti1Header) -> tuple[Geometry, str, list[str]]:
     warnings = []
     if header["qform_code"] == 0 and header["sform_code"] == 0:
-        warnings.append("The file does not say how the patient lies; left and right may be exchanged.")
+        warnings.append("The file has no orientation; left and right may be swapped.")
     # Of every file axis: the RAS+ axis it is closest to, and the direction.
     usable = np.isfinite(image.affine).all()
     nearest = nibabel.io_orientation(image.affine if usable else np.zeros((4, 4)))
     if np.isnan(nearest).any():
         nearest = nibabel.io_orientation(np.eye(4))
-        warnings = ["The orientation stored in the file cannot be used; left and right may be exchanged."]
+        warnings = ["The orientation stored in the file is invalid; left and right may be swapped."]
     shape = _three(image.shape)
     thin = [int(nearest[axis, 0]) for axis in range(3) if shape[axis] == 1]
     orientation, plane = next(

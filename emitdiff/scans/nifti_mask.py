@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from emitdiff.provenance import USE
+from emitdiff.provenance import USE_NOTICE
 from emitdiff.scans.geometry import Geometry
 
 
@@ -23,6 +23,6 @@ def write_nifti(slices: np.ndarray, geometry: Geometry, path: Path) -> Path:
     else:
         image = nibabel.Nifti1Image(array, geometry.affine)
         image.header.set_xyzt_units("mm")
-    image.header["descrip"] = USE.encode()
+    image.header["descrip"] = USE_NOTICE.encode()
     nibabel.save(image, path)
     return path

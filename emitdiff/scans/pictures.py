@@ -11,11 +11,11 @@ from PIL import Image, ImageOps
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.decoding import (
-    EXPECTED,
     MAX_PIXELS,
     MAX_SLICES,
+    SUPPORTED_FORMATS,
     check_limits,
-    damaged,
+    damaged_file_error,
     fill_non_finite,
     value_windows,
 )
@@ -41,7 +41,7 @@ def _read_picture(picture: Image.Image, path: Path, keep_indices: bool) -> Scan:
     try:
         pages, others = _pages_of_one_size(picture)
     except Exception:
-        raise damaged(path.name) from None
+        raise damaged_file_error(path.name) from None
     check_limits(path.name, picture.height, picture.width, len(pages), len(picture.getbands()))
     warnings = [f"{others} further picture(s) in the file are not shown."] if others else []
     try:
@@ -52,7 +52,7 @@ def _read_picture(picture: Image.Image, path: Path, keep_indices: bool) -> Scan:
     except EmitDiffError:
         raise
     except Exception:  # whatever a decoder stumbles over, the file is at fault
-        raise damaged(path.name) from None
+        raise damaged_file_error(path.name) from None
     if _is_transparent(picture):
         warnings.append("Transparency is ignored: every pixel is shown in its stored colour.")
     warnings += fill_non_finite(values, path.name)
@@ -72,8 +72,8 @@ def _open(path: Path, file: BinaryIO) -> Image.Image:
         file.seek(0)
         known = file.read(4) in {b"\x89PNG", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", b"II*\0", b"MM\0*"}
         if known:
-            raise damaged(path.name) from None
-        raise EmitDiffError(f"'{path.name}' is not a picture or scan that can be read. {EXPECTED}") from None
+            raise damaged_file_error(path.name) from None
+        raise EmitDiffError(f"'{path.name}' is not a picture or scan that can be read. {SUPPORTED_FORMATS}") from None
     check_limits(path.name, picture.height, picture.width)
     return picture
 
@@ -130,10 +130,10 @@ def _decode_deep_colour(picture: Image.Image, path: Path, pages: list[int]) -> n
     for page in range(pages[-1] + 1):
         picture.seek(page)
         if page in wanted:
-            picture.load()  # OpenCV fills what is cut off with black; Pillow refuses
+            picture.load()  # OpenCV fills what is truncated with black; Pillow refuses
             decoded, found = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED, range=(0, 1))
             if not decoded:
-                raise damaged(path.name)
+                raise damaged_file_error(path.name)
             arrays += found
         if page < pages[-1]:
             _begin_at(content, picture.tag_v2.next)

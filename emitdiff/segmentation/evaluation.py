@@ -1,4 +1,4 @@
-"""How good masks are, through MONAI, with the conventions written down.
+"""Segmentation metrics through MONAI, with documented conventions.
 
 Per image: dice, iou, precision, recall, hd95 and assd are means over the images whose truth is not empty, `dice_sd` the
 standard deviation of dice over them. An empty prediction there counts 0 for the first four; for the two distances,
@@ -26,7 +26,7 @@ from emitdiff.images import image_to_tensor
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.features import DiffusionFeatures
 from emitdiff.segmentation.pipeline import SegmentationPipeline
-from emitdiff.segmentation.vocabulary import SIDES, TARGETS, questions_of
+from emitdiff.segmentation.vocabulary import LUNG_SIDES, TARGETS, queries_of
 
 MEANS = ("dice", "iou", "precision", "recall", "hd95", "assd")
 MEASURES = ("dice", "dice_sd", "iou", "dice_pooled", "iou_pooled", *MEANS[2:], "n", "false_mask_rate", "n_empty")
@@ -95,7 +95,7 @@ def summarise(rows: list[dict]) -> dict[str, float | int | None]:
     return {key: found.get(key) for key in MEASURES}
 
 
-def difference(first: list[dict], second: list[dict]) -> dict[str, float | int]:
+def paired_difference(first: list[dict], second: list[dict]) -> dict[str, float | int]:
     """Mean difference in dice of two answers to the same questions, rows of `predict_all` in one order, where the truth
     is not empty; with the 2.5th and 97.5th percentile over `RESAMPLES` draws of the groups with replacement."""
     pairs = [(a["group"], a["dice"] - b["dice"]) for a, b in zip(first, second, strict=True) if a["truth"]]
@@ -114,9 +114,9 @@ def shuffled_sentences(own: list[tuple[str, str]], seed: int) -> list[str]:
     "left lung" for "lung" nor the other way round, and lung sides that are only derived are never asked instead.
     """
     rng = np.random.default_rng(seed)
-    derived = SIDES if any(name == "lung" for name, _ in own) else ()
+    derived = LUNG_SIDES if any(name == "lung" for name, _ in own) else ()
     variety = {(name, sentence) for name, sentence in own if name not in derived}
-    others = {(target.phrase, f"{target.home}, {target.phrase}") for target in TARGETS}
+    others = {(target.phrase, f"{target.image_kind}, {target.phrase}") for target in TARGETS}
     chosen = []
     for name, sentence in own:
         same = {text for phrase, text in own if phrase == name} - {sentence}
@@ -134,44 +134,47 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     last line.
 
     The result holds `MEASURES` over all questions and, under "targets", for each target alone; for `text` "all" that
-    is under "texts" for each of `TEXTS`, and under "differences" what the own text adds (`difference`).
+    is under "texts" for each of `TEXTS`, and under "differences" what the own text adds (`paired_difference`).
     Raises EmitDiffError when the dataset or the weights cannot be used.
     """
     open_dataset(settings.dataset)  # its defects are told before any weights are loaded
-    result = measured(load_segmenter(settings.checkpoint), settings)
+    result = run_evaluation(load_segmenter(settings.checkpoint), settings)
     print_table(result)
     if settings.json:
         print(json.dumps(result))
     return result
 
 
-def measured(pipeline: SegmentationPipeline, settings: EvaluateSegmentation) -> dict:
+def run_evaluation(pipeline: SegmentationPipeline, settings: EvaluateSegmentation) -> dict:
     """What `evaluate_segmentation` returns, of weights that are loaded already; prints nothing."""
     dataset = open_dataset(settings.dataset)
     split = pipeline.card.get("split", {})
-    kept_aside = (split.get("held_out", 0.2), split.get("seed", 0), split.get("column"))
-    dataset = choose_rows(dataset, settings.split, settings.limit, *kept_aside)
+    held_out = (split.get("held_out", 0.2), split.get("seed", 0), split.get("column"))
+    dataset = choose_rows(dataset, settings.split, settings.limit, *held_out)
     texts = TEXTS if settings.text == "all" else (settings.text,)
     rows = predict_all(pipeline, dataset, texts, settings)
-    found = {text: _by_target(answers) for text, answers in rows.items()}
-    facts = {"dataset": dataset.info.name, "text": settings.text, "split": settings.split,
+    found = {text: _by_target(predictions) for text, predictions in rows.items()}
+    record = {"dataset": dataset.info.name, "text": settings.text, "split": settings.split,
              "checkpoint": settings.checkpoint}  # fmt: skip
     if settings.text != "all":
-        return {**found[settings.text], **facts}
-    gains = {f"own - {text}": difference(_whole(rows["own"]), _whole(rows[text])) for text in TEXTS[1:]}
-    return {**facts, "texts": found, "differences": gains}
+        return {**found[settings.text], **record}
+    gains = {
+        f"own - {text}": paired_difference(_without_derived(rows["own"]), _without_derived(rows[text]))
+        for text in TEXTS[1:]
+    }
+    return {**record, "texts": found, "differences": gains}
 
 
 def _by_target(rows: list[dict]) -> dict:
     targets: dict[str, list[dict]] = {}
     for row in rows:
         targets.setdefault(row["target"], []).append(row)
-    return {**summarise(_whole(rows)), "targets": {name: summarise(found) for name, found in targets.items()}}
+    return {**summarise(_without_derived(rows)), "targets": {name: summarise(found) for name, found in targets.items()}}
 
 
-def _whole(rows: list[dict]) -> list[dict]:
+def _without_derived(rows: list[dict]) -> list[dict]:
     """The whole counts what the dataset labels; lung sides, derived from it, are only listed."""
-    return [row for row in rows if row["target"] not in SIDES] or rows
+    return [row for row in rows if row["target"] not in LUNG_SIDES] or rows
 
 
 def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: Sequence[str],
@@ -182,16 +185,16 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
     """
     shuffled = None
     if "shuffled" in texts:
-        own = [(name, text) for sample in dataset for name, text, _ in questions_of(sample, dataset)]
+        own = [(name, text) for sample in dataset for name, text, _ in queries_of(sample, dataset)]
         shuffled = iter(shuffled_sentences(own, settings.seed))
     rows: dict[str, list[dict]] = {text: [] for text in texts}
     for sample in tqdm(dataset, desc=f"{dataset.info.name}, {settings.text} text", unit="image"):
-        for name, sentence, truth in questions_of(sample, dataset):
-            said = {"own": sentence, "none": "", "shuffled": next(shuffled) if shuffled else None}
+        for name, sentence, truth in queries_of(sample, dataset):
+            sentences = {"own": sentence, "none": "", "shuffled": next(shuffled) if shuffled else None}
             for text in texts:
-                predicted = pipeline(sample.image, said[text], settings.threshold).mask > 0
-                asked = {"file_name": sample.name, "group": sample.group, "target": name}
-                rows[text].append(asked | measure(predicted, truth))
+                predicted = pipeline(sample.image, sentences[text], settings.threshold).mask > 0
+                query = {"file_name": sample.name, "group": sample.group, "target": name}
+                rows[text].append(query | measure(predicted, truth))
     return rows
 
 
@@ -216,16 +219,16 @@ def print_table(result: dict) -> None:
                   f"{gain['high']:+.4f})")  # fmt: skip
 
 
-def label_answers(
-    find: SegmentationPipeline, dataset: DatasetFolder
+def label_predictor(
+    segmenter: SegmentationPipeline, dataset: DatasetFolder
 ) -> Callable[[Sample], list[tuple[np.ndarray, np.ndarray]]]:
-    """For a sample of `dataset`, or one painted from it: (mask found, mask asked for), boolean (H, W), of every label
+    """For a sample of `dataset`, or one generated from it: (mask found, mask asked for), boolean (H, W), of every label
     that the sample shows. Left and right lung are asked for only where they are labels of their own."""
     labels = dataset.info.labels
     return lambda sample: [
-        (find(sample.image, text).mask > 0, truth)
-        for name, text, truth in questions_of(sample, dataset)
-        if truth.any() and (name not in SIDES or name in labels)
+        (segmenter(sample.image, text).mask > 0, truth)
+        for name, text, truth in queries_of(sample, dataset)
+        if truth.any() and (name not in LUNG_SIDES or name in labels)
     ]
 
 

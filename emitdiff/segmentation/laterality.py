@@ -10,18 +10,18 @@ import re
 import cv2
 import numpy as np
 
-SIDES = ("upper", "left", "lower", "right")  # the order in which a quarter turn to the left moves them on
+DIRECTIONS = ("upper", "left", "lower", "right")  # the order in which a quarter turn to the left moves them on
 NAMES = {"top": "upper", "bottom": "lower"}
 WORD = re.compile(r"\b(upper|lower|left|right|top|bottom)(?=most\b|wards?\b|\b)", re.IGNORECASE)
-AWRY = re.compile(r"\b(left|right)(\s+|-)(upper|lower)\b", re.IGNORECASE)
+REVERSED_PAIR = re.compile(r"\b(left|right)(\s+|-)(upper|lower)\b", re.IGNORECASE)
 
 
-def turned(array: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
+def rotate_quarters(array: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
     """`array` (H, W, ...) mirrored left to right where `mirror`, then turned to the left by `quarters` x 90 degrees."""
     return np.ascontiguousarray(np.rot90(array[:, ::-1] if mirror else array, quarters))
 
 
-def tilted(array: np.ndarray, degrees: float, labels: bool = False) -> np.ndarray:
+def rotate_degrees(array: np.ndarray, degrees: float, labels: bool = False) -> np.ndarray:
     """uint8 `array` (H, W, ...) turned to the left about its middle at its own size, the corners filled by reflection.
 
     Bilinear, or with `labels` nearest neighbour, which makes no class ids that were not there.
@@ -33,17 +33,17 @@ def tilted(array: np.ndarray, degrees: float, labels: bool = False) -> np.ndarra
 
 
 def rewrite_directions(text: str, quarters: int = 0, mirror: bool = False) -> str:
-    """`text` as it is true of `turned(picture, quarters, mirror)`; other words, case and punctuation are kept.
+    """`text` as it is true of `rotate_quarters(picture, quarters, mirror)`; other words, case and punctuation are kept.
 
     A quarter turn of "upper left" would give "left lower": such pairs are put back in the usual order.
     """
 
     def moved(found: re.Match) -> str:
         word = found[0].lower()
-        side = SIDES.index(NAMES.get(word, word))
+        side = DIRECTIONS.index(NAMES.get(word, word))
         if mirror and side % 2:
             side = 4 - side
-        new = SIDES[(side + quarters) % 4]
+        new = DIRECTIONS[(side + quarters) % 4]
         if word in NAMES:
             new = {name: side for side, name in NAMES.items()}.get(new, new)
         return _in_case(new, found[0])
@@ -51,7 +51,7 @@ def rewrite_directions(text: str, quarters: int = 0, mirror: bool = False) -> st
     written = WORD.sub(moved, text)
     if quarters % 2 == 0:
         return written
-    return AWRY.sub(lambda pair: f"{_in_case(pair[3], pair[1])}{pair[2]}{_in_case(pair[1], pair[3])}", written)
+    return REVERSED_PAIR.sub(lambda pair: f"{_in_case(pair[3], pair[1])}{pair[2]}{_in_case(pair[1], pair[3])}", written)
 
 
 def _in_case(word: str, like: str) -> str:

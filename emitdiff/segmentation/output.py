@@ -18,13 +18,13 @@ from emitdiff.segmentation.vocabulary import Target
 class SegmentationOutput:
     """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
 
-    `found` is False for an empty mask: nothing here answers the sentence. `target` is the taught target the sentence
+    `found` is False for an empty mask: nothing here answers the sentence. `target` is the trained target the sentence
     names, None where it puts it another way. `present` in 0..1 says how surely the image shows it at all; it is a score
     and no frequency, for to refuse what is there counts more than a mask too many. Below 0.5 the target is held to be
     `absent`, and the mask is empty whatever the threshold.
     `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
     in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken. `untaught`
-    says that the text names nothing the head was taught: whatever is found then means little.
+    says that the text names nothing the head was trained on: whatever is found then means little.
     """
 
     mask: np.ndarray
@@ -65,11 +65,11 @@ def entropy(probabilities: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(probabilities).sum(-3) / math.log(2)
 
 
-def grown(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Maps (B, C, h, w) at `size` = (H, W), bilinearly."""
     return functional.interpolate(maps, size=size, mode="bilinear", antialias=False)
 
 
-def taught_phrase(target: Target | None, targets: tuple[str, ...]) -> str | None:
-    """The phrase of a target that a sentence names, None where it is none of the taught `targets`."""
+def trained_phrase(target: Target | None, targets: tuple[str, ...]) -> str | None:
+    """The phrase of a target that a sentence names, None where it is none of the trained `targets`."""
     return target.phrase if target is not None and target.phrase in targets else None

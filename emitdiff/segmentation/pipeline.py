@@ -12,31 +12,33 @@ import torch
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image
 from emitdiff.segmentation.model.classifier import PixelClassifier
-from emitdiff.segmentation.model.features import LONGEST, DiffusionFeatures, pooled, working_size
-from emitdiff.segmentation.model.presence import PresenceCalibration, Scenes, signature, surest
+from emitdiff.segmentation.model.features import ASPECT_LIMIT, DiffusionFeatures, pooled, working_size
+from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration, peak_logit, signature
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import TextDiff
-from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, grown, taught_phrase
-from emitdiff.segmentation.vocabulary import asked_for
+from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, trained_phrase, upsample
+from emitdiff.segmentation.vocabulary import match_target
 
-VOTES = 8
-DOUBTFUL = 0.25  # probability of the kinds of image that may show a target, below which its presence is doubted
-ABSENT_BELOW = 0.5  # of `present`, below which a target is held to be absent
+DROPOUT_SAMPLES = 8
+# probability of the image kinds that may show a target, below which its presence is doubted
+DOUBTFUL_KIND_PROBABILITY = 0.25
+PRESENCE_THRESHOLD = 0.5  # of `present`, below which a target is held to be absent
 
 
-class Look(NamedTuple):
-    """What does not depend on the words: the projected features of an image at one size, the grid (rows, columns) they
-    are asked on, and the detail, None for a head without.
+class ImageFeatures(NamedTuple):
+    """Text-independent features of an image at one size: the projected maps, the output grid (rows, columns), and
+        the
+    pixel features of the refinement, None for a head without.
     """
 
     projected: list[torch.Tensor]
-    cells: tuple[int, int]
-    detail: torch.Tensor | None
+    grid: tuple[int, int]
+    pixels: torch.Tensor | None
 
 
-class Answer(NamedTuple):
-    """What a sentence is answered at one size: the attended maps, the logits (1, classes, h, w), the part of them that
-    is due to the detail, and the logit of whether the target is there, None for a head that does not say.
+class RawPrediction(NamedTuple):
+    """The prediction at one size: the attended maps, the logits (1, classes, h, w), the part of them due to the
+    refinement, and the presence logit, None for a head without presence.
     """
 
     attended: list[torch.Tensor]
@@ -46,19 +48,29 @@ class Answer(NamedTuple):
 
 
 class SegmentationPipeline:
-    """Segments what a sentence names. The frozen features of the last image are kept: another sentence about it
-    answers at once. Safe to call from several threads.
+    """Segments what a sentence names. The frozen features of the last image are cached, so that further sentences
+    about it are fast. Thread-safe.
     """
 
-    def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, targets: tuple[str, ...],
-                 resolution: int = 256, cell: int = 4, card: dict | None = None, scenes: Scenes | None = None,
-                 sizes: tuple[int, ...] = (), calibration: PresenceCalibration | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        features: DiffusionFeatures,
+        text: TextEncoder,
+        head: TextDiff,
+        targets: tuple[str, ...],
+        resolution: int = 256,
+        cell: int = 4,
+        card: dict | None = None,
+        image_kinds: ImageKindClassifier | None = None,
+        sizes: tuple[int, ...] = (),
+        calibration: PresenceCalibration | None = None,
+    ) -> None:
         """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, whose answers are
         averaged; the uncertainty is that at the first. Without a `calibration` the presence layer is believed.
         """
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
-        self.cell, self.scenes = cell, scenes
+        self.cell, self.image_kinds = cell, image_kinds
         self.sizes, self.calibration = tuple(sizes) or (resolution,), calibration
         self.device = next(head.parameters()).device
         self._lock = Lock()
@@ -73,39 +85,39 @@ class SegmentationPipeline:
         started = time.perf_counter()
         image = checked_image(image, text, threshold)
         with self._lock:
-            said = self.text([text])
-            looks, shown = self._seen(image)
-            answers = [self._answer(look, said) for look in looks]
-            found = (grown(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in answers)
-            probability = (sum(found) / len(answers)).cpu().numpy()
-            doubt = self._doubt(looks[0], answers[0])
-            uncertainty = grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
-        known = self._present(answers)
-        target = asked_for(text, self.targets)
-        instead = self.scenes.absent(target, shown) if self.scenes and target else ""
-        if known is not None and self.scenes and target:
-            known *= min(1.0, self.scenes.possible(target, shown) / DOUBTFUL)
-        present = 0.0 if instead else float(probability.max()) if known is None else known
-        phrase = taught_phrase(target, self.targets)
-        answer = SegmentationOutput(
+            tokens = self.text([text])
+            features, kind_signature = self._image_features(image)
+            predictions = [self._predict(item, tokens) for item in features]
+            found = (upsample(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in predictions)
+            probability = (sum(found) / len(predictions)).cpu().numpy()
+            uncertainty_map = self._uncertainty(features[0], predictions[0])
+            uncertainty = upsample(uncertainty_map[None, None], image.shape[:2])[0, 0].cpu().numpy()
+        presence = self._presence_probability(predictions)
+        target = match_target(text, self.targets)
+        other_kind = self.image_kinds.conflicting_kind(target, kind_signature) if self.image_kinds and target else ""
+        if presence is not None and self.image_kinds and target:
+            presence *= min(1.0, self.image_kinds.probability_of(target, kind_signature) / DOUBTFUL_KIND_PROBABILITY)
+        present = 0.0 if other_kind else float(probability.max()) if presence is None else presence
+        phrase = trained_phrase(target, self.targets)
+        output = SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
-            probability=np.zeros_like(probability) if instead else probability,
+            probability=np.zeros_like(probability) if other_kind else probability,
             found=False,
             target=phrase,
             present=present,
             uncertainty=uncertainty,
             seconds=time.perf_counter() - started,
-            warnings=tuple(self._warnings(text, phrase, image.shape[:2], instead)),
-            absent=bool(instead) or (known is not None and known < ABSENT_BELOW),
+            warnings=tuple(self._warnings(text, phrase, image.shape[:2], other_kind)),
+            absent=bool(other_kind) or (presence is not None and presence < PRESENCE_THRESHOLD),
             untaught=phrase is None and bool(text.strip()),
         )
-        return answer.at(threshold)
+        return output.at(threshold)
 
-    def _answer(self, look: Look, said: tuple[torch.Tensor, torch.Tensor]) -> Answer:
-        attended = self.head.attend(look.projected, *said)
-        logits, correction = self.head.answer(attended, look.cells, look.detail)
+    def _predict(self, features: ImageFeatures, tokens: tuple[torch.Tensor, torch.Tensor]) -> RawPrediction:
+        attended = self.head.attend(features.projected, *tokens)
+        logits, correction = self.head.predict(attended, features.grid, features.pixels)
         presence = None if self.head.presence is None else self.head.presence(attended).item()
-        return Answer(attended, logits, correction, presence)
+        return RawPrediction(attended, logits, correction, presence)
 
     @torch.inference_mode()
     def presence_logits(self, image: np.ndarray, text: str) -> tuple[float, float]:
@@ -114,68 +126,74 @@ class SegmentationPipeline:
         Raises EmitDiffError for an image or text that cannot be used, and for a head without such a layer.
         """
         if self.head.presence is None:
-            raise EmitDiffError("This head does not say whether a target is there: it was trained without that layer.")
+            raise EmitDiffError("This head has no presence classifier: it was trained without that layer.")
         image = checked_image(image, text, 0.5)
         with self._lock:
-            said = self.text([text])
-            return _presence_logits([self._answer(look, said) for look in self._seen(image)[0]])
+            tokens = self.text([text])
+            return _presence_logits([self._predict(features, tokens) for features in self._image_features(image)[0]])
 
-    def _present(self, answers: list[Answer]) -> float | None:
+    def _presence_probability(self, predictions: list[RawPrediction]) -> float | None:
         """How surely the target is there, in 0..1, None for a head that does not say."""
         if self.head.presence is None:
             return None
         if self.calibration is not None:
-            return self.calibration.probability(*_presence_logits(answers))
-        return torch.tensor([one.presence for one in answers]).sigmoid().mean().item()
+            return self.calibration.probability(*_presence_logits(predictions))
+        return torch.tensor([one.presence for one in predictions]).sigmoid().mean().item()
 
-    def _doubt(self, look: Look, answer: Answer) -> torch.Tensor:
+    def _uncertainty(self, features: ImageFeatures, prediction: RawPrediction) -> torch.Tensor:
         """(h, w) in bits, at the one look: votes cost more than all else."""
-        return _disagreement(self.head.classifier, answer.attended, look.cells, answer.logits, answer.correction)
+        return _logit_uncertainty(
+            self.head.classifier, prediction.attended, features.grid, prediction.logits, prediction.correction
+        )
 
-    def _seen(self, image: np.ndarray) -> tuple[list[Look], torch.Tensor]:
+    def _image_features(self, image: np.ndarray) -> tuple[list[ImageFeatures], torch.Tensor]:
         """(the looks at an image, its signature); the last one's are kept."""
         if self._last is None or not np.array_equal(self._last[0], image):
-            seen = [self._look(image, size) for size in self.sizes]
-            shown = signature(seen[0][1], self.features.place)
-            self._last = (image.copy(), [look for look, _ in seen], shown)
+            encoded = [self._encode_image(image, size) for size in self.sizes]
+            kind_signature = signature(encoded[0][1], self.features.with_coordinates)
+            self._last = (image.copy(), [features for features, _ in encoded], kind_signature)
         return self._last[1:]
 
-    def _look(self, image: np.ndarray, side: int) -> tuple[Look, list[torch.Tensor]]:
+    def _encode_image(self, image: np.ndarray, side: int) -> tuple[ImageFeatures, list[torch.Tensor]]:
         """(what a sentence is asked of, the features) with the image's short side at `side`."""
         small = resize_image(image, working_size(image.shape[:2], side))
         pixels = image_to_tensor(small).to(self.device)
-        parts = self.features(pixels)
-        cells = tuple(length // self.cell for length in small.shape[:2])
-        return Look(self.head.project(pooled(parts, cells)), cells, self.head.look(pixels)), parts
+        maps = self.features(pixels)
+        grid = tuple(length // self.cell for length in small.shape[:2])
+        return ImageFeatures(self.head.project(pooled(maps, grid)), grid, self.head.encode_pixels(pixels)), maps
 
-    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], instead: str):
+    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], other_kind: str):
         if not text.strip():
-            yield "No text was given: the mask shows what is usually labelled in such an image."
+            yield "No text was given: the mask shows what is usually labelled in this image kind."
         elif phrase is None:
-            yield f"These weights were taught: {', '.join(self.targets)}. The text names none of them literally."
-        if instead:
-            yield f"This looks like {_with_article(instead)}, which does not show the {phrase or 'target'}."
-        if self.text.is_cut(text):
-            yield f"The text is longer than {self.text.max_tokens} tokens: its end was not read."
-        if max(size) > LONGEST * min(size):
-            yield f"The image is longer than {LONGEST} times its short side and was squeezed for the analysis."
+            yield f"These weights were trained on: {', '.join(self.targets)}. The text names none of them."
+        if other_kind:
+            yield f"This looks like {_with_article(other_kind)}, which does not show the {phrase or 'target'}."
+        if self.text.is_truncated(text):
+            yield f"The text is longer than {self.text.max_tokens} tokens and was truncated."
+        if max(size) > ASPECT_LIMIT * min(size):
+            yield f"The image is longer than {ASPECT_LIMIT} times its short side and was squeezed."
 
 
-def _presence_logits(answers: list[Answer]) -> tuple[float, float]:
-    drawn = [surest(one.logits.softmax(dim=1)[0, 1]) for one in answers]
-    return float(np.mean([one.presence for one in answers])), float(np.mean(drawn))
+def _presence_logits(predictions: list[RawPrediction]) -> tuple[float, float]:
+    peaks = [peak_logit(one.logits.softmax(dim=1)[0, 1]) for one in predictions]
+    return float(np.mean([one.presence for one in predictions])), float(np.mean(peaks))
 
 
-def _disagreement(classifier: PixelClassifier, attended: list[torch.Tensor], cells: tuple[int, int],
+def _logit_uncertainty(classifier: PixelClassifier, attended: list[torch.Tensor], grid: tuple[int, int],
                   logits: torch.Tensor, correction: torch.Tensor | float) -> torch.Tensor:  # fmt: skip
     """(H, W) in bits: how far the classifier's votes, all with the same `correction`, are from their mean, or without
     votes the answer's entropy.
     """
-    votes = classifier.votes(attended, cells, VOTES) + correction if classifier.drops else logits[None]
-    each = votes[:, 0].float().softmax(dim=1)
-    doubt = entropy(each.mean(0))
-    return (doubt - entropy(each).mean(0)).clamp_min(0) if classifier.drops else doubt
+    samples = (
+        classifier.dropout_samples(attended, grid, DROPOUT_SAMPLES) + correction
+        if classifier.has_dropout
+        else logits[None]
+    )
+    each = samples[:, 0].float().softmax(dim=1)
+    total = entropy(each.mean(0))
+    return (total - entropy(each).mean(0)).clamp_min(0) if classifier.has_dropout else total
 
 
-def _with_article(scene: str) -> str:
-    return scene if scene == "microscopy" else f"{'an' if scene[0] in 'aeiou' else 'a'} {scene}"
+def _with_article(kind: str) -> str:
+    return kind if kind == "microscopy" else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -1,4 +1,4 @@
-"""What a head can be taught to find, how people may ask for it, and where it can certainly not be.
+"""Targets a head can be trained on, the wordings of text queries, and the image kinds that never show a target.
 
 Everything about words and their meaning is in this file: the targets, their names, the sentences made of them, and
 the masks they stand for in a labelled image.
@@ -15,7 +15,7 @@ import numpy as np
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
 
 # Kinds of images, by modality and organ as dataset.json writes them.
-SCENES = {
+IMAGE_KINDS = {
     "chest x-ray": ("X-ray", "chest"),
     "abdominal CT": ("CT", "abdomen"),
     "breast ultrasound": ("Ultrasound", "breast"),
@@ -24,12 +24,12 @@ SCENES = {
     "microscopy": ("Microscopy", "nuclei"),
 }
 # Other ways in which dataset.json may put a modality or an organ.
-SAME = {
+SYNONYMS = {
     "histology": "microscopy", "histopathology": "microscopy", "pathology": "microscopy", "fluorescence": "microscopy",
     "nucleus": "nuclei", "cell": "nuclei", "cells": "nuclei", "mr": "mri", "us": "ultrasound", "xr": "x-ray",
     "radiograph": "x-ray", "thorax": "chest", "cardiac": "heart", "abdominal": "abdomen",
 }  # fmt: skip
-SCENE_PHRASES = {
+IMAGE_KIND_PHRASES = {
     "chest x-ray": ("chest X-ray", "chest radiograph", "X-ray of the chest", "CXR", "thorax radiograph", "X-ray"),
     "abdominal CT": ("abdominal CT", "CT of the abdomen", "CT slice", "CT scan", "axial CT", "computed tomography"),
     "breast ultrasound": ("breast ultrasound", "ultrasound image", "sonogram", "ultrasound of the breast", "US image"),
@@ -37,29 +37,31 @@ SCENE_PHRASES = {
     "cardiac MRI": ("cardiac MRI", "heart MRI", "cine MRI", "short axis MRI", "MR image", "cardiac magnetic resonance"),
     "microscopy": ("microscopy image", "micrograph", "histology", "fluorescence microscopy", "tissue section", "H&E"),
 }
-SIDES = ("left lung", "right lung")  # derived from a mask of both lungs
+LUNG_SIDES = ("left lung", "right lung")  # derived from a mask of both lungs
 
 
 @dataclass(frozen=True)
 class Target:
-    """`labels` are the names datasets may give it; `absent` are the scenes that never show it (trusted negatives).
+    """`labels` are the names datasets may give it; `absent_kinds` are the scenes that never show it (trusted
+    negatives).
 
-    A scene that is neither `home` nor in `absent` may show it unlabelled: nothing is taught or claimed there.
+    A scene that is neither `image_kind` nor in `absent_kinds` may show it unlabelled: nothing is taught or claimed
+    there.
     """
 
     phrase: str
-    home: str
+    image_kind: str
     labels: tuple[str, ...]
     names: tuple[str, ...]
-    absent: tuple[str, ...]
+    absent_kinds: tuple[str, ...]
 
 
-def _all_scenes_but(*scenes: str) -> tuple[str, ...]:
-    return tuple(scene for scene in SCENES if scene not in scenes)
+def _all_kinds_but(*scenes: str) -> tuple[str, ...]:
+    return tuple(scene for scene in IMAGE_KINDS if scene not in scenes)
 
 
-_LUNG_ABSENT = _all_scenes_but("chest x-ray", "abdominal CT", "cardiac MRI")
-_ORGAN_ABSENT = _all_scenes_but("abdominal CT", "cardiac MRI")
+_LUNG_ABSENT = _all_kinds_but("chest x-ray", "abdominal CT", "cardiac MRI")
+_ORGAN_ABSENT = _all_kinds_but("abdominal CT", "cardiac MRI")
 
 TARGETS = (
     Target("lung", "chest x-ray", ("lung", "lungs"), (
@@ -76,26 +78,26 @@ TARGETS = (
         _ORGAN_ABSENT),
     Target("pancreas", "abdominal CT", ("pancreas",), (
         "pancreas", "pancreatic gland", "pancreatic tissue", "pancreas organ", "the whole pancreas",
-        "pancreatic parenchyma"), _all_scenes_but("abdominal CT")),
+        "pancreatic parenchyma"), _all_kinds_but("abdominal CT")),
     Target("spleen", "abdominal CT", ("spleen",), (
         "spleen", "splenic tissue", "splenic parenchyma", "spleen organ", "the whole spleen", "lien"), _ORGAN_ABSENT),
     Target("prostate", "prostate MRI", ("prostate",), (
         "prostate", "prostate gland", "whole prostate", "prostatic gland", "prostatic tissue", "whole gland"),
-        _all_scenes_but("prostate MRI")),
+        _all_kinds_but("prostate MRI")),
     Target("breast lesion", "breast ultrasound", ("lesion", "tumour", "tumor", "mass", "breast lesion"), (
         "breast lesion", "lesion", "breast tumour", "tumor", "breast mass", "mass", "nodule", "cyst", "breast cancer",
         "tumour in the breast", "lesion of the breast", "malignant lesion", "benign lesion", "suspicious mass"),
-        _all_scenes_but("breast ultrasound")),
+        _all_kinds_but("breast ultrasound")),
     Target("nuclei", "microscopy", ("nucleus", "nuclei"), (
         "nuclei", "nucleus", "cell nuclei", "cell nucleus", "nuclei of the cells", "all nuclei", "cells",
-        "nuclear regions", "stained nuclei"), _all_scenes_but("microscopy")),
+        "nuclear regions", "stained nuclei"), _all_kinds_but("microscopy")),
     Target("left ventricle", "cardiac MRI", ("left ventricle", "lv"), (
         "left ventricle", "LV", "left ventricular cavity", "left ventricle cavity", "left heart chamber",
         "ventricle on the left", "left ventricular blood pool", "LV cavity"),
-        _all_scenes_but("cardiac MRI", "abdominal CT")),
+        _all_kinds_but("cardiac MRI", "abdominal CT")),
 )  # fmt: skip
 # Labels that say nothing without the organ.
-GENERAL = ("lesion", "lesions", "tumour", "tumours", "tumor", "tumors", "mass", "nodule", "cyst", "abnormality")
+GENERIC_LABELS = ("lesion", "lesions", "tumour", "tumours", "tumor", "tumors", "mass", "nodule", "cyst", "abnormality")
 BY_PHRASE = {target.phrase: target for target in TARGETS}
 
 # Other things people ask for: words that must be told apart though no embedded head was taught them.
@@ -119,7 +121,7 @@ TEMPLATES = (
     "locate {name}", "{name} only", "is there a {name}?", "contour of the {name}", "extract the {name}",
     "can you see the {name}?",
 )  # fmt: skip
-WITH_SCENE = (
+WITH_IMAGE_KIND = (
     "{rest} in this {scene}", "{rest} in the {scene}", "{rest} on the {scene}", "{scene}: {rest}", "{scene}, {rest}",
     "in this {scene}, {rest}", "{rest}, {scene}",
 )  # fmt: skip
@@ -138,22 +140,22 @@ def own_sentence(info: DatasetInfo, label: str) -> str:
 
 def compose_sentence(target: Target, rng: np.random.Generator) -> str:
     """One of very many ways to ask for `target`: names, word order, scene, remarks, letter case, punctuation, slips."""
-    name = _pick(target.names, rng)
+    name = _choice(target.names, rng)
     kind = rng.random()
     if kind < 0.2:
-        home = ", ".join(SCENES[target.home]) if target.home in SCENES else target.home
-        sentence = f"{home}, {_pick((name, _pick(target.labels, rng)), rng)}"
+        home = ", ".join(IMAGE_KINDS[target.image_kind]) if target.image_kind in IMAGE_KINDS else target.image_kind
+        sentence = f"{home}, {_choice((name, _choice(target.labels, rng)), rng)}"
     elif kind < 0.35:
-        sentence = _pick(REMARKS, rng).format(name=name)
+        sentence = _choice(REMARKS, rng).format(name=name)
     else:
-        sentence = _pick(TEMPLATES, rng).format(name=name)
+        sentence = _choice(TEMPLATES, rng).format(name=name)
         if rng.random() < 0.35:
-            scene = _pick(SCENE_PHRASES.get(target.home) or (target.home.replace(",", ""),), rng)
-            sentence = _pick(WITH_SCENE, rng).format(rest=sentence, scene=scene)
-    return _rewritten(sentence.replace("the the ", "the "), name, rng)
+            scene = _choice(IMAGE_KIND_PHRASES.get(target.image_kind) or (target.image_kind.replace(",", ""),), rng)
+            sentence = _choice(WITH_IMAGE_KIND, rng).format(rest=sentence, scene=scene)
+    return _perturbed(sentence.replace("the the ", "the "), name, rng)
 
 
-def _rewritten(sentence: str, name: str, rng: np.random.Generator) -> str:
+def _perturbed(sentence: str, name: str, rng: np.random.Generator) -> str:
     """Letter case, punctuation, and sometimes a dropped or strange word beside the name, which always stays."""
     kept = set(name.lower().split())
     words = []
@@ -168,31 +170,31 @@ def _rewritten(sentence: str, name: str, rng: np.random.Generator) -> str:
     return text if text.endswith(("?", ".")) else text + ("", ".", "!")[rng.choice(3, p=(0.6, 0.35, 0.05))]
 
 
-def _pick(choices, rng: np.random.Generator) -> str:
+def _choice(choices, rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def scene_of(info: DatasetInfo) -> str | None:
+def image_kind_of(info: DatasetInfo) -> str | None:
     """The scene of a dataset by its modality and organ; None where it is another."""
-    wanted = tuple(SAME.get(word, word) for word in (info.modality.lower(), info.organ.lower()))
-    return next((name for name, pair in SCENES.items() if tuple(part.lower() for part in pair) == wanted), None)
+    kind = tuple(SYNONYMS.get(word, word) for word in (info.modality.lower(), info.organ.lower()))
+    return next((name for name, pair in IMAGE_KINDS.items() if tuple(part.lower() for part in pair) == kind), None)
 
 
-def home_of(info: DatasetInfo) -> str:
-    """The scene of a dataset, or for one that is none of `SCENES` its modality and organ."""
-    return scene_of(info) or f"{info.modality}, {info.organ}"
+def image_kind_name(info: DatasetInfo) -> str:
+    """The scene of a dataset, or for one that is none of `IMAGE_KINDS` its modality and organ."""
+    return image_kind_of(info) or f"{info.modality}, {info.organ}"
 
 
 def target_of(info: DatasetInfo, label: str) -> Target:
     """The target that a dataset's label stands for; one made of its own name where none of `TARGETS` is meant."""
-    home, label = home_of(info), label.lower().replace("_", " ")
-    known = next((target for target in TARGETS if target.home == home and label in target.labels), None)
+    home, label = image_kind_name(info), label.lower().replace("_", " ")
+    known = next((target for target in TARGETS if target.image_kind == home and label in target.labels), None)
     return known or _named_by(label, info.organ.lower(), home)
 
 
 def _named_by(label: str, organ: str, home: str) -> Target:
     """A target whose only names are its label and, for a label like "lesion", the organ with it."""
-    phrase = f"{organ} {label}" if label in GENERAL else label
+    phrase = f"{organ} {label}" if label in GENERIC_LABELS else label
     return Target(phrase, home, (label,), tuple(dict.fromkeys((phrase, label))), ())
 
 
@@ -206,26 +208,26 @@ def targets_of(info: DatasetInfo) -> dict[str, Target]:
 
 def absent_targets(info: DatasetInfo) -> tuple[Target, ...]:
     """Targets that no image of this dataset shows."""
-    scene, shown = scene_of(info), targets_of(info)
-    return tuple(target for target in TARGETS if scene in target.absent and target.phrase not in shown)
+    scene, shown = image_kind_of(info), targets_of(info)
+    return tuple(target for target in TARGETS if scene in target.absent_kinds and target.phrase not in shown)
 
 
-def asked_for(text: str, taught: Sequence[str] = ()) -> Target | None:
+def match_target(text: str, trained: Sequence[str] = ()) -> Target | None:
     """The target a sentence names literally (the longest name found wins), None where it is put another way.
 
-    `taught` are the phrases a head was taught: among them may be others than `TARGETS`, and of targets that share a
+    `trained` are the phrases a head was taught: among them may be others than `TARGETS`, and of targets that share a
     name ("tumour") the taught one is meant.
     """
-    said, own = _words(text), [_taught_elsewhere(phrase) for phrase in taught if phrase not in BY_PHRASE]
-    found = [((len(name), target.phrase in taught), target) for target in (*TARGETS, *own)
-             for name in (*target.names, *target.labels, target.phrase) if _words(name) in said]  # fmt: skip
+    words, custom = _words(text), [_custom_target(phrase) for phrase in trained if phrase not in BY_PHRASE]
+    found = [((len(name), target.phrase in trained), target) for target in (*TARGETS, *custom)
+             for name in (*target.names, *target.labels, target.phrase) if _words(name) in words]  # fmt: skip
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def _taught_elsewhere(phrase: str) -> Target:
+def _custom_target(phrase: str) -> Target:
     """A phrase that is none of `TARGETS`, as `target_of` made it; its home is not known any more."""
     organ, _, label = phrase.rpartition(" ")
-    return _named_by(label, organ, "") if organ and label in GENERAL else _named_by(phrase, "", "")
+    return _named_by(label, organ, "") if organ and label in GENERIC_LABELS else _named_by(phrase, "", "")
 
 
 def _words(text: str) -> str:
@@ -270,17 +272,17 @@ def target_masks(sample: Sample, info: DatasetInfo) -> dict[str, np.ndarray]:
     return masks
 
 
-def questions_of(sample: Sample, dataset: DatasetFolder) -> list[tuple[str, str, np.ndarray]]:
+def queries_of(sample: Sample, dataset: DatasetFolder) -> list[tuple[str, str, np.ndarray]]:
     """(target, own sentence, truth) for every label of the dataset in one image, left and right lung included."""
-    asked, labels = [], {label: value for label, value in dataset.info.labels.items() if value}
+    queries, labels = [], {label: value for label, value in dataset.info.labels.items() if value}
     for label, value in labels.items():
         # a row's own text speaks of all its labels at once: with several labels it would not say which is meant
         own = sample.text if sample.text and len(labels) == 1 else own_sentence(dataset.info, label)
-        asked.append((target_of(dataset.info, label).phrase, own, sample.mask == value))
+        queries.append((target_of(dataset.info, label).phrase, own, sample.mask == value))
     sides = target_masks(sample, dataset.info)
-    asked += [(side, own_sentence(dataset.info, side), sides[side]) for side in SIDES
+    queries += [(side, own_sentence(dataset.info, side), sides[side]) for side in LUNG_SIDES
               if side in sides and side not in dataset.info.labels]  # fmt: skip
-    return asked
+    return queries
 
 
 def example_sentences(targets: Sequence[str], modality: str = "") -> tuple[str, ...]:
@@ -293,14 +295,14 @@ def example_sentences(targets: Sequence[str], modality: str = "") -> tuple[str, 
         known = BY_PHRASE.get(phrase)
         if known is None:
             sentences += [f"segment the {phrase}", f"outline the {phrase} in this image"]
-        elif not modality or SCENES[known.home][0].lower() == modality.lower():
-            sentences += list(_asked(phrase))[: None if modality else 1]
+        elif not modality or IMAGE_KINDS[known.image_kind][0].lower() == modality.lower():
+            sentences += list(_phrasings(phrase))[: None if modality else 1]
     return tuple(dict.fromkeys(sentences))
 
 
-def _asked(phrase: str) -> Iterator[str]:
+def _phrasings(phrase: str) -> Iterator[str]:
     target = BY_PHRASE[phrase]
-    scene = SCENE_PHRASES[target.home][0]
+    scene = IMAGE_KIND_PHRASES[target.image_kind][0]
     yield f"segment the {phrase} in this {scene}"
     yield f"{scene}: {target.names[1]}"
     yield f"{target.names[2]} only"

@@ -38,10 +38,10 @@ class Canvas:
         self.picture = Image.new("RGB", (math.ceil(width) * SCALE, math.ceil(height) * SCALE), "white")
         self.draw = ImageDraw.Draw(self.picture, "RGBA")
 
-    def text(self, x: float, y: float, said: str, anchor: str = "lm", size: int = 12, colour=INK) -> None:
+    def text(self, x: float, y: float, words: str, anchor: str = "lm", size: int = 12, colour=INK) -> None:
         """`anchor` as in Pillow: l, m, r and a, m, s."""
         font = ImageFont.load_default(size=size * SCALE)
-        self.draw.text((x * SCALE, y * SCALE), said, colour, font, anchor)
+        self.draw.text((x * SCALE, y * SCALE), words, colour, font, anchor)
 
     def box(self, left: float, top: float, right: float, bottom: float, colour) -> None:
         """A filled rectangle."""
@@ -69,9 +69,9 @@ class Canvas:
         os.replace(partial, path)
 
 
-def text_width(said: str, size: int = 12) -> float:
+def text_width(words: str, size: int = 12) -> float:
     """Nominal pixels that a text takes."""
-    return ImageFont.load_default(size=size * SCALE).getlength(said) / SCALE
+    return ImageFont.load_default(size=size * SCALE).getlength(words) / SCALE
 
 
 def ramp(share: float) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""A small classifier of what kind of image is seen (modality and organ), taught on real images alone."""
+"""A small classifier of what image kind is seen (modality and organ), trained on real images alone."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ BATCH = 16
 Kind = tuple[str, str]  # modality, organ
 
 
-class Recogniser:
-    """Tells kinds of image apart; `kinds` in the order of its answers."""
+class ImageKindNetwork:
+    """Tells image kinds apart; `kinds` in the order of its answers."""
 
     def __init__(self, kinds: Sequence[Kind], seed: int = 0):
         self.kinds, self.seed = tuple(kinds), seed

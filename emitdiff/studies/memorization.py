@@ -1,7 +1,7 @@
-"""Does a checkpoint repeat the images it was trained on? Samples, and real images kept out, beside the training set.
+"""Memorization: nearest training images of samples and of held-out real images.
 
-Per dataset, images are painted from kept-out sources (every edge) and from kept-out masks alone. For each, and for the
-real kept-out images, the most similar training image is sought by the one similarity that the filter uses too
+Per dataset, images are generated from held-out sources (every edge) and from held-out masks alone. For each, and for
+the real held-out images, the most similar training image is sought by the one similarity that the filter uses too
 (`emitdiff.synthesis.similarity`: blind to brightness, contrast and mirroring). If samples are copies, they come
 closer to the training images than images of other patients do.
 """
@@ -25,22 +25,23 @@ from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem, write_text
 from emitdiff.images import resize_image
-from emitdiff.studies.results_table import begin
+from emitdiff.studies.results_table import open_study
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
-from emitdiff.synthesis.similarity import Gallery, Match, view_of
+from emitdiff.synthesis.similarity import Gallery, Match, comparison_view
 
-KINDS = {"real": "real images kept out", "edges": "painted, every edge", "outline": "painted, mask alone"}
-COPY = 0.96  # what the autoencoder makes of a training image reaches .97 to 1.0, images of two patients up to .88
+KINDS = {"real": "real images held out", "edges": "generated, every edge", "outline": "generated, mask alone"}
+# what the autoencoder makes of a training image reaches .97 to 1.0, images of two patients up to .88
+COPY_THRESHOLD = 0.96
 PAIRS = 8  # nearest pairs of each kind, on the sheet and in copies.json
 TILE = 176  # pixels of a picture on the sheet
 
 
 @dataclass(frozen=True)
-class Copies:
-    """Settings of `study_copies`: `samples` of each of the two painted kinds for each dataset; with `minutes`, painting
-    stops after that long, and whatever is there is measured."""
+class Memorization:
+    """Settings of `study_memorization`: `samples` of each of the two generated kinds for each dataset; with `minutes`,
+    generating stops after that long, and whatever is there is measured."""
 
     datasets: tuple[Path, ...]
     out: Path
@@ -53,8 +54,8 @@ class Copies:
 
 @dataclass(frozen=True)
 class Split:
-    """One dataset as the checkpoint's training cut it, synthetic rows left out. `orders` says for each painted kind
-    from which of the kept-out rows, one after the other; for outlines only those whose mask holds something."""
+    """One dataset as the checkpoint's training cut it, synthetic rows left out. `orders` says for each generated kind
+    from which of the held-out rows, one after the other; for outlines only those whose mask holds something."""
 
     name: str
     train: DatasetFolder
@@ -64,7 +65,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image, where it is or what it was painted from, and the training image most like it."""
+    """An image, where it is or what it was generated from, and the training image most like it."""
 
     path: Path
     source: str
@@ -72,23 +73,24 @@ class Pair:
     match: Match
 
 
-def study_copies(settings: Copies) -> dict:
-    """Paints what is missing, measures, prints a table; writes copies.json and a sheet of the nearest pairs a dataset.
+def study_memorization(settings: Memorization) -> dict:
+    """Generates what is missing, measures, prints a table; writes copies.json and a sheet of the nearest pairs a
+    dataset.
 
     Returns, per dataset, the statistics of each of `KINDS`.
 
     Raises:
-        EmitDiffError: unreadable datasets, an unknown checkpoint, or an `out` begun with other settings.
+        EmitDiffError: unreadable datasets, an unknown checkpoint, or an `out` started with other settings.
     """
     opened = [open_dataset(folder) for folder in settings.datasets]
     pipeline = load_synthesizer(settings.checkpoint)
     splits = [cut(dataset, pipeline, settings.seed) for dataset in opened]
     if len({split.name for split in splits}) < len(splits):
-        raise EmitDiffError("Two of the datasets have one name; give each a name of its own in dataset.json.")
+        raise EmitDiffError("Two of the datasets have one name; give each its own name in dataset.json.")
     weights = hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()[:16]
     record = {"study": "copies", "checkpoint": settings.checkpoint, "weights": weights, "seed": settings.seed}
-    out = begin(settings.out, record)
-    paint_all(splits, pipeline, settings)
+    out = open_study(settings.out, record)
+    generate_all(splits, pipeline, settings)
     result = {}
     for split in splits:
         pairs = nearest_pairs(split, out, settings)
@@ -96,7 +98,7 @@ def study_copies(settings: Copies) -> dict:
         write_sheet(out / f"nearest_{split.name}.png", split, pairs)
         print_table(split, result[split.name])
     content = {"settings": {**asdict(settings), **record, "datasets": [split.name for split in splits]}}
-    content |= {"copy_from": COPY, "datasets": result}
+    content |= {"copy_from": COPY_THRESHOLD, "datasets": result}
     write_text(out / "copies.json", json.dumps(content, indent=1, default=str) + "\n")
     print(f"Look at the nearest pairs: {', '.join(f'{out}/nearest_{split.name}.png' for split in splits)}")
     if settings.json:
@@ -105,7 +107,7 @@ def study_copies(settings: Copies) -> dict:
 
 
 def cut(dataset: DatasetFolder, pipeline: SynthesisPipeline, seed: int) -> Split:
-    """Training and kept-out rows, as the checkpoint records its split."""
+    """Training and held-out rows, as the checkpoint records its split."""
     training = pipeline.checkpoint_card.training
     real = dataset.real()
     train, held = split_by_group(real, training.get("held_out", 0.2), training.get("split_seed", 0))
@@ -114,18 +116,18 @@ def cut(dataset: DatasetFolder, pipeline: SynthesisPipeline, seed: int) -> Split
     return Split(file_stem(dataset.info.name), train, held, {"edges": order, "outline": outlined})
 
 
-def paint_all(splits: list[Split], pipeline: SynthesisPipeline, settings: Copies) -> None:
-    """Paints the samples that are not there yet, kinds and datasets in turn, until `minutes` are over."""
+def generate_all(splits: list[Split], pipeline: SynthesisPipeline, settings: Memorization) -> None:
+    """Generates the samples that are not there yet, kinds and datasets in turn, until `minutes` are over."""
     ends = time.monotonic() + 60 * settings.minutes if settings.minutes else float("inf")
     jobs = [(index, split, kind) for index in range(settings.samples) for split in splits for kind in KINDS
             if kind != "real"]  # fmt: skip
     left = [job for job in jobs if not sample_path(settings.out, job[1], job[2], job[0]).exists()]
     for index, split, kind in tqdm(left, "painting", len(jobs), initial=len(jobs) - len(left), unit="image"):
         if time.monotonic() > ends:
-            print(f"{settings.minutes:g} minutes are over. The same command goes on from here.")
+            print(f"{settings.minutes:g} minutes are over. The same command resumes from here.")
             return
         if chosen := split.orders[kind]:
-            paint(split, kind, chosen[index % len(chosen)], index, pipeline, settings)
+            generate_sample(split, kind, chosen[index % len(chosen)], index, pipeline, settings)
 
 
 def sample_path(out: Path, split: Split, kind: str, index: int) -> Path:
@@ -133,8 +135,10 @@ def sample_path(out: Path, split: Split, kind: str, index: int) -> Path:
     return Path(out) / split.name / kind / f"synthetic_{index:04d}.webp"
 
 
-def paint(split: Split, kind: str, row: int, index: int, pipeline: SynthesisPipeline, settings: Copies) -> None:
-    """Paints one sample, with a seed of its own; the file is there whole or not at all."""
+def generate_sample(
+    split: Split, kind: str, row: int, index: int, pipeline: SynthesisPipeline, settings: Memorization
+) -> None:
+    """Generates one sample, with a seed of its own; the file is there whole or not at all."""
     sample = split.held[row]
     prompt = prompt_of(split.held.info, sample.mask, sample.finding)
     image = sample.image if kind == "edges" else None
@@ -146,21 +150,21 @@ def paint(split: Split, kind: str, row: int, index: int, pipeline: SynthesisPipe
     os.replace(partial, path)
 
 
-def nearest_pairs(split: Split, out: Path, settings: Copies) -> dict[str, list[Pair]]:
+def nearest_pairs(split: Split, out: Path, settings: Memorization) -> dict[str, list[Pair]]:
     """Every image of every kind with the training image nearest to it, most similar first."""
     shown = tqdm(split.train, desc=f"looking at {split.name}", unit="image", delay=2)
-    gallery = Gallery(np.stack([view_of(sample.image) for sample in shown]))
+    gallery = Gallery(np.stack([comparison_view(sample.image) for sample in shown]))
     pairs = {}
     for kind in KINDS:
         found = []
         for path, source in _files(split, kind, out, settings):
-            match = gallery.nearest(view_of(read_image(path)))
+            match = gallery.nearest(comparison_view(read_image(path)))
             found.append(Pair(path, source, split.train.rows[match.index]["file_name"], match))
         pairs[kind] = sorted(found, key=lambda pair: -pair.match.similarity)
     return pairs
 
 
-def _files(split: Split, kind: str, out: Path, settings: Copies) -> Iterator[tuple[Path, str]]:
+def _files(split: Split, kind: str, out: Path, settings: Memorization) -> Iterator[tuple[Path, str]]:
     """The path of each image of a kind, and the row it comes from."""
     if kind == "real":
         yield from ((split.held.folder / row["file_name"], row["file_name"]) for row in split.held.rows)
@@ -173,7 +177,7 @@ def _files(split: Split, kind: str, out: Path, settings: Copies) -> Iterator[tup
 
 
 def statistics(pairs: list[Pair], real: list[Pair]) -> dict:
-    """Percentiles of the similarity to the nearest training image, how many are closer than any real image kept out,
+    """Percentiles of the similarity to the nearest training image, how many are closer than any real image held out,
     and how many are copies; `nearest` names the closest pairs."""
     values = np.array([pair.match.similarity for pair in pairs])
     percentiles = {f"p{part}": round(float(np.percentile(values, part)), 4) for part in (1, 50, 99)}
@@ -183,7 +187,7 @@ def statistics(pairs: list[Pair], real: list[Pair]) -> dict:
          "training": pair.training, "mirrored": pair.match.mirrored}
         for pair in pairs[:PAIRS]
     ]  # fmt: skip
-    counts = {"closer_than_real": int(closer.sum()), "copies": int((values >= COPY).sum())}
+    counts = {"closer_than_real": int(closer.sum()), "copies": int((values >= COPY_THRESHOLD).sum())}
     return {"n": len(pairs), **percentiles, "max": round(float(values.max()), 4), **counts, "nearest": nearest}
 
 
@@ -194,8 +198,8 @@ def print_table(split: Split, result: dict) -> None:
     print(f"  {'':22}" + "".join(f"{name.replace('_', ' '):>{max(9, len(name) + 2)}}" for name in columns))
     for kind, row in result.items():
         cells = (f"{row[name]:.3f}" if isinstance(row[name], float) else str(row[name]) for name in columns)
-        said = (f"{cell:>{max(9, len(name) + 2)}}" for cell, name in zip(cells, columns, strict=True))
-        print(f"  {KINDS[kind]:22}" + "".join(said))
+        cells_padded = (f"{cell:>{max(9, len(name) + 2)}}" for cell, name in zip(cells, columns, strict=True))
+        print(f"  {KINDS[kind]:22}" + "".join(cells_padded))
 
 
 def write_sheet(path: Path, split: Split, pairs: dict[str, list[Pair]]) -> None:
@@ -213,8 +217,8 @@ def write_sheet(path: Path, split: Split, pairs: dict[str, list[Pair]]) -> None:
             pictures = read_image(pair.path), nearest[:, ::-1] if pair.match.mirrored else nearest
             for side, picture in enumerate(pictures):
                 sheet.paste(_tile(picture), (left + side * (TILE + 4), top))
-            said = f"{pair.match.similarity:.3f}{', mirrored' if pair.match.mirrored else ''}"
-            draw.text((left, top + TILE + 3), said, "black", font)
+            caption = f"{pair.match.similarity:.3f}{', mirrored' if pair.match.mirrored else ''}"
+            draw.text((left, top + TILE + 3), caption, "black", font)
     partial = path.with_suffix(".partial")
     sheet.save(partial, "PNG")
     os.replace(partial, path)

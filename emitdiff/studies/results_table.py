@@ -6,17 +6,17 @@ import csv
 import json
 from pathlib import Path
 
-from emitdiff.files import begin_record, write_text, write_whole
+from emitdiff.files import begin_record, write_atomically, write_text
 
 RECORD = "study.json"
 RESULTS = "results.csv"
 
 
-def begin(out: Path, record: dict) -> Path:
+def open_study(out: Path, record: dict) -> Path:
     """The folder of a study with `record`, all that its rows depend on, saved in it.
 
     Raises:
-        EmitDiffError: the folder cannot be made, or holds a study begun with another record.
+        EmitDiffError: the folder cannot be made, or holds a study started with another record.
     """
     begin_record(Path(out) / RECORD, record, out)
     return Path(out)
@@ -39,10 +39,10 @@ def write_table(path: Path, rows: list[dict]) -> None:
             table.writeheader()
             table.writerows(rows)
 
-    write_whole(path, write)
+    write_atomically(path, write)
 
 
-def finish(out: Path, report: dict, page: str, as_json: bool) -> None:
+def write_report(out: Path, report: dict, page: str, as_json: bool) -> None:
     """Writes report.json and the `page`, report.md, into `out`; prints the page and, `as_json`, the report last."""
     write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
     write_text(out / "report.md", page)

@@ -1,4 +1,4 @@
-"""How many sampling steps are enough, at which guidance, with which scheduler: measures and time, side by side."""
+"""Metrics and time over sampling steps, guidance scale and scheduler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from emitdiff.datasets.folder import DatasetFolder, open_dataset
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.results_table import RESULTS, begin, finish, markdown_table, read_table, write_table
+from emitdiff.studies.results_table import RESULTS, markdown_table, open_study, read_table, write_report, write_table
 from emitdiff.synthesis.evaluation import MEASURES, VARIANTS, measure_sample
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
@@ -43,18 +43,18 @@ class Steps:
 def study_steps(settings: Steps) -> list[dict]:
     """Writes `out`/results.csv, one row for each setting and dataset as it is measured, then report.md and report.json.
 
-    Started again, it measures only what is missing; settings and datasets may be added. Returns the report's rows:
+    Run again, it measures only what is missing; settings and datasets may be added. Returns the report's rows:
     the mean over the datasets for each scheduler, guidance and number of steps.
 
     Raises:
-        EmitDiffError: an unknown scheduler or checkpoint, unreadable datasets, or an `out` begun otherwise.
+        EmitDiffError: an unknown scheduler or checkpoint, unreadable datasets, or an `out` started with other settings.
     """
     if unknown := sorted(set(settings.schedulers) - set(SCHEDULERS)):
         raise EmitDiffError(f"There is no scheduler called '{unknown[0]}': choose among {', '.join(SCHEDULERS)}.")
     opened = [open_dataset(folder) for folder in settings.datasets]
     pipeline = load_synthesizer(settings.checkpoint)
     chosen = [held_out_rows(dataset, pipeline, settings.limit) for dataset in opened]
-    out = begin(settings.out, {name: getattr(settings, name) for name in ("checkpoint", "limit", "seed")})
+    out = open_study(settings.out, {name: getattr(settings, name) for name in ("checkpoint", "limit", "seed")})
     rows = read_table(out / RESULTS)
     done = {tuple(row[key] for key in KEYS) for row in rows}
     left = [(wanted, dataset) for wanted, dataset in _combinations(settings, chosen)
@@ -68,12 +68,12 @@ def study_steps(settings: Steps) -> list[dict]:
                        {dataset.info.name for dataset in chosen})  # fmt: skip
     used = json.loads(json.dumps(asdict(settings), default=str))
     page = as_markdown(report, chosen, settings.checkpoint)
-    finish(out, {"settings": used, "rows": report}, page, settings.json)
+    write_report(out, {"settings": used, "rows": report}, page, settings.json)
     return report
 
 
 def held_out_rows(dataset: DatasetFolder, pipeline: SynthesisPipeline, limit: int) -> DatasetFolder:
-    """`limit` real images spread over the groups that the checkpoint's training kept out."""
+    """`limit` real images spread over the groups that the checkpoint's training held out."""
     training = pipeline.checkpoint_card.training
     real = dataset.real()
     return choose_rows(real, "held-out", limit, training.get("held_out", 0.2), training.get("split_seed", 0))
@@ -128,6 +128,6 @@ def as_markdown(report: list[dict], datasets: list[DatasetFolder], checkpoint: s
     ]
     names = ", ".join(f"{dataset.info.name} ({len(dataset)})" for dataset in datasets)
     return (
-        f"# Sampling steps: {checkpoint}\n\n{VARIANTS} images painted from each of these held-out ones: {names}. Means "
+        f"# Sampling steps: {checkpoint}\n\n{VARIANTS} images generated per held-out image: {names}. Means "
         f"over the datasets.\n\n{markdown_table(columns, cells)}\n"
     )

@@ -8,10 +8,10 @@ from emitdiff.errors import EmitDiffError
 
 HELD_OUT, SPLIT_SEED = 0.2, 0  # as the embedded weights were trained: what they never saw is what is tested on
 
-Sides = tuple[DatasetFolder, DatasetFolder]
+TrainTest = tuple[DatasetFolder, DatasetFolder]
 
 
-def split_sides(dataset: DatasetFolder, folds: int | None = None, column: str | None = None) -> list[Sides]:
+def split_train_test(dataset: DatasetFolder, folds: int | None = None, column: str | None = None) -> list[TrainTest]:
     """(train, test) of the real images: one pair, or one for each of `folds` folds.
 
     Without folds a fifth of the groups is tested on, or what `column` of metadata.csv says (`split_by_column`).

@@ -33,7 +33,7 @@ class TrainSegmenter:
     """Settings of `train_segmenter`.
 
     `resolution` is the side in pixels that images are resized to, a multiple of 32. `mix` says how a real image and a
-    synthetic one painted from it join: "inputs", loss(C(m x + (1 - m) x'), y) as in the EMIT-Diff paper; "logits",
+    synthetic one generated from it join: "inputs", loss(C(m x + (1 - m) x'), y) as in the EMIT-Diff paper; "logits",
     m C(x) + (1 - m) C(x') as in its released code, at two forward passes a step; "pool", one set of both. `patch` is
     the side of the mask's squares in pixels, None a sixth of the resolution (the paper's 64 at 384). `classical`
     mirrors, rotates, scales and changes contrast at random, in the paper's ranges.
@@ -52,9 +52,9 @@ class TrainSegmenter:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """Images of one dataset in memory: `images` uint8 (N, 3, R, R), `classes` uint8 (N, R, R) from 0 without gaps,
-    `names` the file_name of the real image each one is or was painted from."""
+    `names` the file_name of the real image each one is or was generated from."""
 
     images: torch.Tensor
     classes: torch.Tensor
@@ -71,7 +71,7 @@ def class_labels(labels: dict[str, int]) -> dict[str, int]:
     return {name: channel for channel, (_, name) in enumerate(named, start=1)}
 
 
-def read_pictures(rows: DatasetFolder, resolution: int) -> Pictures:
+def read_pictures(rows: DatasetFolder, resolution: int) -> ImageSet:
     """All rows at `resolution` x `resolution`; a row's `source`, where it has one, else its own name."""
     table = np.zeros(256, np.uint8)
     for name, channel in class_labels(rows.info.labels).items():
@@ -81,13 +81,13 @@ def read_pictures(rows: DatasetFolder, resolution: int) -> Pictures:
         images.append(torch.from_numpy(resize_image(sample.image, size)).permute(2, 0, 1))
         classes.append(torch.from_numpy(table[resize_mask(sample.mask, size)]))
     names = tuple(row.get("source") or row["file_name"] for row in rows.rows)
-    return Pictures(torch.stack(images), torch.stack(classes), names)
+    return ImageSet(torch.stack(images), torch.stack(classes), names)
 
 
-def pool(first: Pictures, second: Pictures) -> Pictures:
+def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
     """Both sets as one."""
     images, classes = torch.cat([first.images, second.images]), torch.cat([first.classes, second.classes])
-    return Pictures(images, classes, first.names + second.names)
+    return ImageSet(images, classes, first.names + second.names)
 
 
 def standardised(images: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,9 @@ def standardised(images: torch.Tensor) -> torch.Tensor:
     return (images - mean) / (deviation + 1e-3)
 
 
-def vary(images: torch.Tensor, classes: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def augment_batch(
+    images: torch.Tensor, classes: torch.Tensor, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Classical augmentation of a float batch (B, 3, H, W) and its classes (B, H, W), each image by itself.
 
     Ranges of EMIT-Diff's comparison: mirror with probability 0.75, here left to right; rotation +-5 degrees, scale
@@ -125,9 +127,9 @@ def shuffled_batches(count: int, batch: int, steps: int, rng: np.random.Generato
 
 
 class Mixture:
-    """Real images beside the synthetic ones painted from each, and the masks that merge a batch of them."""
+    """Real images beside the synthetic ones generated from each, and the masks that merge a batch of them."""
 
-    def __init__(self, real: Pictures, synthetic: Pictures, settings: TrainSegmenter):
+    def __init__(self, real: ImageSet, synthetic: ImageSet, settings: TrainSegmenter):
         self.real, self.synthetic, self.settings = real, synthetic, settings
         self.variants: dict[str, list[int]] = {}
         for index, name in enumerate(synthetic.names):
@@ -135,7 +137,7 @@ class Mixture:
         if missing := sorted(set(real.names) - set(self.variants)):
             raise EmitDiffError(
                 f"{len(missing)} real images have no synthetic one to be merged with ({missing[0]} among them): "
-                "paint from all of them, or mix as a pool."
+                "generate from all of them, or mix as a pool."
             )
 
     def batch(self, chosen: np.ndarray, rng: np.random.Generator) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
@@ -165,12 +167,12 @@ def check_training(settings: TrainSegmenter, both: bool) -> None:
 
 
 def train_segmenter(
-    settings: TrainSegmenter, channels: int, real: Pictures | None, synthetic: Pictures | None = None
+    settings: TrainSegmenter, channels: int, real: ImageSet | None, synthetic: ImageSet | None = None
 ) -> torch.nn.Module:
     """A network trained for `settings.steps` steps on one set, or on both mixed; in evaluation mode, on its device.
 
     AdamW, Dice and cross entropy; the learning rate falls to zero along a cosine, since the last step is kept. With
-    "inputs" and "logits" the patches of a real image are replaced by those of one painted from it (the same name).
+    "inputs" and "logits" the patches of a real image are replaced by those of one generated from it (the same name).
 
     Raises:
         EmitDiffError: settings that cannot be used, no images, or a real image without a synthetic one.
@@ -178,7 +180,7 @@ def train_segmenter(
     both = real is not None and synthetic is not None
     check_training(settings, both)
     merged = Mixture(real, synthetic, settings) if both and settings.mix != "pool" else None
-    pictures = pool(real, synthetic) if both and merged is None else synthetic if real is None else real
+    pictures = concatenate(real, synthetic) if both and merged is None else synthetic if real is None else real
     if not pictures:
         raise EmitDiffError("There is no image to train on.")
     rng = np.random.default_rng(settings.seed)
@@ -220,7 +222,7 @@ def forward(
     else:
         images = torch.cat([parts[0], parts[1]], dim=1).float()  # as channels, so that both are turned alike
     if settings.classical:
-        images, classes = vary(images, classes, rng)
+        images, classes = augment_batch(images, classes, rng)
     with mixed_precision(images.device):
         if images.shape[1] == 3:
             return model(standardised(images)), classes
@@ -245,13 +247,13 @@ def predict(model: torch.nn.Module, images: torch.Tensor, batch: int = 16) -> to
 
 
 def measure_segmenter(
-    model: torch.nn.Module, rows: DatasetFolder, pictures: Pictures
+    model: torch.nn.Module, rows: DatasetFolder, pictures: ImageSet
 ) -> tuple[dict[str, float | None], list[dict]]:
     """`MEASURES` of a model on all rows (`pictures` are the same rows at its resolution), and a row of each image.
 
     Masks are compared at the size of the source, every label by itself, distances in pixels. Images without the label
     are left out of dice, precision, recall, hd95 and assd, and counted in `false_mask_rate`: the share of them in
-    which a mask was drawn all the same. `dice_all` counts them too: 1 where no mask was drawn, else 0.
+    which a mask was drawn nevertheless. `dice_all` counts them too: 1 where no mask was drawn, else 0.
     `dice_pooled` counts all pixels of all images together.
     """
     labels = class_labels(rows.info.labels)

@@ -14,9 +14,10 @@ CARD_FILE = "emitdiff.json"
 
 @dataclass(frozen=True)
 class CheckpointCard:
-    """What a checkpoint was taught with: the control layout (see edges.py), the area in pixels to paint at, the number
-    both sides must be divisible by, the detector and the sampling defaults. These defaults here suit SD 1.5.
-    `base` names the Hub repository and revision of the other networks, where only a ControlNet lies beside the card."""
+    """What a checkpoint was trained with: the control layout (see edges.py), the area in pixels to generate at, the
+    number both sides must be divisible by, the detector and the sampling defaults. These defaults here suit SD 1.5.
+    `base` names the Hub repository and revision of the other networks, where only a ControlNet is stored beside the
+    card."""
 
     control_layout: str = "joined"
     area: int = 512 * 512

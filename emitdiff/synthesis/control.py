@@ -32,7 +32,7 @@ def build_control(
     """Edges at the dose asked for, joined with the edited mask in the layout of the checkpoint.
 
     Args:
-        image: uint8 (H, W, 3), or None to paint from the mask, or from text, alone.
+        image: uint8 (H, W, 3), or None to generate from the mask, or from text, alone.
         mask: class ids (H, W) of the same size, or None.
 
     Raises:
@@ -41,9 +41,7 @@ def build_control(
     wanted, edit = _wanted_size(image, mask, sampling, card), sampling.edit
     size = fitted_size(wanted, card.area, card.multiple)
     if edit and not edit.changes_nothing and (mask is None or not mask.any()):
-        raise EmitDiffError(
-            "An edit moves or deforms the mask, and none was given: open or draw one, or name it with --mask."
-        )
+        raise EmitDiffError("A mask edit needs a mask: upload or draw one, or give it with --mask.")
     edited = edit_mask(mask, edit) if edit and mask is not None else mask
     small = None if edited is None else resize_mask(edited, size)
     edges = _edges(image, size, sampling)
@@ -68,8 +66,8 @@ def _wanted_size(
         return mask.shape if image is None else image.shape[:2]
     if sampling.structure > 0:
         raise EmitDiffError(
-            "Neither an image nor a mask was given: open an image, or a mask to paint from (IMAGE or --mask on the "
-            "command line), or set structure to 0 (--structure 0) to paint from text alone."
+            "Neither an image nor a mask was given: choose an image or a mask (IMAGE or --mask on the "
+            "command line), or set structure to 0 (--structure 0) to generate from text alone."
         )
     side = round(card.area**0.5)
     return sampling.size or (side, side)

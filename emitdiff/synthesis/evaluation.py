@@ -1,4 +1,4 @@
-"""How faithful and how varied synthetic images are, measured against the images they were painted from."""
+"""Fidelity and diversity of synthetic images relative to their source images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
 from emitdiff.synthesis.realism import SETS, SPECTRUM, FeatureExtractor, Realism, spectrum_gap
-from emitdiff.synthesis.similarity import Answers, mean_dice
+from emitdiff.synthesis.similarity import LabelPredictor, mean_dice
 
 VARIANTS = 2
-QUICK_SIDE = 256  # pixels of the short side on which images are compared while a person waits
+QUICK_SIDE = 256  # pixels of the short side on which images are compared while a user waits
 MEASURES = ("edge_f1", "ssim", "ms_ssim", "mae", "pairwise_ms_ssim")
-CONTROL = ("segmenter_dice", "segmenter_dice_source")
-CEILING = ("autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1")
+SEGMENTER_MEASURES = ("segmenter_dice", "segmenter_dice_source")
+AUTOENCODER_MEASURES = ("autoencoder_psnr", "autoencoder_ssim", "autoencoder_edge_f1")
 ALONE = "autoencoder_"  # in front of what is measured on the real image encoded and decoded
 
 
@@ -46,7 +46,7 @@ class EvaluateSynthesis:
     json: bool = False
 
 
-def similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+def image_similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     """SSIM, MS-SSIM and MAE of two uint8 (H, W, 3) images on a 0..1 scale; sides of at least 11 pixels.
 
     MS-SSIM takes the five scales of Wang et al. 2003 from 176 pixels up and fewer below, weights renormalized.
@@ -63,7 +63,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     }
 
 
-def edges_kept(source: np.ndarray, other: np.ndarray) -> float:
+def edge_preservation(source: np.ndarray, other: np.ndarray) -> float:
     """Edge F1 of two uint8 (H, W, 3) images: one-pixel ridges of their soft edges, tolerance 2 pixels at 256."""
     tolerance = max(1, round(2 * min(source.shape[:2]) / 256))
     return edge_f1(edge_ridges(source), edge_ridges(other), tolerance)
@@ -71,7 +71,7 @@ def edges_kept(source: np.ndarray, other: np.ndarray) -> float:
 
 def measure_pair(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
     """SSIM, MS-SSIM, MAE and edge F1 of two uint8 (H, W, 3) of one size, as they are."""
-    return {**similarity(source, synthetic), "edge_f1": edges_kept(source, synthetic)}
+    return {**image_similarity(source, synthetic), "edge_f1": edge_preservation(source, synthetic)}
 
 
 def quick_scores(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
@@ -91,7 +91,7 @@ def quick_scores(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
 def autoencoded(pipeline: SynthesisPipeline, image: np.ndarray) -> np.ndarray:
     """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: uint8 (H, W, 3).
 
-    Nothing painted with it can be sharper than that.
+    Nothing generated with it can be sharper than that.
     """
     vae = pipeline.pipe.vae
     encoded = vae.encode(image_to_tensor(image).to(vae.device, vae.dtype))
@@ -104,8 +104,8 @@ def round_trip(image: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
     error = np.mean((image.astype(np.float64) - decoded) ** 2)
     found = {
         "psnr": float(10 * np.log10(255**2 / max(error, 1e-3))),
-        "ssim": similarity(image, decoded)["ssim"],
-        "edge_f1": edges_kept(image, decoded),
+        "ssim": image_similarity(image, decoded)["ssim"],
+        "edge_f1": edge_preservation(image, decoded),
         **spectrum_gap(image, decoded),
     }
     return {ALONE + name: value for name, value in found.items()}
@@ -116,15 +116,15 @@ def measure_sample(
     sample: Sample,
     info: DatasetInfo,
     seed: int,
-    answers: Answers | None = None,
+    predict_labels: LabelPredictor | None = None,
     realism: Realism | None = None,
     **sampling,
 ) -> dict[str, float]:
-    """Paints `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
+    """Generates `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
 
-    `answers` is a segmenter (see similarity.py): its Dice with the mask on the painted images and on the source is
-    added, NaN for an image without any label. `realism` is given the images as well. `sampling` goes to the pipeline:
-    num_inference_steps, structure, ...
+    `predict_labels` is a segmenter (see similarity.py): its Dice with the mask on the generated images and on the
+    source is added, NaN for an image without any label. `realism` is given the images as well. `sampling` goes to the
+    pipeline: num_inference_steps, structure, ...
     """
     size = pipeline.working_size(*sample.mask.shape)
     source, mask = resize_image(sample.image, size), resize_mask(sample.mask, size)
@@ -134,10 +134,10 @@ def measure_sample(
     seconds = time.perf_counter() - started
     rows = [measure_pair(source, one.image) | spectrum_gap(source, one.image) for one in painted]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    means["pairwise_ms_ssim"] = similarity(painted[0].image, painted[1].image)["ms_ssim"]
-    if answers is not None:
-        found = [mean_dice(answers(replace(sample, image=one.image, mask=mask))) for one in painted]
-        real = mean_dice(answers(replace(sample, image=source, mask=mask)))
+    means["pairwise_ms_ssim"] = image_similarity(painted[0].image, painted[1].image)["ms_ssim"]
+    if predict_labels is not None:
+        found = [mean_dice(predict_labels(replace(sample, image=one.image, mask=mask))) for one in painted]
+        real = mean_dice(predict_labels(replace(sample, image=source, mask=mask)))
         empty = real is None
         means |= {
             "segmenter_dice": np.nan if empty else np.mean(found),
@@ -150,13 +150,13 @@ def measure_sample(
 
 
 def evaluate_synthesis(
-    settings: EvaluateSynthesis, answers: Answers | None = None, extract: FeatureExtractor | None = None
+    settings: EvaluateSynthesis, predict_labels: LabelPredictor | None = None, extract: FeatureExtractor | None = None
 ) -> dict:
     """Measures a checkpoint on a dataset folder, prints a table and, with `json`, one JSON object as the last line.
 
-    `answers` is a segmenter that is asked for the masks of painted and real images, see similarity.py; `extract` gives
-    the features in which `kid` is measured, see realism.py. "sd" in the result holds the spread of each measure: over
-    the images, for `kid` over a bootstrap of groups, for `two_sample_accuracy` over its folds.
+    `predict_labels` is a segmenter that is asked for the masks of generated and real images, see similarity.py;
+    `extract` gives the features in which `kid` is measured, see realism.py. "sd" in the result holds the spread of each
+    measure: over the images, for `kid` over a bootstrap of groups, for `two_sample_accuracy` over its folds.
 
     Raises:
         EmitDiffError: unreadable dataset, unknown checkpoint, or a split with no images.
@@ -164,7 +164,7 @@ def evaluate_synthesis(
     dataset = open_dataset(settings.dataset).real()
     if not len(dataset):
         raise EmitDiffError(
-            f"{settings.dataset} holds synthetic images alone; give the dataset they were painted from."
+            f"{settings.dataset} holds synthetic images alone; give the dataset they were generated from."
         )
     pipeline = load_synthesizer(settings.checkpoint)
     training = pipeline.checkpoint_card.training
@@ -173,9 +173,9 @@ def evaluate_synthesis(
     )
     sampling = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
     rows, realism = [], Realism(extract)
-    for index in tqdm(range(len(chosen)), desc=f"painting {dataset.info.name}", unit="image"):
+    for index in tqdm(range(len(chosen)), desc=f"generating {dataset.info.name}", unit="image"):
         seed = settings.seed + index * VARIANTS
-        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, answers, realism, **sampling))
+        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, predict_labels, realism, **sampling))
     result = summary(rows, realism)
     result |= {"n": len(rows), "groups": len(set(chosen.groups))}
     result["images_per_second"] = round(VARIANTS * len(rows) / sum(row["seconds"] for row in rows), 3)
@@ -215,8 +215,8 @@ def print_table(settings: EvaluateSynthesis, dataset: DatasetFolder, result: dic
     """Every measure and its spread."""
     count = f"{result['n']} images of {result['groups']} groups"
     print(f"\n{settings.checkpoint} on {dataset.info.name}, {settings.split}: {count} x {VARIANTS} variants")
-    alone = (*CEILING, *(ALONE + name for name in (*SPECTRUM, *SETS)))
-    for name in (*MEASURES, *SPECTRUM, *SETS, *alone, *CONTROL):
+    alone = (*AUTOENCODER_MEASURES, *(ALONE + name for name in (*SPECTRUM, *SETS)))
+    for name in (*MEASURES, *SPECTRUM, *SETS, *alone, *SEGMENTER_MEASURES):
         if result.get(name) is not None:
             number, spread = (f"{value:.{places(name)}f}" for value in (result[name], result["sd"][name]))
             print(f"  {name:33} {number:>8} +- {spread}")

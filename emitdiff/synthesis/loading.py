@@ -12,7 +12,7 @@ from emitdiff.synthesis.pipeline import SynthesisPipeline
 def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = None) -> SynthesisPipeline:
     """Loads a checkpoint by name, Hub id or folder onto the best device (or `device`).
 
-    With weights from the Hub that were taught with HED edges, the original HED comes along where it can be had.
+    With weights from the Hub that were trained with HED edges, the original HED comes along where it can be had.
 
     Raises:
         EmitDiffError: no such weights, or a folder that does not hold a complete pipeline.

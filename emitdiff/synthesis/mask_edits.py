@@ -1,5 +1,5 @@
-"""New anatomy, not only new texture: a mask is moved, scaled, rotated and smoothly deformed before an image is painted
-from it, and the edges of what it covers go along."""
+"""New anatomy, not only new texture: a mask is moved, scaled, rotated and smoothly deformed before an image is
+generated from it, and the edges of what it covers go along."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def edit_mask(mask: np.ndarray, edit: MaskEdit) -> np.ndarray:
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     edited = np.where(inside, mask[rows.clip(0, height - 1), columns.clip(0, width - 1)], 0).astype(mask.dtype)
     if not edited.any():
-        raise EmitDiffError("The edit leaves nothing of the mask in the picture; move it less or scale it up.")
+        raise EmitDiffError("The edit moves the whole mask out of the image; shift it less or scale it up.")
     return edited
 
 

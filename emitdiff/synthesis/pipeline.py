@@ -21,7 +21,7 @@ from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.control import Control, build_control
 from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.presets import find_preset
-from emitdiff.synthesis.prompts import cut_warning
+from emitdiff.synthesis.prompts import truncation_warning
 from emitdiff.synthesis.sampling import NUMBERS, Sampling, resolve_edit, text_arguments
 
 PREVIEW_EVERY = 2
@@ -29,7 +29,7 @@ NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], t
 
 
 @dataclass(frozen=True)
-class Step:
+class SamplingStep:
     """One denoising step of image `image_index` is done; `preview` is uint8 (H, W, 3) now and then, else None."""
 
     image_index: int
@@ -51,7 +51,7 @@ class SyntheticImage:
 
 
 class SynthesisPipeline:
-    """Paints new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
+    """Generates new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
 
     def __init__(self, pipe, card: CheckpointCard, name: str):
         self.pipe, self.name = pipe, name
@@ -63,7 +63,7 @@ class SynthesisPipeline:
         self._lock = threading.Lock()
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) painted at for a source of that size: same aspect ratio, the checkpoint's area."""
+        """The (height, width) generated at for a source of that size: same aspect ratio, the checkpoint's area."""
         return fitted_size((height, width), self.checkpoint_card.area, self.checkpoint_card.multiple)
 
     def control_image(
@@ -82,7 +82,7 @@ class SynthesisPipeline:
         """Exactly what the ControlNet is given: uint8 (H, W, 3) at the working size.
 
         Args:
-            image: uint8 (H, W, 3), or None to paint from the mask alone.
+            image: uint8 (H, W, 3), or None to generate from the mask alone.
             mask: class ids (H, W) of the same size, or None.
             boundary: whether the mask's outline (and, for "layered" checkpoints, its inside) is joined in.
             structure, edit, preset, size: as in `stream`.
@@ -116,10 +116,10 @@ class SynthesisPipeline:
 
     def prompt_warning(self, prompt: str) -> str:
         """What the tokenizer would cut, as a sentence; "" when the whole prompt is read."""
-        return cut_warning(prompt, self.pipe.tokenizer)
+        return truncation_warning(prompt, self.pipe.tokenizer)
 
     def __call__(self, image: np.ndarray | None, mask: np.ndarray | None = None, **settings) -> list[SyntheticImage]:
-        """Paints `num_images` images; arguments as in `stream`."""
+        """Generates `num_images` images; arguments as in `stream`."""
         return [event for event in self.stream(image, mask, **settings) if isinstance(event, SyntheticImage)]
 
     def stream(
@@ -143,8 +143,8 @@ class SynthesisPipeline:
         preset: str = "default",
         appearance: str = "",
         size: tuple[int, int] | None = None,
-    ) -> Iterator[Step | SyntheticImage]:
-        """Yields a `Step` after every denoising step and a `SyntheticImage` as each is finished.
+    ) -> Iterator[SamplingStep | SyntheticImage]:
+        """Yields a `SamplingStep` after every denoising step and a `SyntheticImage` as each is finished.
 
         Image i is made with a generator of its own, seeded `seed + i`, so it does not depend on `num_images`.
         `cancelled` is asked after every step; once it answers True nothing more is yielded.
@@ -170,15 +170,17 @@ class SynthesisPipeline:
             appearance=appearance, size=size,
         )  # fmt: skip
         control = build_control(image, mask, sampling, self.checkpoint_card)
-        grey = sampling.look.grey or (None if image is None else bool((image == image[..., :1]).all()))
-        return self._paint(control, grey, sampling, cancelled or (lambda: False))
+        grey = sampling.preset_settings.grey or (None if image is None else bool((image == image[..., :1]).all()))
+        return self._generate(control, grey, sampling, cancelled or (lambda: False))
 
-    def _paint(self, control: Control, grey, sampling: Sampling, cancelled) -> Iterator[Step | SyntheticImage]:
+    def _generate(
+        self, control: Control, grey, sampling: Sampling, cancelled
+    ) -> Iterator[SamplingStep | SyntheticImage]:
         for index in range(sampling.num_images):
             started = time.perf_counter()
             picture = None
-            for event in self._paint_one(control.picture, sampling, index, cancelled):
-                if isinstance(event, Step):
+            for event in self._generate_one(control.picture, sampling, index, cancelled):
+                if isinstance(event, SamplingStep):
                     yield event
                 else:
                     picture = event
@@ -186,7 +188,7 @@ class SynthesisPipeline:
                 return
             if grey or (grey is None and picture.std(0).mean() < NEARLY_GREY):
                 picture = picture.mean(0, keepdim=True).expand(3, -1, -1)
-            painted = tensor_to_image(picture)
+            generated = tensor_to_image(picture)
             settings = {
                 **sampling.record(sampling.seed + index),
                 "checkpoint": self.name, "working_size": list(control.picture.shape[:2]),
@@ -195,9 +197,11 @@ class SynthesisPipeline:
                 settings["edge_weights"] = control.edge_weights
             seconds = time.perf_counter() - started
             copy = None if control.mask is None else np.array(control.mask)
-            yield SyntheticImage(resize_image(painted, control.size), copy, sampling.seed + index, settings, seconds)
+            yield SyntheticImage(resize_image(generated, control.size), copy, sampling.seed + index, settings, seconds)
 
-    def _paint_one(self, control, sampling: Sampling, index: int, cancelled) -> Iterator[Step | torch.Tensor]:
+    def _generate_one(
+        self, control, sampling: Sampling, index: int, cancelled
+    ) -> Iterator[SamplingStep | torch.Tensor]:
         """diffusers calls back, a page wants to be fed: the sampler runs in a thread that fills a queue."""
         events: queue.Queue = queue.Queue()
         stop = threading.Event()
@@ -207,7 +211,7 @@ class SynthesisPipeline:
                 pipe._interrupt = True
             show = (step + 1) % PREVIEW_EVERY == 0
             preview = self._preview(tensors["latents"]) if show and not stop.is_set() else None
-            events.put(Step(index, step + 1, sampling.num_inference_steps, preview))
+            events.put(SamplingStep(index, step + 1, sampling.num_inference_steps, preview))
             return tensors
 
         def work():
@@ -219,8 +223,8 @@ class SynthesisPipeline:
                 events.put(error)
             events.put(None)
 
-        painter = threading.Thread(target=work, daemon=True)
-        painter.start()
+        sampler = threading.Thread(target=work, daemon=True)
+        sampler.start()
         try:
             while (event := events.get()) is not None:
                 if isinstance(event, BaseException):
@@ -228,7 +232,7 @@ class SynthesisPipeline:
                 yield event
         except KeyboardInterrupt:  # a program that ends in the middle of a step is aborted, not ended
             stop.set()
-            painter.join()
+            sampler.join()
             raise
         finally:
             stop.set()
@@ -256,7 +260,7 @@ class SynthesisPipeline:
         from diffusers import DDIMScheduler
 
         own = self.pipe.scheduler
-        if sampling.look.ddim and not isinstance(own, DDIMScheduler):
+        if sampling.preset_settings.ddim and not isinstance(own, DDIMScheduler):
             self.pipe.scheduler = DDIMScheduler.from_config(own.config)
         try:
             yield

@@ -111,7 +111,7 @@ class ImageSet:
 
 
 class Realism:
-    """Gathers real images, those painted from them and what the autoencoder makes of them, and compares the sets."""
+    """Gathers real images, those generated from them and what the autoencoder makes of them, and compares the sets."""
 
     def __init__(self, extract: FeatureExtractor | None = None):
         """Without a `extract` there is no `kid`."""
@@ -138,8 +138,8 @@ def kid(real: ImageSet, other: ImageSet, seed: int = 0) -> Score:
     """Kernel distance of two sets in what `extract` gives, and its standard deviation over a bootstrap of groups.
 
     The squared MMD with the kernel (x.y / D + 1)^3 of the Kernel Inception Distance (Binkowski et al., arXiv
-    1801.01401), unbiased over all pairs: 0 for two sets of one distribution, a little below it by chance. A painted
-    image is no independent draw, so pairs within a group are left out of all three means, which for a painted image a
+    1801.01401), unbiased over all pairs: 0 for two sets of one distribution, a little below it by chance. A generated
+    image is no independent draw, so pairs within a group are left out of all three means, which for a generated image a
     source is eq. 4 of Gretton et al., JMLR 13:723, 2012. The bootstrap is about twice too wide where the distance is 0.
     NaN for fewer than two groups. Not comparable with distances in Inception's features.
     """

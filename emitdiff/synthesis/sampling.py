@@ -8,7 +8,7 @@ import torch
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.mask_edits import MaskEdit
-from emitdiff.synthesis.presets import Preset, draw_phrase, find_preset
+from emitdiff.synthesis.presets import SamplingPreset, draw_phrase, find_preset
 from emitdiff.synthesis.prompts import compose_prompt
 
 LARGEST_SIDE = 4096
@@ -37,7 +37,7 @@ class Sampling:
     size: tuple[int, int] | None = None
 
     @property
-    def look(self) -> Preset:
+    def preset_settings(self) -> SamplingPreset:
         return find_preset(self.preset)
 
     @property
@@ -47,7 +47,7 @@ class Sampling:
 
     def phrase(self, seed: int) -> str:
         """The appearance phrase of the image made with `seed`: the one given, else the preset's draw."""
-        return self.appearance or (draw_phrase(seed) if self.look.phrase_weight else "")
+        return self.appearance or (draw_phrase(seed) if self.preset_settings.phrase_weight else "")
 
     def record(self, seed: int) -> dict:
         """Everything needed to make the image of `seed` again, JSON-able; the names are those of the arguments."""
@@ -91,12 +91,12 @@ def text_arguments(pipe, sampling: Sampling, seed: int) -> dict:
     Without a mixture the words themselves, an appearance phrase joined on; else embeddings mixed as the preset says
     (see presets.py). The negative embedding is that of the negative prompt alone, as for plain text.
     """
-    look, phrase = sampling.look, sampling.phrase(seed)
-    if not look.mixes:
+    preset, phrase = sampling.preset_settings, sampling.phrase(seed)
+    if not preset.mixes:
         prompt = compose_prompt(sampling.prompt, appearance=phrase)
         return {"prompt": prompt, "negative_prompt": sampling.negative_prompt or None}
     parts = [
-        (look.prompt_weight, sampling.prompt), (look.phrase_weight, phrase), (look.style_weight, look.style)
+        (preset.prompt_weight, sampling.prompt), (preset.phrase_weight, phrase), (preset.style_weight, preset.style)
     ]  # fmt: skip
     mixed = sum(weight * embed(pipe, text).float() for weight, text in parts if weight)
     negative = embed(pipe, sampling.negative_prompt)

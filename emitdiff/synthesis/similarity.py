@@ -1,4 +1,4 @@
-"""Numbers that say how alike images are: one similarity, whatever is compared, and distances of edges and greys.
+"""Similarity of images, and distances between their edges and histograms.
 
 `similarity` is one number for a synthetic image and its source, for two variants, and for a sample and the training
 set, so that they can be read beside one another. It looks at `VIEW` x `VIEW` pixels of grey whose mean and contrast
@@ -18,7 +18,7 @@ from emitdiff.images import resize_image, to_rgb
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 
 # Every label of one image as (mask found, mask asked for), boolean (H, W); labels that are not in the image left out.
-Answers = Callable[[Sample], Sequence[tuple[np.ndarray, np.ndarray]]]
+LabelPredictor = Callable[[Sample], Sequence[tuple[np.ndarray, np.ndarray]]]
 VIEW = 128  # side of the pictures compared, whatever their aspect ratio
 THUMBNAIL = 64  # side of those that decide which pairs are worth comparing
 CANDIDATES = 8
@@ -37,7 +37,7 @@ class Match:
     mirrored: bool = False
 
 
-def view_of(image: np.ndarray) -> np.ndarray:
+def comparison_view(image: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) to what is compared: grey uint8 (VIEW, VIEW) of mean 127 and standard deviation 51 (clipped)."""
     grey = cv2.cvtColor(to_rgb(image), cv2.COLOR_RGB2GRAY)
     values = resize_image(grey, (VIEW, VIEW)).astype(np.float32)
@@ -52,7 +52,7 @@ class Gallery:
     """
 
     def __init__(self, views: np.ndarray):
-        """`views` uint8 (N, VIEW, VIEW), N at least 1, each made by `view_of`."""
+        """`views` uint8 (N, VIEW, VIEW), N at least 1, each made by `comparison_view`."""
         self.views = np.asarray(views)
         both = np.concatenate([self.views, self.views[:, :, ::-1]])
         self._thumbnails = thumbnails(both)
@@ -87,7 +87,8 @@ def ms_ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """The similarity of two images as they were seen by `view_of`; the higher of plain and mirrored, at most 1."""
+    """The similarity of two images as they were seen by `comparison_view`; the higher of plain and mirrored, at most
+    1."""
     return float(ms_ssim(np.stack([first, first]), np.stack([second, second[:, ::-1]])).max())
 
 
@@ -120,6 +121,6 @@ def dice(found: np.ndarray, truth: np.ndarray) -> float:
     return 2 * int((found & truth).sum()) / total if total else 1.0
 
 
-def mean_dice(answers: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
+def mean_dice(predictions: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:
     """Mean over the labels of an image; None where it has none."""
-    return float(np.mean([dice(found, truth) for found, truth in answers])) if len(answers) else None
+    return float(np.mean([dice(found, truth) for found, truth in predictions])) if len(predictions) else None

@@ -1,4 +1,4 @@
-"""Settings that outlive a refresh: they stay in the browser's own storage, where no image and no result goes."""
+"""Form settings persisted in the browser's local storage; images and results are not stored."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import gradio as gr
 
 NO_SECRET = "settings of a form"  # one for all starts of the server, so that what was stored can be read after the next
-SETTLED = 300  # milliseconds after which every field shows what was restored
+RESTORE_DELAY = 300  # milliseconds after which every field shows what was restored
 
 
-def keep_settings(
+def persist_settings(
     demo: gr.Blocks, key: str, fields: dict[str, Any], events: list[Any], restore: Callable[..., Any],
     outputs: list[Any], known: Sequence[Any] = (),
 ) -> Any:  # fmt: skip
@@ -24,13 +24,13 @@ def keep_settings(
     for what should come after it.
     To be called outside of all tabs: what is in a tab wakes only when the tab is opened.
     """
-    kept = gr.BrowserState({}, storage_key=key, secret=NO_SECRET)
+    stored = gr.BrowserState({}, storage_key=key, secret=NO_SECRET)
     names, quiet = json.dumps(list(fields)), {"queue": False, "api_visibility": "private"}
     # Fields that take their first values also fire: nothing is stored before what was stored has been read.
     store = (
         f"(kept, ...values) => !window.{key} ? kept : Object.fromEntries({names}.map((name, i) => [name, values[i]]))"
     )
-    gr.on(events, None, [kept, *fields.values()], kept, js=store, **quiet)
-    opened = demo.load(restore, [kept, *known], outputs, show_progress="hidden", **quiet)
-    opened.then(None, js=f"() => {{ setTimeout(() => {{ window.{key} = true; }}, {SETTLED}); }}", **quiet)
+    gr.on(events, None, [stored, *fields.values()], stored, js=store, **quiet)
+    opened = demo.load(restore, [stored, *known], outputs, show_progress="hidden", **quiet)
+    opened.then(None, js=f"() => {{ setTimeout(() => {{ window.{key} = true; }}, {RESTORE_DELAY}); }}", **quiet)
     return opened

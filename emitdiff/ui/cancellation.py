@@ -1,4 +1,4 @@
-"""Stop buttons: for each open page, whether what it started was asked to stop."""
+"""Cancellation of runs, one event per browser session."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import threading
 import gradio as gr
 
 
-class Stops:
+class Cancellation:
     """One event for each session that has something waiting or running."""
 
     def __init__(self) -> None:
-        self._asked: dict[str, threading.Event] = {}
+        self._events: dict[str, threading.Event] = {}
 
     def begin(self, request: gr.Request) -> None:
-        """A button was pressed: from now on `stop` reaches what it starts, also while that still waits."""
-        self._asked[request.session_hash] = threading.Event()
+        """A button was pressed: from now on `cancel` reaches what it starts, also while that still waits."""
+        self._events[request.session_hash] = threading.Event()
 
-    def of(self, request: gr.Request) -> threading.Event:
-        """Set once the session's run should end; one that nobody can set where nothing was begun."""
-        return self._asked.get(request.session_hash) or threading.Event()
+    def event(self, request: gr.Request) -> threading.Event:
+        """Set once the session's run should end; one that nobody can set where nothing was started."""
+        return self._events.get(request.session_hash) or threading.Event()
 
     def running(self, request: gr.Request) -> bool:
         """Whether something of the session waits or runs."""
-        return request.session_hash in self._asked
+        return request.session_hash in self._events
 
-    def stop(self, request: gr.Request) -> None:
-        if asked := self._asked.get(request.session_hash):
-            asked.set()
+    def cancel(self, request: gr.Request) -> None:
+        if event := self._events.get(request.session_hash):
+            event.set()
 
     def end(self, request: gr.Request) -> None:
         """The run is over, or its page was closed: whatever is left of it stops."""
-        if asked := self._asked.pop(request.session_hash, None):
-            asked.set()
+        if event := self._events.pop(request.session_hash, None):
+            event.set()

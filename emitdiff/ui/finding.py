@@ -1,4 +1,4 @@
-"""What was found: in one slice, or in every slice of a scan, with the mask file that goes with it."""
+"""Segmentation results of a slice or a whole scan, with their mask files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from emitdiff.images import overlay
 from emitdiff.ui.archive import folder_of
-from emitdiff.ui.source import at_view_size, marked
+from emitdiff.ui.source import at_view_size, with_edge_letters
 
 # what the second view shows: white is 1
 MAPS = {"Probability": "probability", "Uncertainty": "uncertainty"}
-WORDS_SHOWN = 80  # letters of a sentence that are repeated in the answer
+MAX_TEXT_LENGTH = 80  # letters of a sentence that are repeated in the answer
 
 
 @dataclass(eq=False)
@@ -41,7 +41,7 @@ class Finding:
         without = self.without.at(threshold) if self.without else None
         return replace(self, output=self.output.at(threshold), without=without, threshold=threshold, folder=None)
 
-    def is_of(self, scan: Any, index: int, image: np.ndarray, volume: Volume | None) -> bool:
+    def belongs_to(self, scan: Any, index: int, image: np.ndarray, volume: Volume | None) -> bool:
         """Whether this is still the answer to slice `index` of `scan`, shown as `image` (H, W, 3).
 
         Slices may look alike, and so may files; and the answer of a volume goes with that `volume`.
@@ -60,7 +60,7 @@ class Finding:
     def picture(self, opacity: float, outlined: bool, without: bool = False) -> np.ndarray:
         """The image with the mask over it at `opacity` in per cent; `without` takes the mask found without text."""
         image, mask = at_view_size(self.image), at_view_size((self.without if without else self.output).mask)
-        return marked(overlay(image, mask, opacity / 100, thickness=2 if outlined else 0), self.scan)
+        return with_edge_letters(overlay(image, mask, opacity / 100, thickness=2 if outlined else 0), self.scan)
 
     def map(self, mapped: str) -> np.ndarray:
         """One of `MAPS` in greys, uint8 (h, w, 3)."""
@@ -69,19 +69,23 @@ class Finding:
 
     def describe(self) -> str:
         """What was found, in a sentence that says so plainly when nothing was."""
-        output, text = self.output, shorten(self.text, WORDS_SHOWN, placeholder=" …")
+        output, text = self.output, shorten(self.text, MAX_TEXT_LENGTH, placeholder=" …")
         if output.absent:
             said = f"presence {output.present:.2f}, below 0.50"
-            return f"Not present: this image does not seem to show “{text}” ({said})."
+            return f"Target absent: the image does not appear to show “{text}” ({said})."
         if not output.found:
             highest = float(np.max(output.probability))
             return (
-                f"Not found: no pixel answers to “{text}” (highest probability {highest:.2f}, threshold "
+                f"Not found: no pixel of “{text}” is above the threshold (highest probability {highest:.2f}, threshold "
                 f"{self.threshold:.2f})."
             )
-        meant = f", read as “{output.target}”" if output.target and output.target.lower() != self.text.lower() else ""
+        meant = (
+            f", interpreted as “{output.target}”"
+            if output.target and output.target.lower() != self.text.lower()
+            else ""
+        )
         if output.untaught:
-            meant = ", though these weights were not taught it"
+            meant = ", although these weights were not trained on it"
         area = 100 * float(np.mean(output.mask > 0))
         took = f"{output.seconds:.1f} s" if output.seconds >= 0.1 else f"{1000 * output.seconds:.0f} ms"
         return f"Found “{text}”{meant}: {area:.1f} % of the image, in {took}."
@@ -92,8 +96,8 @@ class Finding:
             return ""
         one, other = self.output.mask > 0, self.without.mask > 0
         sizes = int(one.sum() + other.sum())
-        words = f"Without the text: {100 * float(other.mean()):.1f} % of the image"
-        return f"{words}; the two masks agree with a Dice of {2 * int((one & other).sum()) / max(sizes, 1):.2f}."
+        words = f"Without text: {100 * float(other.mean()):.1f} % of the image"
+        return f"{words}; Dice between the two masks: {2 * int((one & other).sum()) / max(sizes, 1):.2f}."
 
     def remove(self) -> None:
         if self.folder:
@@ -144,7 +148,7 @@ class Volume:
     def save(self, form: str | None, threshold: float) -> Path:
         """One file with the masks of all slices; written once for each form and threshold."""
         if (form, threshold) not in self.saved:
-            folder = Path(tempfile.mkdtemp(dir=self.folder))  # a name of its own: the last file may still be fetched
+            folder = Path(tempfile.mkdtemp(dir=self.folder))  # its own name: the last file may still be fetched
             self.saved[form, threshold] = self.scan.save_mask(self.masks(threshold), folder, form, self.text)
         return self.saved[form, threshold]
 
@@ -152,11 +156,15 @@ class Volume:
         """How much was found where: "“liver” in 34 of 96 slices, 1204 ml"."""
         masks = self.masks(threshold)
         shown, total = int(masks.any(axis=(1, 2)).sum()), self.scan.num_slices
-        words = f"“{self.text}” in {shown} of {total} slices" if shown else f"“{self.text}” was found in no slice"
+        words = f"“{self.text}” in {shown} of {total} slices" if shown else f"“{self.text}” was not found in any slice"
         if self.scan.spacing and shown:
             words += f", {masks.sum() * float(np.prod(self.scan.spacing)) / 1000:.3g} ml"
         reached = len(self.answers)
-        return f"{words}." if reached == total else f"{words}; stopped after {reached} of {total}, the rest is empty."
+        return (
+            f"{words}."
+            if reached == total
+            else f"{words}; stopped after {reached} of {total}, the remaining slices are empty."
+        )
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

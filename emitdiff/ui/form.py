@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.interface import EDIT_FIELDS, Model, Preset, SynthesisRequest
+from emitdiff.ui.interface import EDIT_FIELDS, ModelInfo, PresetOption, SynthesisRequest
 
-GENERAL = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
+DEFAULT_SAMPLING = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
 LIMITS = {
     "num_images": ("The number of images", 1, 8),
     "seed": ("The seed", 0, 2**32 - 1),
@@ -33,7 +33,7 @@ def check_request(form: dict[str, Any]) -> SynthesisRequest:
     for name, (words, low, high) in LIMITS.items():
         values[name] = check_number(words, values.get(name), low, high, name in WHOLE_NUMBERS)
     if not str(values["prompt"] or "").strip():
-        raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write what to paint.")
+        raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write a prompt.")
     return SynthesisRequest(**values)
 
 
@@ -48,13 +48,13 @@ def check_number(words: str, value: float | None, low: float, high: float, whole
     return int(value) if whole else float(value)
 
 
-def sampling_defaults(model: Model | None, preset: Preset | None = None) -> dict[str, Any]:
+def sampling_defaults(model: ModelInfo | None, preset: PresetOption | None = None) -> dict[str, Any]:
     """The preset's settings, before those that suit the model, before Stable Diffusion's; with the edge detector."""
     suits = {"detector": model.detector, **model.defaults} if model else {"detector": "soft"}
-    return GENERAL | suits | (preset.settings if preset else {})
+    return DEFAULT_SAMPLING | suits | (preset.settings if preset else {})
 
 
-def find_preset(presets: tuple[Preset, ...], name: str) -> Preset:
+def find_preset(presets: tuple[PresetOption, ...], name: str) -> PresetOption:
     """Raises EmitDiffError for a name that none of them has."""
     for preset in presets:
         if preset.name == name:
@@ -79,7 +79,7 @@ def form_values(settings: dict[str, Any], choices: dict[str, Any]) -> tuple[dict
         edit = {"edit_seed" if name == "seed" else name: value for name, value in edit.items()}
         unchanged = {name: getattr(SynthesisRequest, name) for name in EDIT_FIELDS}
         settings = settings | unchanged | {name: edit[name] for name in EDIT_FIELDS if name in edit}
-    if settings.get("negative_prompt", "") is None:  # as an image says that it was painted without one
+    if settings.get("negative_prompt", "") is None:  # as an image says that it was generated without one
         settings = settings | {"negative_prompt": ""}
     named = {name: settings[name] for name in SynthesisRequest.__dataclass_fields__ if name in settings}
     values = {name: value for name, value in named.items() if _is_usable(name, value, choices)}

@@ -1,4 +1,4 @@
-"""What the pages are given: plain functions and the words for their menus. Nothing here knows a model."""
+"""Interface between the pages and the backend: plain functions and the vocabulary of the menus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-HEAD_SUFFIX = ".safetensors"  # what the file of a taught head ends in, by which it is told from other weights
+HEAD_SUFFIX = ".safetensors"  # what the file of a few-shot head ends in, by which it is told from other weights
 EDIT_FIELDS = ("move_x", "move_y", "scale", "rotate", "deform", "edit_seed")
 
 
@@ -41,7 +41,7 @@ class SynthesisRequest:
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackRequest:
     """How finished images leave the page: `layout` is "nnunet" or "coco", `classes` names the class ids 1, 2, ..."""
 
     layout: str
@@ -52,8 +52,8 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Preset:
-    """Named settings: `settings` are fields of the request, set where a person sets none."""
+class PresetOption:
+    """Named settings: `settings` are fields of the request, set where a user sets none."""
 
     name: str
     summary: str
@@ -62,7 +62,7 @@ class Preset:
 
 @dataclass(frozen=True)
 class TeachRequest:
-    """What is taught: the `name` of the target, on which kind of image, on whose frozen backbone."""
+    """What is trained: the `name` of the target, on which image kind, on whose frozen backbone."""
 
     name: str
     modality: str
@@ -73,8 +73,8 @@ class TeachRequest:
 
 
 @dataclass(frozen=True)
-class DatasetLesson:
-    """What is taught from a dataset folder: one `label` or all of them, `images` evenly spread or all of them."""
+class TeachDatasetRequest:
+    """What is trained on a dataset folder: one `label` or all of them, `images` evenly spread or all of them."""
 
     checkpoint: str
     images: int | None = None
@@ -85,7 +85,7 @@ class DatasetLesson:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluateRequest:
     """How a dataset folder is segmented to be measured: whose `text` asks is "own", "none", "shuffled" or "all"."""
 
     checkpoint: str
@@ -96,8 +96,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Model:
-    """One line of the list of weights: `kind` is "synthesis" or "segmentation", `status` is a phrase for people."""
+class ModelInfo:
+    """One line of the list of weights: `kind` is "synthesis" or "segmentation", `status` is a phrase for users."""
 
     name: str
     kind: str
@@ -117,7 +117,7 @@ class Vocabulary:
     findings: tuple[str, ...]
     appearances: tuple[str, ...]
     detectors: tuple[str, ...]
-    presets: tuple[Preset, ...] = (Preset("default", "what suits the weights", {}),)
+    presets: tuple[PresetOption, ...] = (PresetOption("default", "what suits the weights", {}),)
     # words to begin with: (modality, organ, finding, appearance), some of them ""
     example_words: tuple[tuple[str, str, str, str], ...] = ()
     hed_network: str = "original"  # what the detector "hed" stands for here, else "hed-mini"
@@ -149,13 +149,13 @@ class DatasetCalls:
     """Any of them may raise `EmitDiffError`; those that take a name do so for one that is not known any more."""
 
     # ZIP of a dataset folder -> name of a job, checked and ready to start
-    take: Callable[[str | Path], str]
+    create: Callable[[str | Path], str]
     # name -> None where there is none, else stage, check (info, num_images, num_groups, classes, findings, defects),
-    # usable, request, done, total, seconds_left, painted, kept, error, report and scores (files or None)
-    look: Callable[[str], Any | None]
+    # usable, request, done, total, seconds_left, generated, kept, error, report and scores (files or None)
+    status: Callable[[str], Any | None]
     start: Callable[[str, AugmentRequest], None]
     stop: Callable[[str], None]
-    # name, how many -> the last ones painted (name, source, source_mask, image, mask), the latest first
+    # name, how many -> the last ones generated (name, source, source_mask, image, mask), the latest first
     pairs: Callable[[str, int], list[Any]]
     # name, layout ("dataset", "nnunet", "coco", "monai", "paired"), only those the report keeps -> ZIP, sentences
     export: Callable[[str, str, bool], tuple[Path, tuple[str, ...]]]
@@ -189,11 +189,11 @@ class Callables:
     # real image, synthetic image of its size -> {"edge_f1": .., "ssim": .., "ms_ssim": .., "mae": ..}, all in 0..1
     quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     # finished images, their PNGs, how, a folder for it -> a ZIP in that folder, what its user should know in sentences
-    pack: Callable[[list[Any], list[Path], Packing, Path], tuple[Path, tuple[str, ...]]]
+    pack: Callable[[list[Any], list[Path], PackRequest, Path], tuple[Path, tuple[str, ...]]]
     # image, text, threshold, checkpoint -> mask, probability, found, target, present, uncertainty, seconds, warnings,
     # absent, untaught, at(threshold)
     segment: Callable[[np.ndarray, str, float, str], Any]
-    # checkpoint -> the phrases its head was taught
+    # checkpoint -> the phrases its head was trained on
     targets: Callable[[str], tuple[str, ...]]
     # checkpoint, modality or "" -> sentences to start from
     sentences: Callable[[str, str], tuple[str, ...]]
@@ -201,11 +201,11 @@ class Callables:
     # None but in the last, whose file is the head and may be given as a checkpoint)
     teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
     # zip of a dataset folder, what to teach from it -> lessons, like those of `teach`
-    teach_dataset: Callable[[str | Path, DatasetLesson], Iterator[Any]]
+    teach_dataset: Callable[[str | Path, TeachDatasetRequest], Iterator[Any]]
     # file that a lesson named, or anything a browser sent instead -> whether it is such a file and still there
-    is_kept: Callable[[str], bool]
+    head_exists: Callable[[str], bool]
     # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone
-    evaluate: Callable[[str | Path, Evaluation], dict[str, Any]]
+    evaluate: Callable[[str | Path, EvaluateRequest], dict[str, Any]]
     # prediction, truth (both 0/1, (H, W) or (S, H, W)), optionally the spacing of each axis -> dice, iou, precision,
     # recall, hd95 (in pixels without a spacing); None where a measure is not defined
     score: Callable[..., dict[str, float | None]]
@@ -213,7 +213,7 @@ class Callables:
     merging_mask: Callable[[int, int, int, float, np.random.Generator], np.ndarray]
     # a zipped dataset folder, augmented in the background
     datasets: DatasetCalls
-    models: Callable[[], tuple[Model, ...]]
+    models: Callable[[], tuple[ModelInfo, ...]]
     describe_device: Callable[[], str]
     # called once a page is open: may load what the first run would wait for
     prepare: Callable[[], None]

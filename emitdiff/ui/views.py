@@ -1,6 +1,6 @@
 """Pictures on the page whose files are never written twice.
 
-Gradio stores a picture under a name made from its content and writes that file anew each time the same picture is
+Gradio stores a picture under a name made from its content and writes that file again each time the same picture is
 shown. A browser that is fetching it meanwhile gets more or fewer bytes than were announced, and the server an error.
 """
 

@@ -13,7 +13,7 @@ from PIL import Image
 from emitdiff.backend.packing import name_classes, pack_results
 from emitdiff.errors import EmitDiffError
 from emitdiff.provenance import NOTICE, read_synthetic_settings, save_synthetic_png
-from emitdiff.ui.interface import Packing
+from emitdiff.ui.interface import PackRequest
 
 PACKING = {"name": "chest", "modality": "X-ray", "organ": "chest", "classes": ("lung",)}
 
@@ -37,7 +37,7 @@ def made(tmp_path, disc):
 
 def test_nnunet_holds_images_labels_and_where_they_come_from(made, tmp_path):
     results, paths = made
-    archive, notes = pack_results(results, paths, Packing("nnunet", **PACKING), tmp_path)
+    archive, notes = pack_results(results, paths, PackRequest("nnunet", **PACKING), tmp_path)
     assert archive == tmp_path / "synthetic_chest_nnunet.zip" and not notes
     with zipfile.ZipFile(archive) as zipped:
         top = "Dataset501_chest"
@@ -54,7 +54,7 @@ def test_nnunet_holds_images_labels_and_where_they_come_from(made, tmp_path):
 
 
 def test_coco_names_the_classes_and_leaves_nothing_else_behind(made, tmp_path):
-    archive, _ = pack_results(*made, Packing("coco", **PACKING), tmp_path)
+    archive, _ = pack_results(*made, PackRequest("coco", **PACKING), tmp_path)
     with zipfile.ZipFile(archive) as zipped:
         content = json.loads(zipped.read("synthetic_chest/annotations/instances.json"))
     assert [category["name"] for category in content["categories"]] == ["lung"]
@@ -66,7 +66,7 @@ def test_what_cannot_be_exported_is_said(made, tmp_path):
     results, paths = made
     bare = [Result(results[0].image, None, 0), results[1]]
     with pytest.raises(EmitDiffError, match="without a label"):
-        pack_results(bare, paths, Packing("coco", **PACKING), tmp_path)
+        pack_results(bare, paths, PackRequest("coco", **PACKING), tmp_path)
     with pytest.raises(EmitDiffError, match="different names"):
         name_classes(("lung", "Lung"), {1, 2})
 

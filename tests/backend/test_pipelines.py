@@ -24,7 +24,7 @@ def test_weights_are_loaded_once_for_everybody(request_of):
 def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
     ready = pipelines.synthesizer(request_of.checkpoint)
     begun, loaded, answered = (threading.Event() for _ in range(3))
-    monkeypatch.setattr(pipelines, "_loaded", dict(pipelines._loaded))
+    monkeypatch.setattr(pipelines, "_pipelines", dict(pipelines._pipelines))
     monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
     monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
     monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: begun.set() or loaded.wait(30))
@@ -44,16 +44,16 @@ def test_of_weights_that_nobody_loads_no_lock_stays(request_of, tmp_path):
     pipelines.synthesizer(request_of.checkpoint)
     with pytest.raises(EmitDiffError):
         pipelines.segmenter(str(tmp_path / "head.safetensors"))
-    assert not pipelines._loading
+    assert not pipelines._load_locks
 
 
 def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
     import torch
     from safetensors.torch import save_file
 
-    from emitdiff.segmentation.few_shot.head import KIND, NEEDED
+    from emitdiff.segmentation.few_shot.head import KIND, REQUIRED_KEYS
 
-    card = {**dict.fromkeys(NEEDED, ""), "checkpoint": "somebody/weights", "targets": ["disc"], "config": {}}
+    card = {**dict.fromkeys(REQUIRED_KEYS, ""), "checkpoint": "somebody/weights", "targets": ["disc"], "config": {}}
     card |= {"resolution": 256, "cell": 4}
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"kind": KIND, "card": json.dumps(card)})
     with pytest.raises(EmitDiffError, match="somebody/weights, which are not among"):
@@ -66,7 +66,7 @@ def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
 
     loads = (lambda: pipelines.synthesizer("emitdiff-mini"), lambda: pipelines.segmenter("textdiff-mini"))
     for _ in range(3):
-        pipelines._loaded.clear()
+        pipelines._pipelines.clear()
         with ThreadPoolExecutor(2) as pool:
             made = list(pool.map(lambda load: load(), loads))
         parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)

@@ -12,7 +12,7 @@ import pytest
 from emitdiff.backend import pipelines, services
 from emitdiff.datasets.archive import pack_folder
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.interface import DatasetLesson, Evaluation, SynthesisRequest, TeachRequest
+from emitdiff.ui.interface import EvaluateRequest, SynthesisRequest, TeachDatasetRequest, TeachRequest
 
 
 def test_models_are_the_known_ones_and_the_chosen_folder(calls, tiny_synthesis_folder):
@@ -63,7 +63,7 @@ def test_records_of_a_downloaded_repository_are_read(calls, disc, monkeypatch, t
     assert calls.targets("owner/repo") == ("knee",)
 
 
-def test_the_page_offers_the_detector_and_settings_that_weights_were_taught_with(tmp_path):
+def test_the_page_offers_the_detector_and_settings_that_weights_were_trained_with(tmp_path):
     """Also of a ControlNet fine-tuned beside a Hub base that is not on this machine."""
     for base in ("{}", '{"repository": "owner/not-here", "revision": "main"}'):
         (tmp_path / "emitdiff.json").write_text(
@@ -128,30 +128,30 @@ def test_presets_name_only_fields_of_a_request(calls):
     assert set(presets["released"]) <= set(SynthesisRequest.__dataclass_fields__)
 
 
-def test_a_target_taught_on_the_page_is_found_by_name(calls, disc, tmp_path):
+def test_a_target_trained_on_the_page_is_found_by_name(calls, disc, tmp_path):
     image, mask = disc
     *_, last = calls.teach([(image, mask, "disc.png")], TeachRequest("bright disc!", "", "", seconds=6))
     assert last.file.name == "bright-disc-.safetensors" and last.loss > 0
     assert calls.targets(str(last.file)) == ("bright disc!",)
     answer = calls.segment(image, "the bright disc", 0.5, str(last.file))
     assert answer.mask.shape == mask.shape
-    assert calls.is_kept(str(last.file)) and not calls.is_kept(str(last.file.with_name("other.safetensors")))
+    assert calls.head_exists(str(last.file)) and not calls.head_exists(str(last.file.with_name("other.safetensors")))
     copied = shutil.copy(last.file, tmp_path)  # a browser may name any file
     link = last.file.parent.with_name(f"{last.file.parent.name}_link")
     link.symlink_to(tmp_path)
-    assert not calls.is_kept(copied) and not calls.is_kept(str(link / last.file.name))
+    assert not calls.head_exists(copied) and not calls.head_exists(str(link / last.file.name))
     link.unlink()
     for odd in ("a\0b", "\ud800.safetensors", "", str(last.file.with_name("a" * 300 + ".safetensors"))):
-        assert not calls.is_kept(odd)
+        assert not calls.head_exists(odd)
 
 
-def test_a_zipped_dataset_teaches_and_measures(calls, dataset_folder, tmp_path):
+def test_a_zipped_dataset_trains_and_measures(calls, dataset_folder, tmp_path):
     archive = pack_folder(dataset_folder, tmp_path / "discs.zip", "discs")
-    *_, last = calls.teach_dataset(archive, DatasetLesson("textdiff-mini", images=2, seconds=6))
+    *_, last = calls.teach_dataset(archive, TeachDatasetRequest("textdiff-mini", images=2, seconds=6))
     (target,) = calls.targets(str(last.file))
-    measures = calls.evaluate(archive, Evaluation(str(last.file), limit=1))
+    measures = calls.evaluate(archive, EvaluateRequest(str(last.file), limit=1))
     assert measures["n"] == 1 and 0 <= measures["dice"] <= 1
-    assert measures["checkpoint"] == last.file.name, "where it lies is not told"
+    assert measures["checkpoint"] == last.file.name, "where it is stored is not told"
     assert measures["targets"][target]["dice"] == measures["dice"]
 
 
@@ -161,8 +161,8 @@ def test_what_is_wrong_with_a_zipped_dataset_is_said_without_where_it_lay(calls,
     (damaged / "metadata.csv").write_text("file_name\n")
     archive = pack_folder(damaged, tmp_path / "discs.zip", "discs")
     asked = (
-        lambda: list(calls.teach_dataset(archive, DatasetLesson("textdiff-mini"))),
-        lambda: calls.evaluate(archive, Evaluation("textdiff-mini")),
+        lambda: list(calls.teach_dataset(archive, TeachDatasetRequest("textdiff-mini"))),
+        lambda: calls.evaluate(archive, EvaluateRequest("textdiff-mini")),
     )
     for ask in asked:
         with pytest.raises(EmitDiffError, match="metadata.csv") as refused:

@@ -1,4 +1,4 @@
-"""The Comparison tab as a person goes through it."""
+"""The Comparison tab as a user goes through it."""
 
 from __future__ import annotations
 

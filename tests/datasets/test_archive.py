@@ -44,7 +44,7 @@ def test_what_would_land_outside_is_refused_before_anything_is_written(tmp_path,
     packed = zip_of(tmp_path / "bad.zip", {**TABLES, name: "x"})
     with zipfile.ZipFile(packed) as zipped:
         assert name in zipped.namelist()
-    with pytest.raises(EmitDiffError, match="leaves its folder"):
+    with pytest.raises(EmitDiffError, match="outside its folder"):
         unpack_dataset(packed, tmp_path / "into")
     assert not (tmp_path / "into").exists()
 
@@ -71,7 +71,7 @@ def test_what_is_too_large_is_refused(tmp_path, monkeypatch, limit, value, said)
 
 def test_what_is_no_dataset_is_said(tmp_path):
     (tmp_path / "text.zip").write_text("no zip at all")
-    with pytest.raises(EmitDiffError, match="no ZIP file"):
+    with pytest.raises(EmitDiffError, match="not a ZIP file"):
         unpack_dataset(tmp_path / "text.zip", tmp_path / "into")
     with pytest.raises(EmitDiffError, match="it holds none"):
         unpack_dataset(zip_of(tmp_path / "empty.zip", {"a.txt": "x"}), tmp_path / "into")

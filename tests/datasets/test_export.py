@@ -32,7 +32,7 @@ def drawn(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def mixed_folder(tmp_path_factory) -> Path:
-    """Four patients with two real images each, and a synthetic one painted from every real one."""
+    """Four patients with two real images each, and a synthetic one generated from every real one."""
     folder, rows = tmp_path_factory.mktemp("mixed") / "cells", []
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
@@ -230,7 +230,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(mixed_folder, tmp_
     with pytest.raises(EmitDiffError, match="holds something already"):
         export(Export(mixed_folder, tmp_path, "paired", folds=0))
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(EmitDiffError, match="holds something else: notes.txt. Give another folder"):
+    with pytest.raises(EmitDiffError, match="contains other files: notes.txt. Give another folder"):
         export(Export(mixed_folder, tmp_path, "paired", folds=0))
 
 
@@ -243,7 +243,7 @@ def test_the_folder_one_stands_in_is_refused_but_for_nnunet_which_makes_one_in_i
     assert [path.name for path in Path(".").iterdir()] == ["Dataset501_cells"]
 
 
-def test_an_export_cut_short_starts_anew(mixed_folder, tmp_path):
+def test_an_export_cut_short_starts_again(mixed_folder, tmp_path):
     (tmp_path / ".out.unfinished" / "image").mkdir(parents=True)
     (tmp_path / ".out.unfinished" / "image" / "stale.png").write_bytes(b"")
     folder = export(Export(mixed_folder, tmp_path / "out", "paired", folds=0)).folder

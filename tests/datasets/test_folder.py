@@ -67,7 +67,7 @@ def test_paths_that_leave_the_folder_are_not_opened(folder, path, monkeypatch):
     monkeypatch.setattr(datasets, "read_scan", lambda path: opened.append(path) or pytest.fail("it was opened"))
     edit_rows(folder, lambda rows: [{**rows[0], "file_name": path, "group": ""}])
     (defects,) = [[defect for defect in check_dataset(folder).defects if defect.kind == "row"]]
-    assert len(defects) == 2 and "leaves the folder" in defects[1].what
+    assert len(defects) == 2 and "outside the folder" in defects[1].what
     with pytest.raises(EmitDiffError, match="line 2"):
         open_dataset(folder)
     assert not opened

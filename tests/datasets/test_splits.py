@@ -11,7 +11,7 @@ from emitdiff.datasets.folder import open_dataset
 from emitdiff.datasets.splits import (
     choose_rows,
     draw_labelled,
-    few_shot,
+    few_shot_subset,
     folds_by_group,
     split_by_column,
     split_by_group,
@@ -47,7 +47,7 @@ def test_splits_are_the_same_on_every_machine(folder):
     assert set(split_by_group(reordered, 0.2, seed=0)[1].groups) == {"patient 2"}
 
 
-def test_a_column_says_what_teaches_and_what_validates(folder):
+def test_a_column_says_what_trains_and_what_validates(folder):
     words = ("train", "train", " Val", "validation", "test", "test", "", "train")
     edit_rows(folder, lambda rows: [{**row, "split": word} for row, word in zip(rows, words, strict=True)])
     dataset = open_dataset(folder)
@@ -58,7 +58,7 @@ def test_a_column_says_what_teaches_and_what_validates(folder):
     with pytest.raises(EmitDiffError, match="'fold' of 'drawn' says nothing"):
         split_by_column(dataset, "fold")
     set_cell(folder, 6, "split", "val")
-    with pytest.raises(EmitDiffError, match="'split' of 'drawn' tears the group 'patient 3' apart"):
+    with pytest.raises(EmitDiffError, match="'split' of 'drawn' splits the group 'patient 3'"):
         split_by_column(open_dataset(folder), "split")
 
 
@@ -72,10 +72,10 @@ def test_folds_hold_every_group_out_once(folder):
 
 def test_few_shot_takes_different_groups_first_and_grows(folder):
     dataset = open_dataset(folder)
-    four, six = few_shot(dataset, 4, seed=1), few_shot(dataset, 6, seed=1)
+    four, six = few_shot_subset(dataset, 4, seed=1), few_shot_subset(dataset, 6, seed=1)
     assert len(set(four.groups)) == 4
     assert six.rows[:4] == four.rows and len({row["file_name"] for row in six.rows}) == 6
-    assert few_shot(dataset, 4, seed=1).rows == four.rows != few_shot(dataset, 4, seed=2).rows
+    assert few_shot_subset(dataset, 4, seed=1).rows == four.rows != few_shot_subset(dataset, 4, seed=2).rows
 
 
 def test_rows_of_a_split_are_spread_evenly(folder):
@@ -98,8 +98,8 @@ def test_rows_of_a_split_are_spread_evenly(folder):
         lambda dataset: split_by_group(dataset.subset([0, 1]), 0.2),
         lambda dataset: folds_by_group(dataset, 5),
         lambda dataset: folds_by_group(dataset, 1),
-        lambda dataset: few_shot(dataset, 9),
-        lambda dataset: few_shot(dataset, 0),
+        lambda dataset: few_shot_subset(dataset, 9),
+        lambda dataset: few_shot_subset(dataset, 0),
     ],
 )
 def test_impossible_choices_are_refused(folder, choose):

@@ -9,7 +9,7 @@ from emitdiff.errors import EmitDiffError
 
 
 def test_nothing_is_written_over_and_nothing_wrong_is_written(folder, tmp_path):
-    with pytest.raises(EmitDiffError, match="holds something else: dataset.json, metadata.csv, images/"):
+    with pytest.raises(EmitDiffError, match="contains other files: dataset.json, metadata.csv, images/"):
         write_dataset(folder, INFO, [draw_sample(0)])
     (tmp_path / "mine" / "images").mkdir(parents=True)
     (tmp_path / "mine" / "images" / "case_000.png").write_text("mine")

@@ -87,11 +87,11 @@ def chest(folder, text="", labels=None):
 
 def test_every_label_is_asked_for_and_both_sides_of_a_lung(tmp_path):
     dataset = chest(tmp_path / "a")
-    asked = {name: text for name, text, _ in vocabulary.questions_of(dataset[0], dataset)}
+    asked = {name: text for name, text, _ in vocabulary.queries_of(dataset[0], dataset)}
     assert asked == {"lung": "X-ray, chest, lung", "left lung": "X-ray, chest, left lung",
                      "right lung": "X-ray, chest, right lung"}  # fmt: skip
     dataset = chest(tmp_path / "b", text="Bilateral.")
-    assert vocabulary.questions_of(dataset[0], dataset)[0][1] == "Bilateral."
+    assert vocabulary.queries_of(dataset[0], dataset)[0][1] == "Bilateral."
 
 
 @pytest.mark.parametrize("labels, own", [
@@ -101,7 +101,7 @@ def test_every_label_is_asked_for_and_both_sides_of_a_lung(tmp_path):
 ])  # fmt: skip
 def test_a_rows_text_is_asked_where_one_thing_is_labelled(tmp_path, labels, own):
     dataset = chest(tmp_path / "a", "Bilateral.", labels)
-    assert vocabulary.questions_of(dataset[0], dataset)[0][:2] == ("lung", own)
+    assert vocabulary.queries_of(dataset[0], dataset)[0][:2] == ("lung", own)
 
 
 @pytest.mark.parametrize("text", ["own", "none", "shuffled"])
@@ -142,7 +142,7 @@ def test_what_a_text_adds_is_counted_by_group():
         return [{"group": group, "truth": 1, "dice": dice} for group, dice in zip(groups, dices, strict=True)]
 
     empty = {"group": "d", "truth": 0}
-    gain = evaluation.difference([*rows(0.5, 0.6, 0.7, 0.8), empty], [*rows(0.4, 0.5, 0.6, 0.9), empty])
+    gain = evaluation.paired_difference([*rows(0.5, 0.6, 0.7, 0.8), empty], [*rows(0.4, 0.5, 0.6, 0.9), empty])
     assert gain["dice"] == pytest.approx(0.05) and gain["groups"] == 3
     assert gain["low"] == pytest.approx(-0.1) and gain["high"] == pytest.approx(0.1)
-    assert evaluation.difference([empty], [empty])["dice"] is None
+    assert evaluation.paired_difference([empty], [empty])["dice"] is None

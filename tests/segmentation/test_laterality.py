@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emitdiff.segmentation.laterality import rewrite_directions, turned
+from emitdiff.segmentation.laterality import rewrite_directions, rotate_quarters
 
 CORNERS = {"upper left": (0, 0), "upper right": (0, -1), "lower left": (-1, 0), "lower right": (-1, -1)}
 
@@ -14,7 +14,7 @@ CORNERS = {"upper left": (0, 0), "upper right": (0, -1), "lower left": (-1, 0), 
 def test_the_sentence_names_the_corner_where_the_spot_now_is(corner, quarters, mirror):
     picture = np.zeros((6, 8), np.uint8)
     picture[CORNERS[corner]] = 1
-    seen = turned(picture, quarters, mirror)
+    seen = rotate_quarters(picture, quarters, mirror)
     now = next(name for name, place in CORNERS.items() if seen[place])
     said = rewrite_directions(f"The nuclei density in the {corner} is high.", quarters, mirror)
     assert said == f"The nuclei density in the {now} is high."
@@ -31,7 +31,7 @@ def test_single_words_follow_every_quarter_turn(side, place):
         "right": (slice(None), -1),
     }
     for quarters in range(4):
-        seen = turned(picture, quarters, False)
+        seen = rotate_quarters(picture, quarters, False)
         now = next(name for name, edge in names.items() if seen[edge].any())
         said = rewrite_directions(side, quarters)
         assert {"top": "upper", "bottom": "lower"}.get(said, said) == now

@@ -59,7 +59,7 @@ def test_the_same_question_gets_the_same_answer_whatever_was_asked_between(segme
     assert not np.array_equal(segment(picture(64, 64), "left lung").probability, first)
 
 
-def test_words_that_were_not_taught_are_marked(segment):
+def test_words_that_were_not_trained_are_marked(segment):
     asked = {text: segment(picture(64, 64), text).untaught for text in ("the liver", "heart", " ", "left lung")}
     assert asked == {"the liver": False, "heart": True, " ": False, "left lung": False}
 
@@ -100,7 +100,7 @@ def test_targets_and_warnings(segment):
     image = picture(64, 64)
     assert segment(image, "Where is the LIVER?").target == "liver"
     assert segment(image, "liver").warnings == ()
-    assert segment(image, "prostate").target is None  # a word it knows, a target these weights were not taught
+    assert segment(image, "prostate").target is None  # a word it knows, a target these weights were not trained
     assert "liver, left lung" in segment(image, "the kidney").warnings[0]
     assert "No text" in segment(image, "").warnings[0]
     assert "tokens" in segment(image, "the liver " * 40).warnings[-1]
@@ -221,7 +221,7 @@ def test_presence_is_doubted_where_the_kind_of_image_is(features, text_encoder, 
             return ""
 
     def present(scenes, text="liver"):
-        pipeline = SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64, scenes=scenes)
+        pipeline = SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64, image_kinds=scenes)
         return pipeline(picture(64, 64), text).present
 
     whole = present(None)

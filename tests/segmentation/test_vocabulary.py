@@ -3,7 +3,7 @@ import pytest
 
 from emitdiff.datasets.folder import DatasetInfo, Sample
 from emitdiff.segmentation import vocabulary
-from emitdiff.segmentation.vocabulary import BY_PHRASE, TARGETS, asked_for, example_sentences
+from emitdiff.segmentation.vocabulary import BY_PHRASE, TARGETS, example_sentences, match_target
 
 from .conftest import disc
 
@@ -19,7 +19,7 @@ def test_sentences_are_many_and_keep_a_name(target):
     rng = np.random.default_rng(0)
     sentences = [vocabulary.compose_sentence(target, rng) for _ in range(200)]
     assert len(set(sentences)) > 120
-    assert sum(vocabulary.asked_for(sentence) is target for sentence in sentences) > 150
+    assert sum(vocabulary.match_target(sentence) is target for sentence in sentences) > 150
     assert all(sentence.strip() for sentence in sentences)
 
 
@@ -38,17 +38,17 @@ def test_datasets_map_to_targets_by_scene_and_label():
 ])  # fmt: skip
 def test_other_labels_are_targets_by_their_own_name(modality, organ, label, phrase, home):
     target = vocabulary.target_of(info(modality, organ, label), label)
-    assert (target.phrase, target.home, target.absent) == (phrase, home, ())
+    assert (target.phrase, target.image_kind, target.absent_kinds) == (phrase, home, ())
     rng = np.random.default_rng(0)
     sentences = [vocabulary.compose_sentence(target, rng) for _ in range(100)]
-    assert sum(getattr(vocabulary.asked_for(text, [phrase]), "phrase", "") == phrase for text in sentences) > 90
+    assert sum(getattr(vocabulary.match_target(text, [phrase]), "phrase", "") == phrase for text in sentences) > 90
     assert any(organ in sentence.lower() for sentence in sentences)
 
 
-def test_of_targets_that_share_a_name_the_taught_one_is_meant():
-    assert vocabulary.asked_for("the tumour", ["brain tumour", "liver"]).phrase == "brain tumour"
-    assert vocabulary.asked_for("the tumour", ["breast lesion", "liver"]).phrase == "breast lesion"
-    assert vocabulary.asked_for("the optic disc", ["liver"]) is None
+def test_of_targets_that_share_a_name_the_trained_one_is_meant():
+    assert vocabulary.match_target("the tumour", ["brain tumour", "liver"]).phrase == "brain tumour"
+    assert vocabulary.match_target("the tumour", ["breast lesion", "liver"]).phrase == "breast lesion"
+    assert vocabulary.match_target("the optic disc", ["liver"]) is None
 
 
 def test_what_a_dataset_labels_is_not_absent_from_it():
@@ -65,7 +65,7 @@ def test_unlabelled_neighbours_are_no_negatives():
 
 
 def test_no_target_is_absent_at_home():
-    assert all(target.home not in target.absent for target in TARGETS)
+    assert all(target.image_kind not in target.absent_kinds for target in TARGETS)
 
 
 def test_the_patients_left_lung_is_on_the_images_right():
@@ -103,10 +103,10 @@ def test_masks_of_a_labelled_image():
 
 
 def test_the_longest_name_in_a_sentence_wins():
-    assert vocabulary.asked_for("Show me the LEFT LUNG.").phrase == "left lung"
-    assert vocabulary.asked_for("where is the tumour in the breast?").phrase == "breast lesion"
-    assert vocabulary.asked_for("both lungs").phrase == "lung"
-    assert vocabulary.asked_for("the kidney") is None and vocabulary.asked_for("") is None
+    assert vocabulary.match_target("Show me the LEFT LUNG.").phrase == "left lung"
+    assert vocabulary.match_target("where is the tumour in the breast?").phrase == "breast lesion"
+    assert vocabulary.match_target("both lungs").phrase == "lung"
+    assert vocabulary.match_target("the kidney") is None and vocabulary.match_target("") is None
 
 
 @pytest.mark.parametrize("text, phrase", [
@@ -115,19 +115,21 @@ def test_the_longest_name_in_a_sentence_wins():
     ('"Pancreas"', "pancreas"), ("CT/spleen", "spleen"), ("H&E: cell-nuclei", "nuclei"),
 ])  # fmt: skip
 def test_punctuation_does_not_hide_a_name(text, phrase):
-    assert vocabulary.asked_for(text).phrase == phrase
+    assert vocabulary.match_target(text).phrase == phrase
 
 
 @pytest.mark.parametrize("text", ["livery", "massive", "!?", "delivered"])
 def test_a_name_within_another_word_is_no_name(text):
-    assert vocabulary.asked_for(text) is None
+    assert vocabulary.match_target(text) is None
 
 
 def test_each_sentence_is_understood_as_the_target_it_was_made_for():
     for target in TARGETS:
-        sentences = example_sentences((target.phrase,), {"chest x-ray": "X-ray"}.get(target.home, target.home[-3:]))
+        sentences = example_sentences(
+            (target.phrase,), {"chest x-ray": "X-ray"}.get(target.image_kind, target.image_kind[-3:])
+        )
         for sentence in sentences or example_sentences((target.phrase,)):
-            assert asked_for(sentence, TAUGHT).phrase == target.phrase, sentence
+            assert match_target(sentence, TAUGHT).phrase == target.phrase, sentence
 
 
 def test_a_modality_keeps_the_sentences_of_its_own_targets():
@@ -137,5 +139,5 @@ def test_a_modality_keeps_the_sentences_of_its_own_targets():
     assert not example_sentences(("liver",), "MRI")
 
 
-def test_a_target_taught_elsewhere_is_asked_for_plainly():
+def test_a_target_trained_elsewhere_is_asked_for_plainly():
     assert example_sentences(("optic disc",), "CT")[0] == "segment the optic disc"

@@ -28,7 +28,7 @@ def test_a_row_for_each_setting_and_dataset_and_only_what_is_missing(settings, c
     ]
     assert all(row["n"] == 2 and row["seconds_per_image"] > 0 for row in report)
     assert "| unipc" in (settings.out / "report.md").read_text() and "| unipc" in capsys.readouterr().out
-    with pytest.raises(EmitDiffError, match="begun with limit 1, now 2"):
+    with pytest.raises(EmitDiffError, match="started with limit 1, now 2"):
         study_steps(replace(settings, limit=2))
 
 
@@ -41,7 +41,7 @@ def test_means_are_over_the_datasets_asked_for():
     assert summarise(rows, {("ddim", "6", "2")}, {"a"}) == []
 
 
-def test_a_scheduler_keeps_what_the_network_was_taught_with(checkpoint):
+def test_a_scheduler_keeps_what_the_network_was_trained_with(checkpoint):
     pipeline = load_synthesizer(checkpoint)
     before = dict(pipeline.pipe.scheduler.config)
     for name in ("unipc", "dpm++", "ddim"):

@@ -5,9 +5,10 @@ import torch
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies.unet_baseline import (
+    ImageSet,
     Mixture,
-    Pictures,
     TrainSegmenter,
+    augment_batch,
     class_labels,
     measure_segmenter,
     read_pictures,
@@ -15,7 +16,6 @@ from emitdiff.studies.unet_baseline import (
     standardised,
     summary,
     train_segmenter,
-    vary,
 )
 
 SMALL = {"batch": 4, "resolution": 64}
@@ -49,13 +49,13 @@ def test_the_same_seed_gives_the_same_segmenter(pictures):
 @pytest.mark.parametrize("mix", ["inputs", "logits", "pool"])
 def test_real_and_synthetic_images_are_learnt_together(few, pictures, mix):
     noise = torch.randint(-20, 20, pictures.images.shape, generator=torch.Generator().manual_seed(0))
-    painted = Pictures((pictures.images + noise).clamp(0, 255).byte(), pictures.classes, pictures.names)
+    painted = ImageSet((pictures.images + noise).clamp(0, 255).byte(), pictures.classes, pictures.names)
     model = train_segmenter(TrainSegmenter(steps=20, mix=mix, **SMALL), 2, pictures, painted)
     assert measure_segmenter(model, few, pictures)[0]["dice"] > 0.7
 
 
 def test_merged_patches_take_image_and_class_from_the_same_side(pictures):
-    painted = Pictures(255 - pictures.images, 1 - pictures.classes, pictures.names)
+    painted = ImageSet(255 - pictures.images, 1 - pictures.classes, pictures.names)
     merged = Mixture(pictures, painted, TrainSegmenter(alpha=0.5, patch=16, **SMALL))
     (real, synthetic, mask), classes = merged.batch(np.arange(4), np.random.default_rng(0))
     assert 0.2 < mask.float().mean() < 0.8
@@ -64,7 +64,7 @@ def test_merged_patches_take_image_and_class_from_the_same_side(pictures):
 
 
 def test_a_real_image_without_a_synthetic_one_cannot_be_merged(pictures):
-    painted = Pictures(pictures.images[:3], pictures.classes[:3], pictures.names[:3])
+    painted = ImageSet(pictures.images[:3], pictures.classes[:3], pictures.names[:3])
     with pytest.raises(EmitDiffError, match="mix as a pool"):
         train_segmenter(TrainSegmenter(steps=1, **SMALL), 2, pictures, painted)
 
@@ -84,7 +84,7 @@ def test_every_image_comes_once_before_any_comes_again():
 def test_classical_variation_moves_image_and_mask_together(pictures):
     classes = pictures.classes
     images = classes[:, None].expand(-1, 3, -1, -1).float()
-    varied, turned = vary(images, classes, np.random.default_rng(0))
+    varied, turned = augment_batch(images, classes, np.random.default_rng(0))
     assert turned.dtype == classes.dtype and not torch.equal(turned, classes)
     inside = varied[:, 0] > varied.mean(dim=(1, 2, 3))[:, None, None]
     assert (inside == turned.bool()).float().mean() > 0.97
@@ -113,4 +113,4 @@ def test_a_resolution_no_network_takes(pictures, resolution):
 
 def test_a_label_that_fills_the_picture_fills_it_after_variation():
     full = torch.ones(4, 32, 32, dtype=torch.uint8)
-    assert bool(vary(torch.rand(4, 3, 32, 32), full, np.random.default_rng(0))[1].all())
+    assert bool(augment_batch(torch.rand(4, 3, 32, 32), full, np.random.default_rng(0))[1].all())

@@ -8,7 +8,7 @@ import torch
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CARD_FILE
 from emitdiff.synthesis.loading import load_synthesizer
-from emitdiff.synthesis.pipeline import Step, SyntheticImage
+from emitdiff.synthesis.pipeline import SamplingStep, SyntheticImage
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_fresh_controlnet_changes_nothing_and_a_filled_one_does(pipeline, disc
 def test_steps_are_reported_with_previews_before_each_image(pipeline, disc):
     events = list(pipeline.stream(*disc, **settings()))
     kinds = [type(event) for event in events]
-    assert kinds == [Step, Step, Step, SyntheticImage] * 2
+    assert kinds == [SamplingStep, SamplingStep, SamplingStep, SyntheticImage] * 2
     assert [event.step for event in events[:3]] == [1, 2, 3]
     assert any(event.preview is not None for event in events[:3])
 

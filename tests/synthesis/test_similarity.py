@@ -6,12 +6,12 @@ import pytest
 
 from emitdiff.synthesis.similarity import (
     Gallery,
+    comparison_view,
     dice,
     edge_agreement,
     grey_quantiles,
     histogram_distance,
     similarity,
-    view_of,
 )
 
 
@@ -25,7 +25,7 @@ def draw_patches(seed: int, side: int = 160) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def gallery() -> Gallery:
-    return Gallery(np.stack([view_of(draw_patches(seed)) for seed in range(20)]))
+    return Gallery(np.stack([comparison_view(draw_patches(seed)) for seed in range(20)]))
 
 
 @pytest.mark.parametrize("change", ["none", "darker", "flatter", "mirrored", "larger"])
@@ -38,17 +38,20 @@ def test_a_copy_is_found_whatever_was_done_to_it(gallery, change):
         "mirrored": image[:, ::-1],
         "larger": cv2.resize(image, (300, 340)),
     }[change]
-    match = gallery.nearest(view_of(changed))
+    match = gallery.nearest(comparison_view(changed))
     assert match.index == 7 and match.similarity > 0.98
     assert match.mirrored == (change == "mirrored")
 
 
 def test_another_image_is_no_copy(gallery):
-    assert gallery.nearest(view_of(draw_patches(99))).similarity < 0.7
+    assert gallery.nearest(comparison_view(draw_patches(99))).similarity < 0.7
 
 
 def test_the_second_stage_agrees_with_the_similarity_of_two(gallery):
-    view, mixed = view_of(draw_patches(3)), view_of((0.5 * draw_patches(3) + 0.5 * draw_patches(50)).astype(np.uint8))
+    view, mixed = (
+        comparison_view(draw_patches(3)),
+        comparison_view((0.5 * draw_patches(3) + 0.5 * draw_patches(50)).astype(np.uint8)),
+    )
     match = gallery.nearest(mixed)
     assert match.index == 3 and 0.3 < match.similarity < 0.95
     assert match.similarity == pytest.approx(similarity(view, mixed), abs=1e-5)
@@ -57,14 +60,17 @@ def test_the_second_stage_agrees_with_the_similarity_of_two(gallery):
 def test_similarity_falls_as_more_is_changed():
     image, other = draw_patches(3), draw_patches(50)
     shares = [
-        similarity(view_of(image), view_of((image * (1 - s) + other * s).astype(np.uint8))) for s in (0, 0.2, 0.5)
+        similarity(comparison_view(image), comparison_view((image * (1 - s) + other * s).astype(np.uint8)))
+        for s in (0, 0.2, 0.5)
     ]
     assert shares[0] > shares[1] > shares[2]
 
 
 def test_an_image_of_one_grey_has_a_view():
     flat = np.full((40, 30, 3), 80, np.uint8)
-    assert (view_of(flat) == 128).all() and similarity(view_of(flat), view_of(flat)) == pytest.approx(1)
+    assert (comparison_view(flat) == 128).all() and similarity(
+        comparison_view(flat), comparison_view(flat)
+    ) == pytest.approx(1)
 
 
 def test_the_histogram_distance_is_in_grey_levels():

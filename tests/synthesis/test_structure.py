@@ -78,7 +78,7 @@ def test_half_the_structure_joined_is_the_outline_alone(joined, disc):
     assert not joined.control_image(image, mask, structure=0).any()
 
 
-def test_below_half_the_mask_fades_for_weights_taught_beside_their_controlnet(pipeline, disc):
+def test_below_half_the_mask_fades_for_weights_trained_beside_their_controlnet(pipeline, disc):
     half, quarter = (pipeline.control_image(*disc, structure=structure) for structure in (0.5, 0.25))
     assert np.array_equal(quarter, np.rint(half * 0.5).astype(np.uint8)) and quarter.any()
 
@@ -112,7 +112,7 @@ def test_the_label_is_the_edited_mask_and_its_outline_is_what_the_network_sees(p
     assert control[..., 0][rim].mean() > 3 * np.median(control[..., 0])
 
 
-def test_an_edit_of_nothing_paints_the_same_and_an_edit_without_a_mask_is_refused(pipeline, disc):
+def test_an_edit_of_nothing_generates_the_same_and_an_edit_without_a_mask_is_refused(pipeline, disc):
     assert np.array_equal(pipeline(*disc, **ONE, edit=MaskEdit())[0].image, pipeline(*disc, **ONE)[0].image)
     with pytest.raises(EmitDiffError, match="none was given"):
         pipeline(disc[0], None, **ONE, edit=MOVED)
@@ -174,7 +174,7 @@ def test_a_given_phrase_is_used_and_the_paper_adds_it(pipeline, disc):
     assert np.array_equal(joined, pipeline(*disc, **{**ONE, "prompt": "CT, liver, speckled"})[0].image)
 
 
-def test_the_papers_preset_paints_without_a_network_and_says_whose_edges_it_followed(
+def test_the_papers_preset_generates_without_a_network_and_says_whose_edges_it_followed(
     pipeline, disc, monkeypatch, tmp_path
 ):
     """Of what is recorded the weights of the edges are told too, and only where a network drew some."""

@@ -14,11 +14,11 @@ import numpy as np
 
 from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.errors import EmitDiffError
-from emitdiff.mask_metrics import agreement
+from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.segmentation.output import SegmentationOutput
-from emitdiff.ui.interface import Callables, DatasetCalls, Model, Preset, Vocabulary
+from emitdiff.ui.interface import Callables, DatasetCalls, ModelInfo, PresetOption, Vocabulary
 
 STEPS = 4
 
@@ -71,7 +71,7 @@ def quality(source, synthetic):
 def pack(results, paths, packing, folder):
     archive = Path(folder) / f"synthetic_{packing.name}_{packing.layout}.zip"
     archive.write_text(f"{len(results)} of {packing.classes}")
-    return archive, ("Labels are numbered anew.",)
+    return archive, ("Labels are numbered again.",)
 
 
 def segment(image, text, threshold, checkpoint):
@@ -104,7 +104,7 @@ def teach(examples, request):
     for step in range(1, 11):
         look = {"dice": 0.08 * step, "picture": examples[0][0]} if step % 5 == 0 else {}
         yield Lesson(step, 10, step / 2, 2 / step, **look)
-    yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="So few steps!")
+    yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!")
 
 
 def teach_dataset(archive, lesson):
@@ -136,7 +136,7 @@ class Painter:
 
 def dataset_calls() -> DatasetCalls:
     jobs = DatasetJobs(lambda name: Painter(), failing)
-    return DatasetCalls(jobs.take, jobs.look, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
+    return DatasetCalls(jobs.create, jobs.status, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
 
 
 def save_mask(masks: dict[int, np.ndarray], folder: Path) -> Path:
@@ -163,7 +163,7 @@ def prompt_warning(prompt, checkpoint):
 def models():
     settings = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "controlnet_conditioning_scale": 1.0}
     return (
-        Model(
+        ModelInfo(
             "emitdiff-mini",
             "synthesis",
             "Small Stable Diffusion with ControlNet.",
@@ -171,8 +171,10 @@ def models():
             "ready (embedded)",
             settings,
         ),
-        Model("sd15-canny", "synthesis", "Stable Diffusion 1.5.", "OpenRAIL", "not downloaded (5.7 GB)", {}, "canny"),
-        Model("textdiff-mini", "segmentation", "Small text-guided head.", "research only", "ready (embedded)", {}),
+        ModelInfo(
+            "sd15-canny", "synthesis", "Stable Diffusion 1.5.", "OpenRAIL", "not downloaded (5.7 GB)", {}, "canny"
+        ),
+        ModelInfo("textdiff-mini", "segmentation", "Small text-guided head.", "research only", "ready (embedded)", {}),
     )
 
 
@@ -206,9 +208,9 @@ def fake_callables(**changes) -> Callables:
         sentences=lambda checkpoint, modality: (f"segment the lung, {modality or 'any'}",),
         teach=teach,
         teach_dataset=teach_dataset,
-        is_kept=lambda file: file.startswith("heads/"),
+        head_exists=lambda file: file.startswith("heads/"),
         evaluate=evaluate,
-        score=agreement,
+        score=compute_mask_metrics,
         datasets=dataset_calls(),
         models=models,
         prepare=lambda: None,
@@ -219,7 +221,10 @@ def fake_callables(**changes) -> Callables:
             ("normal", "benign lesion", "liver", "prostate", "left ventricle", "fluorescence"),
             ("high contrast",),
             ("soft", "canny", "hed"),
-            (Preset("default", "own", {}), Preset("paper", "as published", {"detector": "hed", "guidance_scale": 9.0})),
+            (
+                PresetOption("default", "own", {}),
+                PresetOption("paper", "as published", {"detector": "hed", "guidance_scale": 9.0}),
+            ),
             (("CT", "abdomen", "liver", ""), ("MRI", "heart", "left ventricle", "high contrast")),
         ),
     )

@@ -9,7 +9,7 @@ from gradio.state_holder import StateHolder
 
 from emitdiff.ui import demo as page
 from emitdiff.ui import theme
-from emitdiff.ui.source import KEPT_SECONDS
+from emitdiff.ui.source import SESSION_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_header_says_what_runs_and_what_for():
     ):
         assert words in html
     assert "<script" not in page.header(models, "emitdiff-mini", "textdiff-mini", "<script>")
-    assert "optic-disc <em>taught here" in page.header(models, "emitdiff-mini", "heads/optic-disc.safetensors", "CPU")
+    assert "optic-disc <em>trained here" in page.header(models, "emitdiff-mini", "heads/optic-disc.safetensors", "CPU")
 
 
 def test_heavy_events_share_one_place_in_the_queue(demo):
@@ -40,7 +40,7 @@ def test_heavy_events_share_one_place_in_the_queue(demo):
 def test_what_the_host_is_protected_by(demo):
     settings = page.launch_settings()
     assert settings["max_file_size"] and settings["run_history"] is False
-    assert demo.delete_cache == (600, KEPT_SECONDS), "files live as long as what shows them"
+    assert demo.delete_cache == (600, SESSION_SECONDS), "files live as long as what shows them"
     assert demo._queue.max_size == 32
     assert demo.analytics_enabled is False
 
@@ -53,10 +53,10 @@ def test_programs_do_not_push_out_what_a_person_has_made(demo, monkeypatch):
     monkeypatch.setattr(demo, "state_holder", None, raising=False)
     sessions = StateHolder()
     sessions.set_blocks(demo)
-    made = sessions["a person"]
+    made = sessions["a user"]
     for number in range(400):
         sessions[f"program {number}"]
-    assert sessions["a person"] is made and capacity <= 1000
+    assert sessions["a user"] is made and capacity <= 1000
 
 
 def test_nothing_on_the_page_comes_from_a_network():

@@ -75,7 +75,7 @@ def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_the
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image": None}, "set the structure to free"),
+        ({"image": None}, "set the structure to 0"),
         ({"structure": 2}, "structure is 2"),
         ({"preset": "best"}, "No preset is called"),
         ({"detector": "sobel"}, "No edge detector"),
@@ -180,7 +180,7 @@ def serving(**calls):
 
 
 @pytest.mark.parametrize("leave", ["cancel", "disconnect"])
-def test_painting_ends_with_the_wish_for_it(leave):
+def test_generation_ends_with_the_wish_for_it(leave):
     """Both a caller that cancels and one that is gone: nobody waits for 8 x 200 steps."""
     painting = Endless(Step(0, 1, 1000, None))
     with serving(synthesize=painting) as url:
@@ -195,7 +195,7 @@ def test_painting_ends_with_the_wish_for_it(leave):
         assert painting.was_ended()
 
 
-def test_teaching_ends_with_the_wish_for_it(dataset):
+def test_training_ends_with_the_wish_for_it(dataset):
     teaching = Endless(Lesson(1, 1000, 0.1, 0.5))
     with serving(teach_dataset=teaching) as url:
         job = Client(url, verbose=False).submit(dataset, api_name="/teach")
@@ -209,7 +209,7 @@ def wait_until(there):
         if there():
             return
         time.sleep(0.1)
-    raise AssertionError("nothing was begun")
+    raise AssertionError("nothing was started")
 
 
 def whole_request(url: str) -> list:
@@ -234,7 +234,7 @@ def dataset(tmp_path):
     return handle_file(str(tmp_path / "my-data.zip"))
 
 
-def test_a_dataset_teaches_a_head_that_others_take(client, example, dataset):
+def test_a_dataset_trains_a_head_that_others_take(client, example, dataset):
     head, record = client.predict(dataset, label="lesion", seconds=9, api_name="/teach")
     assert head.endswith("lesion.safetensors") and record["seconds"] == 9 and record["dice"] == 0.8
     assert "Research use only" in record["notice"]
@@ -261,5 +261,5 @@ def test_a_server_takes_only_so_much_at_once(client, dataset, endpoint, changes,
 
 
 def test_a_head_is_a_file_of_weights(client, example, dataset):
-    with pytest.raises(AppError, match="no .safetensors file"):
+    with pytest.raises(AppError, match="not a .safetensors file"):
         client.predict(dataset, head=handle_file(str(example.image)), api_name="/evaluate")

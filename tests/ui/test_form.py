@@ -5,9 +5,12 @@ from fakes import models
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.form import check_request, find_preset, form_values, menu, sampling_defaults
-from emitdiff.ui.interface import Preset, SynthesisRequest
+from emitdiff.ui.interface import PresetOption, SynthesisRequest
 
-PRESETS = (Preset("default", "own", {}), Preset("paper", "as published", {"guidance_scale": 9.0, "detector": "hed"}))
+PRESETS = (
+    PresetOption("default", "own", {}),
+    PresetOption("paper", "as published", {"guidance_scale": 9.0, "detector": "hed"}),
+)
 FORM = dict(vars(SynthesisRequest("CT, abdomen")))
 
 
@@ -22,7 +25,7 @@ def test_check_request_names_an_empty_field(name):
         check_request({**FORM, name: None})
 
 
-def test_check_request_paints_no_other_seed_than_the_one_that_stands_there():
+def test_check_request_generates_no_other_seed_than_the_one_that_stands_there():
     with pytest.raises(EmitDiffError, match="The seed is 1.5: enter a whole number"):
         check_request({**FORM, "seed": 1.5})
 

@@ -50,7 +50,7 @@ def generate(tab, example, **changes):
         "outlines": False,
         "large": None,
     }
-    return list(tab.painting.generate(BROWSER, **{**arguments, "mask_file": str(example.mask), **FORM, **changes}))
+    return list(tab.generation.generate(BROWSER, **{**arguments, "mask_file": str(example.mask), **FORM, **changes}))
 
 
 def pack(results, run, layout="images, masks, manifest", classes=""):
@@ -119,12 +119,12 @@ def test_an_unforeseen_failure_shows_no_traceback(example, caplog):
     tab = build(synthesize=lambda *arguments: 1 / 0)
     results = tab.results
     last = generate(tab, example)[-1]
-    assert "did not foresee (ZeroDivisionError)" in last[results.progress]
+    assert "Unexpected error (ZeroDivisionError)" in last[results.progress]
     assert "division by zero" in caplog.text
 
 
 def test_stop_ends_the_run_and_keeps_what_is_finished(tab, results, example):
-    tab.painting.begin(BROWSER)
+    tab.generation.start_run(BROWSER)
     arguments = {
         "previous": None,
         "scan": scan_that_saves(example.image),
@@ -133,23 +133,23 @@ def test_stop_ends_the_run_and_keeps_what_is_finished(tab, results, example):
         "outlines": False,
         "large": None,
     }
-    updates = tab.painting.generate(BROWSER, **arguments, mask_file=None, **{**FORM, "num_images": 8})
+    updates = tab.generation.generate(BROWSER, **arguments, mask_file=None, **{**FORM, "num_images": 8})
     seen = []
     for update in updates:
         seen.append(update)
         if "Image 2 of 8, step 2" in update[results.progress]:
-            tab.painting.stop(BROWSER)
+            tab.generation.stop(BROWSER)
     assert "Stopped: 1 synthetic image of 8" in seen[-1][results.progress]
     assert len(seen) < 11
-    tab.painting.rest(BROWSER, None)
-    assert not tab.painting.stops.running(BROWSER)
+    tab.generation.end_run(BROWSER, None)
+    assert not tab.generation.cancellation.running(BROWSER)
 
 
 def test_stop_reaches_a_run_that_still_waits(tab, results, example):
-    tab.painting.begin(BROWSER)
-    tab.painting.stop(BROWSER)
+    tab.generation.start_run(BROWSER)
+    tab.generation.stop(BROWSER)
     assert "Stopped before" in generate(tab, example)[-1][results.progress]
-    tab.painting.rest(BROWSER, None)
+    tab.generation.end_run(BROWSER, None)
 
 
 @pytest.fixture
@@ -167,42 +167,42 @@ def test_choosing_an_image_says_what_is_known_of_it(results, run):
 
 
 def test_scores_of_an_edited_mask_are_said_to_be_beside_another_one(run):
-    moved = run.made[0]
+    moved = run.images[0]
     assert "Beside the real image, whose mask was not edited: edge F1" in describe(moved, 0, 3)
     in_place = replace(moved, request=replace(moved.request, move_x=0.0, edit_seed=5))
     assert "Beside the real image: edge F1" in describe(in_place, 0, 3)
 
 
 def test_before_and_after_are_the_real_and_the_chosen_image(results, run):
-    updates = results.look(run, 1, "Before and after", outlines=False)
+    updates = results.refresh(run, 1, "Side by side", outlines=False)
     before, after = updates[results.slider]["value"]
     np.testing.assert_array_equal(before, at_view_size(run.source))
     np.testing.assert_array_equal(after, at_view_size(run.results[1].image))
     assert updates[results.slider]["visible"] and not updates[results.gallery]["allow_preview"]
-    outlined = results.look(run, 1, "Before and after", outlines=True)[results.slider]["value"]
+    outlined = results.refresh(run, 1, "Side by side", outlines=True)[results.slider]["value"]
     assert all((first != second).any() for first, second in zip(outlined, (before, after), strict=True))
-    again = results.look(run, 1, "All images", outlines=True)
+    again = results.refresh(run, 1, "All images", outlines=True)
     assert not again[results.slider]["visible"] and again[results.gallery]["allow_preview"]
 
 
 def test_the_image_beside_the_real_one_is_marked_among_the_small_ones(results, run):
-    assert results.look(run, 1, "Before and after", outlines=False)[results.gallery]["selected_index"] == 1
-    assert results.choose(run, "Before and after", SimpleNamespace(index=2))[results.large] == run.large == 2
-    assert results.turn(run, 2, "All images", outlines=False)[results.large] is run.large is None
+    assert results.refresh(run, 1, "Side by side", outlines=False)[results.gallery]["selected_index"] == 1
+    assert results.choose(run, "Side by side", SimpleNamespace(index=2))[results.large] == run.large == 2
+    assert results.switch_view(run, 2, "All images", outlines=False)[results.large] is run.large is None
 
 
 def test_a_mask_alone_stands_where_there_is_no_real_image(tab, results, example):
     run = generate(tab, example, scan=None)[0][results.run]
-    before, after = results.look(run, 0, "Before and after", outlines=False)[results.slider]["value"]
-    assert before.shape == after.shape and before.any() and run.made[0].scores == {}
+    before, after = results.refresh(run, 0, "Side by side", outlines=False)[results.slider]["value"]
+    assert before.shape == after.shape and before.any() and run.images[0].scores == {}
 
 
 def test_outlines_are_drawn_on_copies_that_keep_their_settings(results, run):
     plain = [path for path, _ in run.tiles()]
-    results.look(run, 0, "All images", outlines=True)
+    results.refresh(run, 0, "All images", outlines=True)
     outlined = [path for path, _ in run.tiles()]
     assert not set(plain) & set(outlined) and read_synthetic_settings(outlined[0])["outlined"]
-    results.look(run, 0, "All images", outlines=False)
+    results.refresh(run, 0, "All images", outlines=False)
     assert [path for path, _ in run.tiles()] == plain
 
 
@@ -219,14 +219,14 @@ def test_a_dropped_image_is_left_out_of_the_download(results, run):
     for index in (0, 2):
         results.keep(run, index, kept=False)
     nothing = pack(results, run)
-    assert "Every image is dropped" in nothing[results.downloads.words]
+    assert "All images are dropped" in nothing[results.downloads.words]
     assert not nothing[results.downloads.button]["interactive"]
 
 
 def test_other_layouts_name_the_classes(results, run):
     packed = pack(results, run, "nnU-Net", "")
     assert Path(packed[results.downloads.button]["value"]).read_text() == "3 of ('target',)"
-    assert "Labels are numbered anew." in packed[results.downloads.words]
+    assert "Labels are numbered again." in packed[results.downloads.words]
     named = pack(results, run, "COCO", "left lung, right lung")
     assert Path(named[results.downloads.button]["value"]).read_text() == "3 of ('left lung', 'right lung')"
 
@@ -241,23 +241,23 @@ def test_variations_follow_the_chosen_image(example):
     tab = build(synthesize=synthesize_and_tell)
     results = tab.results
     run = generate(tab, example, move_x=0.2)[0][results.run]
-    updates = list(tab.painting.vary(BROWSER, run, 1, wanted=3))
+    updates = list(tab.generation.vary(BROWSER, run, 1, wanted=3))
     image, mask, request = given[1]
     assert image is run.results[1].image and mask is run.results[1].mask
     assert request.num_images == 3 and request.move_x == 0 and request.seed != 5
-    assert len(run.made) == 5 and updates[0][results.run] is run and len(updates[0][results.gallery]["value"]) == 5
+    assert len(run.images) == 5 and updates[0][results.run] is run and len(updates[0][results.gallery]["value"]) == 5
     assert "3 variations" in updates[-1][results.progress] and updates[-1][results.chosen_index] == 2
-    made = run.made[4]
-    assert "of 6" in made.caption and read_synthetic_settings(made.path)["source"] == run.made[1].path.stem
+    made = run.images[4]
+    assert "of 6" in made.caption and read_synthetic_settings(made.path)["source"] == run.images[1].path.stem
     assert "synthetic image with seed 6" in updates[-1][results.words]
 
 
 def test_variations_have_a_limit_and_need_an_image(tab, results, run):
-    (update,) = tab.painting.vary(BROWSER, None, 0, wanted=3)
+    (update,) = tab.generation.vary(BROWSER, None, 0, wanted=3)
     assert "No image yet" in update[results.progress]
-    run.made *= 8
-    (update,) = tab.painting.vary(BROWSER, run, 0, wanted=3)
-    assert "limit of 24" in update[results.progress] and len(run.made) == 24
+    run.images *= 8
+    (update,) = tab.generation.vary(BROWSER, run, 0, wanted=3)
+    assert "limit of 24" in update[results.progress] and len(run.images) == 24
 
 
 def test_scores_that_fail_cost_no_image(example, caplog):
@@ -284,9 +284,9 @@ def test_an_image_goes_to_the_segmentation_with_its_label_as_the_truth(results, 
 def test_the_image_that_is_large_stays_the_chosen_one(tab, results, example):
     run = generate(tab, example, num_images=3)[0][results.run]
     assert results.choose(run, "All images", SimpleNamespace(index=1))[results.large] == 1
-    last = list(tab.painting.vary(BROWSER, run, 1, wanted=2))[-1]
+    last = list(tab.generation.vary(BROWSER, run, 1, wanted=2))[-1]
     assert last[results.chosen_index] == 1 and "Image 2 of 5" in last[results.words]
     results.close(run)
-    last = list(tab.painting.vary(BROWSER, run, 1, wanted=2))[-1]
+    last = list(tab.generation.vary(BROWSER, run, 1, wanted=2))[-1]
     assert last[results.chosen_index] == 5 and "Image 6 of 7" in last[results.words]
     assert generate(tab, example, large=4)[-1][results.chosen_index] == 1

@@ -1,4 +1,5 @@
-"""Results that lie beside the examples: whole, small, shown without computing anything, and made again by a command."""
+"""Results that are stored beside the examples: whole, small, shown without computing anything, and made again by a
+command."""
 
 from __future__ import annotations
 
@@ -59,8 +60,8 @@ def test_a_click_shows_everything_and_computes_nothing(tab):
     run = results[tab.results.run]
     tiles = results[tab.results.gallery]
     assert len(tiles) == 4 and tiles[2][1].startswith("seed 2, edges 0.")
-    assert "Stored with the example" in results[tab.results.progress]
-    assert all(made.path.is_file() for made in run.made)
+    assert "Precomputed results" in results[tab.results.progress]
+    assert all(made.path.is_file() for made in run.images)
     _, other = click(tab, 1, previous=run)
     assert not run.folder.exists(), "what is no longer shown leaves nothing behind"
     other[tab.results.run].remove()
@@ -81,10 +82,10 @@ def test_other_weights_have_nothing_stored(tab):
 
 
 def test_a_run_is_not_disturbed(tab):
-    tab.painting.stops.begin(BROWSER)
+    tab.generation.cancellation.begin(BROWSER)
     _, results = click(tab, 0)
     assert set(results) == {tab.results.progress}
-    tab.painting.stops.end(BROWSER)
+    tab.generation.cancellation.end(BROWSER)
 
 
 def test_they_can_be_made_again(tmp_path):

@@ -30,21 +30,21 @@ def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
     changes = {"structure": 0.3, "move_x": 0.25, "preset": "paper"}
     arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
     first = next(
-        tab.painting.generate(
+        tab.generation.generate(
             BROWSER, outlines=False, large=None, **arguments, mask_file=str(example.mask), **{**FORM, **changes}
         )
     )
     request = first[tab.results.run].request
     assert (request.structure, request.move_x, request.preset) == (0.3, 0.25, "paper")
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "structure": 0}
-    *_, last = tab.input.preview.look(mask_file=None, **form)
-    assert "painted freely" in last[tab.input.preview.control_note]
+    *_, last = tab.input.preview.update(mask_file=None, **form)
+    assert "generated freely" in last[tab.input.preview.control_note]
 
 
 def test_the_settings_of_an_image_come_back_into_the_form(tab, example):
     form = {**FORM, "num_images": 3, "guidance_scale": 2.5, "move_x": 0.1, "detector": "hed"}
     arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    painting = tab.painting.generate(BROWSER, outlines=False, large=None, **arguments, mask_file=None, **form)
+    painting = tab.generation.generate(BROWSER, outlines=False, large=None, **arguments, mask_file=None, **form)
     run = list(painting)[0][tab.results.run]
     updates = tab.take_settings(run, 2)
     values = {name: updates[field] for name, field in tab.form.items() if field in updates}

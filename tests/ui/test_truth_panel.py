@@ -73,13 +73,13 @@ def test_without_the_text_is_scored_too(panel, finding):
 def test_an_empty_truth_is_said_to_be_empty_beside_its_scores(panel, finding, tmp_path):
     taken = panel.take(written(tmp_path, np.zeros_like(finding.output.mask)), finding.scan, 1)
     updates = panel.compare(finding, taken[panel.truth], 0)
-    assert "The true mask is empty" in taken[panel.note] and updates[panel.note] == taken[panel.note]
+    assert "The reference mask is empty" in taken[panel.note] and updates[panel.note] == taken[panel.note]
 
 
 def test_a_truth_of_another_size_is_named_beside_it(panel, finding, tmp_path):
     taken = panel.take(written(tmp_path, np.zeros((10, 12), np.uint8)), finding.scan, 1)
     assert "truth.png" in taken[panel.note] and taken[panel.truth] is None
-    assert "choose it first" in panel.take(written(tmp_path, finding.output.mask), None, 1)[panel.note]
+    assert "before its reference mask" in panel.take(written(tmp_path, finding.output.mask), None, 1)[panel.note]
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""A head taught from a few labelled images in a minute, on weights that stay as they are."""
+"""A head trained on a few labelled images in a minute, on weights that stay as they are."""

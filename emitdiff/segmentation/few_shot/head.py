@@ -1,4 +1,4 @@
-"""A head taught from a few images: what it sees beside the frozen backbone's features, and the file it is kept in."""
+"""A head trained on a few images: its inputs beside the frozen backbone's features, and its file format."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch import nn
 from torch.nn import functional
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, write_text, write_whole
-from emitdiff.segmentation.model.features import coordinates, usable_sizes, weights_hash
+from emitdiff.files import make_folder, write_atomically, write_text
+from emitdiff.segmentation.model.features import are_valid_sizes, coordinates, weights_hash
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 
 SUFFIX = ".safetensors"
 KIND = "emitdiff taught head"
 COORDINATES = 5
-LARGEST = 64  # megabytes of a file that may be a taught head
-MOST_TARGETS, LONGEST_TARGET, MOST_SCALES = 64, 200, 32
+MAX_FILE_MB = 64  # megabytes of a file that may be a few-shot head
+MAX_TARGETS, MAX_TARGET_LENGTH, MAX_SCALES = 64, 200, 32
 RESOLUTIONS, CELLS = range(32, 1025), range(1, 33)
-NEEDED = ("targets", "checkpoint", "backbone", "text_encoder", "resolution", "cell", "config")
+REQUIRED_KEYS = ("targets", "checkpoint", "backbone", "text_encoder", "resolution", "cell", "config")
 
 
 class PixelFeatures(nn.Module):
     """The maps of frozen `features` and, as one more and the finest scale, the image itself: the pixels of every
     `cell` x `cell` square side by side, with the maps of `coordinates`.
 
-    A few images teach place and grey values sooner than what hundreds of channels mean.
+    From a few images, position and intensity are learnt faster than the meaning of hundreds of channels.
     """
 
-    place = True
+    with_coordinates = True
 
     def __init__(self, features: nn.Module, cell: int) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class PixelFeatures(nn.Module):
         """
         squares = functional.pixel_unshuffle(image, self.cell)
         maps = self.features(image)
-        if not self.features.place:
+        if not self.features.with_coordinates:
             maps = [torch.cat([part, coordinates(part)], dim=1) for part in maps]
         return [*maps, torch.cat([squares, coordinates(squares)], dim=1)]
 
 
-class Reduction(nn.Module):
+class PcaReduction(nn.Module):
     """The principal components of every scale's channels; the coordinates behind them pass as they are.
 
     Channels are standardised first, and components scaled by their spread to the power of -`whitening`. Hundreds of
@@ -63,7 +63,7 @@ class Reduction(nn.Module):
     into the head's projections at the end.
     """
 
-    def __init__(self, maps: Sequence[torch.Tensor], keep: int, whitening: float) -> None:
+    def __init__(self, maps: Sequence[torch.Tensor], components: int, whitening: float) -> None:
         super().__init__()
         for index, part in enumerate(maps):
             rows = part.float().permute(1, 0, 2, 3).flatten(1)
@@ -71,7 +71,7 @@ class Reduction(nn.Module):
             mean[-COORDINATES:], spread[-COORDINATES:] = 0, 1
             standard = (rows[:-COORDINATES] - mean[:-COORDINATES, None]) / spread[:-COORDINATES, None]
             values, vectors = torch.linalg.eigh(standard @ standard.T / standard.shape[1])
-            values, vectors = values.flip(0)[:keep].clamp_min(1e-4), vectors.flip(1)[:, :keep]
+            values, vectors = values.flip(0)[:components].clamp_min(1e-4), vectors.flip(1)[:, :components]
             matrix = torch.block_diag((vectors / values ** (whitening / 2)).T, torch.eye(COORDINATES).to(vectors))
             self.register_buffer(f"mean_{index}", mean)
             self.register_buffer(f"matrix_{index}", matrix / spread)
@@ -101,7 +101,7 @@ class Reduction(nn.Module):
 
 
 @dataclass(frozen=True)
-class TaughtHead:
+class FewShotHead:
     """`head` reads the maps of `PixelFeatures` over the backbone of `base`; `card` says how it came about."""
 
     head: TextDiff
@@ -122,50 +122,51 @@ class TaughtHead:
         )
 
     def save(self, path: str | Path) -> Path:
-        """One safetensors file with the card in its metadata, and the card for people beside it (.md).
+        """One safetensors file with the card in its metadata, and the card for users beside it (.md).
 
         Raises EmitDiffError for a name that does not end in .safetensors, and a folder that cannot be made.
         """
         from safetensors.torch import save_file
 
-        path = file_name(path)
+        path = check_head_path(path)
         make_folder(path.parent)
         weights = {name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}
         metadata = {"kind": KIND, "card": json.dumps(self.card, ensure_ascii=False)}
-        write_whole(path, lambda partial: save_file(weights, partial, metadata))
+        write_atomically(path, lambda partial: save_file(weights, partial, metadata))
         write_text(path.with_suffix(".md"), describe(self.card, path.name))
         return path
 
 
-def file_name(path: str | Path) -> Path:
-    """`path`, where a taught head can be called so. Raises EmitDiffError where not."""
+def check_head_path(path: str | Path) -> Path:
+    """`path`, where a few-shot head can be called so. Raises EmitDiffError where not."""
     path = Path(path)
     if path.suffix != SUFFIX or path.is_dir():
-        raise EmitDiffError(f"A taught head is one file: give a name that ends in {SUFFIX}, not '{path}'.")
+        raise EmitDiffError(f"A few-shot head is one file: give a name that ends in {SUFFIX}, not '{path}'.")
     return path
 
 
-def is_taught_file(checkpoint: str | Path) -> bool:
+def is_head_file(checkpoint: str | Path) -> bool:
     """Whether a name given as a checkpoint means a file that `TaughtHead.save` writes."""
     return Path(checkpoint).suffix == SUFFIX
 
 
-def load_taught(path: str | Path, base: SegmentationPipeline) -> TaughtHead:
+def load_few_shot_head(path: str | Path, base: SegmentationPipeline) -> FewShotHead:
     """From a file that `TaughtHead.save` wrote, on `base`: the checkpoint that its card names.
 
-    Raises EmitDiffError as `read_taught`, and where the backbone or text encoder is not the one it was taught on.
+    Raises EmitDiffError as `read_few_shot_head`, and where the backbone or text encoder is not the one it was trained
+    on.
     """
-    card, weights = read_taught(path)
+    card, weights = read_few_shot_head(path)
     name = Path(path).name
     head = _read_head(weights, card, name)
-    _check_fit(base, card, name)
-    return TaughtHead(head, base, card)
+    _check_backbone(base, card, name)
+    return FewShotHead(head, base, card)
 
 
-def read_taught(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
+def read_few_shot_head(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """(the card, the weights) of a file that `TaughtHead.save` wrote.
 
-    Raises EmitDiffError where there is no such file, and where it is no taught head or damaged.
+    Raises EmitDiffError where there is no such file, and where it is no few-shot head or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -174,8 +175,8 @@ def read_taught(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
         raise EmitDiffError(
             f"There is no file '{path}': `python -m emitdiff teach DATASET --out {path.name}` makes one."
         )
-    if path.stat().st_size > LARGEST * 2**20:
-        raise EmitDiffError(f"'{path.name}' has more than {LARGEST} MB: it is no taught head.")
+    if path.stat().st_size > MAX_FILE_MB * 2**20:
+        raise EmitDiffError(f"'{path.name}' has more than {MAX_FILE_MB} MB: it is not a few-shot head.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -183,8 +184,8 @@ def read_taught(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
         card = json.loads(metadata.get("card", "{}"))
     except (OSError, ValueError, SafetensorError) as error:
         raise EmitDiffError(f"'{path.name}' cannot be read ({error}): copy or download it again.") from error
-    if metadata.get("kind") != KIND or not isinstance(card, dict) or not all(name in card for name in NEEDED):
-        raise EmitDiffError(f"'{path.name}' is no taught head: give a file that `python -m emitdiff teach` wrote.")
+    if metadata.get("kind") != KIND or not isinstance(card, dict) or not all(name in card for name in REQUIRED_KEYS):
+        raise EmitDiffError(f"'{path.name}' is not a few-shot head: give a file that `python -m emitdiff teach` wrote.")
     _check_card(card, path.name)
     return card, weights
 
@@ -194,19 +195,19 @@ def _check_card(card: dict, name: str) -> None:
     targets, config, sizes = card["targets"], card["config"], card.get("sizes", [])
     usable = (
         isinstance(targets, list)
-        and 0 < len(targets) <= MOST_TARGETS
-        and all(isinstance(one, str) and 0 < len(one) <= LONGEST_TARGET for one in targets)
+        and 0 < len(targets) <= MAX_TARGETS
+        and all(isinstance(one, str) and 0 < len(one) <= MAX_TARGET_LENGTH for one in targets)
         and isinstance(card["checkpoint"], str)
         and type(card["resolution"]) is int
         and card["resolution"] in RESOLUTIONS
-        and usable_sizes(sizes, card["resolution"])
+        and are_valid_sizes(sizes, card["resolution"])
         and type(card["cell"]) is int
         and card["cell"] in CELLS
         and isinstance(config, dict)
-        and all(not isinstance(value, list) or len(value) <= MOST_SCALES for value in config.values())
+        and all(not isinstance(value, list) or len(value) <= MAX_SCALES for value in config.values())
     )
     if not usable:
-        raise EmitDiffError(f"'{name}' is damaged (its card holds what no taught head has): download it again.")
+        raise EmitDiffError(f"'{name}' is damaged (its card is invalid): download it again.")
 
 
 def _read_head(weights: dict[str, torch.Tensor], card: dict, name: str) -> TextDiff:
@@ -220,23 +221,23 @@ def _read_head(weights: dict[str, torch.Tensor], card: dict, name: str) -> TextD
     return head.eval().requires_grad_(False)
 
 
-def _check_fit(base: SegmentationPipeline, card: dict, name: str) -> None:
+def _check_backbone(base: SegmentationPipeline, card: dict, name: str) -> None:
     """Raises EmitDiffError where the backbone or text encoder of `base` is not the one that the card names."""
     for part, expected in fingerprints(base).items():
         if card[part] != expected:
             raise EmitDiffError(
-                f"'{name}' was taught on another {part.replace('_', ' ')} ({str(card[part])[:12]}...) than that of "
-                f"{card['checkpoint']} here ({expected[:12]}...): fetch the weights it was taught on, or teach again."
+                f"'{name}' was trained on another {part.replace('_', ' ')} ({str(card[part])[:12]}...) than that of "
+                f"{card['checkpoint']} here ({expected[:12]}...): use the original weights, or train the head again."
             )
 
 
 def fingerprints(pipeline: SegmentationPipeline) -> dict[str, str]:
-    """What a taught head depends on: hashes of the backbone, with how it is read, and of the text encoder."""
+    """What a few-shot head depends on: hashes of the backbone, with how it is read, and of the text encoder."""
     import hashlib
 
     features = pipeline.features
-    reading = [features.blocks, features.timesteps, features.seed, features.place]
-    joined = f"{weights_hash(features.unet)} {json.dumps(reading)}"
+    settings = [features.blocks, features.timesteps, features.seed, features.with_coordinates]
+    joined = f"{weights_hash(features.unet)} {json.dumps(settings)}"
     return {
         "backbone": hashlib.sha256(joined.encode()).hexdigest(),
         "text_encoder": weights_hash(pipeline.text.model),
@@ -244,10 +245,10 @@ def fingerprints(pipeline: SegmentationPipeline) -> dict[str, str]:
 
 
 def describe(card: dict, name: str) -> str:
-    """The card for people, in Markdown."""
+    """The card for users, in Markdown."""
     lines = [f"# {name}", "", f"Finds: {', '.join(card['targets'])}.", ""]
-    facts = {
-        "taught from": card.get("dataset"),
+    rows = {
+        "trained on": card.get("dataset"),
         "images": card.get("images"),
         "groups": card.get("groups"),
         "licence of the images": card.get("licence") or "not given",
@@ -260,10 +261,10 @@ def describe(card: dict, name: str) -> str:
         "Dice on the validation image": card.get("validation_dice"),
         "date": card.get("date"),
     }
-    lines += [f"- {key}: {value}" for key, value in facts.items() if value is not None]
+    lines += [f"- {key}: {value}" for key, value in rows.items() if value is not None]
     use = "Research use only. Not a medical device."
-    ask = f'    python -m emitdiff segment IMAGE --text "{card["targets"][0]}" --checkpoint {name} -o out'
-    return "\n".join([*lines, "", use, "", ask, ""])
+    example = f'    python -m emitdiff segment IMAGE --text "{card["targets"][0]}" --checkpoint {name} -o out'
+    return "\n".join([*lines, "", use, "", example, ""])
 
 
 def config_record(head: TextDiff) -> dict:

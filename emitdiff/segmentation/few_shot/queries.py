@@ -1,4 +1,4 @@
-"""What a head is taught from: a few labelled images, and the questions asked about them."""
+"""Training data of a few-shot head: labelled images, and text queries about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emitdiff.segmentation.vocabulary import (
 )
 
 
-def labels_to_teach(info: DatasetInfo, label: str | None) -> dict[str, int]:
+def labels_to_train(info: DatasetInfo, label: str | None) -> dict[str, int]:
     """Every label but background, or `label` alone. Raises EmitDiffError where there is none called so."""
     labels = {name: value for name, value in info.labels.items() if value}
     if label is not None and label not in labels:
@@ -43,12 +43,12 @@ def read_examples(samples: Sequence[Sample], info: DatasetInfo, label: str | Non
 
     Raises EmitDiffError for masks of another size than their image, and where no image shows a label.
     """
-    chosen = labels_to_teach(info, label)
+    chosen = labels_to_train(info, label)
     info = replace(info, labels=chosen)
     examples = [_example(sample, info, resolution) for sample in samples]
     if not any(mask.any() for one in examples for mask in one.labelled.masks.values()):
         raise EmitDiffError(
-            f"None of the {len(examples)} image(s) shows {' or '.join(chosen) or 'a label'}: teaching needs at least "
+            f"None of the {len(examples)} image(s) shows {' or '.join(chosen) or 'a label'}: training needs at least "
             "one mask that is not empty."
         )
     return info, examples
@@ -69,11 +69,11 @@ class View:
     """One altered image: its masks by phrase, bool (R, R), and of which example it is."""
 
     masks: dict[str, np.ndarray]
-    owner: int
+    example_index: int
 
 
-class Asker:
-    """Draws questions about views: the sentences of the rows, free wordings of the targets, and what is not there."""
+class QuerySampler:
+    """Samples text queries about views: sentences of the rows, free wordings of the targets, and absent targets."""
 
     def __init__(self, info: DatasetInfo, examples: Sequence[Example]) -> None:
         self.info, self.examples = info, examples
@@ -81,14 +81,16 @@ class Asker:
         self.labelled = {target_of(info, label).phrase for label in info.labels}
         self.absent = absent_targets(info)
 
-    def ask(self, view: View, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+    def sample(self, view: View, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
         """(sentence, bool mask): about a target of the dataset, or if not `own` about another one where one is sure
         not to be there."""
         if not own and self.absent:
             target = self.absent[rng.integers(len(self.absent))]
             return compose_sentence(target, rng), np.zeros_like(next(iter(view.masks.values())))
         phrase = self._phrase(view, rng)
-        return self._sentence(self.targets[phrase], phrase, self.examples[view.owner].text, rng), view.masks[phrase]
+        return self._sentence(self.targets[phrase], phrase, self.examples[view.example_index].text, rng), view.masks[
+            phrase
+        ]
 
     def _phrase(self, view: View, rng: np.random.Generator) -> str:
         """A labelled target more often than one that is only derived from it."""

@@ -24,18 +24,18 @@ class TextAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, tokens: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
         """`x` (B, N, dim), `tokens` (B, L, text_dim), `visible` (B, L) bool, False on padding: (B, N, dim)."""
-        asked, given = self.folded(tokens)
-        scores = (x @ asked.flatten(1, 2).transpose(1, 2) * self.scale).unflatten(2, (-1, self.heads))
+        keys, values = self.folded(tokens)
+        scores = (x @ keys.flatten(1, 2).transpose(1, 2) * self.scale).unflatten(2, (-1, self.heads))
         if visible is not None:
             scores = scores.masked_fill(~visible[:, None, :, None], float("-inf"))
-        return scores.softmax(dim=2).flatten(2).to(given.dtype) @ given.flatten(1, 2) + self.out.bias
+        return scores.softmax(dim=2).flatten(2).to(values.dtype) @ values.flatten(1, 2) + self.out.bias
 
     def folded(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(asked, given), each (B, L, heads, dim): a position's scores are its products with the first, not yet
-        scaled; what it is given is the sum of the second, weighted by their softmax over the L words."""
+        scaled; its input is the sum of the second, weighted by their softmax over the L words."""
         key, value = (part.unflatten(-1, (self.heads, -1)) for part in (self.key(tokens), self.value(tokens)))
-        asked = torch.einsum("blhd,hdc->blhc", key, self.query.weight.unflatten(0, (self.heads, -1)))
-        return asked, torch.einsum("blhd,chd->blhc", value, self.out.weight.unflatten(1, (self.heads, -1)))
+        keys = torch.einsum("blhd,hdc->blhc", key, self.query.weight.unflatten(0, (self.heads, -1)))
+        return keys, torch.einsum("blhd,chd->blhc", value, self.out.weight.unflatten(1, (self.heads, -1)))
 
 
 class CrossModalAttention(nn.Module):

@@ -17,12 +17,12 @@ from torch.nn import functional
 
 from emitdiff.errors import EmitDiffError
 
-LONGEST = 2  # longer images than this many short sides are squeezed
+ASPECT_LIMIT = 2  # longer images than this many short sides are squeezed
 MULTIPLE = 32  # what the backbone's strides divide
-LARGEST, MOST_SIZES = 1024, 4  # pixels of the short side, and sizes, at which one image is looked at
+MAX_SIDE, MAX_SIZES = 1024, 4  # pixels of the short side, and sizes, at which one image is looked at
 
 
-class _EverythingRead(Exception):
+class _AllCaptured(Exception):
     """Raised by the last hook, so that nothing past the last block needed is computed."""
 
 
@@ -67,44 +67,46 @@ def pooled(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> list[torch.Te
 def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
     """The (height, width) the backbone sees: short side `resolution`, aspect kept up to 2 : 1, multiples of 32."""
     scale = resolution / min(size)
-    return tuple(min(LONGEST * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
+    return tuple(min(ASPECT_LIMIT * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
 
 
 def sizes_around(resolution: int, factors: Sequence[float]) -> list[int]:
     """`resolution`, then it times each of `factors`, in whole multiples of 32 and at most 1024 pixels; each once."""
     around = [MULTIPLE * max(1, round(resolution * factor / MULTIPLE)) for factor in factors]
-    return list(dict.fromkeys([resolution, *(size for size in around if size <= LARGEST)]))[:MOST_SIZES]
+    return list(dict.fromkeys([resolution, *(size for size in around if size <= MAX_SIDE)]))[:MAX_SIZES]
 
 
-def usable_sizes(sizes: object, resolution: int) -> bool:
+def are_valid_sizes(sizes: object, resolution: int) -> bool:
     """Whether a record's `sizes` are a list as `sizes_around` gives it, or an empty one."""
-    whole = isinstance(sizes, list) and len(sizes) <= MOST_SIZES and all(type(size) is int for size in sizes)
-    return whole and (not sizes or sizes[0] == resolution) and all(
-        0 < size <= LARGEST and size % MULTIPLE == 0 for size in sizes[1:]
+    whole = isinstance(sizes, list) and len(sizes) <= MAX_SIZES and all(type(size) is int for size in sizes)
+    return (
+        whole
+        and (not sizes or sizes[0] == resolution)
+        and all(0 < size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes[1:])
     )
 
 
 @contextmanager
-def read_blocks(unet: nn.Module, blocks: Sequence[str], stop: bool = False) -> Iterator[dict[str, torch.Tensor]]:
+def capture_blocks(unet: nn.Module, blocks: Sequence[str], stop: bool = False) -> Iterator[dict[str, torch.Tensor]]:
     """While `unet` runs within, its outputs at `blocks` (module names) are gathered; with `stop` nothing past the last
     one needed is computed, and no result comes back.
     """
     modules, read = dict(unet.named_modules()), {}
-    hooks = [modules[name].register_forward_hook(_reader(name, read, len(set(blocks)), stop)) for name in set(blocks)]
+    hooks = [modules[name].register_forward_hook(_hook_for(name, read, len(set(blocks)), stop)) for name in set(blocks)]
     try:
         yield read
-    except _EverythingRead:
+    except _AllCaptured:
         pass
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _reader(name: str, read: dict[str, torch.Tensor], wanted: int, stop: bool):
+def _hook_for(name: str, read: dict[str, torch.Tensor], wanted: int, stop: bool):
     def hook(module: nn.Module, inputs: tuple, output: Any) -> None:
         read[name] = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
         if stop and len(read) == wanted:
-            raise _EverythingRead
+            raise _AllCaptured
 
     return hook
 
@@ -113,12 +115,12 @@ class DiffusionFeatures(nn.Module):
     """Outputs of `blocks` of a frozen `UNet2DModel` or `UNet2DConditionModel` at `timesteps`, steps concatenated.
 
     `blocks` are module names ("up_blocks.1.resnets.0") or numbers of `decoder_blocks`. One noise image, fixed by
-    `seed`, is shared by all images of a size. With `place`, the five maps of `coordinates` follow the channels of
-    every block. The U-Net is set to evaluation and its weights never change.
+    `seed`, is shared by all images of a size. With `with_coordinates`, the five maps of `coordinates` follow the
+    channels of every block. The U-Net is set to evaluation and its weights never change.
     """
 
     def __init__(self, unet: nn.Module, scheduler: Any, blocks: Sequence[str | int], timesteps: Sequence[int],
-                 seed: int = 0, place: bool = False) -> None:  # fmt: skip
+                 seed: int = 0, with_coordinates: bool = False) -> None:  # fmt: skip
         super().__init__()
         self.unet, self.scheduler = unet.eval().requires_grad_(False), scheduler
         numbered = decoder_blocks(unet)
@@ -128,7 +130,7 @@ class DiffusionFeatures(nn.Module):
         if not timesteps or not all(0 <= step < steps for step in timesteps):
             given = " ".join(map(str, timesteps))
             raise EmitDiffError(f"Timesteps {given} were given: name one or more from 0 to {steps - 1}.")
-        self.timesteps, self.seed, self.place = tuple(timesteps), seed, place
+        self.timesteps, self.seed, self.with_coordinates = tuple(timesteps), seed, with_coordinates
 
     @staticmethod
     def _block_name(block: str | int, numbered: list[str], known: dict) -> str:
@@ -155,7 +157,7 @@ class DiffusionFeatures(nn.Module):
         noise = self._noise(clean.shape[1:]).to(clean)
         per_step = [self._at(step, clean, noise, encoder_hidden_states) for step in self.timesteps]
         joined = [torch.cat(maps, dim=1) for maps in zip(*per_step, strict=True)]
-        return [torch.cat([part, coordinates(part)], dim=1) for part in joined] if self.place else joined
+        return [torch.cat([part, coordinates(part)], dim=1) for part in joined] if self.with_coordinates else joined
 
     def _noise(self, shape: torch.Size) -> torch.Tensor:
         return torch.randn((1, *shape), generator=torch.Generator().manual_seed(self.seed))
@@ -165,13 +167,13 @@ class DiffusionFeatures(nn.Module):
         noisy = self.scheduler.add_noise(clean, noise.expand_as(clean), timesteps)
         if clean.shape[1] > 4 or clean.device.type == "cuda":  # convolutions of few channels gain nothing from it
             noisy = noisy.contiguous(memory_format=torch.channels_last)
-        with read_blocks(self.unet, self.blocks, stop=True) as read:
+        with capture_blocks(self.unet, self.blocks, stop=True) as read:
             self.unet(noisy, timesteps, **({} if states is None else {"encoder_hidden_states": states}))
         return [read[name] for name in self.blocks]
 
 
 def load_features(folder: Path, blocks: Sequence[str | int] | None, timesteps: Sequence[int], seed: int = 0,
-                  place: bool = True) -> DiffusionFeatures:  # fmt: skip
+                  with_coordinates: bool = True) -> DiffusionFeatures:  # fmt: skip
     """The frozen backbone of a checkpoint folder, float32, by default read at the end of every decoder stage.
 
     Raises EmitDiffError where there is none.
@@ -186,7 +188,7 @@ def load_features(folder: Path, blocks: Sequence[str | int] | None, timesteps: S
     unet = UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).float()
     scheduler = DDPMScheduler.from_pretrained(folder, local_files_only=True)
     unet = unet.to(memory_format=torch.channels_last)
-    return DiffusionFeatures(unet, scheduler, blocks or stage_ends(unet), timesteps, seed, place)
+    return DiffusionFeatures(unet, scheduler, blocks or stage_ends(unet), timesteps, seed, with_coordinates)
 
 
 def fold_factor(unet: nn.Module) -> int:

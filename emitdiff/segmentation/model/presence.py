@@ -1,9 +1,9 @@
-"""Whether what is asked for is in the image at all: "not found" instead of a false mask.
+"""Presence of the target in the image: "not found" instead of a false mask.
 
-A head marks something in almost any image. But which kind of image it is (its scene: chest x-ray, abdominal CT, ...)
-can be read off the frozen features with a logistic regression on their means and deviations over the image: `Scenes`
-knows which kinds cannot show it. In those that can, `PresenceCalibration` weighs what the head's layer for it says
-against the mask itself.
+A head marks something in almost any image. But which image kind it is (its scene: chest x-ray, abdominal CT, ...)
+can be read off the frozen features with a logistic regression on their means and deviations over the image:
+`ImageKindClassifier` knows which kinds cannot show it. In those that can, `PresenceCalibration` weighs what the head's
+layer for it says against the mask itself.
 """
 
 from __future__ import annotations
@@ -15,36 +15,37 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from emitdiff.files import write_whole
+from emitdiff.files import write_atomically
 from emitdiff.segmentation.vocabulary import Target
 
-SUREST = 0.01  # share of the positions by which a mask is judged: a small target has no more
-ABSENT_BELOW = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
-UNFAMILIAR = 1.6  # root mean square of the standardized signature from which an image is like none of those taught
+PEAK_SHARE = 0.01  # share of the positions by which a mask is judged: a small target has no more
+MIN_KIND_PROBABILITY = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
+# root mean square of the standardized signature above which an image is unlike the training images
+MAX_SIGNATURE_DEVIATION = 1.6
 L2 = 0.01
 CALIBRATION_L2 = 1e-4
 COORDINATES = 5
 
 
-def signature(parts: Sequence[torch.Tensor], place: bool) -> torch.Tensor:
+def signature(parts: Sequence[torch.Tensor], with_coordinates: bool) -> torch.Tensor:
     """Mean and deviation over the image of every channel of (1, C_k, H_k, W_k): (D,). Maps of `coordinates`, there
-    with `place`, are left out."""
-    kept = [part[0, :-COORDINATES] if place else part[0] for part in parts]
-    flat = [part.float().flatten(1) for part in kept]
+    with `with_coordinates`, are left out."""
+    channels = [part[0, :-COORDINATES] if with_coordinates else part[0] for part in parts]
+    flat = [part.float().flatten(1) for part in channels]
     return torch.cat([torch.cat([part.mean(1), part.std(1)]) for part in flat]).cpu()
 
 
-def surest(probability: torch.Tensor) -> float:
-    """The logit of the mean of the highest `SUREST` of probabilities (H, W)."""
+def peak_logit(probability: torch.Tensor) -> float:
+    """The logit of the mean of the highest `PEAK_SHARE` of probabilities (H, W)."""
     values = probability.float().flatten()
-    highest = values.topk(max(1, round(SUREST * len(values)))).values.mean()
+    highest = values.topk(max(1, round(PEAK_SHARE * len(values)))).values.mean()
     return torch.logit(highest, eps=1e-4).item()
 
 
 @dataclass(frozen=True)
 class PresenceCalibration:
-    """Logistic regression from two logits, what the presence layer says and how sure the mask is where it is `surest`,
-    to whether the target is there.
+    """Logistic regression from two logits, what the presence layer says and how sure the mask is where it is
+    `peak_logit`, to whether the target is there.
 
     The layer is learnt on images whose masks the head has seen; three numbers from images it has not seen suffice to
     say how far to believe it.
@@ -54,20 +55,20 @@ class PresenceCalibration:
     drawn: float
     bias: float
 
-    def probability(self, said: float, drawn: float) -> float:
+    def probability(self, presence_logit: float, peak: float) -> float:
         """In 0..1, from the two logits."""
-        return torch.sigmoid(torch.tensor(self.said * said + self.drawn * drawn + self.bias)).item()
+        return torch.sigmoid(torch.tensor(self.said * presence_logit + self.drawn * peak + self.bias)).item()
 
     @classmethod
-    def learnt_from(cls, logits: torch.Tensor, there: torch.Tensor, weights: torch.Tensor) -> PresenceCalibration:
-        """From `logits` (N, 2), `there` (N,) bool, and how much each of them counts, `weights` (N,)."""
+    def fit(cls, logits: torch.Tensor, present: torch.Tensor, weights: torch.Tensor) -> PresenceCalibration:
+        """From `logits` (N, 2), `present` (N,) bool, and how much each of them counts, `weights` (N,)."""
         values = torch.zeros(3, dtype=torch.float64, requires_grad=True)
         rows = torch.cat([logits.double(), torch.ones(len(logits), 1, dtype=torch.float64)], dim=1)
         optimizer = torch.optim.LBFGS([values], max_iter=200, line_search_fn="strong_wolfe")
 
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
-            loss = functional.binary_cross_entropy_with_logits(rows @ values, there.double(), weights.double())
+            loss = functional.binary_cross_entropy_with_logits(rows @ values, present.double(), weights.double())
             loss = loss + CALIBRATION_L2 * values.pow(2).sum()
             loss.backward()
             return loss
@@ -77,7 +78,7 @@ class PresenceCalibration:
 
 
 @dataclass(frozen=True)
-class Scenes:
+class ImageKindClassifier:
     """Logistic regression from a signature (D,), standardized by `mean` and `spread` (D,), to K scenes."""
 
     names: tuple[str, ...]
@@ -87,7 +88,7 @@ class Scenes:
     bias: torch.Tensor
 
     @classmethod
-    def learnt_from(cls, signatures: Mapping[str, Sequence[torch.Tensor]]) -> Scenes:
+    def fit(cls, signatures: Mapping[str, Sequence[torch.Tensor]]) -> ImageKindClassifier:
         """From some signatures (D,) of each scene; scenes count alike however many images they have."""
         names = tuple(signatures)
         rows = torch.stack([one for group in signatures.values() for one in group])
@@ -109,25 +110,29 @@ class Scenes:
         optimizer.step(closure)
         return cls(names, mean, spread, weight.detach(), bias.detach())
 
-    def probabilities(self, one: torch.Tensor) -> dict[str, float]:
+    def probabilities(self, signature: torch.Tensor) -> dict[str, float]:
         """Scene to its probability, for one signature (D,)."""
-        logits = self.weight @ _standardized(one, self.mean, self.spread) + self.bias
+        logits = self.weight @ _standardized(signature, self.mean, self.spread) + self.bias
         return dict(zip(self.names, logits.softmax(0).tolist(), strict=True))
 
-    def absent(self, target: Target, one: torch.Tensor) -> str:
+    def conflicting_kind(self, target: Target, signature: torch.Tensor) -> str:
         """The scene that a signature shows instead, where `target` is surely not in it; "" where it may be.
 
-        Nothing is held to be absent from an image unlike all that was taught: there a guess is better than a refusal.
+        Nothing is held to be absent from an image unlike the training images: there a guess is better than a refusal.
         """
-        probabilities = self.probabilities(one)
-        return max(probabilities, key=probabilities.get) if self.possible(target, one) < ABSENT_BELOW else ""
+        probabilities = self.probabilities(signature)
+        return (
+            max(probabilities, key=probabilities.get)
+            if self.probability_of(target, signature) < MIN_KIND_PROBABILITY
+            else ""
+        )
 
-    def possible(self, target: Target, one: torch.Tensor) -> float:
-        """The probability in 0..1 of all scenes that may show `target`; 1 for an image unlike all that was taught."""
-        if ((one - self.mean) / self.spread).pow(2).mean().sqrt() > UNFAMILIAR:
+    def probability_of(self, target: Target, signature: torch.Tensor) -> float:
+        """The probability in 0..1 of all scenes that may show `target`; 1 for an image unlike the training images."""
+        if ((signature - self.mean) / self.spread).pow(2).mean().sqrt() > MAX_SIGNATURE_DEVIATION:
             return 1.0
-        probabilities = self.probabilities(one)
-        return sum(value for scene, value in probabilities.items() if scene not in target.absent)
+        probabilities = self.probabilities(signature)
+        return sum(value for kind, value in probabilities.items() if kind not in target.absent_kinds)
 
     def save(self, path: Path) -> None:
         """One safetensors file in half precision; the names are in its metadata."""
@@ -135,10 +140,10 @@ class Scenes:
 
         tensors = {"mean": self.mean, "spread": self.spread, "weight": self.weight, "bias": self.bias}
         halves = {name: value.half().contiguous() for name, value in tensors.items()}
-        write_whole(path, lambda partial: save_file(halves, partial, {"names": "|".join(self.names)}))
+        write_atomically(path, lambda partial: save_file(halves, partial, {"names": "|".join(self.names)}))
 
     @classmethod
-    def load(cls, path: Path) -> Scenes | None:
+    def load(cls, path: Path) -> ImageKindClassifier | None:
         """None where there is no file: nothing is then held to be absent."""
         if not path.exists():
             return None

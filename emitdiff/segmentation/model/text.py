@@ -23,26 +23,26 @@ class TextEncoder(nn.Module):
         self.model, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
 
     @classmethod
-    def load(cls, place: str | Path = CLINICAL_BERT, max_tokens: int = MAX_TOKENS) -> TextEncoder:
+    def load(cls, source: str | Path = CLINICAL_BERT, max_tokens: int = MAX_TOKENS) -> TextEncoder:
         """From a folder or a Hub name in transformers layout; frozen, float32. Bio_ClinicalBERT is taken at one commit.
 
         Raises EmitDiffError where a Hub name is not on this machine and cannot be fetched.
         """
         from transformers import AutoModel, AutoTokenizer
 
-        where = {"local_files_only": Path(place).is_dir()}
-        if place == CLINICAL_BERT:
-            where["revision"] = CLINICAL_BERT_REVISION
+        options = {"local_files_only": Path(source).is_dir()}
+        if source == CLINICAL_BERT:
+            options["revision"] = CLINICAL_BERT_REVISION
         try:
-            tokenizer = AutoTokenizer.from_pretrained(place, **where)
-            model = AutoModel.from_pretrained(place, dtype=torch.float32, **where)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model = AutoModel.from_pretrained(source, dtype=torch.float32, **options)
         except OSError as error:
-            if where["local_files_only"]:
+            if options["local_files_only"]:
                 raise
-            pinned = f" --revision {where['revision']}" if "revision" in where else ""
+            pinned = f" --revision {options['revision']}" if "revision" in options else ""
             raise EmitDiffError(
-                f"The text model {place} is not on this machine and the Hub cannot be reached: run "
-                f"`hf download {place}{pinned}` where there is a network, or name a folder that holds it."
+                f"The text model {source} is not on this machine and the Hub cannot be reached: run "
+                f"`hf download {source}{pinned}` where there is a network, or name a folder that holds it."
             ) from error
         return cls(model.eval().requires_grad_(False), tokenizer, max_tokens)
 
@@ -60,7 +60,7 @@ class TextEncoder(nn.Module):
         ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state, mask
 
-    def is_cut(self, text: str) -> bool:
+    def is_truncated(self, text: str) -> bool:
         """Whether `text` has more tokens than are read."""
         return len(self.tokenizer(text)["input_ids"]) > self.max_tokens
 
@@ -72,7 +72,7 @@ class TextEncoder(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
 
-def learn_names(encoder: TextEncoder, draw: Callable[[int], Sequence[str]], count: int, seed: int = 0,
+def pretrain_text_encoder(encoder: TextEncoder, draw: Callable[[int], Sequence[str]], count: int, seed: int = 0,
                 steps: int = 600, batch: int = 48) -> float:  # fmt: skip
     """Teach every token of a sentence which of `count` things it names, and freeze the encoder; returns the last loss.
 
@@ -80,9 +80,9 @@ def learn_names(encoder: TextEncoder, draw: Callable[[int], Sequence[str]], coun
     images of few kinds, which say enough by themselves, an encoder would rather go deaf.
     """
     torch.manual_seed(seed)
-    guess = nn.Linear(encoder.dim, count)
-    optimizer = torch.optim.AdamW([*encoder.model.parameters(), *guess.parameters()], lr=1e-3, weight_decay=0.01)
-    named, told = torch.arange(max(batch, count)) % count, 0.0
+    classifier = nn.Linear(encoder.dim, count)
+    optimizer = torch.optim.AdamW([*encoder.model.parameters(), *classifier.parameters()], lr=1e-3, weight_decay=0.01)
+    named, mean_loss = torch.arange(max(batch, count)) % count, 0.0
     encoder.requires_grad_(True).train()
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -90,15 +90,15 @@ def learn_names(encoder: TextEncoder, draw: Callable[[int], Sequence[str]], coun
         sentences = list(draw(len(named)))
         chosen = torch.randperm(len(named))[:batch]
         tokens, visible = encoder([sentences[index] for index in chosen])
-        answers = guess(tokens)[visible.bool()]
+        predictions = classifier(tokens)[visible.bool()]
         truth = named[chosen][:, None].expand_as(visible)[visible.bool()]
-        loss = nn.functional.cross_entropy(answers, truth)
+        loss = nn.functional.cross_entropy(predictions, truth)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        told = loss.item() if step == 0 else 0.95 * told + 0.05 * loss.item()
+        mean_loss = loss.item() if step == 0 else 0.95 * mean_loss + 0.05 * loss.item()
     encoder.eval().requires_grad_(False)
-    return told
+    return mean_loss
 
 
 def build_text_encoder(

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from emitdiff.files import write_whole
+from emitdiff.files import write_atomically
 from emitdiff.segmentation.model.attention import CrossModalAttention
 from emitdiff.segmentation.model.classifier import PixelClassifier
-from emitdiff.segmentation.model.refinement import Detail
+from emitdiff.segmentation.model.refinement import Refinement
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ PAPER_MONUSEG = HeadConfig((1536, 1536, 768, 768), (0, 1, None, None))
 PAPER_QATA = HeadConfig((3072, 1536, 1536, 768), (0, 1, 1, None))
 
 
-class Presence(nn.Module):
-    """Is what the words name in this image? One logit from what the attended maps hold on average and at most."""
+class PresenceHead(nn.Module):
+    """Presence logit of the target, from mean and maximum of the attended maps."""
 
     def __init__(self, channels: int, hidden: int = 64) -> None:
         super().__init__()
@@ -59,8 +59,8 @@ class Presence(nn.Module):
     def forward(self, attended: list[torch.Tensor]) -> torch.Tensor:
         """`attended`, each (B, C_k, H_k, W_k), to logits (B,); C_k add up to `channels`."""
         flat = [part.flatten(2) for part in attended]
-        seen = [value for part in flat for value in (part.mean(2), part.amax(2))]
-        return self.layers(torch.cat(seen, dim=1))[:, 0]
+        pooled = [value for part in flat for value in (part.mean(2), part.amax(2))]
+        return self.layers(torch.cat(pooled, dim=1))[:, 0]
 
 
 class TextDiff(nn.Module):
@@ -77,8 +77,8 @@ class TextDiff(nn.Module):
         self.classifier = PixelClassifier(
             scales * config.dim, config.hidden, config.num_classes, config.subpixels, config.dropout, config.light
         )
-        self.presence = Presence(scales * config.dim) if config.presence else None
-        self.detail = Detail(config.detail, config.hidden[-1], config.num_classes) if config.detail else None
+        self.presence = PresenceHead(scales * config.dim) if config.presence else None
+        self.detail = Refinement(config.detail, config.hidden[-1], config.num_classes) if config.detail else None
 
     def forward(self, features: list[torch.Tensor], tokens: torch.Tensor, mask: torch.Tensor | None = None,
                 size: tuple[int, int] | None = None) -> torch.Tensor:  # fmt: skip
@@ -106,20 +106,20 @@ class TextDiff(nn.Module):
         return [*(self.attention(part, tokens, mask) for part in coarse),
                 finest if self.config.light else self.attention(finest, tokens, mask)]  # fmt: skip
 
-    def look(self, image: torch.Tensor) -> torch.Tensor | None:
-        """What `answer` needs to know of an `image` (B, 3, H, W) in [-1, 1] beside its features; None without
+    def encode_pixels(self, image: torch.Tensor) -> torch.Tensor | None:
+        """What `predict` needs to know of an `image` (B, 3, H, W) in [-1, 1] beside its features; None without
         `detail`. Does not depend on the text.
         """
-        return None if self.detail is None else self.detail.look(image)
+        return None if self.detail is None else self.detail.encode_image(image)
 
-    def answer(self, attended: list[torch.Tensor], cells: tuple[int, int],
-               seen: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | float]:  # fmt: skip
+    def predict(self, attended: list[torch.Tensor], cells: tuple[int, int],
+               pixels: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | float]:  # fmt: skip
         """(logits (B, num_classes, ...) of the maps that `attend` gave, on `cells` positions, and what of them is due
-        to the detail that `look` saw, 0 without).
+        to the detail that `encode_image` saw, 0 without).
         """
         hidden = self.classifier.hidden(attended, cells)
-        logits = self.classifier.close(hidden)
-        correction = 0.0 if self.detail is None else self.detail(seen, hidden)
+        logits = self.classifier.last_convolution(hidden)
+        correction = 0.0 if self.detail is None else self.detail(pixels, hidden)
         return logits + correction, correction
 
     def save(self, folder: Path) -> None:
@@ -131,7 +131,7 @@ class TextDiff(nn.Module):
         weights = {name: value.half() if value.is_floating_point() else value for name, value in
                    self.state_dict().items()}  # fmt: skip
         weights = {name: value.contiguous() for name, value in weights.items()}
-        write_whole(folder / "model.safetensors", lambda partial: save_file(weights, partial))
+        write_atomically(folder / "model.safetensors", lambda partial: save_file(weights, partial))
 
     @classmethod
     def load(cls, folder: Path) -> TextDiff:

@@ -87,7 +87,7 @@ def convert_adm(settings: ConvertAdm, config: dict = ADM_256) -> Path:
     """
     source, out = Path(settings.source), Path(settings.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise EmitDiffError(f"{out} is there already: give a new folder, or remove it first.")
+        raise EmitDiffError(f"{out} already exists: give a new folder, or remove it first.")
     weights = read_adm(source)
     unet = to_diffusers(weights, config, source.name)
     record = {
@@ -161,7 +161,7 @@ def to_diffusers(weights: dict[str, torch.Tensor], config: dict, name: str = NAM
     return unet.eval().requires_grad_(False)
 
 
-_OTHER = "it is another model. Only the 256 x 256 model without classes can be converted."
+_OTHER = "it is a different model. Only the unconditional 256 x 256 model can be converted."
 
 
 def source_key(key: str, config: dict) -> str:

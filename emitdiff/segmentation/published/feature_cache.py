@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, write_whole
+from emitdiff.files import make_folder, write_atomically
 from emitdiff.segmentation.model.features import MULTIPLE, DiffusionFeatures, coordinates, weights_hash
 
-LARGEST = 65504.0  # of half precision
+FLOAT16_MAX = 65504.0  # of half precision
 
 
 class FeatureCache:
@@ -39,7 +39,9 @@ class FeatureCache:
     def __call__(self, image: torch.Tensor) -> list[torch.Tensor]:
         """`image` (B, 3, H, W) in [-1, 1] to float16 (B, C_k * steps, H_k, W_k) per block, on the image's device."""
         maps = [torch.cat(rows) for rows in zip(*(self._one(row[None]) for row in image), strict=True)]
-        return [torch.cat([part, coordinates(part)], dim=1) for part in maps] if self.features.place else maps
+        return (
+            [torch.cat([part, coordinates(part)], dim=1) for part in maps] if self.features.with_coordinates else maps
+        )
 
     def paths(self, image: torch.Tensor, step: int) -> list[Path]:
         """Where the maps of one image (1, 3, H, W) at one step lie, in the order of the blocks."""
@@ -57,7 +59,7 @@ class FeatureCache:
         found = [_read(path) for path in paths]
         if any(part is None for part in found):
             self.computed += 1
-            found = [part.clamp(-LARGEST, LARGEST).half() for part in self._alone[step](image)]
+            found = [part.clamp(-FLOAT16_MAX, FLOAT16_MAX).half() for part in self._alone[step](image)]
             for path, part in zip(paths, found, strict=True):
                 _write(path, part)
         return [part.to(image.device) for part in found]
@@ -92,7 +94,7 @@ def _write(path: Path, part: torch.Tensor) -> None:
     from safetensors.torch import save_file
 
     try:
-        write_whole(path, lambda partial: save_file({"map": part.cpu().contiguous()}, partial))
+        write_atomically(path, lambda partial: save_file({"map": part.cpu().contiguous()}, partial))
     except Exception as error:
         if not isinstance(error, OSError) and "I/O" not in str(error) and "No space" not in str(error):
             raise

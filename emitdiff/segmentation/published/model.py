@@ -1,7 +1,7 @@
-"""TextDiff as published (MICCAI 2024), and the same model with the slips of its released code mended.
+"""TextDiff as published (MICCAI 2024), and the same model with the errors of its released code corrected.
 
 `PAPER` reproduces what the code does: ten tokens whose padding is attended to, channels in the order BGR, masks that
-bilinear resizing dilates, a Dice term of raw logits, one image a step. `MENDED`, the default, does what was meant.
+bilinear resizing dilates, a Dice term of raw logits, one image a step. `CORRECTED`, the default, does what was meant.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from torch.nn import functional
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask, to_rgb
-from emitdiff.segmentation.laterality import rewrite_directions, tilted, turned
+from emitdiff.segmentation.laterality import rewrite_directions, rotate_degrees, rotate_quarters
 from emitdiff.segmentation.model.features import MULTIPLE, DiffusionFeatures, load_features
 from emitdiff.segmentation.model.text import CLINICAL_BERT, TextEncoder
 from emitdiff.segmentation.model.textdiff import PAPER_MONUSEG, PAPER_QATA, HeadConfig, TextDiff
 
 TIMESTEPS = (50, 150, 250)
 DICE_WEIGHT = 1.5
-TILT = 20  # degrees at most
+MAX_ROTATION = 20  # degrees at most
 
 
 @dataclass(frozen=True)
-class Preset:
+class HeadPreset:
     """`blocks` of the decoder, as `features.decoder_blocks` numbers them, and the head that reads them."""
 
     blocks: tuple[int, ...]
     head: HeadConfig
 
 
-PRESETS = {"monuseg": Preset((6, 8, 12, 16), PAPER_MONUSEG), "qata": Preset((4, 6, 8, 12), PAPER_QATA)}
+HEAD_PRESETS = {"monuseg": HeadPreset((6, 8, 12, 16), PAPER_MONUSEG), "qata": HeadPreset((4, 6, 8, 12), PAPER_QATA)}
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSettings:
     """How images, masks and sentences reach the model, and what it learns by.
 
     `size` (height, width) is that of the image the backbone sees, multiples of 32; the logits have it too. `turns` are
@@ -65,18 +65,18 @@ class Published:
     seed: int = 0
 
 
-MENDED = Published()
-PAPER = Published(
+CORRECTED = PublishedSettings()
+PAPER = PublishedSettings(
     max_tokens=10, padding_mask=False, channel_order="bgr", masks="dilated", dice="logits", rewrite=False, batch=1
 )
-SETTINGS = {"mended": MENDED, "paper": PAPER}
+SETTINGS = {"mended": CORRECTED, "paper": PAPER}
 
 
-def preset_of(name: str) -> Preset:
+def find_head_preset(name: str) -> HeadPreset:
     """The preset called `name`. Raises EmitDiffError for another name than "monuseg" and "qata"."""
-    if name not in PRESETS:
-        raise EmitDiffError(f"There is no preset {name!r}: choose one of {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    if name not in HEAD_PRESETS:
+        raise EmitDiffError(f"There is no preset {name!r}: choose one of {', '.join(HEAD_PRESETS)}.")
+    return HEAD_PRESETS[name]
 
 
 def head_config(preset: str, channels: Sequence[int], text_dim: int = 768) -> HeadConfig:
@@ -85,7 +85,7 @@ def head_config(preset: str, channels: Sequence[int], text_dim: int = 768) -> He
     With ADM 256 x 256 and BERT's 768 it is the paper's. Raises EmitDiffError where scales that share a convolution, or
     pass without one, differ in width: the backbone is not of ADM's shape.
     """
-    head, dim = preset_of(preset).head, channels[-1]
+    head, dim = find_head_preset(preset).head, channels[-1]
     expected = [dim if number is None else channels[head.projections.index(number)] for number in head.projections]
     if list(channels) != expected:
         raise EmitDiffError(
@@ -102,7 +102,7 @@ def build_published_head(preset: str = "monuseg", seed: int = 0, config: HeadCon
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        return TextDiff(config or preset_of(preset).head).apply(_initialise)
+        return TextDiff(config or find_head_preset(preset).head).apply(_initialise)
 
 
 def _initialise(layer: nn.Module) -> None:
@@ -121,14 +121,14 @@ def load_published_features(backbone: Path, preset: str = "monuseg", seed: int =
     """
     from safetensors import SafetensorError
 
-    folder, blocks = Path(backbone), preset_of(preset).blocks
+    folder, blocks = Path(backbone), find_head_preset(preset).blocks
     if not (folder / "config.json").is_file():
         raise EmitDiffError(
             f"{folder} holds no backbone: run `python -m emitdiff convert-adm 256x256_diffusion_uncond.pt {folder}` "
             "first."
         )
     try:
-        return load_features(folder, blocks, TIMESTEPS, seed, place=False)
+        return load_features(folder, blocks, TIMESTEPS, seed, with_coordinates=False)
     except EmitDiffError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -137,17 +137,17 @@ def load_published_features(backbone: Path, preset: str = "monuseg", seed: int =
         ) from error
 
 
-def load_text_model(place: str | Path) -> TextEncoder:
+def load_text_model(source: str | Path) -> TextEncoder:
     """The frozen text model in a folder or of a Hub name. Raises EmitDiffError where it is not there or damaged."""
     from safetensors import SafetensorError
 
     try:
-        return TextEncoder.load(place)
+        return TextEncoder.load(source)
     except EmitDiffError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise EmitDiffError(
-            f"The text model {place} cannot be read ({_first_line(error)}): give a Hub name such as {CLINICAL_BERT}, "
+            f"The text model {source} cannot be read ({_first_line(error)}): give a Hub name such as {CLINICAL_BERT}, "
             "or a folder in transformers layout with its tokenizer."
         ) from error
 
@@ -157,7 +157,7 @@ def _first_line(error: Exception) -> str:
 
 
 def read_sentences(encoder: TextEncoder, texts: list[str],
-                   settings: Published = MENDED) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+                   settings: PublishedSettings = CORRECTED) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
     """Tokens (B, L, D) and the mask (B, L) that hides padding from the image.
 
     Without `padding_mask`, as published, every sentence is filled up to `max_tokens`, and the mask is None: the image
@@ -171,7 +171,7 @@ def read_sentences(encoder: TextEncoder, texts: list[str],
     return encoder.model(input_ids=ids, attention_mask=mask).last_hidden_state, None
 
 
-def prepare_image(image: np.ndarray, settings: Published = MENDED) -> torch.Tensor:
+def prepare_image(image: np.ndarray, settings: PublishedSettings = CORRECTED) -> torch.Tensor:
     """uint8 (H, W) or (H, W, 3) of any size to (1, 3, *size) in [-1, 1], in the settings' order of channels."""
     if any(side < MULTIPLE or side % MULTIPLE for side in settings.size):
         raise EmitDiffError(f"The size {settings.size} was given: both sides must be multiples of {MULTIPLE}.")
@@ -179,17 +179,17 @@ def prepare_image(image: np.ndarray, settings: Published = MENDED) -> torch.Tens
     return tensor.flip(1) if settings.channel_order == "bgr" else tensor
 
 
-def prepare_mask(mask: np.ndarray, settings: Published = MENDED) -> torch.Tensor:
+def prepare_mask(mask: np.ndarray, settings: PublishedSettings = CORRECTED) -> torch.Tensor:
     """Class ids (H, W) to int64 (1, *size): nearest, or as published every pixel that bilinear resizing touches."""
     if settings.masks == "nearest":
         return torch.from_numpy(resize_mask(mask, settings.size).astype(np.int64))[None]
     height, width = settings.size
-    grown = cv2.resize((mask > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return torch.from_numpy((grown > 0).astype(np.int64))[None]
+    resized = cv2.resize((mask > 0).astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy((resized > 0).astype(np.int64))[None]
 
 
 @dataclass(frozen=True)
-class Way:
+class ViewTransform:
     """How an image is looked at: mirrored or not, then turned to the left by `quarters`, or tilted by `degrees`."""
 
     quarters: int = 0
@@ -197,32 +197,40 @@ class Way:
     degrees: float = 0.0
 
 
-def ways_of(name: str, settings: Published = MENDED) -> tuple[list[Way], list[Way]]:
+def view_transforms(
+    name: str, settings: PublishedSettings = CORRECTED
+) -> tuple[list[ViewTransform], list[ViewTransform]]:
     """(turns, tilts): every way in which the image called `name` is seen. The angles follow from seed and name."""
-    turns = [Way(quarters, mirror) for quarters in settings.turns for mirror in (False, True)]
+    turns = [ViewTransform(quarters, mirror) for quarters in settings.turns for mirror in (False, True)]
     rng = np.random.default_rng([settings.seed, *name.encode()])
-    return turns, [Way(degrees=float(angle)) for angle in rng.uniform(-TILT, TILT, settings.views)]
+    return turns, [
+        ViewTransform(degrees=float(angle)) for angle in rng.uniform(-MAX_ROTATION, MAX_ROTATION, settings.views)
+    ]
 
 
-def draw_way(name: str, settings: Published, rng: np.random.Generator) -> Way:
+def sample_transform(name: str, settings: PublishedSettings, rng: np.random.Generator) -> ViewTransform:
     """A turn; where there are `views`, one of these a quarter of the time, as often as the released code tilts."""
-    turns, tilts = ways_of(name, settings)
+    turns, tilts = view_transforms(name, settings)
     chosen = tilts if tilts and rng.random() < 0.25 else turns
     return chosen[rng.integers(len(chosen))]
 
 
-def seen_example(image: np.ndarray, mask: np.ndarray, text: str, way: Way,
-                 settings: Published = MENDED) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
-    """Picture and mask as `way` shows them; with `rewrite`, the sentence says what is seen after a turn. A tilt is too
-    small to make another sentence of it.
+def transform_example(image: np.ndarray, mask: np.ndarray, text: str, transform: ViewTransform,
+                 settings: PublishedSettings = CORRECTED) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
+    """Picture and mask as `transform` shows them; with `rewrite`, the sentence says what is seen after a turn. A tilt
+    is too small to make another sentence of it.
     """
-    if way.degrees:
-        return tilted(image, way.degrees), tilted(mask, way.degrees, labels=True), text
-    written = rewrite_directions(text, way.quarters, way.mirror) if settings.rewrite else text
-    return turned(image, way.quarters, way.mirror), turned(mask, way.quarters, way.mirror), written
+    if transform.degrees:
+        return rotate_degrees(image, transform.degrees), rotate_degrees(mask, transform.degrees, labels=True), text
+    written = rewrite_directions(text, transform.quarters, transform.mirror) if settings.rewrite else text
+    return (
+        rotate_quarters(image, transform.quarters, transform.mirror),
+        rotate_quarters(mask, transform.quarters, transform.mirror),
+        written,
+    )
 
 
-def published_loss(logits: torch.Tensor, masks: torch.Tensor, settings: Published = MENDED) -> torch.Tensor:
+def published_loss(logits: torch.Tensor, masks: torch.Tensor, settings: PublishedSettings = CORRECTED) -> torch.Tensor:
     """Cross-entropy + 1.5 Dice. `logits` (B, K, H, W), `masks` (B, H, W) of class ids below K.
 
     The Dice term, 1 - 2 |s t| / (|s|^2 + |t|^2) averaged over classes, is of probabilities, or as published of logits.

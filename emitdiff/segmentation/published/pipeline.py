@@ -1,4 +1,4 @@
-"""The published model asked: an image and a sentence in, a mask out, with a head that `train-published` made."""
+"""Inference with the published model: an image and a sentence in, a mask out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.model.features import DiffusionFeatures, weights_hash
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import TextDiff
-from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, grown, taught_phrase
-from emitdiff.segmentation.published.efficient import lean_logits
-from emitdiff.segmentation.published.feature_cache import LARGEST
+from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, trained_phrase, upsample
+from emitdiff.segmentation.published.efficient import efficient_logits
+from emitdiff.segmentation.published.feature_cache import FLOAT16_MAX
 from emitdiff.segmentation.published.model import (
-    Published,
+    PublishedSettings,
     load_published_features,
     load_text_model,
     prepare_image,
     read_sentences,
 )
-from emitdiff.segmentation.vocabulary import asked_for
+from emitdiff.segmentation.vocabulary import match_target
 
 KIND = "published"  # said in segmenter.json
 
@@ -38,7 +38,7 @@ class PublishedPipeline:
     threads.
     """
 
-    def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, settings: Published,
+    def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, settings: PublishedSettings,
                  targets: tuple[str, ...], card: dict | None = None) -> None:  # fmt: skip
         self.features, self.head, self.settings = features, head, settings
         self.text = TextEncoder(text.model, text.tokenizer, settings.max_tokens)
@@ -57,48 +57,50 @@ class PublishedPipeline:
         image = checked_image(image, text, threshold)
         with self._lock:
             tokens, visible = read_sentences(self.text, [text], self.settings)
-            logits = lean_logits(self.head, self._seen(image), tokens, visible, self.settings.size)
-            shares = grown(logits.float(), image.shape[:2]).softmax(dim=1)
-        probability = shares[0, 1].cpu().numpy()
-        answer = SegmentationOutput(
+            logits = efficient_logits(self.head, self._image_features(image), tokens, visible, self.settings.size)
+            probabilities = upsample(logits.float(), image.shape[:2]).softmax(dim=1)
+        probability = probabilities[0, 1].cpu().numpy()
+        output = SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
             probability=probability,
             found=False,
-            target=taught_phrase(asked_for(text, self.targets), self.targets),
+            target=trained_phrase(match_target(text, self.targets), self.targets),
             present=float(probability.max()),
-            uncertainty=entropy(shares)[0].cpu().numpy(),
+            uncertainty=entropy(probabilities)[0].cpu().numpy(),
             seconds=time.perf_counter() - started,
             warnings=tuple(self._warnings(text)),
         )
-        return answer.at(threshold)
+        return output.at(threshold)
 
-    def _seen(self, image: np.ndarray) -> list[torch.Tensor]:
+    def _image_features(self, image: np.ndarray) -> list[torch.Tensor]:
         if self._last is None or not np.array_equal(self._last[0], image):
             maps = self.features(prepare_image(image, self.settings).to(self.device))
-            self._last = (image.copy(), [part.clamp(-LARGEST, LARGEST).half() for part in maps])
+            self._last = (image.copy(), [part.clamp(-FLOAT16_MAX, FLOAT16_MAX).half() for part in maps])
         return self._last[1]
 
     def _warnings(self, text: str) -> Iterator[str]:
         if not text.strip():
             yield f"No text was given: these weights look for {', '.join(self.targets)}."
-        if self.text.is_cut(text):
-            yield f"The text is longer than {self.text.max_tokens} tokens: its end was not read."
+        if self.text.is_truncated(text):
+            yield f"The text is longer than {self.text.max_tokens} tokens and was truncated."
 
 
-def load_published(folder: Path, facts: dict, device: torch.device) -> PublishedPipeline:
-    """The pipeline of a folder that `train-published` wrote; `facts` is its segmenter.json.
+def load_published(folder: Path, config: dict, device: torch.device) -> PublishedPipeline:
+    """The pipeline of a folder that `train-published` wrote; `config` is its segmenter.json.
 
     Backbone and text model are taken from `folder`/backbone and `folder`/text where they are there, else from where
     they were in training. Raises EmitDiffError where one is not found or is another one, and for a damaged folder.
     """
     try:
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["settings"].items()}
-        settings, targets = Published(**values), tuple(facts["targets"])
-        backbone, text = (_place(folder, facts, part) for part in ("backbone", "text"))
-        hashes = [facts[part]["sha256"] for part in ("backbone", "text")]
+        values = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in config["settings"].items()
+        }
+        settings, targets = PublishedSettings(**values), tuple(config["targets"])
+        backbone, text = (_locate(folder, config, part) for part in ("backbone", "text"))
+        hashes = [config[part]["sha256"] for part in ("backbone", "text")]
     except (KeyError, TypeError, AttributeError) as error:
         raise EmitDiffError(
-            f"{folder / 'segmenter.json'} is damaged ({error}): train-published writes it anew."
+            f"{folder / 'segmenter.json'} is damaged ({error}): train-published writes it again."
         ) from None
     features = load_published_features(_existing(folder, backbone), settings.preset, settings.seed)
     encoder = load_text_model(text)
@@ -108,14 +110,14 @@ def load_published(folder: Path, facts: dict, device: torch.device) -> Published
         head = TextDiff.load(folder / "head")
         card = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     except Exception as error:  # noqa: BLE001 - every library has its own family of errors for a damaged file
-        raise EmitDiffError(f"The head in {folder} is damaged ({error}): train-published writes it anew.") from error
+        raise EmitDiffError(f"The head in {folder} is damaged ({error}): train-published writes it again.") from error
     head = head.to(device).requires_grad_(False)
     return PublishedPipeline(features.to(device), encoder.to(device), head, settings, targets, card)
 
 
-def _place(folder: Path, facts: dict, part: str) -> str | Path:
+def _locate(folder: Path, config: dict, part: str) -> str | Path:
     """A folder, or a Hub name where there is none of the name."""
-    place = facts[part]["place"]
+    place = config[part]["place"]
     return next((path for path in (folder / part, folder / place) if path.is_dir()), place)
 
 
@@ -123,7 +125,7 @@ def _existing(folder: Path, backbone: str | Path) -> Path:
     if Path(backbone).is_dir():
         return Path(backbone)
     raise EmitDiffError(
-        f"The backbone that {folder} was taught on is not at {folder / backbone}: put it there or into "
+        f"The backbone that {folder} was trained on is not at {folder / backbone}: put it there or into "
         f"{folder / 'backbone'}, or write where it is into {folder / 'segmenter.json'}."
     )
 
@@ -131,6 +133,6 @@ def _existing(folder: Path, backbone: str | Path) -> Path:
 def _check_hash(folder: Path, part: str, module: nn.Module, expected: str) -> None:
     if (found := weights_hash(module)) != expected:
         raise EmitDiffError(
-            f"The head in {folder} was taught on another {part} (sha256 {expected[:12]}..., this one has "
+            f"The head in {folder} was trained on another {part} (sha256 {expected[:12]}..., this one has "
             f"{found[:12]}...): put the right one into {folder / part}."
         )

@@ -15,39 +15,40 @@ from typing import Literal
 import numpy as np
 
 from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
-from emitdiff.datasets.splits import few_shot, split_by_column, split_by_group
+from emitdiff.datasets.splits import few_shot_subset, split_by_column, split_by_group
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import begin_record, check_own, make_folder, write_text
+from emitdiff.files import begin_record, check_output_folder, make_folder, write_text
 from emitdiff.segmentation.model.features import MULTIPLE, weights_hash
 from emitdiff.segmentation.model.text import CLINICAL_BERT
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
 from emitdiff.segmentation.published.feature_cache import FeatureCache, disk_size, feature_shapes
 from emitdiff.segmentation.published.model import (
     SETTINGS,
-    Published,
+    PublishedSettings,
     build_published_head,
+    find_head_preset,
     head_config,
     load_published_features,
     load_text_model,
-    preset_of,
-    ways_of,
+    view_transforms,
 )
 from emitdiff.segmentation.published.pipeline import KIND
 from emitdiff.segmentation.published.training import STATE, Epoch, best_epoch, train_published_head
-from emitdiff.segmentation.vocabulary import questions_of, target_of
+from emitdiff.segmentation.vocabulary import queries_of, target_of
 
-SPLIT_SEED = 0  # the same groups are kept aside whatever the seed of the images, so that draws can be compared
+SPLIT_SEED = 0  # the same groups are held out whatever the seed of the images, so that draws can be compared
 
 
 @dataclass(frozen=True)
 class TrainPublished:
     """`backbone` is a folder that convert-adm wrote, `text_model` a Hub name or a folder in transformers layout.
 
-    `images` of the dataset's groups that are not kept aside teach, None takes all. Those kept aside, `held_out` of the
+    `images` of the dataset's groups that are not held out teach, None takes all. Those held out, `held_out` of the
     groups or the rows that `split_column` calls "val" or "validation", choose the epoch, at most `validation_images` of
     them. `label` is the one of dataset.json to find, None where there is one only. `cache` is where features go, None
-    for `out`/features. None of `batch` takes what `settings` say, the others are fields of `published.Published`.
+    for `out`/features. None of `batch` takes what `settings` say, the others are fields of
+    `published.PublishedSettings`.
     """
 
     dataset: Path
@@ -73,15 +74,17 @@ class TrainPublished:
 def train_published(settings: TrainPublished) -> Path:
     """Train a head on `settings.dataset` and write `settings.out`, which `load_segmenter` opens; returns it.
 
-    Says on stderr beforehand what will be used. Started again it goes on, also to more epochs.
+    Says on stderr beforehand what will be used. A rerun resumes where it stopped, also to more epochs.
     Raises EmitDiffError for settings, datasets, weights or folders that cannot be used.
     """
     model = _model_settings(settings)
     dataset = open_dataset(settings.dataset)
     label = _label(dataset, settings.label)
-    train, validation = _sides(dataset, settings)
-    samples, others = _examples(train, label), _examples(validation, label)
-    check_own(settings.out, (f"{STATE}/begun.json",), (settings.dataset, settings.backbone, settings.text_model))
+    train, validation = _train_and_validation(dataset, settings)
+    samples, validation_samples = _examples(train, label), _examples(validation, label)
+    check_output_folder(
+        settings.out, (f"{STATE}/begun.json",), (settings.dataset, settings.backbone, settings.text_model)
+    )
     make_folder(settings.out)
     features = load_published_features(settings.backbone, settings.preset, settings.seed)
     shapes = feature_shapes(features, model.size)
@@ -89,24 +92,24 @@ def train_published(settings: TrainPublished) -> Path:
     config = head_config(settings.preset, [shape[0] for shape in shapes], encoder.dim)
     device = choose_device()
     head = build_published_head(settings.preset, settings.seed, config).to(device)
-    _say_what_learns(head, samples, others)
+    _log_training_set(head, samples, validation_samples)
     folder = Path(settings.cache or settings.out / "features")
-    _check_costs(config, shapes, samples, others, model, folder)
+    _check_costs(config, shapes, samples, validation_samples, model, folder)
     cache = FeatureCache(features.to(device), folder)
-    facts = {
+    record = {
         "kind": KIND,
         "settings": asdict(model),
-        "backbone": {"place": _seen_from(settings.out, settings.backbone), "sha256": cache.weights},
-        "text": {"place": _seen_from(settings.out, settings.text_model), "sha256": weights_hash(encoder.model)},
+        "backbone": {"place": _relative_place(settings.out, settings.backbone), "sha256": cache.weights},
+        "text": {"place": _relative_place(settings.out, settings.text_model), "sha256": weights_hash(encoder.model)},
         "targets": [target_of(dataset.info, label).phrase],
     }
-    _begin(settings, facts, samples, others)
-    epochs = train_published_head(head, cache, encoder.to(device), samples, settings.out, model, others)
-    _write_records(settings, facts, dataset, samples, epochs)
+    _start_record(settings, record, samples, validation_samples)
+    epochs = train_published_head(head, cache, encoder.to(device), samples, settings.out, model, validation_samples)
+    _write_records(settings, record, dataset, samples, epochs)
     return Path(settings.out)
 
 
-def _model_settings(settings: TrainPublished) -> Published:
+def _model_settings(settings: TrainPublished) -> PublishedSettings:
     if any(side < MULTIPLE or side % MULTIPLE for side in settings.size):
         given = "x".join(map(str, settings.size))
         raise EmitDiffError(f"The size {given} was given: height and width must be multiples of {MULTIPLE}.")
@@ -117,7 +120,7 @@ def _model_settings(settings: TrainPublished) -> Published:
         raise EmitDiffError(f"The setting views was {settings.views}: give 0 or more.")
     if settings.settings not in SETTINGS:
         raise EmitDiffError(f"There are no settings {settings.settings!r}: choose one of {', '.join(SETTINGS)}.")
-    preset_of(settings.preset)
+    find_head_preset(settings.preset)
     chosen = SETTINGS[settings.settings]
     return replace(
         chosen,
@@ -142,19 +145,19 @@ def _label(dataset: DatasetFolder, wanted: str | None) -> str:
     raise EmitDiffError(f"'{dataset.info.name}' labels {', '.join(labels)}, and {given}: name one with --label.")
 
 
-def _sides(dataset: DatasetFolder, settings: TrainPublished) -> tuple[DatasetFolder, DatasetFolder]:
+def _train_and_validation(dataset: DatasetFolder, settings: TrainPublished) -> tuple[DatasetFolder, DatasetFolder]:
     """(the rows to teach, the real ones to choose the epoch by)."""
     if settings.split_column:
         train, kept = split_by_column(dataset, settings.split_column)
     else:
         train, kept = split_by_group(dataset, settings.held_out, SPLIT_SEED)
     if settings.images:
-        train = few_shot(train, settings.images, settings.seed)
+        train = few_shot_subset(train, settings.images, settings.seed)
     kept = kept.real()
     if not len(kept):
         raise EmitDiffError(f"All images of '{dataset.info.name}' kept for validation are synthetic: keep real ones.")
     if settings.validation_images:
-        kept = few_shot(kept, min(settings.validation_images, len(kept)), SPLIT_SEED)
+        kept = few_shot_subset(kept, min(settings.validation_images, len(kept)), SPLIT_SEED)
     return train, kept
 
 
@@ -162,7 +165,7 @@ def _examples(dataset: DatasetFolder, label: str) -> list[Sample]:
     """Every image with a mask of 0 and 1 and the sentence that `evaluate-segmentation` would ask, too."""
     phrase, examples = target_of(dataset.info, label).phrase, []
     for sample in dataset:
-        text, truth = next((text, mask) for name, text, mask in questions_of(sample, dataset) if name == phrase)
+        text, truth = next((text, mask) for name, text, mask in queries_of(sample, dataset) if name == phrase)
         examples.append(replace(sample, mask=truth.astype(np.uint8), text=text))
     if not any(sample.mask.any() for sample in examples):
         raise EmitDiffError(
@@ -172,33 +175,33 @@ def _examples(dataset: DatasetFolder, label: str) -> list[Sample]:
     return examples
 
 
-def _say_what_learns(head: TextDiff, samples: Sequence[Sample], others: Sequence[Sample]) -> None:
+def _log_training_set(head: TextDiff, samples: Sequence[Sample], validation: Sequence[Sample]) -> None:
     learning = sum(parameter.numel() for parameter in head.parameters())
-    _say(f"{learning:,} parameters learn from {len(samples)} images; {len(others)} of other groups choose the epoch.")
-    silent = [sample.text for sample in (*samples, *others) if sample.text != sample.row.get("text")]
-    if silent:
-        sentences = ", ".join(repr(text) for text in dict.fromkeys(silent))
-        _say(f"{len(silent)} of them have no text that could be read alone: instead {sentences} is read.")
+    _log(f"{learning:,} trainable parameters, {len(samples)} training images; {len(validation)} validation images.")
+    without_text = [sample.text for sample in (*samples, *validation) if sample.text != sample.row.get("text")]
+    if without_text:
+        sentences = ", ".join(repr(text) for text in dict.fromkeys(without_text))
+        _log(f"{len(without_text)} of them have no text that could be read alone: instead {sentences} is read.")
 
 
 def _check_costs(config: HeadConfig, shapes: Sequence[tuple[int, int, int]], samples: Sequence[Sample],
-                 others: Sequence[Sample], settings: Published, folder: Path) -> None:  # fmt: skip
+                 validation: Sequence[Sample], settings: PublishedSettings, folder: Path) -> None:  # fmt: skip
     """Say what disk and memory it takes; EmitDiffError where the disk is too small."""
     channels, sides = [shape[0] for shape in shapes], [shape[1:] for shape in shapes]
-    ways = sum(map(len, ways_of("", settings)))
+    views = sum(map(len, view_transforms("", settings)))
     one = disk_size(channels, sides, 1)
-    needed = one * (len(samples) * ways + len(others))
+    needed = one * (len(samples) * views + len(validation))
     existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     free, filled = shutil.disk_usage(existing).free, sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    _say(
-        f"Frozen features: {_size(one)} for an image and a way to look at it, {ways} ways for an image that teaches, "
+    _log(
+        f"Frozen features: {_size(one)} per image and view, {views} views per training image, "
         f"at most {_size(needed)} in {folder}, where {_size(filled)} are and {_size(free)} are free."
     )
     height, width = settings.size
     maps = (
         4 * height * width * (2 * config.hidden[0] + 3 * config.hidden[1] + config.dim * (sides[-1] == (height, width)))
     )
-    _say(
+    _log(
         f"Memory: about {_size(settings.batch * (one + maps))} are kept for backward, {settings.batch} images at once."
     )
     if needed > free + filled:
@@ -212,7 +215,7 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _seen_from(out: Path, place: str | Path) -> str:
+def _relative_place(out: Path, place: str | Path) -> str:
     """A folder as it is found from inside `out`, so that both can move together; a Hub name as it is."""
     if not Path(place).is_dir():
         return str(place)
@@ -222,12 +225,14 @@ def _seen_from(out: Path, place: str | Path) -> str:
         return Path(place).resolve().as_posix()
 
 
-def _begin(settings: TrainPublished, facts: dict, samples: Sequence[Sample], others: Sequence[Sample]) -> None:
-    """A folder begun with other images, settings or weights would mix two models; only the epochs may be more."""
-    fixed = {key: value for key, value in facts["settings"].items() if key != "epochs"}
-    record = {**fixed, "settings": settings.settings, "dataset": str(settings.dataset), "target": facts["targets"][0]}
-    record |= {part: facts[part]["sha256"][:16] for part in ("backbone", "text")}
-    record |= {"taught": _names(samples), "validated": _names(others)}
+def _start_record(
+    settings: TrainPublished, config: dict, samples: Sequence[Sample], validation: Sequence[Sample]
+) -> None:
+    """A folder started with other images, settings or weights would mix two models; only the epochs may be more."""
+    fixed = {key: value for key, value in config["settings"].items() if key != "epochs"}
+    record = {**fixed, "settings": settings.settings, "dataset": str(settings.dataset), "target": config["targets"][0]}
+    record |= {part: config[part]["sha256"][:16] for part in ("backbone", "text")}
+    record |= {"taught": _names(samples), "validated": _names(validation)}
     begin_record(Path(settings.out) / STATE / "begun.json", record, settings.out)
 
 
@@ -236,7 +241,7 @@ def _names(samples: Sequence[Sample]) -> str:
     return f"{len(samples)} images ({hashlib.sha256(repr([one.name for one in samples]).encode()).hexdigest()[:8]})"
 
 
-def _write_records(settings: TrainPublished, facts: dict, dataset: DatasetFolder, samples: Sequence[Sample],
+def _write_records(settings: TrainPublished, config: dict, dataset: DatasetFolder, samples: Sequence[Sample],
                    epochs: Sequence[Epoch]) -> None:  # fmt: skip
     """segmenter.json, what inference needs, and training.json, how it came about."""
     best, out = best_epoch(epochs), Path(settings.out)
@@ -250,15 +255,15 @@ def _write_records(settings: TrainPublished, facts: dict, dataset: DatasetFolder
         "datasets": [{**asdict(dataset.info), "images": len(samples), "groups": groups}],
         "split": split,
         "taught": [sample.name for sample in samples],
-        "targets": facts["targets"],
+        "targets": config["targets"],
         "best": best,
         "epochs": [asdict(epoch) for epoch in epochs],
     }
     write_text(out / "training.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "segmenter.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "segmenter.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     chosen = epochs[best - 1]
-    _say(f"Epoch {best} of {len(epochs)} is kept: validation Dice {chosen.dice:.4f}, loss {chosen.loss:.4f}.")
+    _log(f"Epoch {best} of {len(epochs)} is kept: validation Dice {chosen.dice:.4f}, loss {chosen.loss:.4f}.")
 
 
-def _say(message: str) -> None:
+def _log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)

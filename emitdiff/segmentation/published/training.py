@@ -1,7 +1,7 @@
 """Training the paper's head on a few labelled images, from features on disk.
 
 Images are seen in up to eight ways, quarter turns and their mirrors, and at a few small angles that are drawn once;
-each way passes the frozen backbone once, and all later epochs read it from disk. Angles drawn anew every time, as
+each way passes the frozen backbone once, and all later epochs read it from disk. Angles drawn again every time, as
 published, would be new images every time.
 """
 
@@ -18,20 +18,20 @@ from tqdm import tqdm
 
 from emitdiff.datasets.folder import Sample
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, write_whole
+from emitdiff.files import make_folder, write_atomically
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import TextDiff
-from emitdiff.segmentation.published.efficient import lean_logits
+from emitdiff.segmentation.published.efficient import efficient_logits
 from emitdiff.segmentation.published.feature_cache import FeatureCache
 from emitdiff.segmentation.published.model import (
-    MENDED,
-    Published,
-    draw_way,
+    CORRECTED,
+    PublishedSettings,
     prepare_image,
     prepare_mask,
     published_loss,
     read_sentences,
-    seen_example,
+    sample_transform,
+    transform_example,
 )
 
 STATE = "state"  # the folder, inside that of a run, of what is needed to go on
@@ -46,12 +46,12 @@ class Epoch:
 
 
 def train_published_head(head: TextDiff, cache: FeatureCache, encoder: TextEncoder, samples: Sequence[Sample],
-                         out: Path, settings: Published = MENDED,
+                         out: Path, settings: PublishedSettings = CORRECTED,
                          validation: Sequence[Sample] = ()) -> list[Epoch]:  # fmt: skip
     """Teach `head` in place for `settings.epochs`; it ends with the weights of the epoch whose Dice on `validation`
     was best, or without any of the last, and `out`/head holds them.
 
-    State is kept in `out`/state after each epoch: started again, training goes on and ends at the same weights.
+    State is kept in `out`/state after each epoch: run again, training goes on and ends at the same weights.
     Raises EmitDiffError without images, for class ids the head has no answer for, and for a damaged state.
     """
     _check_samples(head, samples, validation)
@@ -82,7 +82,7 @@ def best_epoch(epochs: Sequence[Epoch]) -> int:
 
 @torch.no_grad()
 def validation_dice(head: TextDiff, cache: FeatureCache, encoder: TextEncoder, samples: Sequence[Sample],
-                    settings: Published) -> float:  # fmt: skip
+                    settings: PublishedSettings) -> float:  # fmt: skip
     """Mean over the images of the foreground's Dice at `settings.size`; an image without foreground does not count."""
     device, found = next(head.parameters()).device, []
     head.eval()
@@ -91,24 +91,24 @@ def validation_dice(head: TextDiff, cache: FeatureCache, encoder: TextEncoder, s
         if truth.any():
             tokens, visible = read_sentences(encoder, [sample.text], settings)
             maps = cache(prepare_image(sample.image, settings).to(device))
-            predicted = lean_logits(head, maps, tokens, visible, settings.size).argmax(dim=1)[0].cpu() > 0
+            predicted = efficient_logits(head, maps, tokens, visible, settings.size).argmax(dim=1)[0].cpu() > 0
             found.append(2 * int((predicted & truth).sum()) / int(predicted.sum() + truth.sum()))
     return float(np.mean(found))
 
 
 def _check_samples(head: TextDiff, samples: Sequence[Sample], validation: Sequence[Sample]) -> None:
     if not samples:
-        raise EmitDiffError("No labelled images were given: a head needs at least one, five do well.")
+        raise EmitDiffError("No labelled images were given: training needs at least one, better five.")
     if (largest := max(int(sample.mask.max()) for sample in (*samples, *validation))) >= head.config.num_classes:
         raise EmitDiffError(f"A mask holds class {largest}, the head answers 0 to {head.config.num_classes - 1} only.")
     if validation and not any(sample.mask.any() for sample in validation):
         raise EmitDiffError(
-            "No validation image shows the target, so no epoch can be told to be the best: keep others."
+            "No validation image shows the target, so no best epoch can be selected: choose other validation images."
         )
 
 
 def _epoch(head: TextDiff, optimizer: torch.optim.Optimizer, cache: FeatureCache, encoder: TextEncoder,
-           samples: Sequence[Sample], settings: Published, number: int) -> float:  # fmt: skip
+           samples: Sequence[Sample], settings: PublishedSettings, number: int) -> float:  # fmt: skip
     """One pass over the images in an order, and in ways, that follow from the seed and the epoch's number."""
     rng, found = np.random.default_rng((settings.seed, number)), []
     order = rng.permutation(len(samples))
@@ -123,15 +123,18 @@ def _epoch(head: TextDiff, optimizer: torch.optim.Optimizer, cache: FeatureCache
 
 
 def _loss(head: TextDiff, cache: FeatureCache, encoder: TextEncoder, samples: Sequence[Sample],
-          rng: np.random.Generator, settings: Published) -> torch.Tensor:  # fmt: skip
+          rng: np.random.Generator, settings: PublishedSettings) -> torch.Tensor:  # fmt: skip
     """The loss of one batch, each image seen in a way of its own."""
     device = next(head.parameters()).device
-    seen = [seen_example(one.image, one.mask, one.text, draw_way(one.name, settings, rng), settings) for one in samples]
-    images = torch.cat([prepare_image(image, settings) for image, _, _ in seen]).to(device)
-    masks = torch.cat([prepare_mask(mask, settings) for _, mask, _ in seen]).to(device)
+    examples = [
+        transform_example(one.image, one.mask, one.text, sample_transform(one.name, settings, rng), settings)
+        for one in samples
+    ]
+    images = torch.cat([prepare_image(image, settings) for image, _, _ in examples]).to(device)
+    masks = torch.cat([prepare_mask(mask, settings) for _, mask, _ in examples]).to(device)
     with torch.no_grad():
-        tokens, visible = read_sentences(encoder, [text for _, _, text in seen], settings)
-    logits = lean_logits(head, cache(images), tokens, visible, settings.size)
+        tokens, visible = read_sentences(encoder, [text for _, _, text in examples], settings)
+    logits = efficient_logits(head, cache(images), tokens, visible, settings.size)
     return published_loss(logits, masks, settings)
 
 
@@ -146,13 +149,13 @@ def _resume(path: Path, head: TextDiff, optimizer: torch.optim.Optimizer) -> tup
         return [Epoch(*pair) for pair in state["epochs"]], state["best"]
     except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EmitDiffError(f"{path} is damaged ({reason}): remove {path.parent} and begin again.") from error
+        raise EmitDiffError(f"{path} is damaged ({reason}): remove {path.parent} and start again.") from error
 
 
 def _save(path: Path, state: dict) -> None:
     make_folder(path.parent)
     try:
-        write_whole(path, lambda partial: torch.save(state, partial))
+        write_atomically(path, lambda partial: torch.save(state, partial))
     except (OSError, RuntimeError) as error:  # a full disk may be either
         raise EmitDiffError(
             f"{path} cannot be written ({error}): free space; the same command then goes on."

@@ -102,7 +102,7 @@ def train_backbone(images: Sequence[np.ndarray], folder: Path, minutes: float, r
     scheduler = build_scheduler()
     parts = {"model": unet, "average": average, "optimizer": optimizer}
     state = StageState(folder / "state.pt", minutes, parts, device)
-    state.also = lambda: average.save_pretrained(folder)
+    state.after_save = lambda: average.save_pretrained(folder)
     rng, _ = np.random.default_rng((seed, state.steps)), torch.manual_seed(seed + state.steps)
     losses: list[float] = []
     for step in state.run("backbone"):

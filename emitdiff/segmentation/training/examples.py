@@ -16,7 +16,7 @@ from emitdiff.segmentation.vocabulary import (
     BY_PHRASE,
     absent_targets,
     compose_sentence,
-    scene_of,
+    image_kind_of,
     target_masks,
     targets_of,
 )
@@ -24,7 +24,7 @@ from emitdiff.segmentation.vocabulary import (
 MIRRORED = ("breast ultrasound", "microscopy", "prostate MRI")  # elsewhere left and right mean something
 # How often a scene is turned by any angle: a smear has no upright, and short-axis views of the heart lie as they were
 # scanned.
-TURNED = {"microscopy": 0.7, "cardiac MRI": 0.5}
+ROTATED = {"microscopy": 0.7, "cardiac MRI": 0.5}
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ def labelled_at(resolution: int, sample: Sample, info: DatasetInfo) -> LabelledI
     return LabelledImage(resize_image(sample.image, size), masks, info)
 
 
-def taught(sets: Sequence[Sequence[LabelledImage]]) -> list[str]:
+def trained_phrases(sets: Sequence[Sequence[LabelledImage]]) -> list[str]:
     """The phrases of the targets that at least one image shows labelled: what a head trained on them may claim."""
     shown = {phrase for images in sets for one in images for phrase, mask in one.masks.items() if mask.any()}
     return [phrase for phrase in BY_PHRASE if phrase in shown] + sorted(shown - set(BY_PHRASE))
 
 
-def draw_images(sets: Sequence[Sequence[LabelledImage]], count: int, resolution: int,
+def sample_images(sets: Sequence[Sequence[LabelledImage]], count: int, resolution: int,
                 rng: np.random.Generator) -> list[LabelledImage]:  # fmt: skip
     """`count` altered R x R images. Datasets come with the square root of their size, so that small ones are seen
     and large ones not neglected.
     """
     weights = np.sqrt([len(images) for images in sets])
     chosen = [sets[index] for index in rng.choice(len(sets), size=count, p=weights / weights.sum())]
-    return [altered(images[rng.integers(len(images))], resolution, rng) for images in chosen]
+    return [augmented_image(images[rng.integers(len(images))], resolution, rng) for images in chosen]
 
 
 def image_tensor(images: Sequence[LabelledImage]) -> torch.Tensor:
@@ -77,7 +77,7 @@ def image_tensor(images: Sequence[LabelledImage]) -> torch.Tensor:
     return torch.from_numpy(np.stack([one.image for one in images])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def ask(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+def sample_query(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
     """One sentence and its mask: about something labelled here, or if not `own` sometimes about something absent.
 
     An empty sentence stands for whatever the dataset labels first, so that no text is a fair comparison.
@@ -93,24 +93,26 @@ def ask(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[s
     return compose_sentence(target, rng), np.zeros(labelled.image.shape[:2], dtype=bool)
 
 
-def altered(labelled: LabelledImage, resolution: int, rng: np.random.Generator, upright: bool = False) -> LabelledImage:
+def augmented_image(
+    labelled: LabelledImage, resolution: int, rng: np.random.Generator, upright: bool = False
+) -> LabelledImage:
     """Turn, stretch, shift, mirror where sides mean nothing, and change brightness, contrast and gamma; `upright`,
     where a sentence speaks of sides, keeps them.
     """
-    scene = None if upright else scene_of(labelled.info)
-    angle = rng.uniform(-180, 180) if rng.random() < TURNED.get(scene, 0) else rng.normal(0, 5)
+    kind = None if upright else image_kind_of(labelled.info)
+    angle = rng.uniform(-180, 180) if rng.random() < ROTATED.get(kind, 0) else rng.normal(0, 5)
     scale = rng.uniform(0.85, 1.25) * rng.uniform(0.94, 1.06, 2)
-    if scene in MIRRORED and rng.random() < 0.5:
+    if kind in MIRRORED and rng.random() < 0.5:
         scale[0] *= -1
     matrix = _warp(labelled.image.shape[:2], resolution, np.deg2rad(angle), scale, rng)
     size = (resolution, resolution)
     image = cv2.warpAffine(labelled.image, matrix, size, flags=cv2.INTER_LINEAR)
     masks = {phrase: cv2.warpAffine(mask.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST).astype(bool)
              for phrase, mask in labelled.masks.items()}  # fmt: skip
-    return LabelledImage(_recoloured(image, rng), masks, labelled.info)
+    return LabelledImage(_jittered_colour(image, rng), masks, labelled.info)
 
 
-def shrunk(labelled: LabelledImage, side: int) -> LabelledImage:
+def downscaled(labelled: LabelledImage, side: int) -> LabelledImage:
     """A square labelled image at `side` x `side`; as it is where it has that size."""
     if labelled.image.shape[0] == side:
         return labelled
@@ -127,8 +129,8 @@ def _warp(shape: tuple[int, int], side: int, angle: float, scale: np.ndarray, rn
     return np.column_stack([turn, side / 2 - turn @ centre])
 
 
-def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    image = _restained(image, rng)
+def _jittered_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    image = _jittered_stain(image, rng)
     values = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))
     values = values * rng.uniform(0.8, 1.2) + rng.uniform(-0.06, 0.06)
     image = cv2.LUT(image, np.clip(values * 255, 0, 255).astype(np.uint8))
@@ -139,7 +141,7 @@ def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def _restained(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _jittered_stain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A coloured image with more or less of every colour, as stains and scanners differ: each channel's optical
     density (Beer-Lambert) scaled and shifted. Grey ones as they are.
     """

@@ -19,32 +19,40 @@ from torch.nn import functional
 from emitdiff.segmentation.model.features import (
     MULTIPLE,
     DiffusionFeatures,
+    capture_blocks,
     coordinates,
     fold,
     fold_factor,
     load_features,
     pooled,
-    read_blocks,
     sizes_around,
 )
-from emitdiff.segmentation.model.text import TextEncoder, build_text_encoder, learn_names
+from emitdiff.segmentation.model.text import TextEncoder, build_text_encoder, pretrain_text_encoder
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
 from emitdiff.segmentation.training.backbone import export_backbone
-from emitdiff.segmentation.training.examples import LabelledImage, ask, draw_images, image_tensor, shrunk, taught
+from emitdiff.segmentation.training.examples import (
+    LabelledImage,
+    downscaled,
+    image_tensor,
+    sample_images,
+    sample_query,
+    trained_phrases,
+)
 from emitdiff.segmentation.training.schedule import learning_rate, update_average
 from emitdiff.segmentation.training.settings import CELL, TrainSegmentation
 from emitdiff.segmentation.vocabulary import OTHER_NAMES, TARGETS, Target, compose_sentence, targets_of
 from emitdiff.training_state import StageState
 
-DETAIL = 32  # channels of the network that looks at the pixels again
+REFINEMENT_CHANNELS = 32  # channels of the network that looks at the pixels again
 DECAY = 0.998
-WORD_STEPS = 600  # of the text encoder, before any image is seen
+TEXT_STEPS = 600  # of the text encoder, before any image is seen
 RATES = {"head": 2e-3, "unet": 6e-4}
 HALF_SIZE_SHARE = 0.55  # part of the budget on images of half the side: four times as many
-READ = 0.6  # part of the images noised as the head will read them; the others at all steps, for the denoiser
-LARGEST_STEP = 300  # above it too little of the image is left to be asked about
-SIZES = (1, 0.75, 1.25)  # times the resolution: at which the trained head looks at an image; the first tells the scene
-DENOISING = 0.3  # weight of that loss beside the masks'
+READ_STEP_SHARE = 0.6  # part of the images noised as the head will read them; the others at all steps, for the denoiser
+MAX_QUERY_TIMESTEP = 300  # above it too little of the image is left to be asked about
+# times the resolution: at which the trained head looks at an image; the first tells the scene
+SIZE_FACTORS = (1, 0.75, 1.25)
+DENOISING_WEIGHT = 0.3  # weight of that loss beside the masks'
 
 
 class ChannelScaling(nn.Module):
@@ -83,13 +91,26 @@ def build_head(features: DiffusionFeatures, text: TextEncoder) -> TextDiff:
     side = 32 * max(1, features.unet.config.sample_size // 32)
     empty = torch.zeros(1, 3, side, side, device=next(features.parameters()).device)
     channels = tuple(part.shape[1] for part in features(empty))
-    return begin_head(
-        HeadConfig(channels, tuple(range(len(channels))), 64, text.dim, 4, 32, (48, 32), 2, CELL, 0.1, True, True,
-                   DETAIL)
+    return init_head(
+        HeadConfig(
+            channels,
+            tuple(range(len(channels))),
+            64,
+            text.dim,
+            4,
+            32,
+            (48, 32),
+            2,
+            CELL,
+            0.1,
+            True,
+            True,
+            REFINEMENT_CHANNELS,
+        )
     )
 
 
-def begin_head(config: HeadConfig) -> TextDiff:
+def init_head(config: HeadConfig) -> TextDiff:
     """A head with values that a small one learns from sooner than from the paper's."""
     head = TextDiff(config)
     for layer in head.classifier.layers:
@@ -113,17 +134,17 @@ def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor
     return entropy + 1.5 * ((1 - dice) * present).sum() / max(1, len(masks))
 
 
-def drawn_steps(count: int, read: int, total: int, rng: np.random.Generator) -> torch.Tensor:
+def sample_timesteps(count: int, read: int, total: int, rng: np.random.Generator) -> torch.Tensor:
     """Timesteps (count,) in 0..total - 1: the first and most others the one that the head reads, the rest early rather
     than late.
     """
     anywhere = (rng.random(count) ** 1.5 * total).astype(int)
-    steps = np.where(rng.random(count) < READ, read, anywhere)
+    steps = np.where(rng.random(count) < READ_STEP_SHARE, read, anywhere)
     steps[0] = read  # never a batch without an image that can be asked about
     return torch.from_numpy(steps)
 
 
-def joint_reading(unet: nn.Module, features: DiffusionFeatures, images: torch.Tensor,
+def joint_forward(unet: nn.Module, features: DiffusionFeatures, images: torch.Tensor,
                   rng: np.random.Generator) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:  # fmt: skip
     """One pass with gradients through `unet` over images (B, 3, R, R), noised at steps drawn here.
 
@@ -133,14 +154,14 @@ def joint_reading(unet: nn.Module, features: DiffusionFeatures, images: torch.Te
     scheduler = features.scheduler
     clean = fold(images, fold_factor(unet)).contiguous(memory_format=torch.channels_last)
     total = scheduler.config.num_train_timesteps
-    steps = drawn_steps(len(images), features.timesteps[0], total, rng).to(images.device)
+    steps = sample_timesteps(len(images), features.timesteps[0], total, rng).to(images.device)
     noise = torch.randn_like(clean)
-    with torch.autocast(images.device.type, torch.bfloat16), read_blocks(unet, features.blocks) as read:
+    with torch.autocast(images.device.type, torch.bfloat16), capture_blocks(unet, features.blocks) as read:
         predicted = unet(scheduler.add_noise(clean, noise, steps), steps).sample
     loss = functional.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, steps))
     maps = [read[name].float() for name in features.blocks]
-    placed = [torch.cat([part, coordinates(part)], dim=1) for part in maps] if features.place else maps
-    return loss, placed, steps <= LARGEST_STEP
+    placed = [torch.cat([part, coordinates(part)], dim=1) for part in maps] if features.with_coordinates else maps
+    return loss, placed, steps <= MAX_QUERY_TIMESTEP
 
 
 def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Sequence[LabelledImage],
@@ -150,23 +171,23 @@ def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Seq
     cells = tuple(side // CELL for side in batch.shape[-2:])
     extra, legible = 0.0, torch.ones(len(images), dtype=torch.bool, device=batch.device)
     if "unet" in model:
-        denoising, maps, legible = joint_reading(model["unet"], features, batch, rng)
-        extra = DENOISING * denoising
+        denoising, maps, legible = joint_forward(model["unet"], features, batch, rng)
+        extra = DENOISING_WEIGHT * denoising
     else:
         with torch.autocast(batch.device.type, torch.bfloat16):
             maps = [part.float() for part in features(batch)]
     rows = [*range(len(images)), *range(len(images))]
-    questions = [ask(images[row], index < len(images), rng) for index, row in enumerate(rows)]
-    masks = torch.from_numpy(np.stack([mask for _, mask in questions])).to(batch)
+    queries = [sample_query(images[row], index < len(images), rng) for index, row in enumerate(rows)]
+    masks = torch.from_numpy(np.stack([mask for _, mask in queries])).to(batch)
     head = model["head"]
     with torch.autocast(batch.device.type, torch.bfloat16):
-        tokens, visible = model["text"]([text for text, _ in questions])
+        tokens, visible = model["text"]([text for text, _ in queries])
         projected = head.project(model["scaling"](pooled(maps, cells)))
         attended = head.attend([part[rows] for part in projected], tokens, visible)
-        seen = head.look(batch)
-        logits, _ = head.answer(attended, cells, None if seen is None else seen[rows])
-    asked = legible[rows]
-    return segmentation_loss(logits[asked], masks[asked]) + extra
+        pixel_features = head.encode_pixels(batch)
+        logits, _ = head.predict(attended, cells, None if pixel_features is None else pixel_features[rows])
+    selected = legible[rows]
+    return segmentation_loss(logits[selected], masks[selected]) + extra
 
 
 def batch_plan(progress: float, step: int, settings: TrainSegmentation) -> tuple[int, int]:
@@ -183,7 +204,7 @@ def batch_plan(progress: float, step: int, settings: TrainSegmentation) -> tuple
 
 def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path, minutes: float,
                device: torch.device, joint: bool) -> None:  # fmt: skip
-    """The head for `minutes`, on a text encoder taught before, the backbone along with it if `joint`.
+    """The head for `minutes`, on a text encoder trained before, the backbone along with it if `joint`.
 
     Writes `checkpoint` as it goes.
     """
@@ -192,20 +213,20 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     features = load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed).to(device)
     state_path = Path(settings.out) / "head" / "state.pt"
     text = _text_encoder(sets, checkpoint, state_path.exists(), rng)
-    model = _model(features, text, draw_images(sets, 32, settings.resolution, rng), joint).to(device)
+    model = _model(features, text, sample_images(sets, 32, settings.resolution, rng), joint).to(device)
     average = deepcopy(model).eval()
     rates = [{"params": model[name].parameters(), "peak": RATES[name]} for name in RATES if name in model]
     optimizer = torch.optim.AdamW(rates, weight_decay=0.01)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     state = StageState(state_path, minutes, parts, device)
-    state.also = lambda: save_segmenter(average, features, checkpoint, settings, taught(sets))
+    state.after_save = lambda: save_segmenter(average, features, checkpoint, settings, trained_phrases(sets))
     rng, _ = np.random.default_rng((settings.seed, state.steps)), torch.manual_seed(settings.seed + state.steps)
     losses: list[float] = []
     for step in state.run("head and backbone" if joint else "head"):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(group["peak"], step, state.progress)
         side, count = batch_plan(state.progress, step, settings)
-        images = [shrunk(one, side) for one in draw_images(sets, count, settings.resolution, rng)]
+        images = [downscaled(one, side) for one in sample_images(sets, count, settings.resolution, rng)]
         loss = training_step(model, features, images, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -217,15 +238,16 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
         state.bar.set_postfix(step=step, loss=f"{np.mean(losses):.4f}", refresh=False)
 
 
-def _text_encoder(sets: list[list[LabelledImage]], checkpoint: Path, begun: bool,
+def _text_encoder(sets: list[list[LabelledImage]], checkpoint: Path, resumed: bool,
                   rng: np.random.Generator) -> TextEncoder:  # fmt: skip
-    if begun:  # word pieces learnt anew would differ
+    if resumed:  # word pieces learnt again would differ
         return TextEncoder.load(checkpoint / "text")
     own = (target for images in sets for target in targets_of(images[0].info).values())
-    spoken = list(dict.fromkeys([*TARGETS, *own, *(Target(name, "", (name,), (name,), ()) for name in OTHER_NAMES)]))
-    text = build_text_encoder(compose_sentence(target, rng) for target in spoken for _ in range(60))
-    learn_names(text, lambda count: [compose_sentence(spoken[k % len(spoken)], rng) for k in range(count)], len(spoken),
-                steps=WORD_STEPS)  # fmt: skip
+    targets = list(dict.fromkeys([*TARGETS, *own, *(Target(name, "", (name,), (name,), ()) for name in OTHER_NAMES)]))
+    text = build_text_encoder(compose_sentence(target, rng) for target in targets for _ in range(60))
+    pretrain_text_encoder(text, lambda count: [compose_sentence(targets[k % len(targets)], rng) for k in range(count)],
+                          len(targets),
+                steps=TEXT_STEPS)  # fmt: skip
     text.save(checkpoint / "text")
     return text
 
@@ -248,14 +270,14 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
     model["text"].save(folder / "text")
     if "unet" in model:
         export_backbone(model["unet"], features.scheduler, folder / "backbone")
-    facts = {
+    config = {
         "blocks": features.blocks,
         "timesteps": features.timesteps,
         "noise_seed": features.seed,
-        "place": features.place,
+        "place": features.with_coordinates,
         "cell": CELL,
         "resolution": settings.resolution,
-        "sizes": sizes_around(settings.resolution, SIZES),
+        "sizes": sizes_around(settings.resolution, SIZE_FACTORS),
         "targets": targets,
     }
-    (folder / "segmenter.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / "segmenter.json").write_text(json.dumps(config, indent=1) + "\n")

@@ -12,9 +12,9 @@ CELL = 4  # pixels of the image a side for every position of the head, which ans
 @dataclass(frozen=True)
 class TrainSegmentation:
     """`minutes` are shared between the stages. "backbone" learns without labels; "joint" begins with the backbone in
-    `out`/checkpoint and teaches it along with words and masks; "all" is the one, then the other; "head" leaves that
-    backbone as it is, as the paper does. Training again into the same `out` goes on where it stopped; the backbone may
-    have learnt from other datasets than the head, but each stage goes on only as it was begun.
+    `out`/checkpoint and trains it together with the head; "all" is the one, then the other; "head" leaves that
+    backbone as it is, as the paper does. Training again into the same `out` resumes where it stopped; the backbone may
+    have learnt from other datasets than the head, but each stage goes on only as it was started.
 
     `batch` images at full resolution are seen at once, four times as many of half the side.
     """

@@ -13,29 +13,35 @@ from PIL import Image
 
 from emitdiff.datasets.folder import DatasetFolder
 from emitdiff.images import outline_path, resize_image, to_rgb
-from emitdiff.synthesis.filtering.scoring import Filter, Scored
+from emitdiff.synthesis.filtering.scoring import Filter, ScoredImage
 
-SHOWN = 200  # images on the page, about 8 MB; beyond that the worst 150 and 50 spread over the rest
+MAX_SHOWN = 200  # images on the page, about 8 MB; beyond that the worst 150 and 50 spread over the rest
 WORST = 150
 THUMBNAIL = 224  # pixels of the longer side
 QUALITY = 72  # of the WebP thumbnails
 BARS = 24
-TITLES = {"edges": "Edges kept", "dice": "Label fits", "histogram": "Greys", "copy": "Copy", "twin": "Twin"}
-MEANINGS = {
-    "edges": "F1 of the edges asked for and found, within 2 pixels at 256",
-    "dice": "Dice of a segmenter's answer and the mask, as a share of its Dice on the source",
-    "histogram": "Grey levels by which the histogram differs from the nearest real image's (Wasserstein)",
-    "copy": "Similarity to the nearest real image, mirrored or not (MS-SSIM, contrast taken out)",
-    "twin": "Similarity to an earlier image painted from the same source",
+TITLES = {
+    "edges": "Edge F1",
+    "dice": "Label Dice",
+    "histogram": "Histogram",
+    "copy": "Memorization",
+    "twin": "Duplicate",
 }
-ABSENT = {
-    "edges": "not asked for: less than full structure, or an edited mask",
-    "dice": "no segmenter, nothing labelled, or one that does poorly on the source too",
+MEANINGS = {
+    "edges": "F1 of the control edges and the edges of the image, tolerance 2 pixels at 256",
+    "dice": "Dice of a segmenter with the mask, relative to its Dice on the source",
+    "histogram": "Wasserstein distance in grey levels to the histogram of the nearest real image",
+    "copy": "Similarity to the nearest real image, mirrored or not (contrast-normalized MS-SSIM)",
+    "twin": "Similarity to an earlier image generated from the same source",
+}
+UNAVAILABLE = {
+    "edges": "not applicable: structure below 1, or an edited mask",
+    "dice": "no segmenter, no label, or a segmenter that fails on the source as well",
     "twin": "the first kept image of its source",
 }
 
 
-def report_page(ranked: Sequence[Scored], synthetic: DatasetFolder, real: DatasetFolder, settings: Filter) -> str:
+def report_page(ranked: Sequence[ScoredImage], synthetic: DatasetFolder, real: DatasetFolder, settings: Filter) -> str:
     """The page as HTML. `ranked` are all images, worst first; `real` holds their sources."""
     shown = choose_shown(len(ranked))
     places = {row["file_name"]: index for index, row in enumerate(real.rows)}
@@ -90,9 +96,9 @@ is in quality.csv.</footer>
 
 def choose_shown(count: int) -> list[int]:
     """The ranks of the images on the page, in order: all, or the `WORST` and others spread evenly over the rest."""
-    if count <= SHOWN:
+    if count <= MAX_SHOWN:
         return list(range(count))
-    return [*range(WORST), *np.linspace(WORST, count - 1, SHOWN - WORST).round().astype(int).tolist()]
+    return [*range(WORST), *np.linspace(WORST, count - 1, MAX_SHOWN - WORST).round().astype(int).tolist()]
 
 
 def _left_out(shown: int, count: int) -> str:
@@ -129,7 +135,7 @@ def _picture(role: str, sample, mirrored: bool, found: str) -> str:
 """
 
 
-def _card(rank: int, one: Scored, pictures: list, settings: Filter) -> str:
+def _card(rank: int, one: ScoredImage, pictures: list, settings: Filter) -> str:
     """One image: the pictures, its scores, and the reason where it is dropped."""
     figures = "".join(
         _picture(role, sample, mirrored, one.found if role == "synthetic" else "")
@@ -141,7 +147,7 @@ def _card(rank: int, one: Scored, pictures: list, settings: Filter) -> str:
     if row.get("edit"):
         facts.append("edited mask")
     if one.values["dice"] is None and one.dice is not None:
-        facts.append(_why_absent("dice", one))
+        facts.append(_why_unavailable("dice", one))
     reason = f'<p class="reason">{escape(one.reason)}</p>' if one.reason else ""
     return f"""<article class="{state}" id="image-{rank + 1}">
 <h2><span class="rank">{rank + 1}</span><span class="name" title="{escape(one.row["file_name"])}">{escape(name)}</span>
@@ -154,11 +160,11 @@ def _card(rank: int, one: Scored, pictures: list, settings: Filter) -> str:
 """
 
 
-def _score(name: str, one: Scored, settings: Filter) -> str:
+def _score(name: str, one: ScoredImage, settings: Filter) -> str:
     """Name, value and a small meter with a tick at the threshold."""
     value, limit = one.values[name], settings.limit(name)
     if value is None:
-        return f'<div title="{escape(_why_absent(name, one))}"><dt>{TITLES[name]}</dt><dd>–</dd></div>'
+        return f'<div title="{escape(_why_unavailable(name, one))}"><dt>{TITLES[name]}</dt><dd>–</dd></div>'
     top = 2 * limit if name == "histogram" else 1.0
     share, tick = (100 * min(1.0, max(0.0, part / top)) if top else 0 for part in (value, limit))
     failed = name in one.failed
@@ -169,19 +175,19 @@ def _score(name: str, one: Scored, settings: Filter) -> str:
     )
 
 
-def _why_absent(name: str, one: Scored) -> str:
+def _why_unavailable(name: str, one: ScoredImage) -> str:
     if name == "dice" and one.dice is not None and one.dice_source is not None:
-        return f"the segmenter is no judge here, with Dice {one.dice_source:.2f} on the source itself"
-    return ABSENT[name]
+        return f"the segmenter is unreliable here: Dice {one.dice_source:.2f} on the source itself"
+    return UNAVAILABLE[name]
 
 
-def _summary(name: str, ranked: Sequence[Scored], settings: Filter) -> str:
+def _summary(name: str, ranked: Sequence[ScoredImage], settings: Filter) -> str:
     """A histogram of one score over all images, with its threshold."""
     scored = [one for one in ranked if one.values[name] is not None]
     failed = sum(name in one.failed for one in scored)
     head = f"<h2>{TITLES[name]} <small>{f'{failed} fail' if failed else 'none fail'}</small></h2>"
     if not scored:
-        return f'<div class="chart">{head}<p>No image has this score: {escape(ABSENT[name])}.</p></div>'
+        return f'<div class="chart">{head}<p>No image has this score: {escape(UNAVAILABLE[name])}.</p></div>'
     limit, values = settings.limit(name), [one.values[name] for one in scored]
     top = max(*values, 1.25 * limit) if name == "histogram" else max(1.0, *values)
     parts = {

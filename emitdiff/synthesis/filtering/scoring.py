@@ -17,18 +17,18 @@ from emitdiff.datasets.folder import DatasetFolder, Sample, is_synthetic
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import outline_path
 from emitdiff.synthesis.similarity import (
-    Answers,
     Gallery,
+    LabelPredictor,
     Match,
+    comparison_view,
     edge_agreement,
     grey_quantiles,
     histogram_distance,
     mean_dice,
     similarity,
-    view_of,
 )
 
-A_JUDGE_FROM = 0.5  # a segmenter that does worse on the real source is no judge of what was painted from it
+MIN_SOURCE_DICE = 0.5  # a segmenter that does worse on the real source is no judge of what was generated from it
 SCORES = ("edges", "dice", "histogram", "copy", "twin")
 
 
@@ -38,7 +38,7 @@ class Filter:
 
     Measured with emitdiff-mini on 24 images each of four sets: edges of a synthetic image and its source agree with
     F1 .62 to .92, of unrelated ones .27 to .65; greys lie 0.7 to 13 levels from the nearest real image (real ones
-    0.6 to 8); a source sent through the autoencoder, the nearest thing to a copy that can be painted, comes back with
+    0.6 to 8); a source sent through the autoencoder, the nearest thing to a copy that can be generated, comes back with
     similarity .97 to 1.0, real images of two patients reach .88, two variants .94.
 
     `min_dice` is a share of the Dice that the segmenter reaches on the source itself.
@@ -68,7 +68,7 @@ class Filter:
 
 
 @dataclass
-class Scored:
+class ScoredImage:
     """One synthetic image: its scores (None where one does not apply), and why it is dropped ("" while it is kept).
 
     `view` is what was compared of it, `found` the outline of what a segmenter found, as an SVG path.
@@ -97,46 +97,48 @@ class Scored:
 class RealSet:
     """What is remembered of the real images: views, grey quantiles, and how well a segmenter does on each."""
 
-    def __init__(self, dataset: DatasetFolder, answers: Answers | None, painted: Sequence[dict[str, str]]):
-        """`painted` are the synthetic rows: each must name a source that is here, else EmitDiffError at once."""
-        self.dataset, self._answers = dataset, answers
+    def __init__(
+        self, dataset: DatasetFolder, predict_labels: LabelPredictor | None, generated: Sequence[dict[str, str]]
+    ):
+        """`generated` are the synthetic rows: each must name a source that is here, else EmitDiffError at once."""
+        self.dataset, self._predict_labels = dataset, predict_labels
         self.names = [row["file_name"] for row in dataset.rows]
-        self._place = {name: index for index, name in enumerate(self.names)}
-        for row in painted:
-            self.place(row)
+        self._index = {name: index for index, name in enumerate(self.names)}
+        for row in generated:
+            self.index_of_source(row)
         views, quantiles = [], []
         for sample in tqdm(dataset, desc=f"looking at {dataset.info.name}", unit="image", delay=2):
-            views.append(view_of(sample.image))
+            views.append(comparison_view(sample.image))
             quantiles.append(grey_quantiles(sample.image))
         self.gallery, self.quantiles = Gallery(np.stack(views)), np.stack(quantiles)
         self._dice: dict[int, float | None] = {}
 
-    def place(self, row: dict[str, str]) -> int:
+    def index_of_source(self, row: dict[str, str]) -> int:
         """Where the source of a synthetic row stands. Raises EmitDiffError where the row names none of these."""
         source = row.get("source", "")
-        if source not in self._place:
+        if source not in self._index:
             said = f"'{source}', which is not in {self.dataset.folder}" if source else "no source"
             raise EmitDiffError(
                 f"{row['file_name']} names {said}. Each synthetic row needs the file_name of its source in the column "
-                "`source`, as `augment` writes it: give the dataset the images were painted from."
+                "`source`, as `augment` writes it: give the dataset the images were generated from."
             )
-        return self._place[source]
+        return self._index[source]
 
     def dice(self, index: int, sample: Sample) -> float | None:
         """The segmenter's Dice on the real image `sample` at `index`, computed once."""
         if index not in self._dice:
-            self._dice[index] = mean_dice(self._answers(sample))
+            self._dice[index] = mean_dice(self._predict_labels(sample))
         return self._dice[index]
 
 
-def is_painted(row: dict[str, str]) -> bool:
+def is_generated(row: dict[str, str]) -> bool:
     """Whether a row says that a model made its picture, or what it was made from."""
     return is_synthetic(row) or bool(row.get("source", "").strip())
 
 
-def score(sample: Sample, index: int, reals: RealSet, answers: Answers | None) -> Scored:
+def score(sample: Sample, index: int, reals: RealSet, predict_labels: LabelPredictor | None) -> ScoredImage:
     """Everything about one synthetic image that does not depend on its variants."""
-    place, view = reals.place(sample.row), view_of(sample.image)
+    place, view = reals.index_of_source(sample.row), comparison_view(sample.image)
     source = reals.dataset[place]
     to_source = similarity(view, reals.gallery.views[place])
     nearest = max(reals.gallery.nearest(view), Match(to_source, place), key=lambda match: match.similarity)
@@ -145,12 +147,12 @@ def score(sample: Sample, index: int, reals: RealSet, answers: Answers | None) -
     values["copy"] = nearest.similarity
     if follows_all_edges(sample.row):
         values["edges"] = edge_agreement(source.image, sample.image)
-    one = Scored(index, sample.row, values, to_source, nearest, reals.names[nearest.index], view)
-    if answers is not None:
-        found = answers(sample)
+    one = ScoredImage(index, sample.row, values, to_source, nearest, reals.names[nearest.index], view)
+    if predict_labels is not None:
+        found = predict_labels(sample)
         one.dice, one.dice_source = mean_dice(found), reals.dice(place, source)
         one.found = outline_path(np.logical_or.reduce([mask for mask, _ in found])) if len(found) else ""
-        if one.dice is not None and one.dice_source is not None and one.dice_source >= A_JUDGE_FROM:
+        if one.dice is not None and one.dice_source is not None and one.dice_source >= MIN_SOURCE_DICE:
             values["dice"] = one.dice / one.dice_source
     return one
 
@@ -167,10 +169,10 @@ def follows_all_edges(row: dict[str, str]) -> bool:
     return structure >= 1 and (not changed or changed == {name: as_it_was.get(name) for name in changed})
 
 
-def judge(scored: Sequence[Scored], settings: Filter) -> None:
+def apply_thresholds(scored: Sequence[ScoredImage], settings: Filter) -> None:
     """Compares each image with those variants of its source that come before it and are kept, and fills in what
     fails, the margin (the smallest of its scores) and the reason."""
-    kept: dict[str, list[Scored]] = {}
+    kept: dict[str, list[ScoredImage]] = {}
     for one in scored:
         earlier = kept.setdefault(one.row["source"], [])
         if earlier:
@@ -184,18 +186,20 @@ def judge(scored: Sequence[Scored], settings: Filter) -> None:
             earlier.append(one)
 
 
-def _reason(name: str, one: Scored, limit: float) -> str:
+def _reason(name: str, one: ScoredImage, limit: float) -> str:
     value = one.values[name]
     if name == "edges":
-        return f"Its edges agree with those asked for by F1 {value:.2f}; at least {limit:.2f} is wanted."
+        return f"Edge F1 with the control image is {value:.2f}; the minimum is {limit:.2f}."
     if name == "dice":
         return (
             f"The segmenter's Dice with the mask is {one.dice:.2f}, with that of the source {one.dice_source:.2f}: a "
-            f"share of {value:.2f}; at least {limit:.2f} is wanted."
+            f"ratio of {value:.2f}; the minimum is {limit:.2f}."
         )
     if name == "histogram":
-        return f"Its greys lie {value:.1f} levels from those of any real image; at most {limit:.1f} are allowed."
+        return (
+            f"Its histogram differs by {value:.1f} grey levels from the nearest real image; the maximum is {limit:.1f}."
+        )
     if name == "twin":
-        return f"It repeats {one.twin_of} with similarity {value:.3f}; at most {limit:.3f} is allowed."
+        return f"It duplicates {one.twin_of} with similarity {value:.3f}; the maximum is {limit:.3f}."
     mirrored = ", mirrored" if one.nearest.mirrored else ""
-    return f"It copies {one.nearest_name}{mirrored} with similarity {value:.3f}; at most {limit:.3f} is allowed."
+    return f"It copies {one.nearest_name}{mirrored} with similarity {value:.3f}; the maximum is {limit:.3f}."

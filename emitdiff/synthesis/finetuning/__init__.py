@@ -1,1 +1,1 @@
-"""The ControlNet of a checkpoint taught on a user's own images."""
+"""The ControlNet of a checkpoint trained on a user's own images."""

@@ -24,7 +24,7 @@ OPERATIONS, EFFICIENCY = 3.3e12, 0.5
 
 
 @dataclass
-class StartingPoint:
+class BaseCheckpoint:
     """A checkpoint whose ControlNet is to learn. `folder` holds the base; `side` is that of square views in pixels."""
 
     found: Checkpoint
@@ -48,7 +48,7 @@ class StartingPoint:
         speed = 2 * 1024**3 / (time.perf_counter() - started)
         return images * OPERATIONS * (self.side / 512) ** 2 / (EFFICIENCY * speed)
 
-    def lock(self, device: torch.device, dtype: torch.dtype) -> None:
+    def freeze(self, device: torch.device, dtype: torch.dtype) -> None:
         """Takes gradients off everything but the ControlNet and moves it to `device` as `dtype`."""
         for network in (self.pipe.vae, self.pipe.text_encoder, self.pipe.unet):
             network.requires_grad_(False).eval().to(device, dtype)
@@ -83,7 +83,7 @@ class StartingPoint:
         return latents.float() * self.pipe.vae.config.scaling_factor
 
     def _tokens(self, captions: list[str]) -> Tensor:
-        """Captions to tokens (B, L, D), as the pipeline that paints makes them."""
+        """Captions to tokens (B, L, D), as in the sampling pipeline."""
         ids = self.pipe.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.pipe.text_encoder(ids.to(self.pipe.text_encoder.device))[0]
 
@@ -98,7 +98,7 @@ class StartingPoint:
         return torch.stack(noise).to(latents), torch.stack(timesteps).to(latents.device)
 
 
-def open_starting_point(name: str, resolution: int | None) -> StartingPoint:
+def open_base_checkpoint(name: str, resolution: int | None) -> BaseCheckpoint:
     """Loads a checkpoint by any name that `load_synthesizer` knows, onto the CPU.
 
     `resolution` is the side to train at in pixels; None for the area that the checkpoint's card gives.
@@ -117,4 +117,4 @@ def open_starting_point(name: str, resolution: int | None) -> StartingPoint:
             f"{name} predicts '{schedule.config.prediction_type}'; only weights that predict the noise (epsilon) or "
             "v (v_prediction) can be fine-tuned."
         )
-    return StartingPoint(found, local_folder(found), pipeline.pipe, replace(card, area=side**2), side, schedule)
+    return BaseCheckpoint(found, local_folder(found), pipeline.pipe, replace(card, area=side**2), side, schedule)

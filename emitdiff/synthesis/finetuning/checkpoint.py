@@ -13,21 +13,21 @@ from pathlib import Path
 from diffusers import ControlNetModel
 
 from emitdiff.checkpoints import find_checkpoint
-from emitdiff.files import check_own
+from emitdiff.files import check_output_folder
 from emitdiff.synthesis.card import CARD_FILE
-from emitdiff.synthesis.finetuning.base import StartingPoint
+from emitdiff.synthesis.finetuning.base import BaseCheckpoint
 
-LOCKED = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+FROZEN = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 UNWANTED = ("*.bin", "*.ckpt", "*.fp16*", "*non_ema*")  # duplicates in other formats
 
 
-def check_out(out: Path, start: str, datasets: Sequence[Path]) -> None:
+def check_finetuning_folder(out: Path, start: str, datasets: Sequence[Path]) -> None:
     """Raises EmitDiffError where `out` would write over the checkpoint to start from, a dataset, or something else."""
     found = find_checkpoint(start, "synthesis")
-    check_own(out, ("state/settings.json",), (found.base, found.controlnet, found.card, *datasets))
+    check_output_folder(out, ("state/settings.json",), (found.base, found.controlnet, found.card, *datasets))
 
 
-def write_finetuned(start: StartingPoint, controlnet: ControlNetModel, out: Path, training: dict) -> None:
+def write_finetuned(start: BaseCheckpoint, controlnet: ControlNetModel, out: Path, training: dict) -> None:
     """Writes `controlnet` and emitdiff.json, and beside them the locked networks as they are.
 
     Those of a Hub repository are not copied: the card names repository and revision. The ControlNet stays in float32,
@@ -35,7 +35,7 @@ def write_finetuned(start: StartingPoint, controlnet: ControlNetModel, out: Path
     """
     base = _hub_base(start)
     if not base:
-        for name in LOCKED:
+        for name in FROZEN:
             if not (out / name).is_dir():
                 _copy(start.folder / name, out / name)
         shutil.copyfile(start.folder / "model_index.json", out / "model_index.json")
@@ -43,14 +43,14 @@ def write_finetuned(start: StartingPoint, controlnet: ControlNetModel, out: Path
     shutil.rmtree(partial, ignore_errors=True)
     controlnet.save_pretrained(partial)
     _forget_origin(partial / "config.json")
-    _put(partial, out / "controlnet")
+    _replace_folder(partial, out / "controlnet")
     card = replace(start.card, training=training, base=base)
     written = out / f"{CARD_FILE}.partial"
     written.write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(written, out / CARD_FILE)
 
 
-def _hub_base(start: StartingPoint) -> dict[str, str]:
+def _hub_base(start: BaseCheckpoint) -> dict[str, str]:
     """Repository and revision, the commit where the cache tells it; {} for a base in a folder of this machine."""
     if start.found.revision is None:
         return {}
@@ -62,10 +62,10 @@ def _copy(source: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, ignore=shutil.ignore_patterns(*UNWANTED))
-    _put(partial, target)
+    _replace_folder(partial, target)
 
 
-def _put(partial: Path, target: Path) -> None:
+def _replace_folder(partial: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
 

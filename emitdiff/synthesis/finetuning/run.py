@@ -32,22 +32,29 @@ from emitdiff.datasets.splits import choose_rows
 from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import begin_record, check_record, make_folder
-from emitdiff.synthesis.finetuning.base import StartingPoint, open_starting_point
-from emitdiff.synthesis.finetuning.checkpoint import LossLog, check_out, write_finetuned
-from emitdiff.synthesis.finetuning.views import ROTATION, SCALE, TaskViews, appearance_scale, read_item, split_datasets
+from emitdiff.synthesis.finetuning.base import BaseCheckpoint, open_base_checkpoint
+from emitdiff.synthesis.finetuning.checkpoint import LossLog, check_finetuning_folder, write_finetuned
+from emitdiff.synthesis.finetuning.views import (
+    ROTATION,
+    SCALE,
+    FineTuningViews,
+    appearance_scale,
+    read_item,
+    split_datasets,
+)
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.training.contact_sheet import contact_sheet
 from emitdiff.synthesis.training.corpus import Item
-from emitdiff.synthesis.training.denoiser import FIRST_LOOK
+from emitdiff.synthesis.training.denoiser import FIRST_SAMPLES
 from emitdiff.synthesis.training.run import SPLIT_SEED
 from emitdiff.training_state import SAVE_EVERY_SECONDS, StageState
 
 # Constant, as in the paper. The first is the paper's, for Stable Diffusion; networks of a few million weights that
-# were themselves taught at 3e-4 would hardly move at it.
+# were themselves trained at 3e-4 would hardly move at it.
 RATE_FULL_SIZE, RATE_SMALL = 1e-6, 5e-5
 MINUTES = 60.0  # where neither minutes nor steps are given
 SAVING_SHARE = 0.05  # of the time at most, for a state of gigabytes
-SHOWN = 4  # images on a sample sheet
+SHEET_IMAGES = 4  # images on a sample sheet
 ENDLESS = 2**40
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 FIXED = ("held_out", "seed", "batch", "gradient_accumulation", "learning_rate", "ema")  # once a folder is begun
@@ -81,21 +88,21 @@ class FinetuneControlnet:
 
 
 def finetune_controlnet(settings: FinetuneControlnet) -> Path:
-    """Fine-tunes and writes the checkpoint folder `settings.out`; returns it. Started again, it goes on.
+    """Fine-tunes and writes the checkpoint folder `settings.out`; returns it. A rerun resumes where it stopped.
 
     `settings.out`/state holds what is needed to go on, loss.csv and, as samples/NUMBER.png, sheets of real images
-    beside painted ones: it is not for publishing.
+    beside generated ones: it is not for publishing.
 
     Raises:
         EmitDiffError: settings out of range or that contradict one another, unreadable datasets or weights, an `out`
-            that holds something else, a folder begun with other settings, or a loss that is no number any more.
+            that holds something else, a folder started with other settings, or a loss that is no number any more.
     """
     _check_settings(settings)
-    check_out(settings.out, settings.start, settings.datasets)
+    check_finetuning_folder(settings.out, settings.start, settings.datasets)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     accelerator = _new_accelerator(settings)
-    start = open_starting_point(settings.start, settings.resolution)
+    start = open_base_checkpoint(settings.start, settings.resolution)
     held_out, rate = settings.held_out, settings.learning_rate
     if held_out is None:
         held_out = start.card.training.get("held_out", 0.2)
@@ -132,27 +139,27 @@ def _new_accelerator(settings: FinetuneControlnet) -> Accelerator:
         ) from error
 
 
-def _say(message: str) -> None:
+def _log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
 class FineTuning:
     """One run: the networks, the images and the state on disk."""
 
-    def __init__(self, settings: FinetuneControlnet, accelerator: Accelerator, start: StartingPoint):
+    def __init__(self, settings: FinetuneControlnet, accelerator: Accelerator, start: BaseCheckpoint):
         self.settings, self.accelerator, self.start = settings, accelerator, start
         self.device, self.folder = accelerator.device, Path(settings.out) / "state"
-        self.train, kept, self.whole = split_datasets(settings.datasets, settings.held_out, SPLIT_SEED)
+        self.train, kept, self.without_validation = split_datasets(settings.datasets, settings.held_out, SPLIT_SEED)
         self.shown = kept or self.train
-        self.paints = self.device.type != "cpu" or not start.full_size  # a sheet would take hours
+        self.draws_samples = self.device.type != "cpu" or not start.full_size  # a sheet would take hours
         self._begin_folder()
-        self._say_what_matters()
+        self._log_notices()
         self.scale = appearance_scale(self.train, start.card.training.get("appearance", {}))
         self.per_step = settings.batch * settings.gradient_accumulation * accelerator.num_processes
         self._prepare_networks()
 
     def _begin_folder(self) -> None:
-        """A folder begun on other images or from other weights would mix two models."""
+        """A folder started on other images or from other weights would mix two models."""
         path = self.folder / "settings.json"
         wanted = {
             "from": self.settings.start, "resolution": self.start.side,
@@ -165,23 +172,23 @@ class FineTuning:
             make_folder(self.folder / "samples", named=self.settings.out)
             begin_record(path, wanted, self.settings.out)
 
-    def _say_what_matters(self) -> None:
+    def _log_notices(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        for name in self.whole if self.settings.held_out else ():
-            _say(f"'{name}' has one group only: nothing is kept aside, every image is trained on.")
-        if not self.paints:
+        for name in self.without_validation if self.settings.held_out else ():
+            _log(f"'{name}' has only one group: nothing is held out, all images are used for training.")
+        if not self.draws_samples:
             seconds = self.start.seconds_a_step(self.settings.batch * self.settings.gradient_accumulation)
-            _say(
+            _log(
                 f"There is no GPU here, and these weights are of Stable Diffusion's size: a step may take about "
-                f"{seconds:.0f} s, and no sample sheets are painted. emitdiff-mini is made for CPUs."
+                f"{seconds:.0f} s, and no sample sheets are generated. emitdiff-mini is made for CPUs."
             )
 
     def _prepare_networks(self) -> None:
         """Frozen networks in half precision on a GPU, where memory counts; the ControlNet's own weights in float32."""
         on_gpu, pipe = self.device.type == "cuda", self.start.pipe
         self.dtype = HALVES.get(self.accelerator.mixed_precision, torch.float32) if on_gpu else torch.float32
-        self.start.lock(self.device, self.dtype)
+        self.start.freeze(self.device, self.dtype)
         self.network = pipe.controlnet.to(self.device, torch.float32, memory_format=torch.channels_last).train()
         if self.settings.gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
@@ -203,7 +210,7 @@ class FineTuning:
         main = self.accelerator.is_main_process
         log = LossLog(self.folder / "loss.csv", self.state.steps) if main else None
         spent, started = self.state.seconds, time.monotonic()
-        saved, pause, next_look = started, SAVE_EVERY_SECONDS, max(FIRST_LOOK, 2 * spent)
+        saved, pause, next_sheet = started, SAVE_EVERY_SECONDS, max(FIRST_SAMPLES, 2 * spent)
         for loss in self._steps():
             now = time.monotonic()
             self.state.steps, self.state.seconds = self.state.steps + 1, spent + now - started
@@ -215,22 +222,22 @@ class FineTuning:
                 self.state.save()
                 saved = time.monotonic()
                 pause = max(SAVE_EVERY_SECONDS, (saved - now) / SAVING_SHARE)
-            if self.state.seconds > next_look and self.paints:
-                next_look = 2 * self.state.seconds
-                self._sheet(self._result())
+            if self.state.seconds > next_sheet and self.draws_samples:
+                next_sheet = 2 * self.state.seconds
+                self._save_contact_sheet(self._result())
         if main:
             log.write()
             self.state.save()
             controlnet = self._result()
             write_finetuned(self.start, controlnet, Path(self.settings.out), self._record())
-            if self.paints:
-                self._sheet(controlnet)
+            if self.draws_samples:
+                self._save_contact_sheet(controlnet)
         self.accelerator.wait_for_everyone()
 
     def _steps(self) -> Iterator[float]:
         """Takes optimizer steps and yields the loss of each, averaged over its images, until it is time to stop."""
         settings, main = self.settings, self.accelerator.is_main_process
-        views = TaskViews(self.train, self.start.side, self.start.card, self.scale, settings.seed)
+        views = FineTuningViews(self.train, self.start.side, self.start.card, self.scale, settings.seed)
         workers = min(4, (os.cpu_count() or 1) // 2) if self.device.type == "cuda" else 0
         numbers = range(self.state.steps * self.per_step, ENDLESS)
         loader = DataLoader(views, settings.batch, sampler=numbers, num_workers=workers)
@@ -239,13 +246,13 @@ class FineTuning:
             desc="fine-tuning", unit="step", initial=self.state.steps, total=settings.steps, disable=not main
         ) as bar:
             while not self._is_over():
-                losses = [self._learn(next(batches)) for _ in range(settings.gradient_accumulation)]
+                losses = [self._train_batch(next(batches)) for _ in range(settings.gradient_accumulation)]
                 if settings.ema:
                     self.average.step(self.network.parameters())
                 loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
                 if not isfinite(loss):
                     raise EmitDiffError(
-                        f"The loss is no number any more after {self.state.steps + 1} steps; begin another --out with "
+                        f"The loss is not finite after {self.state.steps + 1} steps; start with another --out and "
                         "a smaller --learning-rate, or with --mixed-precision no."
                     )
                 bar.update()
@@ -259,7 +266,7 @@ class FineTuning:
         # One clock for all: some would wait for ever for others that have stopped.
         return bool(broadcast(torch.tensor([float(over)], device=self.device)).item())
 
-    def _learn(self, batch: dict) -> Tensor:
+    def _train_batch(self, batch: dict) -> Tensor:
         """Loss of one batch; every `gradient_accumulation`-th one moves the weights."""
         with self.accelerator.accumulate(self.controlnet):
             # Locked networks in half precision need no autocast; the ControlNet has its own, from `prepare`.
@@ -280,8 +287,8 @@ class FineTuning:
             self.average.copy_to(controlnet.parameters())
         return controlnet.eval().requires_grad_(False)
 
-    def _sheet(self, controlnet: ControlNetModel) -> None:
-        """state/samples/NUMBER.png: kept-out images (or trained ones, if none are) beside painted ones."""
+    def _save_contact_sheet(self, controlnet: ControlNetModel) -> None:
+        """state/samples/NUMBER.png: held-out images (or trained ones, if none are) beside generated ones."""
         parts = {**self.start.pipe.components, "controlnet": controlnet.to(self.dtype)}
         pipe = StableDiffusionControlNetPipeline(**parts, requires_safety_checker=False)
         pipe.set_progress_bar_config(disable=True)
@@ -290,15 +297,15 @@ class FineTuning:
         Image.fromarray(sheet).save(folder / f"{len(list(folder.glob('*.png'))):03d}.png")
 
     def _items_shown(self) -> list[Item]:
-        chosen = [choose_rows(dataset, limit=-(-SHOWN // len(self.shown))) for dataset in self.shown]
-        return [read_item(dataset, index) for dataset in chosen for index in range(len(dataset))][:SHOWN]
+        chosen = [choose_rows(dataset, limit=-(-SHEET_IMAGES // len(self.shown))) for dataset in self.shown]
+        return [read_item(dataset, index) for dataset in chosen for index in range(len(dataset))][:SHEET_IMAGES]
 
     def _record(self) -> dict:
         """What emitdiff.json says of the training: images and licences, the parent's too, split, recipe, length."""
         settings, parent = self.settings, self.start.card.training
         own = [
             {"name": dataset.info.name, "images": len(dataset), "licence": dataset.info.licence,
-             "citation": dataset.info.citation, "kept_out": dataset.info.name not in self.whole}
+             "citation": dataset.info.citation, "kept_out": dataset.info.name not in self.without_validation}
             for dataset in self.train
         ]  # fmt: skip
         names = {row["name"] for row in own}

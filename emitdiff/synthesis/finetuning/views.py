@@ -17,7 +17,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask
 from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.edges import boundary_of, detect_edges, is_network
-from emitdiff.synthesis.training.captions import APPEARANCE_WORDS, AppearanceScale, caption, facts_of
+from emitdiff.synthesis.training.captions import APPEARANCE_WORDS, AppearanceScale, caption, describe_view
 from emitdiff.synthesis.training.corpus import Item
 from emitdiff.synthesis.training.denoiser import DROP_TEXT, drop_conditions
 
@@ -30,9 +30,9 @@ MEASURED = 200  # images at most whose appearance decides what "dark" means for 
 def split_datasets(
     folders: Sequence[Path], held_out: float, seed: int
 ) -> tuple[list[DatasetFolder], list[DatasetFolder], list[str]]:
-    """(to train on, kept out, names of those with nothing kept out) of dataset folders, split by group.
+    """(to train on, held out, names of those with nothing held out) of dataset folders, split by group.
 
-    Nothing is kept out where `held_out` is 0 or a dataset has one group only. Raises EmitDiffError.
+    Nothing is held out where `held_out` is 0 or a dataset has one group only. Raises EmitDiffError.
     """
     if not folders:
         raise EmitDiffError("No dataset folder was given; name at least one, for example my_dataset/.")
@@ -65,7 +65,7 @@ def appearance_scale(datasets: Sequence[DatasetFolder], taught: dict) -> Appeara
     return AppearanceScale({**quartiles, **AppearanceScale.from_items(items).quartiles})
 
 
-def turned_view(
+def random_view_of(
     image: np.ndarray, mask: np.ndarray, side: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(image, mask, inside, matrix): a square view of `side` pixels, turned by up to `ROTATION`, scaled by `SCALE`.
@@ -90,7 +90,7 @@ def turned_view(
     return seen, labels, inside, turn @ np.diag([scale, scale, 1.0])
 
 
-class TaskViews(Dataset):
+class FineTuningViews(Dataset):
     """An endless row of views; view number k is the same whenever and wherever it is asked for.
 
     So training goes on after a kill exactly where it was, and several processes share one row. Every image comes once
@@ -121,10 +121,10 @@ class TaskViews(Dataset):
         row = int(self._order(epoch)[place])
         rng = np.random.default_rng([self.seed, 1, number])
         item = read_item(*self.rows[row])
-        image, mask, inside, matrix = turned_view(item.image, item.mask, self.side, rng)
+        image, mask, inside, matrix = random_view_of(item.image, item.mask, self.side, rng)
         edges = self._edges(row, item.image, image, matrix)
         layers = np.stack([edges, boundary_of(mask), (mask > 0).astype(np.uint8) * 255])
-        words = "" if rng.random() < DROP_TEXT else caption(facts_of(item, image, mask * inside, self.scale), rng)
+        words = "" if rng.random() < DROP_TEXT else caption(describe_view(item, image, mask * inside, self.scale), rng)
         return {
             "image": image_to_tensor(image)[0],
             "control": self._control(torch.from_numpy(layers)[None].float() / 255, rng),

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from emitdiff.checkpoints import HED_FILE, hed_folder
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_alone, make_folder, write_text, write_whole
+from emitdiff.files import check_no_foreign_files, make_folder, write_atomically, write_text
 from emitdiff.synthesis.hed.network import STAGES, HedNetwork
 
 MEAN = (104.00699, 116.66877, 122.67892)  # blue, green, red in 0..255, as Caffe's VGG has it
@@ -49,7 +49,7 @@ def convert_hed(settings: ConvertHed) -> Path:
         EmitDiffError: a file that holds no HED, no h5py for one that needs it, or a folder with something else in it.
     """
     source, out = Path(settings.source), Path(settings.out or hed_folder())
-    check_alone(out, FILES)
+    check_no_foreign_files(out, FILES)
     if not source.is_file():
         raise EmitDiffError(f"There is no file {source}: {WANTED}")
     weights, form = read_hed(source)
@@ -62,7 +62,7 @@ def convert_hed(settings: ConvertHed) -> Path:
              "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}  # fmt: skip
     make_folder(out)
     (out / "config.json").unlink(missing_ok=True)  # never one beside weights it does not tell of
-    write_whole(out / "model.safetensors", lambda path: save_file(weights, path))
+    write_atomically(out / "model.safetensors", lambda path: save_file(weights, path))
     write_text(out / "config.json", json.dumps(facts, indent=1) + "\n")
     return out
 

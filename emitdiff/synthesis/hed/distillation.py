@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from emitdiff.checkpoints import hed_folder
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import begin_record, check_own
+from emitdiff.files import begin_record, check_output_folder
 from emitdiff.synthesis.hed.mini import MiniNetwork, save_hed_mini
 from emitdiff.synthesis.hed.network import HedNetwork, load_hed
 from emitdiff.synthesis.hed.views import COLOURED, DRAWN, teaching_view
@@ -70,13 +70,14 @@ def train_hed(settings: TrainHed) -> Path:
     """Trains for the minutes given, going on from `settings.out`/state, and writes the folder; returns it.
 
     Raises:
-        EmitDiffError: no time, no teacher, unreadable datasets, or an `out` that holds something else or was begun with
+        EmitDiffError: no time, no teacher, unreadable datasets, or an `out` that holds something else or was started
+        with
             other settings.
     """
     if settings.minutes <= 0:
         raise EmitDiffError(f"The time to train was {settings.minutes:g} minutes; give a positive number.")
     out = Path(settings.out)
-    check_own(out, MARKS, (*settings.datasets, settings.teacher))
+    check_output_folder(out, MARKS, (*settings.datasets, settings.teacher))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     teacher, facts = open_teacher(settings.teacher)

@@ -1,6 +1,6 @@
 """`hed-mini`: a small U-shaped network of plain convolutions that draws the edges HED draws.
 
-It is taught by the original network (hed_distillation.py); no normalization layers, so nothing to fold, and any size.
+It is trained by the original network (hed_distillation.py); no normalization layers, so nothing to fold, and any size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import write_text, write_whole
+from emitdiff.files import write_atomically, write_text
 
 WIDTHS = (16, 32, 48, 72, 96)  # channels at full size, half, a quarter, ...
 BLOCKS = (0, 1, 2, 2, 2)  # residual convolutions at each of them
@@ -99,7 +99,7 @@ class MiniNetwork(nn.Module):
 def save_hed_mini(network: MiniNetwork, folder: Path, facts: dict) -> Path:
     """Writes model.safetensors (fp16) and config.json, the widths and `facts` on its making, into `folder`."""
     weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
-    write_whole(folder / "model.safetensors", lambda path: save_file(weights, path))
+    write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
     config = {"architecture": "MiniNetwork", "widths": network.widths, "blocks": network.blocks, **facts}
     write_text(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     return folder

@@ -1,7 +1,7 @@
 """Holistically-nested edge detection (Xie and Tu, ICCV 2015, arXiv 1504.06375): the original network, or a small one.
 
 The original: five VGG stages, each with a 1 x 1 side output; the map is the sigmoid of the mean of the five, upsampled.
-Its weights come from `convert-hed` or the Hub. `hed-mini` (see mini.py) was taught by it and is embedded.
+Its weights come from `convert-hed` or the Hub. `hed-mini` (see mini.py) was trained by it and is embedded.
 """
 
 from __future__ import annotations

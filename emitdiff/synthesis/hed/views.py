@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from emitdiff.images import resize_image, to_rgb
-from emitdiff.synthesis.training.corpus import Corpus, Item, vary_tone
+from emitdiff.synthesis.training.corpus import Corpus, Item, jitter_tone
 from emitdiff.synthesis.training.drawn_views import coloured, drawn_picture
 
 DRAWN = 0.3  # part of the views that a program draws
@@ -18,7 +18,7 @@ def teaching_view(corpus: Corpus, side: int, rng: np.random.Generator) -> np.nda
     if rng.random() < DRAWN:
         view = drawn_picture(side, rng)
     else:
-        view = vary_tone(image_view(corpus.draw(1, rng)[0], side, rng), rng)
+        view = jitter_tone(image_view(corpus.draw(1, rng)[0], side, rng), rng)
     if rng.random() < COLOURED:
         view = coloured(view, rng)
     view = np.rot90(view, int(rng.integers(4)))

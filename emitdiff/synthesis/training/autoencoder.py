@@ -25,9 +25,9 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from emitdiff.images import image_to_tensor
-from emitdiff.synthesis.training.corpus import Corpus, random_view, vary_tone
+from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view
 from emitdiff.synthesis.training.drawn_views import coloured, drawn_picture, stained
-from emitdiff.synthesis.training.warm_start import inherit
+from emitdiff.synthesis.training.warm_start import copy_weights
 from emitdiff.training_state import StageState
 
 CROP = 128
@@ -147,7 +147,7 @@ def transformed(latents: Tensor, target: Tensor, rng: np.random.Generator) -> tu
 
 def medical_crop(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
     """uint8 (CROP, CROP, 3): mostly cut at full size, some whole images made small."""
-    return vary_tone(random_view(corpus.draw(1, rng)[0], CROP, rng, whole=0.35)[0], rng)
+    return jitter_tone(random_view(corpus.draw(1, rng)[0], CROP, rng, whole=0.35)[0], rng)
 
 
 def any_crop(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
@@ -176,12 +176,12 @@ def train_autoencoder(
 ) -> AutoencoderTiny:
     """Trains for `minutes`, resuming from `state_folder`; returns the averaged (EMA) autoencoder in eval mode.
 
-    `start` gives the first weights; it may be narrower and have fewer latent channels (see `inherit`).
+    `start` gives the first weights; it may be narrower and have fewer latent channels (see `copy_weights`).
     """
     torch.manual_seed(seed)
     model = new_autoencoder()
     if start is not None:
-        inherit(model, start)
+        copy_weights(model, start)
     if start is None or start.config.latent_channels < LATENT_CHANNELS:
         open_colour_path(model)
     model = model.to(device, memory_format=torch.channels_last)

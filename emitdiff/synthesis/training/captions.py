@@ -25,7 +25,7 @@ WORDINGS = {
     "stained tissue": ("stained tissue", "histology", "purple stain"),
     "fluorescence": ("fluorescence", "fluorescent"),
 }
-SIDES = (("top", "middle", "bottom"), ("left", "centre", "right"))
+POSITIONS = (("top", "middle", "bottom"), ("left", "centre", "right"))
 # (word below the lower quartile, word above the upper one) for each measure, quartiles taken within a modality.
 APPEARANCE_WORDS = {
     "brightness": ("dark", "bright"),
@@ -93,8 +93,8 @@ def mask_words(mask: np.ndarray, labels: dict[str, int]) -> list[str]:
         share = region.mean()
         size = "small" if share < 0.04 else "large" if share > 0.2 else ""
         rows, columns = np.nonzero(region)
-        vertical = SIDES[0][min(2, int(3 * rows.mean() / mask.shape[0]))]
-        horizontal = SIDES[1][min(2, int(3 * columns.mean() / mask.shape[1]))]
+        vertical = POSITIONS[0][min(2, int(3 * rows.mean() / mask.shape[0]))]
+        horizontal = POSITIONS[1][min(2, int(3 * columns.mean() / mask.shape[1]))]
         pieces = cv2.connectedComponents(region.astype(np.uint8))[0] - 1
         count = "many" if pieces > 20 else "several" if pieces > 4 else ""
         found.append((name, " ".join(word for word in (count, size) if word), f"{vertical} {horizontal}"))
@@ -102,7 +102,7 @@ def mask_words(mask: np.ndarray, labels: dict[str, int]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ViewDescription:
     """What a caption may say of one view."""
 
     modality: str
@@ -112,14 +112,14 @@ class Facts:
     appearance: tuple[str, ...]
 
 
-def facts_of(item: Item, image: np.ndarray, mask: np.ndarray, scale: AppearanceScale) -> Facts:
+def describe_view(item: Item, image: np.ndarray, mask: np.ndarray, scale: AppearanceScale) -> ViewDescription:
     """Facts of one view (`image`, `mask`) of an item."""
     info = item.info
     targets = tuple(mask_words(mask, info.labels))
-    return Facts(info.modality, info.organ, item.finding, targets, tuple(scale.words(image, info.modality)))
+    return ViewDescription(info.modality, info.organ, item.finding, targets, tuple(scale.words(image, info.modality)))
 
 
-def caption(facts: Facts, rng: np.random.Generator) -> str:
+def caption(description: ViewDescription, rng: np.random.Generator) -> str:
     """One wording: parts in varied order, each but modality or organ dropped now and then, synonyms drawn."""
 
     def word(name: str) -> str:
@@ -128,17 +128,17 @@ def caption(facts: Facts, rng: np.random.Generator) -> str:
 
     parts = []
     if rng.random() < 0.92:
-        parts.append(word(facts.modality))
+        parts.append(word(description.modality))
     if rng.random() < 0.9 or not parts:
-        parts.append(word(facts.organ))
+        parts.append(word(description.organ))
     if rng.random() < 0.3:
         parts = parts[::-1]
-    if facts.finding and rng.random() < 0.8:
-        parts.append(word(FINDING_NAMES.get(facts.finding, facts.finding)))
-    for name, amount, place in facts.targets:
+    if description.finding and rng.random() < 0.8:
+        parts.append(word(FINDING_NAMES.get(description.finding, description.finding)))
+    for name, amount, place in description.targets:
         if rng.random() < 0.7:
             size = amount if rng.random() < 0.5 else ""
             where = place if rng.random() < 0.3 else ""
             parts.append(" ".join(piece for piece in (size, word(name), where) if piece))
-    parts += [phrase for phrase in facts.appearance if rng.random() < 0.6]
+    parts += [phrase for phrase in description.appearance if rng.random() < 0.6]
     return ", ".join(parts)

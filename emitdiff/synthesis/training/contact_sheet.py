@@ -1,4 +1,4 @@
-"""A sheet of real images beside what is painted from their edges and from their masks."""
+"""A sheet of real images beside what is generated from their edges and from their masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from emitdiff.synthesis.training.corpus import Item
 
 
 def contact_sheet(pipeline: SynthesisPipeline, items: Sequence[Item], tile: int = 192) -> np.ndarray:
-    """One row per item: real, control image, painted from edges and mask, painted from the mask alone; uint8 RGB."""
+    """One row per item: real, control image, generated from edges and mask, generated from the mask alone; uint8
+    RGB."""
     rows = []
     for item in items:
         size = fitted_size(item.mask.shape, pipeline.checkpoint_card.area, pipeline.checkpoint_card.multiple)

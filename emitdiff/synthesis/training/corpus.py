@@ -96,7 +96,7 @@ def random_view(item: Item, size: int, rng: np.random.Generator, whole: float) -
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
-def vary_tone(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def jitter_tone(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random contrast 0.8-1.2, brightness +-0.1 and gamma 0.8-1.25, as scanners and windows differ."""
     table = np.linspace(0, 1, 256) ** rng.uniform(0.8, 1.25)
     table = (table - 0.5) * rng.uniform(0.8, 1.2) + 0.5 + rng.uniform(-0.1, 0.1)

@@ -1,7 +1,7 @@
 """Second and third stage: text encoder and U-Net on text alone, then the ControlNet beside them.
 
 v-prediction on a schedule with zero terminal SNR (arXiv 2305.08891): scans are mostly black or mostly bright, and
-a network that never sees pure noise cannot paint either. Where EMIT-Diff locks a U-Net that has seen billions of
+a network that never sees pure noise cannot generate either. Where EMIT-Diff locks a U-Net that has seen billions of
 images, ours has seen thousands, so it goes on learning beside the ControlNet.
 """
 
@@ -23,16 +23,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from emitdiff.images import image_to_tensor
 from emitdiff.synthesis.edges import boundary_of, detect_edges
-from emitdiff.synthesis.training.captions import AppearanceScale, Facts, caption, facts_of
-from emitdiff.synthesis.training.corpus import Corpus, random_view, vary_tone
+from emitdiff.synthesis.training.captions import AppearanceScale, ViewDescription, caption, describe_view
+from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view
 from emitdiff.training_state import StageState
 
 TEXT_WIDTH, TEXT_TOKENS = 192, 40
 BLOCKS = (96, 160, 224)
 LEARNING_RATE = 4e-4
-FRESH_VIEW = 0.25  # part of the drawn views that are cut, encoded and described anew
-POOL = 6000
-FIRST_LOOK = 240.0  # seconds
+FRESH_SHARE = 0.25  # part of the drawn views that are cut, encoded and described again
+POOL_SIZE = 6000
+FIRST_SAMPLES = 240.0  # seconds
 DROP_TEXT = 0.1
 # What is left of the control image while training, and how often.
 CONDITIONS = {"all": 0.42, "strong edges": 0.12, "patches": 0.12, "mask": 0.2, "edges": 0.06, "nothing": 0.08}
@@ -94,7 +94,7 @@ class View:
 
     latents: Tensor
     control: np.ndarray
-    facts: Facts
+    description: ViewDescription
 
 
 class ViewPool:
@@ -105,16 +105,16 @@ class ViewPool:
         self.views: list[View] = []
 
     def draw(self, count: int, rng: np.random.Generator) -> list[View]:
-        fresh = count if len(self.views) < 4 * count else int(rng.binomial(count, FRESH_VIEW))
+        fresh = count if len(self.views) < 4 * count else int(rng.binomial(count, FRESH_SHARE))
         new = self._make(fresh, rng)
         old = (
             [self.views[index] for index in rng.integers(len(self.views), size=count - fresh)] if fresh < count else []
         )
         for view in new:
-            if len(self.views) < POOL:
+            if len(self.views) < POOL_SIZE:
                 self.views.append(view)
             else:
-                self.views[int(rng.integers(POOL))] = view
+                self.views[int(rng.integers(POOL_SIZE))] = view
         return new + old
 
     @torch.no_grad()
@@ -122,13 +122,13 @@ class ViewPool:
         views, images = [], []
         for item in self.corpus.draw(count, rng):
             image, mask = random_view(item, self.resolution, rng, whole=0.8)
-            image = vary_tone(image, rng)
+            image = jitter_tone(image, rng)
             detector, low = ("canny", rng.uniform(20, 80)) if rng.random() < 0.2 else ("soft", 50)
             edges = detect_edges(image, detector, low, low + 70)
             inside = (mask > 0).astype(np.uint8) * 255
             control = np.stack([edges, boundary_of(mask), inside])
             images.append(image_to_tensor(image))
-            views.append(View(None, control, facts_of(item, image, mask, self.scale)))
+            views.append(View(None, control, describe_view(item, image, mask, self.scale)))
         if views:
             device = self.autoencoder.device
             with torch.autocast(device.type, torch.bfloat16):
@@ -175,9 +175,9 @@ class Denoiser:
         return nn.ModuleList([part for part in parts if part is not None])
 
     def add_controlnet(self) -> None:
-        """A ControlNet that starts as a copy of the U-Net's encoder, its gates already open (see `open_gates`)."""
+        """A ControlNet that starts as a copy of the U-Net's encoder, its gates already open (see `init_gates`)."""
         self.controlnet = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=(16, 32, 64, 96))
-        open_gates(self.controlnet)
+        init_gates(self.controlnet)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], control: Tensor | None) -> Tensor:
         """v (B, C, h, w) for noisy latents, with `control` (B, 3, 8h, 8w) in [0, 1]."""
@@ -193,7 +193,7 @@ class Denoiser:
 
 
 @torch.no_grad()
-def open_gates(controlnet: ControlNetModel) -> None:
+def init_gates(controlnet: ControlNetModel) -> None:
     """Replaces the zero convolutions by small random ones and lets the control in at the scale of the features.
 
     Zeros protect a finished U-Net (arXiv 2302.05543) at the price of thousands of steps in which nothing of the
@@ -217,8 +217,8 @@ def train_denoiser(
     batch: int,
     seed: int,
     learning_rate: float = LEARNING_RATE,
-    settle: bool = True,
-    on_look: Callable[[], None] | None = None,
+    decay: bool = True,
+    on_samples: Callable[[], None] | None = None,
 ) -> None:
     """Trains in place for `minutes`, resuming from `state_file`; the averaged (EMA) weights are what remains.
 
@@ -239,12 +239,12 @@ def train_denoiser(
     state = StageState(state_file, minutes, {"modules": modules, "optimizer": optimizer, "average": average}, device)
     schedule = new_scheduler()
     rng = np.random.default_rng(seed + state.steps)
-    next_look, smooth = max(FIRST_LOOK, 2 * state.seconds), None
+    next_samples, smooth = max(FIRST_SAMPLES, 2 * state.seconds), None
 
     for step in state.run(state_file.stem):
         for group in optimizer.param_groups:
-            settled = max(0.04, min(1.0, 2 * (1 - state.progress))) if settle else 1.0
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * settled
+            decayed = max(0.04, min(1.0, 2 * (1 - state.progress))) if decay else 1.0
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * decayed
         loss = _loss(denoiser, pool.draw(batch, rng), schedule, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -254,11 +254,11 @@ def train_denoiser(
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         if step % 20 == 0:
             state.bar.set_postfix(step=step, loss=f"{smooth:.4f}", refresh=False)
-        if on_look and state.seconds > next_look:
-            next_look = 2 * state.seconds
+        if on_samples and state.seconds > next_samples:
+            next_samples = 2 * state.seconds
             average.store(modules.parameters())
             average.copy_to(modules.parameters())
-            on_look()
+            on_samples()
             average.restore(modules.parameters())
     average.copy_to(modules.parameters())
     modules.eval()
@@ -266,7 +266,7 @@ def train_denoiser(
 
 def _loss(denoiser: Denoiser, views: list[View], schedule: DDPMScheduler, rng: np.random.Generator) -> Tensor:
     latents = torch.stack([view.latents for view in views]).float()
-    captions = ["" if rng.random() < DROP_TEXT else caption(view.facts, rng) for view in views]
+    captions = ["" if rng.random() < DROP_TEXT else caption(view.description, rng) for view in views]
     control = None
     if denoiser.controlnet is not None:
         control = torch.from_numpy(np.stack([view.control for view in views])).float() / 255

@@ -1,6 +1,6 @@
 """Trains a complete synthesis checkpoint from dataset folders: autoencoder; text encoder and U-Net; ControlNet.
 
-Every stage has its share of the minutes, saves its state once a minute and goes on from there when it is started
+Every stage has its share of the minutes, saves its state once a minute and resumes from there when it is started
 again. What comes out is a diffusers folder that `load_synthesizer` reads like any repository on the Hub.
 """
 
@@ -22,11 +22,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import begin_record, check_own
+from emitdiff.files import begin_record, check_output_folder
 from emitdiff.synthesis.card import CARD_FILE, CheckpointCard
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.training.autoencoder import train_autoencoder
-from emitdiff.synthesis.training.captions import AppearanceScale, caption, facts_of
+from emitdiff.synthesis.training.captions import AppearanceScale, caption, describe_view
 from emitdiff.synthesis.training.contact_sheet import contact_sheet
 from emitdiff.synthesis.training.corpus import Corpus, Item, load_corpus
 from emitdiff.synthesis.training.denoiser import (
@@ -38,10 +38,10 @@ from emitdiff.synthesis.training.denoiser import (
     sampling_scheduler,
     train_denoiser,
 )
-from emitdiff.synthesis.training.warm_start import inherit
-from emitdiff.training_state import spent
+from emitdiff.synthesis.training.warm_start import copy_weights
+from emitdiff.training_state import time_spent
 
-MARKS = ("state/settings.json", "state/autoencoder.pt")  # by which a run knows its folder
+RUN_MARKERS = ("state/settings.json", "state/autoencoder.pt")  # by which a run knows its folder
 STAGES = ("autoencoder", "unet", "controlnet")
 SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
@@ -78,7 +78,7 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
 
     Raises:
         EmitDiffError: unknown stage, resolution not a multiple of 64, no time, unreadable dataset, an earlier stage
-            missing, or an `out` that holds something else, lies where it reads, or was begun with other settings.
+            missing, or an `out` that holds something else, lies where it reads, or was started with other settings.
     """
     if settings.stage not in ("all", *STAGES):
         raise EmitDiffError(f"The stage '{settings.stage}' is not known; choose all or one of {', '.join(STAGES)}.")
@@ -86,7 +86,7 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
         raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of 64, for example 256.")
     if settings.minutes <= 0:
         raise EmitDiffError(f"The time to train was {settings.minutes:g} minutes; give a positive number.")
-    check_own(settings.out, MARKS, (*settings.datasets, settings.start))
+    check_output_folder(settings.out, RUN_MARKERS, (*settings.datasets, settings.start))
     if settings.threads:
         torch.set_num_threads(settings.threads)
     corpus = load_corpus(settings.datasets, settings.held_out, SPLIT_SEED)
@@ -108,20 +108,20 @@ class TrainingRun:
         self._check_settings()
 
     def _check_settings(self) -> None:
-        """A folder begun on other data or at another size would mix two models, and held-out images with training."""
+        """A folder started on other data or at another size would mix two models, and held-out images with training."""
         wanted = {
             "datasets": sorted({item.info.name for item in self.corpus.items}), "seed": self.settings.seed,
             "held_out": self.settings.held_out, "resolution": self.settings.resolution,
             "from": self.settings.start and Path(self.settings.start).name,
         }  # fmt: skip
-        begin_record(self.state / "settings.json", wanted, self.out, since=("from",))
+        begin_record(self.state / "settings.json", wanted, self.out, optional=("from",))
 
     def _is_done(self, stage: str, minutes: float, later: str) -> bool:
         """Whether the stage has had its time, or, when all are trained, has later ones that rest on it.
 
         Raises EmitDiffError for a stage that was named and has such later ones.
         """
-        done = spent(self.state / f"{stage}.pt")[0] >= minutes * 60
+        done = time_spent(self.state / f"{stage}.pt")[0] >= minutes * 60
         if not done and list(self.state.glob(later)):
             if self.settings.stage == "all":
                 return True
@@ -152,12 +152,12 @@ class TrainingRun:
         self._save(denoiser)
 
     def _tokenizer(self) -> CLIPTokenizer:
-        """Learnt once: a vocabulary learnt anew would give other numbers to the words of trained embeddings."""
+        """Learnt once: a vocabulary learnt again would give other numbers to the words of trained embeddings."""
         folder = self.out / "tokenizer"
         if not folder.is_dir():
             rng = np.random.default_rng(self.settings.seed)
             captions = [
-                caption(facts_of(item, item.image, item.mask, self.scale), rng)
+                caption(describe_view(item, item.image, item.mask, self.scale), rng)
                 for item in self.corpus.items for _ in range(4)
             ]  # fmt: skip
             new_tokenizer(captions).save_pretrained(folder)
@@ -177,8 +177,8 @@ class TrainingRun:
             pool = self._pool(resolution)
             train_denoiser(
                 denoiser, pool, self.state / f"controlnet-{resolution}.pt", minutes * share, batch, self.settings.seed,
-                learning_rate=learning_rate, settle=resolution == full,
-                on_look=partial(self._sheet, denoiser, pool.autoencoder),
+                learning_rate=learning_rate, decay=resolution == full,
+                on_samples=partial(self._sheet, denoiser, pool.autoencoder),
             )  # fmt: skip
             self._save(denoiser)
             self._sheet(denoiser, pool.autoencoder)
@@ -204,14 +204,14 @@ class TrainingRun:
         """The networks of another checkpoint, widened to this autoencoder's latents; its words keep their numbers."""
         shutil.copytree(start / "tokenizer", self.out / "tokenizer", dirs_exist_ok=True)
         unet = new_unet(AutoencoderTiny.load_config(self.out / "vae")["latent_channels"])
-        inherit(unet, UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32))
+        copy_weights(unet, UNet2DConditionModel.from_pretrained(start / "unet", dtype=torch.float32))
         denoiser = Denoiser(
             CLIPTokenizer.from_pretrained(start / "tokenizer"),
             CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32),
             unet,
         )
         denoiser.add_controlnet()
-        inherit(denoiser.controlnet, ControlNetModel.from_pretrained(start / "controlnet", dtype=torch.float32))
+        copy_weights(denoiser.controlnet, ControlNetModel.from_pretrained(start / "controlnet", dtype=torch.float32))
         return denoiser
 
     def _save(self, denoiser: Denoiser) -> None:
@@ -237,7 +237,7 @@ class TrainingRun:
         """emitdiff.json: what the checkpoint wants to be given, and what it was trained on."""
         items = self.corpus.items
         infos = {item.info.name: item.info for item in items}
-        stages = {path.stem: spent(path) for path in sorted(self.state.glob("*.pt"))}
+        stages = {path.stem: time_spent(path) for path in sorted(self.state.glob("*.pt"))}
         training = {
             "date": date.today().isoformat(),
             "datasets": [
@@ -262,7 +262,7 @@ class TrainingRun:
         return CheckpointCard("layered", self.settings.resolution**2, 32, "soft", DEFAULTS, training or {})
 
     def _sheet(self, denoiser: Denoiser, autoencoder: AutoencoderTiny) -> None:
-        """state/samples/NUMBER.png: held-out images beside what is painted from their edges and from their masks."""
+        """state/samples/NUMBER.png: held-out images beside what is generated from their edges and from their masks."""
         modules = denoiser.modules().eval()
         pipeline = SynthesisPipeline(self._pipeline(denoiser, autoencoder), self._card(), "training")
         folder = self.state / "samples"

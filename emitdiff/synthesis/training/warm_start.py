@@ -11,7 +11,7 @@ ADVICE = "start from weights that train-synthesis made, or give --train controln
 
 
 @torch.no_grad()
-def inherit(model: nn.Module, source: nn.Module) -> None:
+def copy_weights(model: nn.Module, source: nn.Module) -> None:
     """Copies every parameter of `source` into `model`, in place; both have the same layers.
 
     Where `model` is wider, the source's channels come first. New input channels get weights of zero, so that at first

@@ -79,7 +79,7 @@ def _below(grid: Grid, place, width: int) -> list[str]:
     if cell is None:
         return ["not made"]
     measures = "   ".join(f"{name} {cell.measures[name]}" for name in grid.measures if name in cell.measures)
-    return [line for text in (cell.said, measures) if text for line in _wrapped(text, width, 13)]
+    return [line for text in (cell.message, measures) if text for line in _wrapped(text, width, 13)]
 
 
 def _tile_size(grid: Grid) -> tuple[int, int]:

@@ -49,5 +49,5 @@ class MaskPanel:
 
 def build_mask_panel(calls: Callables) -> MaskPanel:
     """Lays the panel out inside the current Blocks context."""
-    file = gr.File(label="Its mask (optional): becomes the label", height=92, elem_classes="drop")
+    file = gr.File(label="Mask (optional): becomes the label", height=92, elem_classes="drop")
     return MaskPanel(calls, file, gr.HTML(elem_classes="beside"), build_drawing(), build_proposal(calls))

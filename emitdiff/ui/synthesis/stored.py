@@ -2,7 +2,7 @@
 
 `stored.json` holds, by the name of an example's image, the settings and for each synthetic image its seed, the seconds
 it took and its scores; beside it lie the images (WebP, small and therefore not exact to the last bit) and the control
-image. `python docs/stored_examples.py` makes them anew with the embedded weights.
+image. `python docs/stored_examples.py` makes them again with the embedded weights.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Stored:
     scores: tuple[dict[str, float], ...]
 
     def run(self, source: np.ndarray, label: np.ndarray | None, stem: str) -> Run:
-        """A finished run of these images, painted from `source` (H, W, 3)."""
+        """A finished run of these images, generated from `source` (H, W, 3)."""
         run = Run(self.request, source, label, stem, running=False)
         for image, scores in zip(self.images, self.scores, strict=True):
-            run.take(image)
-            run.made[-1].scores = scores
+            run.add_event(image)
+            run.images[-1].scores = scores
         return run
 
 

@@ -10,16 +10,16 @@ from safetensors.torch import save_file
 
 from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.few_shot.head import PixelFeatures, Reduction, TaughtHead, load_taught
-from emitdiff.segmentation.few_shot.queries import Asker, View, read_examples
+from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, load_few_shot_head
+from emitdiff.segmentation.few_shot.queries import QuerySampler, View, read_examples
 from emitdiff.segmentation.few_shot.training import (
-    Pace,
     Recipe,
-    Teach,
-    lean_towards,
-    on_cells,
-    probability_to_cut_at,
-    teach,
+    StepSchedule,
+    TrainFewShot,
+    decision_threshold,
+    dice_on_cells,
+    shift_threshold,
+    train_few_shot,
 )
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.features import DiffusionFeatures, stage_ends
@@ -46,7 +46,9 @@ def base():
 def lessons(base):
     """Of five images with two labels."""
     torch.set_num_threads(1)
-    return list(teach(base, [drawn(index) for index in range(5)], INFO, Teach(seconds=600), recipe=QUICK))
+    return list(
+        train_few_shot(base, [drawn(index) for index in range(5)], INFO, TrainFewShot(seconds=600), recipe=QUICK)
+    )
 
 
 def drawn(index, shows=(1, 2)):
@@ -62,7 +64,7 @@ def drawn(index, shows=(1, 2)):
 
 
 def last_lesson(pipeline, samples, recipe, settings=None, **more):
-    *_, lesson = teach(pipeline, samples, INFO, settings or Teach(seconds=600), recipe=recipe, **more)
+    *_, lesson = train_few_shot(pipeline, samples, INFO, settings or TrainFewShot(seconds=600), recipe=recipe, **more)
     return lesson
 
 
@@ -82,15 +84,15 @@ def test_several_labels_become_targets_answered_by_name(lessons):
     assert found[0].uncertainty.shape == tests[0].mask.shape and 0 <= found[0].present <= 1
 
 
-def test_lessons_tell_how_far_it_is_and_hold_one_image_back(lessons):
+def test_updates_tell_how_far_it_is_and_hold_one_image_back(lessons):
     assert [lesson.step for lesson in lessons] == [*range(1, 71), 70]
     assert lessons[-2].loss < lessons[0].loss and all(lesson.head is None for lesson in lessons[:-1])
-    assert "So few steps" in lessons[-1].warning and not lessons[-2].warning
+    assert "Too few training steps" in lessons[-1].warning and not lessons[-2].warning
     assert not replace(lessons[-1], step=100).warning
-    looks = [lesson for lesson in lessons[:-1] if lesson.picture is not None]
+    looks = [lesson for lesson in lessons[:-1] if lesson.preview is not None]
     assert len(looks) == 5 and all(0 <= lesson.dice <= 1 for lesson in looks)
     assert looks[-1].step < 70 * 2 / 3 and lessons[-1].dice == looks[-1].dice  # then it is learnt from
-    assert looks[0].picture.shape[0] == 64 and looks[0].picture.dtype == np.uint8
+    assert looks[0].preview.shape[0] == 64 and looks[0].preview.dtype == np.uint8
     head = lessons[-1].head
     assert head.card["validation_dice"] == round(lessons[-1].dice, 4)
     assert (head.card["images"], head.card["groups"], head.card["licence"]) == (5, 5, "CC0")
@@ -101,7 +103,7 @@ def test_few_images_are_all_learnt_from_and_a_given_one_is_looked_at(base):
     assert last_lesson(base, [drawn(0), drawn(1)], BRIEF, validation=drawn(2)).dice > 0
 
 
-def test_the_same_seed_teaches_the_same_and_changes_neither_backbone_nor_text(base):
+def test_the_same_seed_trains_the_same_and_changes_neither_backbone_nor_text(base):
     samples, parts = [drawn(0), drawn(1)], (base.features.unet, base.text.model)
     before = [{name: value.clone() for name, value in part.state_dict().items()} for part in parts]
     first, again = (last_lesson(base, samples, BRIEF).head.head.state_dict() for _ in range(2))
@@ -112,14 +114,14 @@ def test_the_same_seed_teaches_the_same_and_changes_neither_backbone_nor_text(ba
 
 def test_the_time_is_kept_whatever_the_recipe_asks_for(base):
     recipe = Recipe(views=8, steps=100_000, batch=4)
-    *_, lesson = teach(base, [drawn(0), drawn(1)], INFO, Teach(seconds=2), recipe=recipe)
+    *_, lesson = train_few_shot(base, [drawn(0), drawn(1)], INFO, TrainFewShot(seconds=2), recipe=recipe)
     assert lesson.seconds < 3 and 1 <= lesson.step < 100_000
 
 
 def test_a_saved_head_answers_alike_bit_for_bit(base, lessons, tmp_path):
     head = lessons[-1].head
     path = head.save(tmp_path / "mine" / "rings.safetensors")
-    again = load_taught(path, base)
+    again = load_few_shot_head(path, base)
     assert again.card == json.loads(json.dumps(head.card))
     test = drawn(9).image
     first, second = head.pipeline()(test, "the liver"), again.pipeline()(test, "the liver")
@@ -134,30 +136,30 @@ def test_another_backbone_is_refused(base, lessons, tmp_path):
     torch.manual_seed(1)
     unet = build_backbone((8, 16, 16, 32), sample_size=64)
     features = DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
-    with pytest.raises(EmitDiffError, match="taught on another backbone"):
-        load_taught(path, SegmentationPipeline(features, base.text, base.head, ("liver",), resolution=64))
+    with pytest.raises(EmitDiffError, match="trained on another backbone"):
+        load_few_shot_head(path, SegmentationPipeline(features, base.text, base.head, ("liver",), resolution=64))
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x10\0\0\0\0\0\0\0{}"])
-def test_what_is_no_taught_head_is_said(tmp_path, content):
+def test_what_is_no_few_shot_head_is_said(tmp_path, content):
     path = tmp_path / "wrong.safetensors"
     with pytest.raises(EmitDiffError, match="no file"):
         load_segmenter(str(path))
     path.write_bytes(content)
-    with pytest.raises(EmitDiffError, match="cannot be read|no taught head"):
+    with pytest.raises(EmitDiffError, match="cannot be read|no few-shot head"):
         load_segmenter(str(path))
 
 
 def test_cards_that_disagree_with_the_weights_are_said(base, lessons, tmp_path):
     head = lessons[-1].head
-    odd = TaughtHead(head.head, base, {**head.card, "config": {**head.card["config"], "dim": 8}})
+    odd = FewShotHead(head.head, base, {**head.card, "config": {**head.card["config"], "dim": 8}})
     with pytest.raises(EmitDiffError, match="damaged"):
-        load_taught(odd.save(tmp_path / "odd.safetensors"), base)
+        load_few_shot_head(odd.save(tmp_path / "odd.safetensors"), base)
     with pytest.raises(EmitDiffError, match="ends in .safetensors"):
         head.save(tmp_path / "head.pt")
 
 
-def test_what_nothing_can_be_taught_from_is_said(base):
+def test_what_nothing_can_be_trained_from_is_said(base):
     empty = drawn(0, shows=())
     small = drawn(0)
     odd = Sample(small.image[:32], small.mask, "", "", "", "images/odd.png", {})
@@ -165,11 +167,11 @@ def test_what_nothing_can_be_taught_from_is_said(base):
         ([empty], None, "None of the 1 image"),
         ([], None, "None of the 0 image"),
         ([odd], None, "must be of one size"),
-        ([small], Teach(label="kidney"), "has no label 'kidney': it has liver, spleen"),
-        ([small], Teach(seconds=0), "0 seconds"),
+        ([small], TrainFewShot(label="kidney"), "has no label 'kidney': it has liver, spleen"),
+        ([small], TrainFewShot(seconds=0), "0 seconds"),
     ):
         with pytest.raises(EmitDiffError, match=words):
-            next(teach(base, samples, INFO, settings))
+            next(train_few_shot(base, samples, INFO, settings))
 
 
 def test_the_pixels_are_looked_at_again_where_masks_are_fine(base):
@@ -177,8 +179,8 @@ def test_the_pixels_are_looked_at_again_where_masks_are_fine(base):
     dots = np.zeros((64, 72), np.uint8)
     dots[8:60:6, 8:66:6] = dots[9:60:6, 8:66:6] = 1
     _, fine = read_examples([replace(drawn(0), mask=dots)], INFO, "liver", 64)
-    assert on_cells(coarse, 4) > 0.85 > 0.3 > on_cells(fine, 4)
-    assert on_cells(coarse, 1) == on_cells(fine, 1) == 1
+    assert dice_on_cells(coarse, 4) > 0.85 > 0.3 > dice_on_cells(fine, 4)
+    assert dice_on_cells(coarse, 1) == dice_on_cells(fine, 1) == 1
     taught_so = [last_lesson(base, [replace(drawn(0), mask=mask)], replace(BRIEF, hidden=(8, 8)))
                  for mask in (dots, np.pad(np.ones((32, 40), np.uint8), 16))]  # fmt: skip
     assert [lesson.head.head.config.detail for lesson in taught_so] == [BRIEF.detail, 0]
@@ -193,8 +195,8 @@ def test_images_without_the_target_teach_that_it_may_be_absent(base):
     assert head.head.presence is not None and answer.present != float(answer.probability.max())
 
 
-def test_one_label_can_be_taught_alone(base):
-    head = last_lesson(base, [drawn(0), drawn(1)], BRIEF, Teach(600, "spleen")).head
+def test_one_label_can_be_trained_alone(base):
+    head = last_lesson(base, [drawn(0), drawn(1)], BRIEF, TrainFewShot(600, "spleen")).head
     assert head.card["targets"] == ["spleen"]
 
 
@@ -202,8 +204,8 @@ def test_the_text_of_a_row_is_asked_with_its_sides_kept(base):
     one = Sample(*vars(drawn(0)).values())
     one = Sample(one.image, one.mask, "a spleen in the upper left", "", "", "images/0.png", {})
     info, examples = read_examples([one], INFO, "spleen", 64)
-    asker, view = Asker(info, examples), View(examples[0].labelled.masks, 0)
-    asked = [asker.ask(view, True, np.random.default_rng(seed))[0] for seed in range(30)]
+    asker, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [asker.sample(view, True, np.random.default_rng(seed))[0] for seed in range(30)]
     assert "a spleen in the upper left" in asked and "" in asked and len(set(asked)) > 5
     both, several = read_examples([one], INFO, None, 64)
     assert several[0].text == "" and set(both.labels) == {"liver", "spleen"}
@@ -211,15 +213,15 @@ def test_the_text_of_a_row_is_asked_with_its_sides_kept(base):
 
 def test_what_is_surely_not_there_is_asked_about_too(base, lesions):
     info, examples = read_examples(list(lesions), lesions.info, None, 64)
-    asker, view = Asker(info, examples), View(examples[0].labelled.masks, 0)
-    asked = [asker.ask(view, False, np.random.default_rng(seed)) for seed in range(10)]
+    asker, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [asker.sample(view, False, np.random.default_rng(seed)) for seed in range(10)]
     assert not any(mask.any() for _, mask in asked) and view.masks["breast lesion"].any()
 
 
 def test_reducing_is_folded_into_the_projections():
     torch.manual_seed(0)
     maps = [torch.randn(2, 9 + 5, 4, 4) * 3 + 7, torch.randn(2, 20 + 5, 8, 8) / 50]
-    reduction = Reduction(maps, 6, 0.5)
+    reduction = PcaReduction(maps, 6, 0.5)
     reduced = reduction(maps)
     assert [part.shape[1] for part in reduced] == [11, 11]
     assert torch.equal(reduced[0][:, -5:], maps[0][:, -5:])  # coordinates pass
@@ -229,7 +231,7 @@ def test_reducing_is_folded_into_the_projections():
 
 
 def test_reducing_stays_on_the_device_of_the_maps():
-    reduction = Reduction([torch.zeros(2, 13, 4, 4, device="meta")], 4, 0.5)
+    reduction = PcaReduction([torch.zeros(2, 13, 4, 4, device="meta")], 4, 0.5)
     assert {buffer.device.type for buffer in reduction.buffers()} == {"meta"}
 
 
@@ -246,16 +248,16 @@ def test_logits_lean_towards_the_target():
     head = TextDiff(HeadConfig((11, 11), (0, 1), 8, 16, 2, 4, (8, 8), subpixels=2, light=True)).eval()
     maps, tokens = [torch.randn(1, 11, 4, 4), torch.randn(1, 11, 8, 8)], torch.randn(1, 3, 16)
     before = head(maps, tokens).softmax(1)[0, 1]
-    lean_towards(head, 0.3)
+    shift_threshold(head, 0.3)
     after = head(maps, tokens).softmax(1)[0, 1]
     assert after.shape == (16, 16) and torch.equal(after > 0.5, before > 0.3)
-    assert [probability_to_cut_at(value) for value in (0.1, 0.8, 0.99, 1.0)] == [0.3, 0.4, 0.495, 0.5]
+    assert [decision_threshold(value) for value in (0.1, 0.8, 0.99, 1.0)] == [0.3, 0.4, 0.495, 0.5]
 
 
 def test_the_plan_is_cut_to_the_time():
-    pace = Pace(1000, started=0.0, seconds=1.0)  # long over
+    pace = StepSchedule(1000, started=0.0, seconds=1.0)  # long over
     pace.step = 10
-    assert not pace.goes_on() and pace.steps == 10
+    assert not pace.has_next_step() and pace.steps == 10
 
 
 @pytest.mark.slow
@@ -263,7 +265,7 @@ def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_check
     base = load_segmenter()
     dataset = open_dataset(lesions.folder)
     recipe = Recipe(views=24, steps=40, batch=4)
-    *_, lesson = teach(base, list(dataset), dataset.info, Teach(seconds=600), recipe=recipe)
+    *_, lesson = train_few_shot(base, list(dataset), dataset.info, TrainFewShot(seconds=600), recipe=recipe)
     path = lesson.head.save(tmp_path / "lesion.safetensors")
     segment = load_segmenter(str(path))
     test = dataset[1]
@@ -307,5 +309,5 @@ def test_a_card_cannot_ask_for_more_than_its_file_holds(base, lessons, tmp_path,
     save_file(weights, path, {**metadata, "card": json.dumps(card)})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(EmitDiffError, match="damaged"):
-        load_taught(path, base)
+        load_few_shot_head(path, base)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes

@@ -5,7 +5,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.evaluation import feature_statistics
-from emitdiff.segmentation.model.features import DiffusionFeatures, decoder_blocks, sizes_around, usable_sizes
+from emitdiff.segmentation.model.features import DiffusionFeatures, are_valid_sizes, decoder_blocks, sizes_around
 from emitdiff.segmentation.training.backbone import build_backbone, build_scheduler
 
 from ..conftest import CHANNELS
@@ -21,7 +21,7 @@ def test_one_map_per_block_steps_side_by_side():
 
 
 def test_coordinates_follow_where_they_are_asked_for(features):
-    placed = DiffusionFeatures(features.unet, features.scheduler, features.blocks, (20,), place=True)
+    placed = DiffusionFeatures(features.unet, features.scheduler, features.blocks, (20,), with_coordinates=True)
     image = torch.rand(2, 3, 64, 128)
     for part, plain in zip(placed(image), features(image), strict=True):
         assert torch.equal(part[:, :-5], plain)
@@ -117,12 +117,12 @@ def test_decoder_blocks_are_numbered_as_in_the_paper():
     [(256, [256, 192, 320]), (192, [192, 128, 256]), (64, [64]), (1024, [1024, 768]), (2048, [2048])],
 )
 def test_sizes_are_those_the_backbone_takes_each_once(resolution, sizes):
-    assert sizes_around(resolution, (1, 0.75, 1.25)) == sizes and usable_sizes(sizes, resolution)
+    assert sizes_around(resolution, (1, 0.75, 1.25)) == sizes and are_valid_sizes(sizes, resolution)
 
 
 @pytest.mark.parametrize("sizes", [None, 256, "256", ["256"], [0], [192, 256], [256, 100], [256, 2048], [256] * 9])
 def test_sizes_of_a_damaged_record_are_told(sizes):
-    assert not usable_sizes(sizes, 256) and usable_sizes([], 256)
+    assert not are_valid_sizes(sizes, 256) and are_valid_sizes([], 256)
 
 
 @pytest.mark.parametrize("blocks, steps", [((99,), (20,)), (("nowhere",), (20,)), ((0,), ()), ((0,), (1000,))])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from benchmarks.presence import Question, calibrate, left_out, told
-from emitdiff.segmentation.model.presence import PresenceCalibration, Scenes, signature, surest
+from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration, peak_logit, signature
 from emitdiff.segmentation.vocabulary import BY_PHRASE
 
 
@@ -11,31 +11,36 @@ def drawn(centre: float, count: int = 12) -> list[torch.Tensor]:
     return [centre * torch.linspace(-1, 1, 20) + 0.3 * torch.randn(20, generator=generator) for _ in range(count)]
 
 
-def scenes() -> Scenes:
-    return Scenes.learnt_from({"chest x-ray": drawn(1.0), "abdominal CT": drawn(-1.0), "microscopy": drawn(3.0)})
+def scenes() -> ImageKindClassifier:
+    return ImageKindClassifier.fit({"chest x-ray": drawn(1.0), "abdominal CT": drawn(-1.0), "microscopy": drawn(3.0)})
 
 
 def test_a_scene_is_recognised_and_says_what_it_cannot_show(tmp_path):
     learnt = scenes()
     learnt.save(tmp_path / "scenes.safetensors")
-    for known in (learnt, Scenes.load(tmp_path / "scenes.safetensors")):
+    for known in (learnt, ImageKindClassifier.load(tmp_path / "scenes.safetensors")):
         chest = drawn(1.0)[0]
         assert max(known.probabilities(chest), key=known.probabilities(chest).get) == "chest x-ray"
-        assert known.absent(BY_PHRASE["lung"], chest) == ""
-        assert known.absent(BY_PHRASE["liver"], chest) == "chest x-ray"
-        assert known.possible(BY_PHRASE["liver"], chest) < 0.04 < 0.96 < known.possible(BY_PHRASE["lung"], chest)
-        assert known.absent(BY_PHRASE["nuclei"], drawn(-1.0)[0]) == "abdominal CT"
+        assert known.conflicting_kind(BY_PHRASE["lung"], chest) == ""
+        assert known.conflicting_kind(BY_PHRASE["liver"], chest) == "chest x-ray"
+        assert (
+            known.probability_of(BY_PHRASE["liver"], chest)
+            < 0.04
+            < 0.96
+            < known.probability_of(BY_PHRASE["lung"], chest)
+        )
+        assert known.conflicting_kind(BY_PHRASE["nuclei"], drawn(-1.0)[0]) == "abdominal CT"
 
 
 def test_a_scene_that_may_show_a_target_unlabelled_is_not_held_against_it():
-    assert scenes().absent(BY_PHRASE["lung"], drawn(-1.0)[0]) == ""
+    assert scenes().conflicting_kind(BY_PHRASE["lung"], drawn(-1.0)[0]) == ""
 
 
-def test_an_image_unlike_all_that_was_taught_is_not_refused():
+def test_an_image_unlike_all_that_was_trained_is_not_refused():
     learnt = scenes()
-    assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 0.9 * learnt.spread) != ""
-    assert learnt.absent(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == ""
-    assert learnt.possible(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == 1
+    assert learnt.conflicting_kind(BY_PHRASE["liver"], learnt.mean + 0.9 * learnt.spread) != ""
+    assert learnt.conflicting_kind(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == ""
+    assert learnt.probability_of(BY_PHRASE["liver"], learnt.mean + 2.5 * learnt.spread) == 1
 
 
 def test_calibration_believes_what_can_be_believed():
@@ -45,30 +50,30 @@ def test_calibration_believes_what_can_be_believed():
     telling = torch.where(there, 1.5, -0.5) + torch.randn(400, generator=generator)
     logits = torch.stack([torch.randn(400, generator=generator), telling], dim=1)
     alike = torch.where(there, 2 / 3, 2.0)
-    learnt = PresenceCalibration.learnt_from(logits, there, alike)
+    learnt = PresenceCalibration.fit(logits, there, alike)
     assert learnt.drawn > 1 and abs(learnt.said) < 0.3
     assert abs(learnt.probability(0.0, 0.5) - 0.5) < 0.1, "half way between the classes"
-    unweighted = PresenceCalibration.learnt_from(logits, there, torch.ones(400))
+    unweighted = PresenceCalibration.fit(logits, there, torch.ones(400))
     assert unweighted.probability(0.0, 0.5) > 0.6, "three of four are there"
 
 
 def test_a_mask_is_judged_by_its_surest_positions():
     probability = torch.full((20, 20), 0.1)
     probability[3, 4:8] = 0.9
-    assert abs(surest(probability) - torch.logit(torch.tensor(0.9)).item()) < 1e-4
-    assert surest(torch.zeros(5, 5)) < -9 and surest(torch.ones(5, 5)) > 9, "finite"
+    assert abs(peak_logit(probability) - torch.logit(torch.tensor(0.9)).item()) < 1e-4
+    assert peak_logit(torch.zeros(5, 5)) < -9 and peak_logit(torch.ones(5, 5)) > 9, "finite"
 
 
 def test_no_file_holds_nothing_absent(tmp_path):
-    assert Scenes.load(tmp_path / "scenes.safetensors") is None
+    assert ImageKindClassifier.load(tmp_path / "scenes.safetensors") is None
 
 
 def test_a_signature_leaves_coordinates_out_and_does_not_depend_on_size():
     part = torch.arange(8.0).reshape(1, 8, 1, 1)
     small, large = part.expand(1, 8, 4, 4), part.expand(1, 8, 16, 12)
-    assert torch.equal(signature([small], place=True), signature([large], place=True))
-    assert signature([small], place=True).tolist() == [0, 1, 2, 0, 0, 0]
-    assert len(signature([small], place=False)) == 16
+    assert torch.equal(signature([small], with_coordinates=True), signature([large], with_coordinates=True))
+    assert signature([small], with_coordinates=True).tolist() == [0, 1, 2, 0, 0, 0]
+    assert len(signature([small], with_coordinates=False)) == 16
 
 
 def questions(*means: float) -> list[Question]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from emitdiff.segmentation.model.refinement import Detail
+from emitdiff.segmentation.model.refinement import Refinement
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
-from emitdiff.segmentation.training.examples import _restained
-from emitdiff.segmentation.training.head import DETAIL
+from emitdiff.segmentation.training.examples import _jittered_stain
+from emitdiff.segmentation.training.head import REFINEMENT_CHANNELS
 
 PLAIN = HeadConfig((6, 10), (0, 1), 8, 8, 2, 4, (8, 4), subpixels=4, dropout=0.1, light=True)
 
@@ -24,7 +24,7 @@ def asked():
 
 def logits_of(head, asked):
     maps, tokens, pixels = asked
-    return head.answer(head.attend(head.project(maps), tokens), (8, 12), head.look(pixels))
+    return head.predict(head.attend(head.project(maps), tokens), (8, 12), head.encode_pixels(pixels))
 
 
 def test_it_changes_nothing_before_it_has_learnt(asked):
@@ -72,34 +72,34 @@ def test_a_head_with_detail_is_saved_and_loaded(asked, tmp_path):
 
 
 def test_looking_is_taken_over_only_where_it_fits(asked):
-    one, other, wider = Detail(16, 4), Detail(16, 6), Detail(24, 4)
+    one, other, wider = Refinement(16, 4), Refinement(16, 6), Refinement(24, 4)
     pixels = asked[2]
-    before = wider.look(pixels)
-    other.see_like(one)
-    wider.see_like(one)
-    torch.testing.assert_close(other.look(pixels), one.look(pixels))
-    torch.testing.assert_close(wider.look(pixels), before)
+    before = wider.encode_image(pixels)
+    other.copy_image_branch(one)
+    wider.copy_image_branch(one)
+    torch.testing.assert_close(other.encode_image(pixels), one.encode_image(pixels))
+    torch.testing.assert_close(wider.encode_image(pixels), before)
 
 
 def test_gradients_are_finite_as_the_training_computes_them(asked):
     """Half precision with channels last; with 24 channels oneDNN's dilated convolution gave none."""
     torch.manual_seed(0)
-    detail = Detail(DETAIL, 32)
+    detail = Refinement(REFINEMENT_CHANNELS, 32)
     torch.nn.init.normal_(detail.closing[2].weight, 0, 0.01)
     pixels = torch.randn(14, 3, 128, 128).contiguous(memory_format=torch.channels_last)
     hidden = torch.randn(14, 32, 32, 32).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = detail(detail.look(pixels), hidden.bfloat16())
+        logits = detail(detail.encode_image(pixels), hidden.bfloat16())
     logits.float().square().mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in detail.parameters())
 
 
-def test_coloured_images_are_stained_anew_and_grey_ones_are_not():
+def test_coloured_images_are_stained_again_and_grey_ones_are_not():
     rng = np.random.default_rng(0)
     coloured = rng.integers(0, 255, (9, 8, 3)).astype(np.uint8)
     grey = coloured[..., :1].repeat(3, 2)
-    assert _restained(grey, np.random.default_rng(1)) is grey
-    first, second = (_restained(coloured, np.random.default_rng(seed)).astype(int) for seed in (1, 2))
+    assert _jittered_stain(grey, np.random.default_rng(1)) is grey
+    first, second = (_jittered_stain(coloured, np.random.default_rng(seed)).astype(int) for seed in (1, 2))
     assert first.shape == coloured.shape and np.abs(first - second).mean() > 2
     changes = (first - coloured).mean((0, 1))
     assert np.ptp(changes) > 2  # each colour its own way

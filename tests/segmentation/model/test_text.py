@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.model.text import TextEncoder, build_text_encoder, learn_names
+from emitdiff.segmentation.model.text import TextEncoder, build_text_encoder, pretrain_text_encoder
 
 
 def test_tokens_and_mask_of_sentences_of_any_length(text_encoder):
@@ -30,8 +30,8 @@ def test_letters_are_pieces_so_latin_words_are_never_unknown(text_encoder):
 
 
 def test_cut_sentences_are_noticed(text_encoder):
-    assert not text_encoder.is_cut("the liver")
-    assert text_encoder.is_cut("the liver " * 40)
+    assert not text_encoder.is_truncated("the liver")
+    assert text_encoder.is_truncated("the liver " * 40)
 
 
 def test_loads_again_from_its_folder_frozen(text_encoder, tmp_path):
@@ -66,7 +66,7 @@ def test_names_learnt_from_words_are_told_apart_and_the_encoder_is_frozen(text_e
         picks = torch.randint(len(words), (count,), generator=rng).tolist()
         return [words[pick].format(names[index % len(names)]) for index, pick in enumerate(picks)]
 
-    loss = learn_names(text_encoder, draw, len(names), steps=300, batch=16)
+    loss = pretrain_text_encoder(text_encoder, draw, len(names), steps=300, batch=16)
     assert loss < 0.3 < torch.log(torch.tensor(4.0))  # far below guessing
     assert not any(parameter.requires_grad for parameter in text_encoder.parameters())
 

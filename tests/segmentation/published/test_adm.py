@@ -31,7 +31,7 @@ def converted(weights, folder, config=TINY_CONFIG):
 def agree(folder, weights, size, side, steps):
     """Largest difference, relative to the spread, between features read and those computed plainly."""
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    read = load_features(folder, BLOCKS, steps, place=False)
+    read = load_features(folder, BLOCKS, steps, with_coordinates=False)
     found = read(image)
     noise = torch.randn((1, 3, side, side), generator=torch.Generator().manual_seed(0))
     decay = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
@@ -83,7 +83,7 @@ def test_every_weight_moves_once_and_the_source_is_recorded(tiny_weights, tmp_pa
 
 def test_half_precision_is_widened_and_the_noise_is_adms(tiny_weights, tmp_path):
     folder = converted({name: value.half() for name, value in tiny_weights.items()}, tmp_path)
-    read = load_features(folder, (8,), (50,), place=False)
+    read = load_features(folder, (8,), (50,), with_coordinates=False)
     assert next(read.unet.parameters()).dtype == torch.float32
     torch.testing.assert_close(read.scheduler.betas, torch.linspace(1e-4, 0.02, 1000))
     assert isinstance(read, DiffusionFeatures) and adm_scheduler().config.prediction_type == "epsilon"

@@ -9,7 +9,7 @@ from benchmarks.head_step import kept_for_backward
 from benchmarks.published_head import published_logits
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.textdiff import PAPER_MONUSEG, PAPER_QATA, HeadConfig, TextDiff
-from emitdiff.segmentation.published.efficient import lean_logits
+from emitdiff.segmentation.published.efficient import efficient_logits
 
 SMALL = HeadConfig((6, 10, 16, 16), (0, 1, None, None), dim=16, text_dim=8, heads=2, head_dim=4, hidden=(8, 4))
 
@@ -29,7 +29,7 @@ def small():
 def test_same_logits_and_gradients_in_bands_of_any_size(small, size, positions):
     head, maps, tokens, mask = small
     head, maps, found = head.double(), [part.double() for part in maps], {}  # so that rounding hides nothing
-    for name, way, extra in (("published", published_logits, {}), ("lean", lean_logits, {"positions": positions})):
+    for name, way, extra in (("published", published_logits, {}), ("lean", efficient_logits, {"positions": positions})):
         tokens = tokens.detach().double().requires_grad_(True)
         head.zero_grad()
         logits = way(head, maps, tokens, mask, size, **extra)
@@ -47,7 +47,7 @@ def test_same_logits_with_the_papers_weights_on_small_maps(config):
     maps = [torch.randn(1, count, side, side) for count, side in zip(config.feature_channels, sides, strict=True)]
     tokens = torch.randn(1, 10, 768)
     with torch.no_grad():
-        published, lean = (way(head, maps, tokens, None, (32, 32)) for way in (published_logits, lean_logits))
+        published, lean = (way(head, maps, tokens, None, (32, 32)) for way in (published_logits, efficient_logits))
     torch.testing.assert_close(lean, published, atol=1e-4, rtol=0)
 
 
@@ -55,19 +55,19 @@ def test_neither_batch_norms_nor_evaluation_are_confused(small):
     head, maps, tokens, mask = small
     twin = TextDiff(SMALL)
     twin.load_state_dict(head.state_dict())
-    for model, way in ((head, published_logits), (twin, lean_logits)):
+    for model, way in ((head, published_logits), (twin, efficient_logits)):
         way(model.train(), maps, tokens, mask).sum().backward()
     for (name, one), other in zip(head.named_buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=name)
     with torch.no_grad():
-        both = [way(head.eval(), maps, tokens, mask) for way in (published_logits, lean_logits)]
+        both = [way(head.eval(), maps, tokens, mask) for way in (published_logits, efficient_logits)]
     torch.testing.assert_close(*both, atol=1e-5, rtol=1e-4)
 
 
 def test_features_in_half_precision_as_the_cache_gives_them(small):
     head, maps, tokens, mask = small
     halves = [part.half() for part in maps]
-    logits = lean_logits(head, halves, tokens, mask)
+    logits = efficient_logits(head, halves, tokens, mask)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, published_logits(head, [part.float() for part in halves], tokens, mask))
 
@@ -78,13 +78,13 @@ def test_at_most_six_tenths_of_a_gigabyte_is_kept_for_backward():
     head = TextDiff(PAPER_MONUSEG)
     pairs = zip(PAPER_MONUSEG.feature_channels, (32, 64, 128, 256), strict=True)
     maps = [torch.randn(1, count, side, side) for count, side in pairs]
-    logits, kept = kept_for_backward(lambda: lean_logits(head, maps, torch.randn(1, 10, 768)))
+    logits, kept = kept_for_backward(lambda: efficient_logits(head, maps, torch.randn(1, 10, 768)))
     assert logits.requires_grad and 0.3e9 < kept < 0.6e9
 
 
 def test_kept_memory_falls_with_the_bands_of_a_small_head(small):
     head, maps, tokens, mask = small
-    _, lean = kept_for_backward(lambda: lean_logits(head, maps, tokens, mask, positions=64))
+    _, lean = kept_for_backward(lambda: efficient_logits(head, maps, tokens, mask, positions=64))
     _, published = kept_for_backward(lambda: published_logits(head, maps, tokens, mask))
     assert lean < published / 4
 
@@ -101,5 +101,5 @@ def test_the_embedded_head_answers_as_in_the_usual_order_of_sums():
     with torch.inference_mode():
         expected = published_logits(head, maps, tokens, mask)
         torch.testing.assert_close(head(maps, tokens, mask), expected, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(lean_logits(head, maps, tokens, mask), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(efficient_logits(head, maps, tokens, mask), expected, atol=1e-4, rtol=1e-4)
     assert expected.std() > 0

@@ -14,7 +14,9 @@ from ..conftest import CHANNELS
 @pytest.fixture
 def backbone():
     torch.manual_seed(0)
-    return DiffusionFeatures(build_backbone(CHANNELS, 64), build_scheduler(), (0, 4, 7), (20, 200), place=True)
+    return DiffusionFeatures(
+        build_backbone(CHANNELS, 64), build_scheduler(), (0, 4, 7), (20, 200), with_coordinates=True
+    )
 
 
 @pytest.fixture
@@ -55,14 +57,14 @@ def test_nothing_stale_is_read(backbone, images, tmp_path, change):
             backbone.unet.conv_in.bias[0] += 1e-3
     if change == "image":
         images[0, 0, 0, 0] += 1e-3
-    other = DiffusionFeatures(backbone.unet, backbone.scheduler, place=True, **choice)
+    other = DiffusionFeatures(backbone.unet, backbone.scheduler, with_coordinates=True, **choice)
     cache = FeatureCache(other, tmp_path)
     for found, truth in zip(cache(images[:1]), other(images[:1]), strict=True):
         torch.testing.assert_close(found.float(), truth, atol=1e-3, rtol=2e-3)
     assert cache.computed == (1 if change == "step" else 2)
 
 
-def test_a_stopped_run_goes_on_and_a_damaged_file_is_made_again(backbone, images, tmp_path):
+def test_a_stopped_run_resumes_and_a_damaged_file_is_made_again(backbone, images, tmp_path):
     cache = FeatureCache(backbone, tmp_path)
     whole = cache(images)
     cache.paths(images[:1], 20)[1].unlink()

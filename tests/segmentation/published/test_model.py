@@ -8,21 +8,21 @@ from torch.nn import functional
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.published.model import (
-    MENDED,
+    CORRECTED,
     PAPER,
-    Published,
-    Way,
+    PublishedSettings,
+    ViewTransform,
     build_published_head,
-    draw_way,
+    find_head_preset,
     head_config,
     load_published_features,
     prepare_image,
     prepare_mask,
-    preset_of,
     published_loss,
     read_sentences,
-    seen_example,
-    ways_of,
+    sample_transform,
+    transform_example,
+    view_transforms,
 )
 
 from .adm_reference import TINY, random_weights
@@ -53,13 +53,13 @@ def test_initial_values_are_the_papers_and_follow_the_seed():
 
 def test_a_converted_backbone_is_read_at_the_presets_blocks(tmp_path):
     features = load_published_features(converted(random_weights(TINY), tmp_path), "qata")
-    assert preset_of("qata").blocks == (4, 6, 8, 12) and features.timesteps == (50, 150, 250)
+    assert find_head_preset("qata").blocks == (4, 6, 8, 12) and features.timesteps == (50, 150, 250)
     assert features.blocks == (
         "up_blocks.1.attentions.1", "up_blocks.2.attentions.0", "up_blocks.2.upsamplers.0", "up_blocks.4.resnets.0"
     )  # fmt: skip
-    assert not features.place and not any(parameter.requires_grad for parameter in features.parameters())
+    assert not features.with_coordinates and not any(parameter.requires_grad for parameter in features.parameters())
     with pytest.raises(EmitDiffError, match="monuseg, qata"):
-        preset_of("kvasir")
+        find_head_preset("kvasir")
 
 
 def test_sentences_as_published_and_as_meant(text_encoder):
@@ -76,9 +76,9 @@ def test_channels_are_reversed_only_as_published():
     image[..., 0] = 255
     assert prepare_image(image, PAPER)[0, :, 0, 0].tolist() == [-1, -1, 1]
     assert prepare_image(image)[0, :, 0, 0].tolist() == [1, -1, -1]
-    assert prepare_image(image, Published(size=(64, 96))).shape == (1, 3, 64, 96)
+    assert prepare_image(image, PublishedSettings(size=(64, 96))).shape == (1, 3, 64, 96)
     with pytest.raises(EmitDiffError, match="multiples of 32"):
-        prepare_image(image, Published(size=(100, 64)))
+        prepare_image(image, PublishedSettings(size=(100, 64)))
 
 
 def test_bilinear_masks_dilate_and_nearest_ones_do_not():
@@ -94,19 +94,19 @@ def test_bilinear_masks_dilate_and_nearest_ones_do_not():
 def test_sentences_are_rewritten_unless_as_published():
     image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
     image[0, 0], mask[0, 0] = 9, 1
-    for settings, said in ((MENDED, "upper right"), (PAPER, "upper left")):
-        seen, labels, text = seen_example(image, mask, "upper left", Way(mirror=True), settings)
+    for settings, said in ((CORRECTED, "upper right"), (PAPER, "upper left")):
+        seen, labels, text = transform_example(image, mask, "upper left", ViewTransform(mirror=True), settings)
         assert seen[0, -1, 0] == 9 and labels[0, -1] == 1 and text == said
 
 
 def test_small_rotations_are_drawn_once_and_leave_the_sentence_alone():
-    settings = Published(views=3, turns=(0,))
-    turns, tilts = ways_of("images/a.png", settings)
-    assert turns == [Way(), Way(mirror=True)] and len({way.degrees for way in tilts}) == 3
-    assert all(-20 <= way.degrees <= 20 for way in tilts) and ways_of("images/a.png", settings)[1] == tilts
-    assert ways_of("images/b.png", settings)[1] != tilts and ways_of("images/a.png", MENDED)[1] == []
+    settings = PublishedSettings(views=3, turns=(0,))
+    turns, tilts = view_transforms("images/a.png", settings)
+    assert turns == [ViewTransform(), ViewTransform(mirror=True)] and len({way.degrees for way in tilts}) == 3
+    assert all(-20 <= way.degrees <= 20 for way in tilts) and view_transforms("images/a.png", settings)[1] == tilts
+    assert view_transforms("images/b.png", settings)[1] != tilts and view_transforms("images/a.png", CORRECTED)[1] == []
     rng = np.random.default_rng(0)
-    drawn = [draw_way("images/a.png", settings, rng) for _ in range(400)]
+    drawn = [sample_transform("images/a.png", settings, rng) for _ in range(400)]
     assert set(drawn) == {*turns, *tilts} and 60 < sum(way in tilts for way in drawn) < 140
 
 
@@ -114,15 +114,15 @@ def test_a_tilted_mask_stays_on_its_picture():
     rows, columns = np.mgrid[:96, :128]
     mask = 3 * ((abs(rows - 30) < 12) & (abs(columns - 90) < 20)).astype(np.uint8)
     image = np.repeat(60 * mask[..., None], 3, axis=2)
-    seen, labels, text = seen_example(image, mask, "upper right", Way(degrees=15.0))
+    seen, labels, text = transform_example(image, mask, "upper right", ViewTransform(degrees=15.0))
     assert set(np.unique(labels)) == {0, 3} and text == "upper right" and labels.shape == mask.shape
     assert ((seen[..., 0] > 90) == (labels == 3)).mean() > 0.99
     assert (labels == 3)[:20].sum() > (mask == 3)[:20].sum()  # to the left: what is on the right goes up
 
 
 def test_a_head_takes_its_widths_from_the_backbone():
-    assert head_config("monuseg", (1536, 1536, 768, 768)) == preset_of("monuseg").head
-    assert head_config("qata", (3072, 1536, 1536, 768)) == preset_of("qata").head
+    assert head_config("monuseg", (1536, 1536, 768, 768)) == find_head_preset("monuseg").head
+    assert head_config("qata", (3072, 1536, 1536, 768)) == find_head_preset("qata").head
     assert head_config("qata", (96, 48, 48, 24), 32).dim == 24
     with pytest.raises(EmitDiffError, match="bring 96, 48, 40, 24 channels"):
         head_config("qata", (96, 48, 40, 24))

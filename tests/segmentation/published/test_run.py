@@ -13,7 +13,7 @@ from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import resize_image
 from emitdiff.segmentation.evaluation import EvaluateSegmentation, evaluate_segmentation
-from emitdiff.segmentation.few_shot.training import teach
+from emitdiff.segmentation.few_shot.training import train_few_shot
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.text import build_text_encoder
 from emitdiff.segmentation.published.model import prepare_mask
@@ -49,7 +49,7 @@ def test_from_a_dataset_to_a_segmenter_that_is_measured(settings, lesions, capsy
     said = capsys.readouterr().err
     assert "parameters learn from 2 images; 2 of other groups choose the epoch" in said
     assert "4 of them have no text" in said and "'Ultrasound, breast, lesion' is read" in said
-    assert "2 ways for an image that teaches" in said and "kept for backward" in said
+    assert "2 ways for an image that trains" in said and "kept for backward" in said
     card = json.loads((out / "training.json").read_text())
     dices = [epoch["dice"] for epoch in card["epochs"]]
     assert len(dices) == 2 and card["best"] == 1 + dices.index(max(dices))
@@ -62,7 +62,7 @@ def test_from_a_dataset_to_a_segmenter_that_is_measured(settings, lesions, capsy
     assert not np.array_equal(found.probability, segment(sample.image, "the upper left").probability)
     assert segment(sample.image, "").warnings
     with pytest.raises(EmitDiffError, match="run train-published"):
-        next(teach(segment, [sample], open_dataset(lesions.folder).info))
+        next(train_few_shot(segment, [sample], open_dataset(lesions.folder).info))
     for text in ("own", "none", "shuffled"):
         evaluate = EvaluateSegmentation(lesions.folder, text, str(out), "held-out")
         assert evaluate_segmentation(evaluate)["n"] == 2
@@ -81,14 +81,14 @@ def test_the_answer_is_that_of_the_head_on_the_features(settings, lesions):
     assert np.mean(found) == pytest.approx(best, abs=0.01)
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights_and_to_more_epochs(settings, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_weights_and_to_more_epochs(settings, tmp_path):
     whole = train_published(replace(settings, epochs=3, views=1))
     stopped = replace(settings, out=tmp_path / "stopped", views=1, epochs=1)
     train_published(stopped)
     again = train_published(replace(stopped, epochs=3))
     for name in ("head/model.safetensors", "training.json", "segmenter.json"):
         assert (whole / name).read_bytes() == (again / name).read_bytes()
-    with pytest.raises(EmitDiffError, match="was begun with seed 0, now 1"):
+    with pytest.raises(EmitDiffError, match="was started with seed 0, now 1"):
         train_published(replace(stopped, seed=1))
 
 
@@ -104,7 +104,7 @@ def test_settings_of_the_paper_and_a_named_column(settings, lesions):
     segment = load_segmenter(str(out), device="cpu")
     assert segment.settings.channel_order == "bgr" and segment.text.max_tokens == 10
     assert segment.features.blocks[0] == "up_blocks.1.attentions.1"
-    assert "its end was not read" in segment(np.zeros((50, 40), np.uint8), "a lesion " * 10).warnings[0]
+    assert "was truncated" in segment(np.zeros((50, 40), np.uint8), "a lesion " * 10).warnings[0]
     evaluate = EvaluateSegmentation(lesions.folder, checkpoint=str(out), split="held-out")
     result = evaluate_segmentation(evaluate)
     assert result["n"] + result["n_empty"] == 2  # the rows that say val
@@ -125,7 +125,7 @@ def test_settings_of_the_paper_and_a_named_column(settings, lesions):
 )
 def test_what_cannot_be_used_is_answered_with_a_sentence(settings, change, said, monkeypatch):
     if "views" in change:
-        monkeypatch.setattr("emitdiff.segmentation.published.run.ways_of", lambda *_: (range(10**9), []))
+        monkeypatch.setattr("emitdiff.segmentation.published.run.view_transforms", lambda *_: (range(10**9), []))
         change = {}
     with pytest.raises(EmitDiffError, match=said):
         train_published(replace(settings, **change))
@@ -144,7 +144,7 @@ def test_several_labels_want_one_named(settings, lesions):
 def test_a_folder_that_holds_something_else_is_left_alone(settings):
     settings.out.mkdir()
     (settings.out / "notes.txt").write_text("mine")
-    with pytest.raises(EmitDiffError, match="holds something else: notes.txt"):
+    with pytest.raises(EmitDiffError, match="contains other files: notes.txt"):
         train_published(settings)
     for out in (settings.dataset, settings.dataset / "head", settings.backbone / "head"):
         with pytest.raises(EmitDiffError, match="is where .* lies"):
@@ -152,12 +152,12 @@ def test_a_folder_that_holds_something_else_is_left_alone(settings):
         assert not (settings.dataset / "state").exists() and not (settings.backbone / "head").exists()
 
 
-def test_another_backbone_is_not_taken_for_the_one_taught_on(settings, backbone, tmp_path):
+def test_another_backbone_is_not_taken_for_the_one_trained_on(settings, backbone, tmp_path):
     out = train_published(replace(settings, epochs=1))
     (tmp_path / "other").mkdir()
     other = converted(random_weights(TINY, seed=1), tmp_path / "other")
     other.rename(out / "backbone")
-    with pytest.raises(EmitDiffError, match="taught on another backbone"):
+    with pytest.raises(EmitDiffError, match="trained on another backbone"):
         load_segmenter(str(out))
     (out / "backbone").rename(tmp_path / "away")
     facts = json.loads((out / "segmenter.json").read_text())

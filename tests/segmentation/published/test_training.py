@@ -9,10 +9,10 @@ from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
 from emitdiff.segmentation.published.feature_cache import FeatureCache
-from emitdiff.segmentation.published.model import MENDED, PAPER
+from emitdiff.segmentation.published.model import CORRECTED, PAPER
 from emitdiff.segmentation.published.training import best_epoch, train_published_head, validation_dice
 
-SMALL = replace(MENDED, size=(64, 64), turns=(0,), batch=3, epochs=6, learning_rate=3e-3)
+SMALL = replace(CORRECTED, size=(64, 64), turns=(0,), batch=3, epochs=6, learning_rate=3e-3)
 
 
 @pytest.fixture

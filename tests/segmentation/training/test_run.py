@@ -13,7 +13,7 @@ from emitdiff.segmentation.training import backbone, examples, presence
 from emitdiff.segmentation.training import head as head_training
 from emitdiff.segmentation.training.run import train_segmentation
 from emitdiff.segmentation.training.settings import TrainSegmentation
-from emitdiff.segmentation.vocabulary import BY_PHRASE, asked_for
+from emitdiff.segmentation.vocabulary import BY_PHRASE, match_target
 
 from ..conftest import CHANNELS, disc
 
@@ -28,7 +28,7 @@ def test_images_are_read_at_the_training_resolution(lesions):
 def test_image_and_mask_are_altered_together(lesions):
     (images,) = examples.read_labelled([lesions], 64)
     for seed in range(8):
-        labelled = examples.altered(images[0], 64, np.random.default_rng(seed))
+        labelled = examples.augmented_image(images[0], 64, np.random.default_rng(seed))
         image, mask = labelled.image, labelled.masks["breast lesion"]
         assert image.shape == (64, 64, 3) and mask.shape == (64, 64) and mask.any()
         grey = image.mean(-1)
@@ -41,41 +41,41 @@ def test_lungs_are_never_mirrored():
     image[:, 40:] = 250
     labelled = examples.LabelledImage(image, {"lung": disc((64, 64), (32, 50), 8)}, info)
     for seed in range(30):
-        altered = examples.altered(labelled, 64, np.random.default_rng(seed)).image
+        altered = examples.augmented_image(labelled, 64, np.random.default_rng(seed)).image
         assert altered[:, 44:].mean() > altered[:, :20].mean()
 
 
 def test_questions_about_what_is_and_what_is_not_there(lesions):
     rng = np.random.default_rng(0)
-    images = examples.draw_images(examples.read_labelled([lesions], 64), 30, 64, rng)
+    images = examples.sample_images(examples.read_labelled([lesions], 64), 30, 64, rng)
     tensor = examples.image_tensor(images)
     assert tensor.shape == (30, 3, 64, 64) and tensor.min() >= -1 and tensor.max() <= 1
     for labelled in images:
-        text, mask = examples.ask(labelled, True, rng)
+        text, mask = examples.sample_query(labelled, True, rng)
         assert text and mask is labelled.masks["breast lesion"]
-    asked = [examples.ask(labelled, False, rng) for labelled in images]
+    asked = [examples.sample_query(labelled, False, rng) for labelled in images]
     assert any(text == "" for text, _ in asked)
-    elsewhere = [mask for text, mask in asked if asked_for(text) not in (None, BY_PHRASE["breast lesion"])]
+    elsewhere = [mask for text, mask in asked if match_target(text) not in (None, BY_PHRASE["breast lesion"])]
     assert elsewhere and not any(mask.any() for mask in elsewhere)
 
 
-def test_only_what_some_image_shows_counts_as_taught(lesions):
+def test_only_what_some_image_shows_counts_as_trained(lesions):
     (images,) = examples.read_labelled([lesions], 64)
-    assert examples.taught([images]) == ["breast lesion"]
-    assert examples.taught([images[-1:]]) == []  # labelled, but not there
+    assert examples.trained_phrases([images]) == ["breast lesion"]
+    assert examples.trained_phrases([images[-1:]]) == []  # labelled, but not there
     lungs = {"right lung": disc((64, 64), (30, 20), 9), "lung": disc((64, 64), (30, 20), 9)}
     chest = [examples.LabelledImage(images[0].image, lungs, lesions.info)]
-    assert examples.taught([images, chest]) == ["lung", "right lung", "breast lesion"]
+    assert examples.trained_phrases([images, chest]) == ["lung", "right lung", "breast lesion"]
 
 
-def test_labels_of_ones_own_are_taught_by_their_name(lesions):
+def test_labels_of_ones_own_are_trained_by_their_name(lesions):
     (images,) = examples.read_labelled([lesions], 64)
     info = examples.DatasetInfo("mine", "OCT", "retina", {"background": 0, "optic disc": 1})
     own = [examples.LabelledImage(one.image, {"optic disc": one.masks["breast lesion"]}, info) for one in images]
-    assert examples.taught([own, images]) == ["breast lesion", "optic disc"]
+    assert examples.trained_phrases([own, images]) == ["breast lesion", "optic disc"]
     rng = np.random.default_rng(0)
     for own_question in (True, False) * 10:
-        text, mask = examples.ask(own[0], own_question, rng)
+        text, mask = examples.sample_query(own[0], own_question, rng)
         assert mask is own[0].masks["optic disc"] and (not text or "optic disc" in text.lower())
 
 
@@ -89,7 +89,7 @@ def test_a_dataset_of_background_alone_is_refused(lesions, tmp_path):
 def test_joint_training_moves_the_backbone_and_a_frozen_one_stays(lesions, features, text_encoder):
     (images,) = examples.read_labelled([lesions], 64)
     rng = np.random.default_rng(0)
-    drawn = examples.draw_images([images], 3, 64, rng)
+    drawn = examples.sample_images([images], 3, 64, rng)
     frozen = head_training._model(features, text_encoder, drawn, joint=False)
     head_training.training_step(frozen, features, drawn, rng).backward()
     assert all(parameter.grad is None for parameter in features.parameters())
@@ -103,7 +103,7 @@ def test_joint_reading_sees_what_the_features_will_give(features):
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     rng = np.random.default_rng(0)  # its first draw reads at the head's own step
     torch.manual_seed(0)
-    _, maps, legible = head_training.joint_reading(features.unet, features, image, rng)
+    _, maps, legible = head_training.joint_forward(features.unet, features, image, rng)
     torch.manual_seed(0)
     noise = torch.randn_like(fold(image, 4).contiguous(memory_format=torch.channels_last))
     seen = DiffusionFeatures(features.unet, features.scheduler, features.blocks, (20,))
@@ -116,7 +116,7 @@ def test_joint_reading_sees_what_the_features_will_give(features):
 
 
 def test_steps_are_mostly_the_one_that_is_read():
-    steps = head_training.drawn_steps(4000, 20, 1000, np.random.default_rng(0))
+    steps = head_training.sample_timesteps(4000, 20, 1000, np.random.default_rng(0))
     assert 0.57 < (steps == 20).float().mean() < 0.66 and steps.min() >= 0 and steps.max() < 1000
     assert (steps[steps != 20] > 300).any()
 
@@ -133,7 +133,7 @@ def test_half_the_side_first_then_several_sizes_by_turns():
 def test_presence_learns_alone(lesions, features, text_encoder, head):
     (images,) = examples.read_labelled([lesions], 64)
     rng, before = np.random.default_rng(0), {name: value.clone() for name, value in head.state_dict().items()}
-    drawn = examples.draw_images([images], 4, 64, rng)
+    drawn = examples.sample_images([images], 4, 64, rng)
     optimizer = torch.optim.AdamW(head.presence.parameters(), lr=1e-2)
     losses = []
     for _ in range(12):
@@ -158,7 +158,7 @@ def test_loss_falls_towards_the_truth_and_forgives_nothing_on_empty_masks():
 
 @pytest.fixture
 def small_networks(monkeypatch):
-    monkeypatch.setattr(head_training, "WORD_STEPS", 5)
+    monkeypatch.setattr(head_training, "TEXT_STEPS", 5)
     build = backbone.build_backbone
     monkeypatch.setattr(backbone, "build_backbone", lambda sample_size: build(CHANNELS, sample_size))
 
@@ -171,18 +171,18 @@ def named(dataset, name, folder, **facts):
     return folder
 
 
-def test_a_folder_goes_on_only_as_it_was_begun(lesions, tmp_path, small_networks):
+def test_a_folder_resumes_only_as_it_was_started(lesions, tmp_path, small_networks):
     others = named(lesions, "others", tmp_path / "others")
     settings = TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1)
     train_segmentation(settings)
     before = {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()}
     for change, words in (
-        ({"datasets": (others,)}, r"begun with datasets \['drawn'\], now \['others'\]"),
-        ({"datasets": (others,), "stage": "joint"}, "begun with datasets"),
-        ({"resolution": 128}, "begun with resolution 64, now 128"),
-        ({"resolution": 128, "stage": "backbone"}, "begun with resolution 64, now 128"),
-        ({"seed": 1}, "begun with seed 0, now 1"),
-        ({"stage": "head"}, "begun with stage joint, now head"),
+        ({"datasets": (others,)}, r"started with datasets \['drawn'\], now \['others'\]"),
+        ({"datasets": (others,), "stage": "joint"}, "started with datasets"),
+        ({"resolution": 128}, "started with resolution 64, now 128"),
+        ({"resolution": 128, "stage": "backbone"}, "started with resolution 64, now 128"),
+        ({"seed": 1}, "started with seed 0, now 1"),
+        ({"stage": "head"}, "started with stage joint, now head"),
     ):
         with pytest.raises(EmitDiffError, match=words):
             train_segmentation(replace(settings, minutes=5, **change))
@@ -198,9 +198,9 @@ def test_a_backbone_may_learn_from_other_images_than_the_head(lesions, tmp_path,
         card = json.loads((train_segmentation(taught) / "training.json").read_text())
         assert [dataset["name"] for dataset in card["datasets"]] == ["drawn"]
         assert card["backbone"]["datasets"] == ["drawn", "plain"] and card["targets"] == ["breast lesion"]
-    with pytest.raises(EmitDiffError, match="begun with datasets"):
+    with pytest.raises(EmitDiffError, match="started with datasets"):
         train_segmentation(replace(taught, datasets=(plain,)))
-    with pytest.raises(EmitDiffError, match="begun with datasets"):
+    with pytest.raises(EmitDiffError, match="started with datasets"):
         train_segmentation(replace(taught, stage="backbone"))
     backbone = settings.out / "checkpoint" / "backbone" / "diffusion_pytorch_model.safetensors"
     before = backbone.read_bytes()
@@ -210,13 +210,13 @@ def test_a_backbone_may_learn_from_other_images_than_the_head(lesions, tmp_path,
     assert json.loads((settings.out / "checkpoint" / "training.json").read_text()) == card
 
 
-def test_a_folder_of_an_older_version_has_no_record_and_goes_on(lesions, tmp_path, small_networks):
+def test_a_folder_of_an_older_version_has_no_record_and_resumes(lesions, tmp_path, small_networks):
     settings = TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1)
     train_segmentation(settings)
     for stage in ("backbone", "head"):
         (settings.out / stage / "begun.json").unlink()
     train_segmentation(settings)
-    with pytest.raises(EmitDiffError, match="begun with seed 0, now 1"):
+    with pytest.raises(EmitDiffError, match="started with seed 0, now 1"):
         train_segmentation(replace(settings, seed=1))
 
 

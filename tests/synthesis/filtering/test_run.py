@@ -1,4 +1,4 @@
-"""A small real set and images "painted" from it by a program: good ones, and one of each kind of bad ones."""
+"""A small real set and images "generated" from it by a program: good ones, and one of each kind of bad ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
 from emitdiff.datasets.writing import write_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.progress import Watch
+from emitdiff.progress import Progress
 from emitdiff.provenance import read_synthetic_settings, save_synthetic_png
 from emitdiff.synthesis.filtering import report, run
 from emitdiff.synthesis.filtering.run import filter_images
@@ -89,7 +89,7 @@ def filtered(synthetic, real, tmp_path_factory):
         ("shifted", "dice", "segmenter's Dice"),
         ("brighter", "histogram", "greys lie"),
         ("twin", "twin", "repeats images/good_1.png"),
-        ("other_anatomy", "edges", "edges agree"),
+        ("other_anatomy", "edges", "Edge F1"),
     ],
 )
 def test_what_is_bad_is_dropped_for_the_right_reason(filtered, name, score, reason):
@@ -136,7 +136,7 @@ def test_without_anything_good_there_is_a_report_and_no_dataset(synthetic, real,
 def test_beside_other_files_nothing_is_written(name, synthetic, real, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(EmitDiffError, match=f"holds something else: {name}. Give another folder"):
+    with pytest.raises(EmitDiffError, match=f"contains other files: {name}. Give another folder"):
         filter_images(Filter(synthetic, real, tmp_path))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
     assert (tmp_path / name).read_text() == "mine"
@@ -146,11 +146,11 @@ def test_after_nothing_was_kept_the_folder_may_be_given_again(synthetic, real, t
     out = tmp_path / "out"
     assert filter_images(Filter(synthetic, real, out, min_edges=1.0), find_bright) is None
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(EmitDiffError, match="holds something else: notes.txt"):
+    with pytest.raises(EmitDiffError, match="contains other files: notes.txt"):
         filter_images(Filter(synthetic, real, out), find_bright)
     (out / "notes.txt").unlink()
     assert len(filter_images(Filter(synthetic, real, out), find_bright)) == 5
-    with pytest.raises(EmitDiffError, match="holds something else: dataset.json, metadata.csv, quality.csv and 11"):
+    with pytest.raises(EmitDiffError, match="contains other files: dataset.json, metadata.csv, quality.csv and 11"):
         filter_images(Filter(synthetic, real, out), find_bright)
 
 
@@ -169,7 +169,7 @@ def test_stopped_while_it_copies_it_ends_as_if_never_stopped(filtered, synthetic
     assert files(tmp_path) == files(filtered[0])
 
 
-def test_a_segmenter_that_fails_on_the_source_is_no_judge(synthetic, real, tmp_path):
+def test_a_segmenter_that_fails_on_the_source_is_no_segmenter(synthetic, real, tmp_path):
     def blind(sample: Sample):
         return [(np.zeros(sample.mask.shape, bool), sample.mask == 1)]
 
@@ -226,7 +226,7 @@ def test_a_long_report_says_what_it_leaves_out():
 
 
 def test_folders_and_thresholds_that_cannot_be_used(synthetic, real, tmp_path):
-    with pytest.raises(EmitDiffError, match="one of the folders compared"):
+    with pytest.raises(EmitDiffError, match="one of the input folders"):
         filter_images(Filter(synthetic, real, real))
     with pytest.raises(EmitDiffError, match="threshold for copy was 1.5"):
         filter_images(Filter(synthetic, real, tmp_path / "out", max_copy=1.5))
@@ -257,6 +257,6 @@ def test_the_charts_count_exactly_what_fails(filtered):
 
 def test_whoever_watches_hears_how_far_the_scoring_is_and_may_end_it(synthetic, real, tmp_path):
     told = []
-    watch = Watch(lambda done, total: told.append((done, total)), lambda: len(told) == 3)
-    assert filter_images(Filter(synthetic, real, tmp_path / "out"), watch=watch) is None
+    watch = Progress(lambda done, total: told.append((done, total)), lambda: len(told) == 3)
+    assert filter_images(Filter(synthetic, real, tmp_path / "out"), progress=watch) is None
     assert told == [(0, 10), (1, 10), (2, 10)] and not list((tmp_path / "out").iterdir())

@@ -16,10 +16,10 @@ import torch
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CheckpointCard
-from emitdiff.synthesis.finetuning.base import open_starting_point
+from emitdiff.synthesis.finetuning.base import open_base_checkpoint
 from emitdiff.synthesis.finetuning.checkpoint import LossLog
 from emitdiff.synthesis.finetuning.run import FinetuneControlnet, finetune_controlnet
-from emitdiff.synthesis.finetuning.views import TaskViews, appearance_scale, split_datasets, turned_view
+from emitdiff.synthesis.finetuning.views import FineTuningViews, appearance_scale, random_view_of, split_datasets
 from emitdiff.synthesis.loading import load_synthesizer
 
 QUICK = {"resolution": 64, "batch": 2, "mixed_precision": "no"}
@@ -29,9 +29,9 @@ def settings_for(dataset: Path, out: Path, start, **changes) -> FinetuneControln
     return FinetuneControlnet((dataset,), out, str(start), **{**QUICK, "steps": 2, **changes})
 
 
-def views_of(dataset: Path, layout: str = "joined", side: int = 64) -> TaskViews:
+def views_of(dataset: Path, layout: str = "joined", side: int = 64) -> FineTuningViews:
     datasets = [open_dataset(dataset)]
-    return TaskViews(datasets, side, CheckpointCard(layout), appearance_scale(datasets, {}), seed=0)
+    return FineTuningViews(datasets, side, CheckpointCard(layout), appearance_scale(datasets, {}), seed=0)
 
 
 def logged(out: Path) -> list[dict]:
@@ -72,7 +72,7 @@ def test_only_the_controlnet_changes_and_the_rest_is_copied_bit_for_bit(tuned, t
     assert before.keys() == after.keys() and any("controlnet_down_blocks" in name for name in changed)
 
 
-def test_the_result_is_loaded_by_its_folder_and_paints(tuned, disc):
+def test_the_result_is_loaded_by_its_folder_and_generates(tuned, disc):
     pipeline = load_synthesizer(str(tuned))
     made = pipeline(*disc, prompt="Ultrasound, breast", num_images=1, num_inference_steps=2)[0]
     assert made.image.shape == disc[0].shape
@@ -89,7 +89,7 @@ def test_the_result_is_loaded_by_its_folder_and_paints(tuned, disc):
 
 def test_locked_networks_stay_the_same_in_memory_while_the_loss_on_one_image_falls(one_image, tmp_path, capsys):
     """The embedded kind: v-prediction, AutoencoderTiny, layered control."""
-    start = open_starting_point("emitdiff-mini", 64)
+    start = open_base_checkpoint("emitdiff-mini", 64)
     item = views_of(one_image, "layered")[0]
     batch = {name: value[None] for name, value in item.items() if torch.is_tensor(value)}
     batch = {name: value.repeat(6, 1, 1, 1) for name, value in batch.items()}
@@ -123,7 +123,7 @@ def test_locked_networks_stay_the_same_in_memory_while_the_loss_on_one_image_fal
 def test_views_keep_image_mask_and_matrix_together(disc):
     image, mask = disc
     for seed in range(8):
-        seen, labels, inside, matrix = turned_view(image, mask, 96, np.random.default_rng(seed))
+        seen, labels, inside, matrix = random_view_of(image, mask, 96, np.random.default_rng(seed))
         bright = cv2.GaussianBlur(seen[..., 0], (0, 0), 2) > 120
         shown = inside > 0
         overlap = 2 * (bright & (labels > 0) & shown).sum() / ((bright & shown).sum() + ((labels > 0) & shown).sum())
@@ -144,7 +144,7 @@ def test_view_number_k_is_always_the_same_and_every_image_comes_once_an_epoch(da
     assert list(views._order(0)) != list(views._order(1))
 
 
-def test_control_is_laid_out_as_the_checkpoint_was_taught(dataset_folder):
+def test_control_is_laid_out_as_the_checkpoint_was_trained(dataset_folder):
     joined = torch.stack([views_of(dataset_folder)[k]["control"] for k in range(12)])
     layered = torch.stack([views_of(dataset_folder, "layered")[k]["control"] for k in range(12)])
     assert torch.equal(joined[:, 0], joined[:, 1]) and torch.equal(joined[:, 0], joined[:, 2])
@@ -217,7 +217,7 @@ def test_nothing_is_written_over(dataset_folder, tiny_synthesis_folder, tuned):
             finetune_controlnet(settings_for(dataset_folder, out, tiny_synthesis_folder))
     with pytest.raises(EmitDiffError, match="holds something else: model_index.json"):
         finetune_controlnet(settings_for(dataset_folder, tiny_synthesis_folder, tuned))
-    with pytest.raises(EmitDiffError, match="was begun with batch 2, now 4; learning_rate 0.001, now 5e-05"):
+    with pytest.raises(EmitDiffError, match="was started with batch 2, now 4; learning_rate 0.001, now 5e-05"):
         finetune_controlnet(settings_for(dataset_folder, tuned, tiny_synthesis_folder, batch=4))
 
 
@@ -280,7 +280,7 @@ def arguments_for(dataset: Path, start: Path, out: Path, steps: int) -> list[str
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_after_a_kill_it_goes_on_and_ends_bit_for_bit_like_one_that_was_not_killed(
+def test_after_a_kill_it_resumes_and_ends_bit_for_bit_like_one_that_was_not_killed(
     dataset_folder, tiny_synthesis_folder, tmp_path
 ):
     out, straight, steps = tmp_path / "killed", tmp_path / "straight", 60

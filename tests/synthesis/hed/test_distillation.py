@@ -1,4 +1,4 @@
-"""Teaching the small edge detector, and measuring it against its teacher."""
+"""Training the small edge detector, and measuring it against its teacher."""
 
 import json
 from dataclasses import replace
@@ -16,7 +16,7 @@ from emitdiff.synthesis.hed.network import HedNetwork
 from emitdiff.synthesis.hed.views import teaching_view
 from emitdiff.synthesis.training.corpus import load_corpus
 from emitdiff.synthesis.training.drawn_views import coloured, drawn_picture
-from emitdiff.training_state import spent
+from emitdiff.training_state import time_spent
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def test_training_leaves_a_detector_that_says_what_it_was_made_of(trained, teach
         assert load_hed_mini(folder)(torch.zeros(1, 3, 20, 30)).shape == (1, 1, 20, 30)
 
 
-def test_training_goes_on_and_other_settings_are_refused(trained):
+def test_training_resumes_and_other_settings_are_refused(trained):
     settings, folder = trained
     before = (folder / "model.safetensors").read_bytes()
     train_hed(settings)  # its time is over
     assert (folder / "model.safetensors").read_bytes() == before
-    train_hed(replace(settings, minutes=spent(folder / "state" / "hed.pt")[0] / 60 + 0.02))
+    train_hed(replace(settings, minutes=time_spent(folder / "state" / "hed.pt")[0] / 60 + 0.02))
     assert (folder / "model.safetensors").read_bytes() != before
     with pytest.raises(EmitDiffError, match="seed 0, now 1"):
         train_hed(replace(settings, seed=1))
@@ -106,7 +106,7 @@ def test_measures_tell_a_copy_from_a_shifted_map():
     assert moved["ridge_f1"] == 0.0 and moved["mae"] == pytest.approx(2 * 480 / 255 / 64)
 
 
-def test_evaluation_prints_the_measures_of_the_images_kept_out(trained, teacher, dataset_folder, capsys):
+def test_evaluation_prints_the_measures_of_the_images_held_out(trained, teacher, dataset_folder, capsys):
     _, folder = trained
     (row,) = evaluate_hed(EvaluateHed((dataset_folder,), teacher, folder, limit=1, side=64, json=True))
     printed = capsys.readouterr().out

@@ -162,7 +162,7 @@ def test_the_file_in_the_cache_of_the_hub_is_the_original_too(published, monkeyp
     assert not np.array_equal(detect_edges(picture(16, 16), "hed"), detect_edges(picture(16, 16), "hed-mini"))
 
 
-def test_weights_converted_anew_are_read_anew(published, tmp_path):
+def test_weights_converted_again_are_read_again(published, tmp_path):
     convert_hed(ConvertHed(published))
     before = detect_edges(picture(16, 16), "hed")
     weights = torch.load(published, weights_only=True)

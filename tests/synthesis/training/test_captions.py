@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from emitdiff.datasets.folder import DatasetInfo
-from emitdiff.synthesis.training.captions import AppearanceScale, caption, facts_of, mask_words, measure_appearance
+from emitdiff.synthesis.training.captions import AppearanceScale, caption, describe_view, mask_words, measure_appearance
 from emitdiff.synthesis.training.corpus import Item, random_view
 
 INFO = DatasetInfo("discs", "Ultrasound", "breast", {"background": 0, "lesion": 1})
@@ -48,7 +48,7 @@ def test_mask_words_say_size_place_and_count():
 
 
 def test_captions_vary_and_never_contradict_the_facts(items):
-    facts = facts_of(items[0], items[0].image, items[0].mask, AppearanceScale.from_items(items))
+    facts = describe_view(items[0], items[0].image, items[0].mask, AppearanceScale.from_items(items))
     rng = np.random.default_rng(0)
     captions = {caption(facts, rng) for _ in range(200)}
     assert len(captions) > 50

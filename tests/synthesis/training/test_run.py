@@ -8,13 +8,13 @@ import torch
 from diffusers import AutoencoderTiny
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.synthesis.evaluation import EvaluateSynthesis, evaluate_synthesis, similarity
+from emitdiff.synthesis.evaluation import EvaluateSynthesis, evaluate_synthesis, image_similarity
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.training.corpus import load_corpus
 from emitdiff.synthesis.training.denoiser import CONDITIONS, drop_conditions, new_scheduler, new_tokenizer
 from emitdiff.synthesis.training.run import HALF_SIZE_SHARE, TrainingRun, TrainSynthesis, train_synthesis
-from emitdiff.synthesis.training.warm_start import inherit
-from emitdiff.training_state import StageState, spent
+from emitdiff.synthesis.training.warm_start import copy_weights
+from emitdiff.training_state import StageState, time_spent
 
 MINUTES = 0.1
 
@@ -26,7 +26,7 @@ def trained(tmp_path_factory, dataset_folder) -> Path:
     return train_synthesis(TrainSynthesis((dataset_folder,), out, resolution=64, minutes=MINUTES))
 
 
-def test_training_leaves_a_pipeline_that_paints(trained, disc):
+def test_training_leaves_a_pipeline_that_generates(trained, disc):
     pipeline = load_synthesizer(str(trained))
     made = pipeline(*disc, prompt="Ultrasound, breast", num_images=1, num_inference_steps=2)[0]
     assert made.image.shape == disc[0].shape
@@ -44,9 +44,9 @@ def test_weights_are_half_precision_safetensors_and_nothing_else(trained):
     assert not list(trained.rglob("*.bin"))
 
 
-def test_started_again_it_goes_on_where_it_was(trained, dataset_folder):
+def test_started_again_it_resumes_where_it_was(trained, dataset_folder):
     def stages():
-        return {path.stem: spent(path) for path in (trained / "state").glob("*.pt")}
+        return {path.stem: time_spent(path) for path in (trained / "state").glob("*.pt")}
 
     def weights():
         return {path: path.read_bytes() for name in ("vae", "unet", "tokenizer") for path in (trained / name).iterdir()}
@@ -76,7 +76,7 @@ def test_a_damaged_record_of_the_settings_is_a_sentence(dataset_folder, tmp_path
 
 
 def test_other_settings_in_the_same_folder_are_refused(trained, dataset_folder):
-    with pytest.raises(EmitDiffError, match="was begun with seed 0"):
+    with pytest.raises(EmitDiffError, match="was started with seed 0"):
         train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=MINUTES, seed=1))
 
 
@@ -96,7 +96,7 @@ def test_nothing_is_written_among_the_images_or_beside_other_files(trained, data
     assert [path.name for path in settings.out.iterdir()] == ["model_index.json"]
 
 
-def test_a_folder_begun_by_an_older_version_goes_on(dataset_folder, tmp_path):
+def test_a_folder_started_by_an_older_version_resumes(dataset_folder, tmp_path):
     settings = TrainSynthesis((dataset_folder,), tmp_path, resolution=64, stage="unet")
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "autoencoder.pt").touch()  # before there was a record of the settings
@@ -136,7 +136,10 @@ def test_evaluation_measures_the_held_out_split(trained, dataset_folder, capsys)
 def test_an_image_is_most_like_itself(size):
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
-    same, other = similarity(image, image), similarity(image, rng.permutation(image.ravel()).reshape(image.shape))
+    same, other = (
+        image_similarity(image, image),
+        image_similarity(image, rng.permutation(image.ravel()).reshape(image.shape)),
+    )
     assert same["ssim"] == pytest.approx(1, abs=1e-4) and same["ms_ssim"] == pytest.approx(1, abs=1e-4)
     assert same["mae"] == 0 and other["mae"] > 0.2 and other["ssim"] < 0.1
 
@@ -164,24 +167,24 @@ def test_conditions_are_dropped_at_their_rates():
 def test_a_wider_autoencoder_starts_by_answering_like_the_narrow_one():
     sizes = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
     narrow, wide = AutoencoderTiny(**sizes, latent_channels=2), AutoencoderTiny(**sizes, latent_channels=5)
-    inherit(wide, narrow)
+    copy_weights(wide, narrow)
     image = torch.rand(1, 3, 32, 32)
     assert torch.allclose(wide.encode(image).latents[:, :2], narrow.encode(image).latents, atol=1e-6)
     assert torch.allclose(wide(image).sample, narrow(image).sample, atol=1e-5)
     with pytest.raises(ValueError, match="does not fit"):
-        inherit(narrow, wide)
+        copy_weights(narrow, wide)
     deeper = AutoencoderTiny(**sizes, latent_channels=5, num_decoder_blocks=(1, 1, 1, 1))
     with pytest.raises(EmitDiffError, match="other layers"):
-        inherit(deeper, narrow)
+        copy_weights(deeper, narrow)
 
 
-def test_a_folder_goes_on_only_from_the_weights_it_was_begun_from(dataset_folder, tmp_path):
+def test_a_folder_resumes_only_from_the_weights_it_was_started_from(dataset_folder, tmp_path):
     settings = TrainSynthesis((dataset_folder,), tmp_path, start=Path("one"))
     corpus = load_corpus((dataset_folder,), 0.2, 0)
     for _ in range(2):
         TrainingRun(settings, corpus)
     for other in (None, Path("two")):
-        with pytest.raises(EmitDiffError, match="begun with from one"):
+        with pytest.raises(EmitDiffError, match="started with from one"):
             TrainingRun(replace(settings, start=other), corpus)
 
 
