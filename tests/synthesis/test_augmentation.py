@@ -141,9 +141,7 @@ def test_killed_and_started_again_it_ends_as_if_never_stopped(settings, tmp_path
     settings = replace(settings, ratio=4, limit=5)
     whole = contents(augment(replace(settings, out=tmp_path / "whole")).folder)
     threads = str(torch.get_num_threads())  # sums in another order may round otherwise
-    process = subprocess.Popen(
-        run(settings), env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(run(settings), env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(list(settings.out.glob("images/*.png"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)

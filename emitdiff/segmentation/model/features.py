@@ -79,8 +79,10 @@ def sizes_around(resolution: int, factors: Sequence[float]) -> list[int]:
 def are_valid_sizes(sizes: object, resolution: int) -> bool:
     """Whether a record's `sizes` are a list as `sizes_around` gives it, or an empty one."""
     whole = isinstance(sizes, list) and len(sizes) <= MAX_SIZES and all(type(size) is int for size in sizes)
-    return whole and (not sizes or sizes[0] == resolution) and all(
-        0 < size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes[1:]
+    return (
+        whole
+        and (not sizes or sizes[0] == resolution)
+        and all(0 < size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes[1:])
     )
 
 

@@ -92,8 +92,21 @@ def build_head(features: DiffusionFeatures, text: TextEncoder) -> TextDiff:
     empty = torch.zeros(1, 3, side, side, device=next(features.parameters()).device)
     channels = tuple(part.shape[1] for part in features(empty))
     return init_head(
-        HeadConfig(channels, tuple(range(len(channels))), 64, text.dim, 4, 32, (48, 32), 2, CELL, 0.1, True, True,
-                   REFINEMENT_CHANNELS)
+        HeadConfig(
+            channels,
+            tuple(range(len(channels))),
+            64,
+            text.dim,
+            4,
+            32,
+            (48, 32),
+            2,
+            CELL,
+            0.1,
+            True,
+            True,
+            REFINEMENT_CHANNELS,
+        )
     )
 
 
