@@ -81,7 +81,7 @@ def test_training_goes_by_train_or_by_its_old_name_and_from_another_checkpoint()
         (["--from", "emitdiff-mini", "--train", "unet"], "give --train all"),
         (["--from", "emitdiff-mini", "--train", "controlnet", "--steps", "5", "--minutes", "1"], "Both minutes and"),
         (["--from", "nobody", "--train", "controlnet"], "No synthesis weights are called 'nobody'"),
-        (["--from", "emitdiff-mini", "--train", "controlnet", "--batch", "0"], "--batch 0 cannot be used"),
+        (["--from", "emitdiff-mini", "--train", "controlnet", "--batch", "0"], "--batch 0 is invalid"),
     ],
 )
 def test_options_of_training_that_do_not_go_together(words, answer, dataset_folder, monkeypatch, tmp_path, capsys):
@@ -112,7 +112,7 @@ def test_studies_are_verbs_within_a_verb(monkeypatch, capsys):
     verb = cli.parse(["study", "labels", "a", "--out", "c", *words]).study
     assert (verb.images, verb.arms, verb.split_column, verb.derived) == ((5, 10), ("unet",), "split", ("a",))
     assert run(monkeypatch, "study", "steps", "nowhere", "--out", "out", "--steps", "4", "0") == 2
-    assert "--steps 4 0 cannot be used" in capsys.readouterr().err
+    assert "--steps 4 0 is invalid" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("study", [studies.Utility, studies.Steps, studies.Copies, studies.Blocks, studies.Labels])
@@ -353,9 +353,9 @@ def test_synthesize_from_an_edited_mask_alone_and_from_text_alone(
     [
         (["--structure", "0", "--size", "big"], "like 256x384"),
         (["--window", "lung"], "--window lung is for an image"),
-        (["--mask", "mask.png", "--size", "64x64"], "--size 64x64 is for text alone"),
+        (["--mask", "mask.png", "--size", "64x64"], "--size 64x64 is for text-only generation"),
         ([], "set structure to 0"),
-        (["--structure", "0", "--move", "0.1", "0"], "none was given"),
+        (["--structure", "0", "--move", "0.1", "0"], "A mask edit needs a mask"),
     ],
 )
 def test_sources_of_synthesis_that_cannot_be(words, answer, tiny_synthesis_folder, monkeypatch, tmp_path, capsys):

@@ -71,8 +71,9 @@ class Synthesize:
     negative_prompt: str = ""  # What to avoid.
     structure: float = 1.0  # 1: all edges, 0.5: mask only, 0: text only, no image needed.
     size: Size = None
-    move: Annotated[tuple[float, float], arg(metavar="X Y")] = (0.0, 0.0)  # Move the mask right and down; 1: the image.
-    scale: float = 1.0  # Scale the mask about its middle; with all four edits, its edges change with it.
+    # Shift the mask right and down, in image sizes.
+    move: Annotated[tuple[float, float], arg(metavar="X Y")] = (0.0, 0.0)
+    scale: float = 1.0  # Scale the mask about its centre; all four edits change its edges too.
     rotate: float = 0.0  # Rotate the mask, degrees anticlockwise.
     deform: float = 0.0  # Strength of a smooth deformation, 0 to 1; the edited mask is saved.
     deform_seed: int = 0  # Seed of the deformation.
@@ -80,7 +81,7 @@ class Synthesize:
     steps: Count = None  # Sampling steps; default: checkpoint, as for the two below.
     guidance: Strength = None  # Guidance scale (classifier-free guidance).
     control_strength: Strength = None  # ControlNet conditioning scale.
-    detector: OwnDetector = None  # Edge detector; without it, the one the checkpoint was trained with.
+    detector: OwnDetector = None  # Edge detector; default: the one the checkpoint was trained with.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     slice: Slice = None
     window: WindowOption = None
@@ -178,16 +179,16 @@ class TrainSynthesis:
     minutes: Strength = None  # Training time of all stages; default without --steps: 60.
     seed: int = 0  # Seed of data order and weight initialization.
     threads: Count = None  # CPU threads; default: all.
-    held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, that of --from, else 0.2.
-    # From here on only with --from NAME --train controlnet.
+    held_out: Strength = None  # Fraction of each dataset's groups held out; default: that of --from, else 0.2.
+    # The following need --from NAME --train controlnet.
     steps: Count = None  # Optimizer steps, instead of --minutes.
     batch: Count = None  # Batch size per process; default: 4.
-    gradient_accumulation: Count = None  # Batches that make one step; without it, 1.
+    gradient_accumulation: Count = None  # Gradient accumulation steps; default: 1.
     # Constant learning rate; default: 1e-6 (the paper's) for Stable Diffusion, else 5e-5.
     learning_rate: Strength = None
     mixed_precision: OwnPrecision = None  # Default: chosen for the device.
     gradient_checkpointing: bool = False  # Less memory, more time.
-    ema: bool = True  # Save exponential moving averages of the weights.
+    ema: bool = True  # Save the final weights instead of their moving average.
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -238,8 +239,8 @@ class EvaluateSynthesis:
     checkpoint: SynthesisWeights = "emitdiff-mini"
     # Evaluate prompt adherence instead: image kinds and appearance words; needs several datasets.
     prompts: bool = False
-    split: Split = "all"  # held-out: only the fifth of the groups that training never sees, as --prompts always does.
-    limit: Count = None  # At most so many images; with --prompts, of each dataset, 4 if not given.
+    split: Split = "all"  # held-out: only the fifth of the groups not used for training, as always with --prompts.
+    limit: Count = None  # Maximum number of images; with --prompts per dataset, 4 if not given.
     seed: int = 0  # Seed of the generated images.
     steps: Count = None  # Sampling steps; default: checkpoint.
     guidance: Strength = None  # Guidance scale; default: checkpoint.

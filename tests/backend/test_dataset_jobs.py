@@ -187,7 +187,7 @@ def test_other_settings_begin_again(jobs, packed):
 def test_one_generates_while_another_waits_and_may_be_stopped(jobs, packed):
     first, second = jobs.create(packed), jobs.create(packed)
     jobs.start(first, replace(REQUEST, limit=None))
-    while jobs.status(first).stage != "painting":
+    while jobs.status(first).stage != "generating":
         time.sleep(0.01)
     jobs.start(second, REQUEST)
     assert jobs.status(second).stage == "waiting"
@@ -253,7 +253,7 @@ def test_a_day_later_a_job_and_its_files_are_gone(jobs, packed, tmp_path, monkey
 def test_a_job_removed_while_it_generates_leaves_nothing(jobs, packed, tmp_path):
     name = jobs.create(packed)
     jobs.start(name, replace(REQUEST, limit=None))
-    while jobs.status(name).stage != "painting":
+    while jobs.status(name).stage != "generating":
         time.sleep(0.01)
     jobs.remove(name)
     for _ in range(200):

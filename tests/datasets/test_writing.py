@@ -13,7 +13,7 @@ def test_nothing_is_written_over_and_nothing_wrong_is_written(folder, tmp_path):
         write_dataset(folder, INFO, [draw_sample(0)])
     (tmp_path / "mine" / "images").mkdir(parents=True)
     (tmp_path / "mine" / "images" / "case_000.png").write_text("mine")
-    with pytest.raises(EmitDiffError, match="holds something else: images/case_000.png"):
+    with pytest.raises(EmitDiffError, match="contains other files: images/case_000.png"):
         write_dataset(tmp_path / "mine", INFO, [draw_sample(0)])
     with pytest.raises(EmitDiffError, match="Two samples are called"):
         write_dataset(tmp_path / "twice", INFO, [draw_sample(0), draw_sample(0)])

@@ -115,7 +115,7 @@ def test_the_label_is_the_edited_mask_and_its_outline_is_what_the_network_sees(p
 
 def test_an_edit_of_nothing_generates_the_same_and_an_edit_without_a_mask_is_refused(pipeline, disc):
     assert np.array_equal(pipeline(*disc, **ONE, edit=MaskEdit())[0].image, pipeline(*disc, **ONE)[0].image)
-    with pytest.raises(EmitDiffError, match="none was given"):
+    with pytest.raises(EmitDiffError, match="A mask edit needs a mask"):
         pipeline(disc[0], None, **ONE, edit=MOVED)
     with pytest.raises(EmitDiffError, match="it may have move_x"):
         pipeline(*disc, **ONE, edit={"shift": 3})

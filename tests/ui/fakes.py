@@ -96,13 +96,13 @@ def segment(image, text, threshold, checkpoint):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingProgress:
     step: int
     steps: int
     seconds: float
     loss: float
     dice: float | None = None
-    picture: np.ndarray | None = None
+    preview: np.ndarray | None = None
     file: Path | None = None
     warning: str = ""
 
@@ -112,8 +112,10 @@ def teach(examples, request):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
         look = {"dice": 0.08 * step, "picture": examples[0][0]} if step % 5 == 0 else {}
-        yield Lesson(step, 10, step / 2, 2 / step, **look)
-    yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!")
+        yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
+    yield TrainingProgress(
+        10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!"
+    )
 
 
 def teach_dataset(archive, lesson):
@@ -121,7 +123,7 @@ def teach_dataset(archive, lesson):
         assert "my-data/dataset.json" in zipped.namelist()
     file = Path(tempfile.mkdtemp()) / f"{lesson.label or 'all'}.safetensors"
     file.touch()
-    yield Lesson(10, 10, lesson.seconds, 0.2, 0.8, file=file)
+    yield TrainingProgress(10, 10, lesson.seconds, 0.2, 0.8, file=file)
 
 
 def evaluate(archive, how):

@@ -109,7 +109,7 @@ def test_without_a_mask_there_is_no_dice_and_without_an_image_no_score(tab, exam
          "No image yet"),
         ({"across_values": "1, 2"}, "The structure cannot be 2"),
         ({"synthesis_prompt": " "}, "The prompt is empty"),
-        ({"down": "Structure", "down_values": "1"}, "Structure is varied across already"),
+        ({"down": "Structure", "down_values": "1"}, "Structure is already varied across"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_said_above_the_grid(tab, example, changes, words):
@@ -283,4 +283,4 @@ def test_a_mask_dropped_before_its_image_stays_and_that_of_another_goes_with_a_s
     for before in ({"previous": scan}, {"before": left}):
         updates = tab.take_file(path, mask_file=mask, **before)
         assert updates[tab.mask_file] is None
-        assert "drawn_chest_xray_mask.png was removed: it belonged to" in updates[tab.source.message]
+        assert "drawn_chest_xray_mask.png of" in updates[tab.source.message]

@@ -168,7 +168,7 @@ def test_choosing_an_image_says_what_is_known_of_it(results, run):
 
 def test_scores_of_an_edited_mask_are_said_to_be_beside_another_one(run):
     moved = run.images[0]
-    assert "Beside the real image, whose mask was not edited: edge F1" in describe(moved, 0, 3)
+    assert "Compared with the real image (unedited mask): edge F1" in describe(moved, 0, 3)
     settings = moved.request.settings.replace(edit=MaskEdit(seed=5))
     in_place = replace(moved, request=replace(moved.request, settings=settings))
     assert "Beside the real image: edge F1" in describe(in_place, 0, 3)

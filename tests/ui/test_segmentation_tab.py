@@ -59,13 +59,13 @@ def test_find_shows_overlay_probability_and_mask_file(tab, example):
 
 def test_not_found_is_said_plainly(tab, example):
     said = find(tab, example, text="spleen")[tab.reading.progress]
-    assert "Not found: no pixel of “spleen” (highest probability 0.10, threshold 0.50)" in said
+    assert "Not found: no pixel of “spleen” is above the threshold (highest probability 0.10, threshold 0.50)" in said
 
 
 def test_what_was_not_trained_is_said_in_the_answer(tab, example):
     found = find(tab, example)[tab.finding]
     said = replace(found, output=replace(found.output, target=None, untaught=True)).describe()
-    assert "Found “lung”, though these weights were not trained it: " in said
+    assert "Found “lung”, although these weights were not trained on it: " in said
 
 
 def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
@@ -73,7 +73,7 @@ def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
     said = updates[tab.reading.progress]
     assert "Target absent: the image does not appear to show “pancreas” (presence 0.02, below 0.50)" in said
     again = tab.apply_threshold(updates[tab.finding], 0.05, **SHOWN)
-    assert "Not present" in again[tab.reading.progress]
+    assert "Target absent" in again[tab.reading.progress]
 
 
 def test_the_second_view_is_the_map_that_is_chosen(tab, example):
@@ -135,7 +135,7 @@ def test_with_and_without_the_text_stand_side_by_side(example):
     updates = find(tab, example, side=True)
     views = updates[tab.reading.view], updates[tab.reading.without_view]
     assert views[0].shape == views[1].shape and not np.array_equal(*views)
-    assert "the two masks agree with a Dice of 0.00" in updates[tab.reading.without_note]
+    assert "Dice between the two masks: 0.00" in updates[tab.reading.without_note]
     alone = find(tab, example)
     assert alone[tab.reading.without_view] is None and not alone[tab.reading.without_note]
     finding = alone[tab.finding]
@@ -338,7 +338,7 @@ def test_stop_keeps_the_slices_that_are_done(volume_file):
     told = list(running)[-1]
     last = settle(tab, told, scan=scan, slice_number=5, window=None, threshold=0.5)
     assert last[tab.finding] is None and last[tab.reading.map_view] is None, "slice 5 was not reached"
-    assert len(seen) == 2 and "stopped after 2 of 5, the rest is empty" in last[tab.reading.progress]
+    assert len(seen) == 2 and "stopped after 2 of 5, the remaining slices are empty" in last[tab.reading.progress]
     assert sorted(last[tab.volume].answers) == [0, 1]
 
 

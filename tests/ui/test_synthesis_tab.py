@@ -42,7 +42,7 @@ def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
     assert (settings.structure, settings.edit.move_x, settings.preset) == (0.3, 0.25, "paper")
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "structure": 0}
     *_, last = tab.input.preview.update(mask_file=None, **form)
-    assert "generated freely" in last[tab.input.preview.control_note]
+    assert "prompt alone" in last[tab.input.preview.control_note]
 
 
 def test_the_settings_of_an_image_come_back_into_the_form(tab, example):

@@ -110,7 +110,7 @@ def test_a_downloaded_head_becomes_a_choice_again(panel):
     assert updates[panel.heads] == [("cup", "cup.safetensors"), ("disc", "heads/disc.safetensors")]
     assert "disc.safetensors is in use" in updates[panel.loaded]
     (wrong,) = panel.load("uploads/notes.txt", []).items()
-    assert wrong[0] is panel.loaded and "notes.txt is no few-shot head" in wrong[1] and "uploads" not in wrong[1]
+    assert wrong[0] is panel.loaded and "notes.txt is not a few-shot head" in wrong[1] and "uploads" not in wrong[1]
 
 
 def test_the_curve_goes_from_the_first_loss_to_the_last():
