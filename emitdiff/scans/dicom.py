@@ -209,7 +209,7 @@ def _read_frames(name: str, frames: list[_Frame], warnings: list[str]) -> Scan:
         windows,
         inverted=inverted,
         geometry=geometry,
-        series=_series_reference(frames),
+        origin=_series_reference(frames),
     )
 
 

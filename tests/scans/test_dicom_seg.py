@@ -68,7 +68,7 @@ def test_nobody_is_named_in_it(tmp_path, series):
 def test_a_picture_without_a_place_is_tied_to_its_image_alone(tmp_path):
     identified = {"SeriesInstanceUID": generate_uid(), "Modality": "DX"}
     scan = read_scan(write_dicom(tmp_path / "a.dcm", ramp(), **identified))
-    assert scan.mask_formats == ("DICOM SEG", "PNG")
+    assert scan.mask_forms == ("DICOM SEG", "PNG")
     saved = scan.save_mask(drawn_on(scan), tmp_path, "DICOM SEG")
     np.testing.assert_array_equal(read_scan_mask(saved, scan), drawn_on(scan))
     assert "FrameOfReferenceUID" not in pydicom.dcmread(saved)
@@ -76,6 +76,6 @@ def test_a_picture_without_a_place_is_tied_to_its_image_alone(tmp_path):
 
 def test_only_dicom_that_can_be_referred_to_becomes_one(tmp_path):
     scan = read_scan(write_dicom(tmp_path / "a.dcm", ramp()))
-    assert scan.mask_formats == ("PNG",)
+    assert scan.mask_forms == ("PNG",)
     with pytest.raises(EmitDiffError, match="cannot be DICOM SEG: choose PNG"):
         scan.save_mask(drawn_on(scan), tmp_path, "DICOM SEG")

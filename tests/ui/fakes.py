@@ -111,7 +111,7 @@ def teach(examples, request):
     if not any(mask.any() for _, mask, _ in examples):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
-        look = {"dice": 0.08 * step, "picture": examples[0][0]} if step % 5 == 0 else {}
+        look = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
         yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
     yield TrainingProgress(
         10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!"
