@@ -135,11 +135,11 @@ class Painter:
 
     name, card, checkpoint_card = "emitdiff-mini", {}, SimpleNamespace(training={})
 
-    def __call__(self, image, mask, *, cancelled, **settings):
-        wanted = {"prompt": settings["prompt"], "appearance": "", "num_inference_steps": STEPS, "guidance_scale": 3.0}
+    def __call__(self, image, mask, settings, *, cancelled):
+        wanted = {"prompt": settings.prompt, "appearance": "", "num_inference_steps": STEPS, "guidance_scale": 3.0}
         time.sleep(0.02)
-        noisy = np.clip(image + np.random.default_rng(settings["seed"]).normal(0, 40, image.shape), 0, 255)
-        return [] if cancelled() else [Painted(noisy.astype(np.uint8), mask, settings["seed"], wanted, 0.1)]
+        noisy = np.clip(image + np.random.default_rng(settings.seed).normal(0, 40, image.shape), 0, 255)
+        return [] if cancelled() else [Painted(noisy.astype(np.uint8), mask, settings.seed, wanted, 0.1)]
 
     def prompt_warning(self, prompt):
         return ""
