@@ -297,7 +297,8 @@ class FewShotTrainer:
         image, masks = validation.labelled.image, validation.labelled.masks
         phrases = [phrase for phrase, mask in masks.items() if mask.any()] or list(masks)[:1]
         pipeline = self._few_shot_head(head, {}).pipeline()
-        found = [pipeline(image, phrase).mask > 0 for phrase in phrases]
+        encoded = pipeline.encode(image)
+        found = [pipeline.segment(encoded, phrase).mask > 0 for phrase in phrases]
         dice = [_dice(mask, masks[phrase]) for mask, phrase in zip(found, phrases, strict=True)]
         return float(np.mean(dice)), overlay(image, found[0].astype(np.uint8))
 
