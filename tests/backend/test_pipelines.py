@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from cachetools import LRUCache
 
 from emitdiff.backend import pipelines
 from emitdiff.errors import EmitDiffError
@@ -24,7 +25,9 @@ def test_weights_are_loaded_once_for_everybody(request_of):
 def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
     ready = pipelines.synthesizer(request_of.checkpoint)
     begun, loaded, answered = (threading.Event() for _ in range(3))
-    monkeypatch.setattr(pipelines, "_pipelines", dict(pipelines._pipelines))
+    kept = LRUCache(2)
+    kept.update(pipelines.synthesizer.cache)
+    monkeypatch.setattr(pipelines.synthesizer, "cache", kept)
     monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
     monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
     monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: begun.set() or loaded.wait(30))
@@ -40,11 +43,24 @@ def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
     assert pipelines.synthesizer(request_of.checkpoint) is ready
 
 
-def test_of_weights_that_nobody_loads_no_lock_stays(request_of, tmp_path):
-    pipelines.synthesizer(request_of.checkpoint)
-    with pytest.raises(EmitDiffError):
-        pipelines.segmenter(str(tmp_path / "head.safetensors"))
-    assert not pipelines._load_locks
+def test_weights_that_could_not_be_loaded_are_tried_again(tmp_path):
+    file = tmp_path / "head.safetensors"
+    with pytest.raises(EmitDiffError, match="There is no file"):
+        pipelines.segmenter(str(file))
+    file.touch()
+    with pytest.raises(EmitDiffError, match="cannot be read"):
+        pipelines.segmenter(str(file))
+
+
+def test_of_each_kind_the_weights_used_last_stay(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(pipelines.synthesizer, "cache", LRUCache(pipelines.synthesizer.cache.maxsize))
+    monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
+    monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
+    monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: loaded.append(name) or name)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert pipelines.synthesizer(name) == name
+    assert loaded == ["a", "b", "c", "b"]
 
 
 def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
@@ -66,7 +82,8 @@ def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
 
     loads = (lambda: pipelines.synthesizer("emitdiff-mini"), lambda: pipelines.segmenter("textdiff-mini"))
     for _ in range(3):
-        pipelines._pipelines.clear()
+        pipelines.synthesizer.cache_clear()
+        pipelines.segmenter.cache_clear()
         with ThreadPoolExecutor(2) as pool:
             made = list(pool.map(lambda load: load(), loads))
         parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)
