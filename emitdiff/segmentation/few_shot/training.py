@@ -88,7 +88,7 @@ class Recipe:
         Dice.
         """
         factor = min(max(seconds / 60, 1.0), 4.0)
-        return replace(self, views=round(self.views * factor), most=round(self.views_per_image * factor),
+        return replace(self, views=round(self.views * factor), views_per_image=round(self.views_per_image * factor),
                        steps=round(self.steps * factor**0.58))  # fmt: skip
 
 
