@@ -61,7 +61,7 @@ class EvaluateHed:
     datasets: Datasets
     teacher: Teacher = None
     student: Annotated[Path | None, STUDENT] = None
-    split: Split = "held-out"
+    split: Split = "held-out"  # held-out: only the fifth of the groups that training never sees; train: the others.
     limit: Count = None  # At most so many images of each dataset.
     side: int = 256  # Short side in pixels that the images are brought to.
     json: bool = False  # Print one JSON object for each dataset, too.
