@@ -80,10 +80,10 @@ def test_cuda_computes_in_half_precision(tiny_synthesis_folder):
 
 HEAPS = """
 import ctypes, sys, threading
-from emitdiff.devices import keep_memory_level
+from emitdiff.devices import limit_malloc_arenas
 
 if sys.argv[1] == "kept":
-    keep_memory_level()
+    limit_malloc_arenas()
 meet = threading.Barrier(8)
 
 def take():
