@@ -225,7 +225,7 @@ def test_nothing_is_written_among_the_images_or_beside_other_files(lesions, tmp_
     for out in (lesions.folder, lesions.folder / "weights"):
         with pytest.raises(EmitDiffError, match="is where drawn lies"):
             train_segmentation(TrainSegmentation((lesions.folder,), out, 0.01, resolution=64))
-    with pytest.raises(EmitDiffError, match="holds something else: drawn/dataset.json"):
+    with pytest.raises(EmitDiffError, match="contains other files: drawn/dataset.json"):
         train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01, resolution=64))
     assert sorted(lesions.folder.rglob("*")) == before
 

@@ -215,7 +215,7 @@ def test_nothing_is_written_over(dataset_folder, tiny_synthesis_folder, tuned):
     ):
         with pytest.raises(EmitDiffError, match=words):
             finetune_controlnet(settings_for(dataset_folder, out, tiny_synthesis_folder))
-    with pytest.raises(EmitDiffError, match="holds something else: model_index.json"):
+    with pytest.raises(EmitDiffError, match="contains other files: model_index.json"):
         finetune_controlnet(settings_for(dataset_folder, tiny_synthesis_folder, tuned))
     with pytest.raises(EmitDiffError, match="was started with batch 2, now 4; learning_rate 0.001, now 5e-05"):
         finetune_controlnet(settings_for(dataset_folder, tuned, tiny_synthesis_folder, batch=4))

@@ -91,7 +91,7 @@ def test_nothing_is_written_among_the_images_or_beside_other_files(trained, data
     assert sorted(dataset_folder.rglob("*")) == before
     settings.out.mkdir()
     (settings.out / "model_index.json").write_text("{}")
-    with pytest.raises(EmitDiffError, match="holds something else: model_index.json. Give another folder"):
+    with pytest.raises(EmitDiffError, match="contains other files: model_index.json. Give another folder"):
         train_synthesis(settings)
     assert [path.name for path in settings.out.iterdir()] == ["model_index.json"]
 
