@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,15 +12,25 @@ from emitdiff.backend import pipelines
 from emitdiff.errors import EmitDiffError
 
 
-def test_weights_are_loaded_once_for_everybody(request_of):
-    loaded = []
-    load = lambda: loaded.append(pipelines.synthesizer(request_of.checkpoint))  # noqa: E731
-    threads = [threading.Thread(target=load) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({id(pipeline) for pipeline in loaded}) == 1
+def test_weights_are_loaded_once_for_everybody(request_of, monkeypatch):
+    begun, second, local_folder, everybody = [], threading.Event(), pipelines.local_folder, threading.Barrier(3)
+
+    def begin(found):  # and give the others time to begin too
+        begun.append(found)
+        if len(begun) > 1:
+            second.set()
+        second.wait(0.5)
+        return local_folder(found)
+
+    def ask(_):
+        everybody.wait(30)
+        return pipelines.synthesizer(request_of.checkpoint)
+
+    monkeypatch.setattr(pipelines, "_pipelines", {})  # whatever other tests have loaded
+    monkeypatch.setattr(pipelines, "local_folder", begin)
+    with ThreadPoolExecutor(3) as pool:
+        given = list(pool.map(ask, range(3)))
+    assert len(begun) == 1 and len({id(pipeline) for pipeline in given}) == 1
 
 
 def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
@@ -78,8 +89,6 @@ def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
 
 def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
     """transformers builds under a default device that threads share: built side by side, tensors come out empty."""
-    from concurrent.futures import ThreadPoolExecutor
-
     loads = (lambda: pipelines.synthesizer("emitdiff-mini"), lambda: pipelines.segmenter("textdiff-mini"))
     for _ in range(3):
         pipelines.synthesizer.cache_clear()
