@@ -229,8 +229,9 @@ def _series_reference(frames: list[_Frame]) -> SeriesReference | None:
     )
     known = series and all(kind and instance for kind, instance, _ in images)
     corners = [frame.vector("ImagePositionPatient", 3) for frame in frames]
-    placed = () if any(corner is None for corner in corners) else tuple(tuple(corner.tolist()) for corner in corners)
-    return SeriesReference(study, series, space, images, placed) if known else None
+    placed = tuple(tuple(corner.tolist()) for corner in corners if corner is not None)
+    corners_known = placed if len(placed) == len(frames) else ()
+    return SeriesReference(study, series, space, images, corners_known) if known else None
 
 
 def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry | None, tuple | None]:

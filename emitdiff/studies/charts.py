@@ -38,7 +38,8 @@ def ramp(share: float) -> tuple[int, int, int]:
     """The colour of 0..1, of rising lightness, so that the order also holds in grey."""
     from matplotlib import colormaps
 
-    return tuple(int(part) for part in colormaps["viridis"](float(share), bytes=True)[:3])
+    red, green, blue, _ = colormaps["viridis"](float(share), bytes=True)
+    return int(red), int(green), int(blue)
 
 
 def heat_map(path: Path, values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str],
@@ -73,13 +74,14 @@ def line_charts(path: Path, panels: dict[str, dict[str, list[Point]]], across: s
     `x` is spaced logarithmically, its ticks are the values that occur; a name has one colour in all panels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     colours = {name: PALETTE[index % len(PALETTE)] / 255 for index, name in enumerate(names)}
     beside = min(3, len(panels))
     down = -(-len(panels) // beside)
-    figure = Figure((PANEL[0] * beside, PANEL[1] * down), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure((PANEL[0] * beside, PANEL[1] * down), dpi=DPI, layout=layout)
     places = figure.subplots(down, beside, squeeze=False).ravel()
     for axes, (title, lines) in zip(places, panels.items(), strict=False):
         _panel(axes, title, lines, colours)
