@@ -87,7 +87,7 @@ BELOW = {
     "backend": {"", "scans", "datasets", "synthesis", "segmentation", "ui"},
     "cli": {"", "commands"},
     "__main__": {"cli"},
-    "__init__": {"scans", "synthesis", "segmentation"},  # names the public functions, for editors and type checkers
+    "__init__": {"", "scans", "synthesis", "segmentation"},  # names the public functions, for editors and type checkers
 }
 
 

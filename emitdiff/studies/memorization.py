@@ -29,6 +29,7 @@ from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
 from emitdiff.synthesis.similarity import Gallery, Match, comparison_view
+from emitdiff.synthesis_settings import SynthesisSettings
 
 KINDS = {"real": "real images held out", "edges": "generated, every edge", "outline": "generated, mask alone"}
 # what the autoencoder makes of a training image reaches .97 to 1.0, images of two patients up to .88
@@ -141,7 +142,8 @@ def generate_sample(
     sample = split.held[row]
     prompt = prompt_of(split.held.info, sample.mask, sample.finding)
     image = sample.image if kind == "edges" else None
-    (painted,) = pipeline(image, sample.mask, prompt=prompt, num_images=1, seed=settings.seed + index)
+    asked = SynthesisSettings(prompt, num_images=1, seed=settings.seed + index)
+    (painted,) = pipeline(image, sample.mask, asked)
     path = sample_path(settings.out, split, kind, index)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda partial: Image.fromarray(painted.image).save(partial, "WEBP", lossless=True))

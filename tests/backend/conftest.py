@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from emitdiff.backend import encoded_images, services
+from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.interface import SynthesisRequest
 
 
@@ -14,7 +15,7 @@ def calls(tiny_synthesis_folder):
 @pytest.fixture
 def request_of(tiny_synthesis_folder):
     settings = {"num_images": 2, "seed": 4, "num_inference_steps": 2, "guidance_scale": 2.0}
-    return SynthesisRequest("CT, abdomen", checkpoint=str(tiny_synthesis_folder), **settings)
+    return SynthesisRequest(SynthesisSettings("CT, abdomen", **settings), str(tiny_synthesis_folder))
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_edges_are_those_of_preset_and_weights_where_none_are_named(given, used,
     asked = []
 
     def control_image(image, mask, request):
-        asked.append(request.detector)
+        asked.append(request.settings.detector)
         return image
 
     calls = fake_callables(control_image=control_image)
