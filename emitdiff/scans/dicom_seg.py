@@ -36,10 +36,10 @@ def write_segmentation(
     Every class id of `labels` becomes a segment of that name with a frame for each slice, empty ones too, so that the
     file is read like any volume. Without a `geometry` the frames are tied to their images alone.
     """
-    corners = None if geometry is None else _corners(series, geometry)
-    seg = _header(series, labels, SEGMENT, STACK_POSITION if corners is None else POSITION)
-    shared = Dataset()
+    seg = _header(series, labels, SEGMENT, STACK_POSITION if geometry is None else POSITION)
+    shared, corners = Dataset(), None
     if geometry is not None:
+        corners = _corners(series, geometry)
         seg.FrameOfReferenceUID = series.space or generate_uid()
         seg.PositionReferenceIndicator = ""
         shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = _plane(geometry, corners)
