@@ -26,7 +26,7 @@ def test_weights_are_loaded_once_for_everybody(request_of, monkeypatch):
         everybody.wait(30)
         return pipelines.synthesizer(request_of.checkpoint)
 
-    monkeypatch.setattr(pipelines, "_pipelines", {})  # whatever other tests have loaded
+    pipelines.synthesizer.cache_clear()  # whatever other tests have loaded
     monkeypatch.setattr(pipelines, "local_folder", begin)
     with ThreadPoolExecutor(3) as pool:
         given = list(pool.map(ask, range(3)))

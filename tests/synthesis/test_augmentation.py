@@ -268,7 +268,7 @@ def test_nothing_is_generated_from_what_is_synthetic(settings, tmp_path, capsys)
     assert len(again) == 3 and "3 images" in capsys.readouterr().err
     with (tmp_path / "again" / "metadata.csv").open() as file:
         assert all("synthetic" not in row["source"] for row in csv.DictReader(file))
-    with pytest.raises(EmitDiffError, match="is synthetic"):
+    with pytest.raises(EmitDiffError, match="are synthetic"):
         augment(replace(settings, dataset=tmp_path / "again", out=tmp_path / "third"))
 
 

@@ -87,8 +87,8 @@ def filtered(synthetic, real, tmp_path_factory):
     [
         ("copy", "copy", "copies images/6.png, mirrored"),
         ("shifted", "dice", "segmenter's Dice"),
-        ("brighter", "histogram", "greys lie"),
-        ("twin", "twin", "repeats images/good_1.png"),
+        ("brighter", "histogram", "histogram differs by"),
+        ("twin", "twin", "duplicates images/good_1.png"),
         ("other_anatomy", "edges", "Edge F1"),
     ],
 )
