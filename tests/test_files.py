@@ -30,6 +30,12 @@ def test_a_file_appears_whole_or_stays_as_it_was(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_writer_left_is_not_listed(tmp_path):
+    listed = []
+    write_atomically(tmp_path / "a.csv", lambda partial: (partial.touch(), listed.append(list_files(tmp_path))))
+    assert listed == [[]] and list_files(tmp_path) == ["a.csv"]
+
+
 def test_others_may_read_what_a_writer_kept_to_itself(tmp_path):
     def secretive(partial):
         partial.write_text("weights")

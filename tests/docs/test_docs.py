@@ -285,6 +285,9 @@ def test_the_page_on_python_names_every_argument_and_field_of_the_public_api():
         "Segmentation": [
             *inspect.signature(emitdiff.load_segmenter).parameters,
             *inspect.signature(segmenter.__call__).parameters,
+            *inspect.signature(segmenter.segment).parameters,
+            *inspect.signature(segmenter.presence_logits).parameters,
+            *(field.name for field in fields(returned(segmenter.encode))),
             *(field.name for field in fields(returned(segmenter.__call__))),
         ],
         "Scans and masks": [*members, *(field.name for field in fields(scan) if field.name not in INTERNAL)],

@@ -171,7 +171,7 @@ def test_scores_of_an_edited_mask_are_said_to_be_beside_another_one(run):
     assert "Compared with the real image (unedited mask): edge F1" in describe(moved, 0, 3)
     settings = moved.request.settings.replace(edit=MaskEdit(seed=5))
     in_place = replace(moved, request=replace(moved.request, settings=settings))
-    assert "Beside the real image: edge F1" in describe(in_place, 0, 3)
+    assert "Compared with the real image: edge F1" in describe(in_place, 0, 3)
 
 
 def test_before_and_after_are_the_real_and_the_chosen_image(results, run):
