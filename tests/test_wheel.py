@@ -52,9 +52,9 @@ def test_wheel_holds_types_weights_and_what_the_page_needs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
-    assert "emitdiff/py.typed" in names
-    for ending in (".css", ".js"):
-        assert any(name.startswith("emitdiff/") and name.endswith(ending) for name in names), ending
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "emitdiff").rglob("*") if path.is_file()}
+    wanted = {name for name in here if "__pycache__" not in name and not name.endswith("/ruff.toml")}
+    assert "emitdiff/py.typed" in wanted and not wanted - set(names)
     for checkpoint in ("emitdiff-mini", "textdiff-mini"):
         assert any(f"/{checkpoint}/" in name and name.endswith(".safetensors") for name in names), checkpoint
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
