@@ -51,7 +51,7 @@ $(VENV)/bin/python:
 
 # Everything by its hash, then torch, the one thing that the lock leaves out (.ci/lock says why), with what its build for
 # this machine brings. The second line finds the rest of its list there already.
-$(VENV)/.installed: requirements.lock requirements.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.installed: requirements.lock requirements.txt pyproject.toml setup.py | $(VENV)/bin/python
 	@echo "Installing into $(VENV): minutes the first time ..."
 	$(PIP) --no-deps --require-hashes -r requirements.lock
 	$(PIP) -r requirements.txt

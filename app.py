@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from emitdiff.devices import keep_memory_level
+from emitdiff.devices import limit_malloc_arenas
 from emitdiff.errors import EmitDiffError
 
 
@@ -15,13 +15,13 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=port, help="port; without it, the first free one from 7860")
     parser.add_argument("--share", action="store_true", help="also open a public link through Gradio's servers")
     parser.add_argument("--mcp", action="store_true", help="also offer the endpoints as tools to language models")
-    parser.add_argument("--synthesis-checkpoint", default="emitdiff-mini", metavar="NAME", help="weights that paint")
+    parser.add_argument("--synthesis-checkpoint", default="emitdiff-mini", metavar="NAME", help="weights that generate")
     parser.add_argument("--segmentation-checkpoint", default="textdiff-mini", metavar="NAME", help="weights that find")
     arguments = parser.parse_args()
 
-    keep_memory_level()
+    limit_malloc_arenas()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from emitdiff.services import build_callables
+    from emitdiff.backend.services import build_callables
     from emitdiff.ui.demo import build_demo, launch_settings
 
     where = {"server_name": arguments.host, "server_port": arguments.port, "share": arguments.share}

@@ -1,4 +1,4 @@
-"""How long a person waits for the first useful picture, in a real browser.
+"""How long a user waits for the first useful picture, in a real browser.
 
     python -m benchmarks.first_picture [--image OWN.png] [--repeat 5]
 
@@ -33,7 +33,7 @@ READ = "() => [...document.querySelectorAll('.reading .view img')].some(i => i.n
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--image", type=Path, default=EXAMPLE, help="taken as a person's own file")
+    parser.add_argument("--image", type=Path, default=EXAMPLE, help="taken as a user's own file")
     parser.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:

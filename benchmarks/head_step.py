@@ -21,11 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.published_head import published_logits  # noqa: E402
-from emitdiff.segmentation.lean import lean_logits
-from emitdiff.segmentation.published import PAPER, build_published_head, published_loss
+from emitdiff.segmentation.published.efficient import efficient_logits
+from emitdiff.segmentation.published.model import PAPER, build_published_head, published_loss
 
 SIDES = {"monuseg": (32, 64, 128, 256), "qata": (16, 32, 64, 128)}
-WAYS = {"published": published_logits, "ours": lean_logits}
+WAYS = {"published": published_logits, "ours": efficient_logits}
 
 
 def kept_for_backward(run) -> tuple[torch.Tensor, int]:

@@ -22,11 +22,14 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import choose_rows, open_dataset
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import choose_rows
 from emitdiff.files import write_text
-from emitdiff.segmentation.metrics import questions_of
-from emitdiff.segmentation.pipeline import ABSENT_BELOW, SegmentationPipeline, load_segmenter
-from emitdiff.segmentation.presence import PresenceCalibration
+from emitdiff.mask_metrics import dice
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.model.presence import PresenceCalibration
+from emitdiff.segmentation.pipeline import PRESENCE_THRESHOLD, SegmentationPipeline
+from emitdiff.segmentation.vocabulary import queries_of
 
 FOLDS = 6
 REFUSALS_COUNT = 3.0  # times as much as false masks: who asks for a target mostly has it before them
@@ -51,14 +54,15 @@ def ask(pipeline: SegmentationPipeline, folder: Path) -> list[Question]:
     """Every held-out image of a dataset, asked for each target that it labels."""
     dataset, asked = choose_rows(open_dataset(folder), "held-out"), []
     for sample in tqdm(dataset, desc=dataset.info.name, leave=False):
-        for _, sentence, truth in questions_of(sample, dataset):
-            answer = pipeline(sample.image, sentence)  # its probabilities are 0 where it was taken for another kind
+        encoded = pipeline.encode(sample.image)
+        for _, sentence, truth in queries_of(sample, dataset):
+            answer = pipeline.segment(encoded, sentence)  # its probabilities are 0 where it was taken for another kind
             found = answer.probability > 0.5
-            total = int(found.sum() + truth.sum())
-            dice = 2 * int((found & truth).sum()) / total if total else 1.0
-            logits = pipeline.presence_logits(sample.image, sentence)
-            asked.append(Question(dataset.info.name, f"{dataset.info.name}/{sample.group}", bool(truth.any()), logits,
-                                  answer.present, answer.present == 0, bool(found.any()), dice))  # fmt: skip
+            logits = pipeline.presence_logits(encoded, sentence)
+            asked.append(Question(
+                dataset.info.name, f"{dataset.info.name}/{sample.group}", bool(truth.any()), logits, answer.present,
+                answer.present == 0, bool(found.any()), dice(found, truth),
+            ))  # fmt: skip
     return asked
 
 
@@ -73,7 +77,7 @@ def calibrate(questions: list[Question]) -> PresenceCalibration:
     counts = Counter((one.dataset, one.there) for one in questions)
     weights = torch.tensor([(REFUSALS_COUNT if one.there else 1) / counts[one.dataset, one.there] for one in questions])
     there, logits = torch.tensor([one.there for one in questions]), torch.tensor([one.logits for one in questions])
-    return PresenceCalibration.learnt_from(logits, there, weights / weights.mean())
+    return PresenceCalibration.fit(logits, there, weights / weights.mean())
 
 
 def left_out(questions: list[Question]) -> list[float]:
@@ -87,8 +91,8 @@ def left_out(questions: list[Question]) -> list[float]:
 
 def told(questions: list[Question], present: list[float]) -> str:
     pairs = list(zip(questions, present, strict=True))
-    there = [(one.dice, one.drawn and value >= ABSENT_BELOW) for one, value in pairs if one.there]
-    empty = [one.drawn and value >= ABSENT_BELOW for one, value in pairs if not one.there]
+    there = [(one.dice, one.drawn and value >= PRESENCE_THRESHOLD) for one, value in pairs if one.there]
+    empty = [one.drawn and value >= PRESENCE_THRESHOLD for one, value in pairs if not one.there]
     dice = np.mean([dice * found for dice, found in there])
     missed = sum(not found for _, found in there)
     return f"false masks {sum(empty):3} of {len(empty):3}, not found {missed:3} of {len(there):3}, Dice {dice:.3f}"

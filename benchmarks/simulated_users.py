@@ -113,7 +113,7 @@ def list_requests() -> list[Request]:
 
 
 def connect(address: str, folder: str) -> Client:
-    """A client that waits long, as people do where many ask; its files go into `folder`, which must be its own: there
+    """A client that waits long, as users do where many ask; its files go into `folder`, which must be its own: there
     they are called by their content, and are removed once they are read."""
     return Client(address, verbose=False, download_files=folder, httpx_kwargs={"timeout": PATIENCE})
 

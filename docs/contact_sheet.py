@@ -2,7 +2,8 @@
 
     python docs/contact_sheet.py DATASET [DATASET ...] --out docs/synthetic.png
 
-Columns: two images painted from edges and mask (the second with the mask's outline), two painted from the mask alone.
+Columns: two images generated from edges and mask (the second with the mask's outline), two generated from the mask
+alone.
 `--real` puts the source and its control image in front, for looking at only: those are not for publishing.
 """
 
@@ -14,10 +15,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import split_by_group
 from emitdiff.images import overlay, resize_image
-from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
+from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
+from emitdiff.synthesis_settings import SynthesisSettings
 
 TILE, CAPTION = 200, 22
 
@@ -37,9 +41,9 @@ def chosen_samples(folder: Path, count: int):
 
 def row_of(pipeline: SynthesisPipeline, info, sample, seed: int, real: bool) -> np.ndarray:
     prompt = prompt_of(info, sample.mask, sample.finding)
-    settings = {"prompt": prompt, "num_images": 2, "seed": seed}
-    guided = [one.image for one in pipeline(sample.image, sample.mask, **settings)]
-    free = [one.image for one in pipeline(None, sample.mask, **settings)]
+    settings = SynthesisSettings(prompt, num_images=2, seed=seed)
+    guided = [one.image for one in pipeline(sample.image, sample.mask, settings)]
+    free = [one.image for one in pipeline(None, sample.mask, settings)]
     pictures = [guided[0], overlay(guided[1], sample.mask, 0.0), *free]
     if real:
         pictures = [sample.image, pipeline.control_image(sample.image, sample.mask), *pictures]

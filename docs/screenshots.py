@@ -1,4 +1,4 @@
-"""Takes the screenshots of the README from a running application: `python docs/screenshots.py [ADDRESS]`.
+"""Takes the screenshots of the documentation from a running application: `python docs/screenshots.py [ADDRESS]`.
 
 Its tabs at 1440 and 390 pixels, light and dark, after a run on an example. Needs playwright and Chromium on the PATH.
 """
@@ -48,7 +48,7 @@ def show_comparison(page: Page) -> None:
 
 def show_dataset(page: Page) -> None:
     page.get_by_role("tab", name="Dataset").click()
-    page.get_by_role("button", name="Try it on four drawn images").click()
+    page.get_by_role("button", name="Try four drawn images").click()
     expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
     page.get_by_role("button", name="Augment", exact=True).click()
     expect(page.locator(SAID)).to_contain_text("4 synthetic images: ", timeout=PATIENCE)

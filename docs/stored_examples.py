@@ -1,10 +1,10 @@
-"""Makes the stored results of the example cards anew: `python docs/stored_examples.py [CHECKPOINT]`, a few minutes."""
+"""Makes the stored results of the example cards again: `python docs/stored_examples.py [CHECKPOINT]`, a few minutes."""
 
 from __future__ import annotations
 
 import sys
 
-from emitdiff.services import build_callables
+from emitdiff.backend.services import build_callables
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.synthesis.stored import write_stored
 

@@ -9,26 +9,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers
-    from emitdiff.scans import read_scan
-    from emitdiff.segmentation.pipeline import load_segmenter  # noqa: TID251
+    from emitdiff.scans.reading import read_scan  # noqa: TID251
+    from emitdiff.segmentation.loading import load_segmenter  # noqa: TID251
     from emitdiff.synthesis.edges import detect_edges  # noqa: TID251
-    from emitdiff.synthesis.pipeline import load_synthesizer  # noqa: TID251
+    from emitdiff.synthesis.loading import load_synthesizer  # noqa: TID251
+    from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 __version__ = "0.1.0"
-__all__ = ["detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
+__all__ = ["MaskEdit", "SynthesisSettings", "detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
 
-_HOMES = {
-    "load_synthesizer": "emitdiff.synthesis.pipeline",
-    "load_segmenter": "emitdiff.segmentation.pipeline",
+_EXPORTS = {
+    "load_synthesizer": "emitdiff.synthesis.loading",
+    "load_segmenter": "emitdiff.segmentation.loading",
     "detect_edges": "emitdiff.synthesis.edges",
-    "read_scan": "emitdiff.scans",
+    "read_scan": "emitdiff.scans.reading",
+    "SynthesisSettings": "emitdiff.synthesis_settings",
+    "MaskEdit": "emitdiff.synthesis_settings",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'emitdiff' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:

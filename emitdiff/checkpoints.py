@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ SOFTEDGE = ("lllyasviel/control_v11p_sd15_softedge", "b5bcad0c48e9b12f091968cf5e
 HED = ("lllyasviel/sd-controlnet-hed", "main")
 CANNY = ("lllyasviel/sd-controlnet-canny", "7f2f69197050967007f6bbd23ab5e52f0384162a")
 ANNOTATORS = ("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
+HED_FILE = "ControlNetHED.pth"
+HED_MINI = "hed-mini"
 # Full-precision safetensors and what describes them: no pickles, no half-precision or single-file duplicates.
 ALLOWED_FILES = ["*.json", "*.txt", "*model*.safetensors"]
 IGNORED_FILES = ["*.fp16*", "*non_ema*", "safety_checker/*"]
@@ -34,7 +37,7 @@ class Checkpoint:
     """One set of weights.
 
     `base` is a folder or a Hub repository at `revision`; `controlnet` the same for a ControlNet that lies elsewhere
-    (None: in `base`/controlnet). `detector` is the edge detector the ControlNet was taught with, `size_mb` the
+    (None: in `base`/controlnet). `detector` is the edge detector the ControlNet was trained with, `size_mb` the
     download in megabytes (None: not known), `defaults` the sampling settings that suit it, by their diffusers names.
     `card` is the folder whose emitdiff.json describes the weights, where that is not `base`.
     """
@@ -94,7 +97,7 @@ def _stable_diffusion(name: str, detector: str, edges: str, controlnet: tuple[st
     return Checkpoint(
         name=name,
         kind="synthesis",
-        summary=f"Stable Diffusion 1.5 with a ControlNet for {edges}; natural images, wants a GPU.",
+        summary=f"Stable Diffusion 1.5 with a ControlNet for {edges}; natural images, needs a GPU.",
         licence="CreativeML OpenRAIL-M (base), OpenRAIL (ControlNet)",
         base=BASE_SD15[0],
         revision=BASE_SD15[1],
@@ -117,15 +120,15 @@ def find_checkpoint(name: str, kind: Kind) -> Checkpoint:
         if checkpoint.name == name:
             return _checked(checkpoint, kind)
     parts = [name] if Path(name).is_dir() else name.split("+")
-    if not name or len(parts) > (2 if kind == "synthesis" else 1) or not all(_is_place(part) for part in parts):
+    if not name or len(parts) > (2 if kind == "synthesis" else 1) or not all(_is_source(part) for part in parts):
         raise EmitDiffError(
-            f"No {kind} weights are called {name!r}: give one of {_names(kind)}, a Hub repository as "
+            f"No {kind} weights are called {name!r}: choose one of {_names(kind)}, a Hub repository as "
             f"owner/repo, or a folder that exists (`python -m emitdiff train-{kind} DATASET --out FOLDER` makes one)."
         )
-    places = [(str(Path(part).resolve()), None) if Path(part).is_dir() else (part, "main") for part in parts]
-    (base, revision), (controlnet, controlnet_revision) = places[0], places[1] if len(places) == 2 else (None, None)
+    sources = [(str(Path(part).resolve()), None) if Path(part).is_dir() else (part, "main") for part in parts]
+    (base, revision), (controlnet, controlnet_revision) = sources[0], sources[1] if len(sources) == 2 else (None, None)
     summary, card = "Local folder" if revision is None else "Hub repository", None
-    if len(places) == 1 and (named := _named_base(Path(base))):
+    if len(sources) == 1 and (named := _named_base(Path(base))):
         card, controlnet, (base, revision) = base, str(Path(base) / "controlnet"), named
     return Checkpoint(
         name=name,
@@ -169,7 +172,7 @@ def _names(kind: Kind) -> str:
     return ", ".join(checkpoint.name for checkpoint in known_checkpoints(kind))
 
 
-def _is_place(text: str) -> bool:
+def _is_source(text: str) -> bool:
     return bool(text) and (Path(text).is_dir() or _is_repository(text))
 
 
@@ -189,9 +192,9 @@ def _has_weights(folder: Path) -> bool:
 
 
 def checkpoint_status(checkpoint: Checkpoint) -> str:
-    """A few words for people: "ready (embedded)", "ready (downloaded)", "not downloaded (5.7 GB)", "missing"."""
-    places = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
-    present = [_cached(place, revision) for place, revision in places if place]
+    """A few words for users: "ready (embedded)", "ready (downloaded)", "not downloaded (5.7 GB)", "missing"."""
+    sources = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
+    present = [_cached(source, revision) for source, revision in sources if source]
     if all(present):
         if checkpoint.embedded:
             return "ready (embedded)"
@@ -206,11 +209,11 @@ def cached_folder(checkpoint: Checkpoint) -> Path | None:
     return _cached(checkpoint.base, checkpoint.revision)
 
 
-def _cached(place: str, revision: str | None) -> Path | None:
+def _cached(source: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
 
     try:
-        folder = Path(place if revision is None else _snapshot(place, revision, local_files_only=True))
+        folder = Path(source if revision is None else _snapshot(source, revision, local_files_only=True))
     except (OSError, ValueError, CachedRepoTreeNotFoundError, RevisionResolutionError):
         return None
     return folder if _has_weights(folder) else None
@@ -239,43 +242,76 @@ def controlnet_folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def hed_weights() -> Path:
-    """The file ControlNetHED.pth (a pickle: read it with `torch.load(weights_only=True)`). Raises EmitDiffError."""
-    from huggingface_hub import hf_hub_download
-
-    repository, revision = ANNOTATORS
-    name = "ControlNetHED.pth"
-
-    def fetch() -> str:
-        return hf_hub_download(repository, name, revision=revision, local_files_only=not _hub_answers())
-
-    command = f"hf download {repository} {name} --revision {revision}"
-    return Path(_fetched(fetch, repository, command, instead="another edge detector (soft or canny)"))
+def hed_folder() -> Path:
+    """Where `convert-hed` writes the original HED and where it is looked for: $EMITDIFF_HED, else a cache folder."""
+    if chosen := os.environ.get("EMITDIFF_HED"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emitdiff" / "hed"
 
 
-def hed_is_here() -> bool:
-    """Whether `hed_weights` would answer without a network."""
+def hed_mini_folder() -> Path:
+    """The folder of the embedded edge detector, HED made small."""
+    return checkpoints_folder() / HED_MINI
+
+
+def hed_weights() -> Path | None:
+    """The original HED on this machine: what `convert-hed` wrote, else ControlNetHED.pth in the Hub's cache (a pickle:
+    read it with `torch.load(weights_only=True)`), else None. Fetches nothing."""
     from huggingface_hub import try_to_load_from_cache
 
+    if (converted := hed_folder() / "model.safetensors").is_file():
+        return converted
     repository, revision = ANNOTATORS
-    return isinstance(try_to_load_from_cache(repository, "ControlNetHED.pth", revision=revision), str)
+    cached = try_to_load_from_cache(repository, HED_FILE, revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
 
 
-def _folder(checkpoint: Checkpoint, place: str, revision: str | None) -> Path:
+def hed_network_name() -> str:
+    """Which network the detector `hed` stands for on this machine: "original", or "hed-mini" in its stead."""
+    return "original" if hed_weights() else HED_MINI
+
+
+def edge_weights(detector: str) -> str | None:
+    """The weights that draw the edges of `detector` here, for records: "hed-mini", or "original, " and the file that
+    they were made from; None for detectors that need none."""
+    if not detector.startswith("hed"):
+        return None
+    path = hed_weights() if detector == "hed" else None
+    if path is None:
+        return HED_MINI
+    try:
+        name = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["source"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = path.name
+    return f"original, {name}"
+
+
+def fetch_hed() -> None:
+    """Fetches ControlNetHED.pth where the original HED is not here and the Hub can be reached; else hed-mini serves."""
+    from huggingface_hub import hf_hub_download
+
+    if hed_weights() or not _hub_is_reachable():
+        return
+    repository, revision = ANNOTATORS
+    with suppress(Exception):  # whatever the Hub answers, there is an embedded network to draw the edges
+        hf_hub_download(repository, HED_FILE, revision=revision)
+
+
+def _folder(checkpoint: Checkpoint, source: str, revision: str | None) -> Path:
     if revision is not None:
-        fetch = partial(_snapshot, place, revision, local_files_only=not _hub_answers())
+        fetch = partial(_snapshot, source, revision, local_files_only=not _hub_is_reachable())
         try:
-            return Path(_fetched(fetch, place, _download_command(checkpoint)))
+            return Path(_fetch_or_explain(fetch, source, _download_command(checkpoint)))
         except EmitDiffError as error:
             if checkpoint in known_checkpoints():
                 raise
             raise EmitDiffError(
-                f"{error} There is no folder of the name {place} here either; "
-                f"`python -m emitdiff train-{checkpoint.kind} DATASET --out {place}` would make one."
+                f"{error} There is no folder of the name {source} here either; "
+                f"`python -m emitdiff train-{checkpoint.kind} DATASET --out {source}` would make one."
             ) from error
-    if not _has_weights(Path(place)):
-        raise EmitDiffError(f"{place} holds no .safetensors weights: give a folder in diffusers layout.")
-    return Path(place)
+    if not _has_weights(Path(source)):
+        raise EmitDiffError(f"{source} holds no .safetensors weights: give a folder in diffusers layout.")
+    return Path(source)
 
 
 def _download_command(checkpoint: Checkpoint) -> str:
@@ -302,8 +338,8 @@ def _snapshot(repository: str, revision: str, local_files_only: bool) -> str:
     )
 
 
-def _hub_answers() -> bool:
-    """Whether the Hub can be reached, asked once and briefly: the library's own retries keep people waiting 23 s."""
+def _hub_is_reachable() -> bool:
+    """Whether the Hub can be reached, asked once and briefly: the library's own retries keep users waiting 23 s."""
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
     from huggingface_hub.utils import get_session
 
@@ -316,7 +352,7 @@ def _hub_answers() -> bool:
     return True
 
 
-def _fetched(fetch: Callable[[], str], repository: str, command: str, instead: str = "an embedded checkpoint") -> str:
+def _fetch_or_explain(fetch: Callable[[], str], repository: str, command: str) -> str:
     """`fetch()`, with every way the Hub can fail turned into one sentence and the command that fixes it."""
     from huggingface_hub import errors
 
@@ -326,11 +362,11 @@ def _fetched(fetch: Callable[[], str], repository: str, command: str, instead: s
         reason = f"{repository} is gated: accept its terms on its Hub page, then run `hf auth login` and `{command}`."
         raise EmitDiffError(reason) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        reason = f"The Hub has no {repository} at that revision, or it is private: check the name, or `hf auth login`."
+        reason = f"{repository} does not exist at that revision or is private: check the name or run `hf auth login`."
         raise EmitDiffError(reason) from error
     except (OSError, errors.CachedRepoTreeNotFoundError, errors.RevisionResolutionError) as error:
         reason = (
             f"The weights {repository} are not on this machine and the Hub cannot be reached: "
-            f"run `{command}` where there is a network, or choose {instead}."
+            f"run `{command}` where there is a network, or choose an embedded checkpoint."
         )
         raise EmitDiffError(reason) from error

@@ -1,6 +1,6 @@
-"""`python -m emitdiff VERB`: one frozen dataclass per verb, its fields handed on to the function that does the work.
+"""`python -m emitdiff VERB`: one frozen dataclass per command, its fields handed on to the function that does the work.
 
-Nothing heavy is imported before a verb runs, so that help is there at once.
+Nothing heavy is imported before a command runs, so that help is there at once.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 
 import tyro
 
-from emitdiff.devices import quiet_libraries
-from emitdiff.errors import EmitDiffError
-from emitdiff.verbs.files import say
-from emitdiff.verbs.folders import Augment, CheckDataset, Export, Filter
-from emitdiff.verbs.segmentation import (
+from emitdiff.commands.datasets import Augment, CheckDataset, Export, Filter
+from emitdiff.commands.hed import ConvertHed, EvaluateHed, TrainHed
+from emitdiff.commands.io import say
+from emitdiff.commands.segmentation import (
     ConvertAdm,
     EvaluateSegmentation,
     Segment,
@@ -25,37 +24,39 @@ from emitdiff.verbs.segmentation import (
     TrainPublished,
     TrainSegmentation,
 )
-from emitdiff.verbs.studies import Study
-from emitdiff.verbs.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
+from emitdiff.commands.studies import Study
+from emitdiff.commands.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
+from emitdiff.devices import quiet_libraries
+from emitdiff.errors import EmitDiffError
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
-POSITIVE |= {"seconds", "test", "draws", "folds", "test_limit"}
+POSITIVE |= {"seconds", "test", "draws", "side", "folds", "test_limit"}
 
-VERBS = (
+COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, Study,
+    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed, EvaluateHed, Study,
 )  # fmt: skip
 
 
 def parse(arguments: list[str]) -> Any:
-    """The verb, an instance of one of VERBS, that `arguments` ask for; without any, help. Exits 2 on a wrong one."""
+    """The command, an instance of one of VERBS, that `arguments` ask for; without any, help. Exits 2 on a wrong one."""
     return tyro.cli(
-        reduce(or_, VERBS),
+        reduce(or_, COMMANDS),
         prog="python -m emitdiff",
-        description="Synthetic medical images from edges and text, masks from an image and a sentence.",
+        description="Synthetic medical images from edges and text, segmentation from an image and a sentence.",
         args=arguments or ["--help"],
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
     )
 
 
 def main() -> int:
-    """Run one verb and return the exit status: 2 with a sentence on stderr for anything the user can put right."""
-    verb = parse(sys.argv[1:])
+    """Run one command and return the exit status: 2 with a sentence on stderr for anything the user can put right."""
+    command = parse(sys.argv[1:])
     quiet_libraries()
     try:
-        _check_numbers(verb.study if isinstance(verb, Study) else verb)
-        return verb.run()
+        _check_numbers(command.study if isinstance(command, Study) else command)
+        return command.run()
     except EmitDiffError as error:
         say(f"emitdiff: {error}")
         return 2
@@ -64,14 +65,14 @@ def main() -> int:
         return 130
 
 
-def _check_numbers(verb: Any) -> None:
-    """EmitDiffError for a number that no verb can use, before anything is read or loaded."""
-    for name, value in vars(verb).items():
+def _check_numbers(command: Any) -> None:
+    """EmitDiffError for a number that no command can use, before anything is read or loaded."""
+    for name, value in vars(command).items():
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)
         flag = f"--{name.replace('_', '-')} {' '.join(map(str, numbers))}"
         if name in POSITIVE and not all(number > 0 and math.isfinite(number) for number in numbers):
-            raise EmitDiffError(f"{flag} cannot be used: give a number above 0.")
+            raise EmitDiffError(f"{flag} is invalid: give a number above 0.")
         if name == "threshold" and not 0 < value < 1:
-            raise EmitDiffError(f"{flag} cannot be used: give a probability between 0 and 1, like 0.5.")
+            raise EmitDiffError(f"{flag} is invalid: give a probability between 0 and 1, like 0.5.")
         if name == "seed" and value < 0:
-            raise EmitDiffError(f"{flag} cannot be used: give a whole number from 0 on.")
+            raise EmitDiffError(f"{flag} is invalid: give an integer of at least 0.")

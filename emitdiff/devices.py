@@ -1,4 +1,4 @@
-"""Device, dtype, attention and offload: chosen here and nowhere else."""
+"""Choice of device, dtype, attention implementation and offloading."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="monai")
 
 
-def keep_memory_level() -> None:
+def limit_malloc_arenas() -> None:
     """Let all threads of a server share two heaps of glibc: with one for each, as it would have it, what they gave back
     stays in many places. Without effect on other systems; to be called before any other thread is started.
     """
@@ -144,7 +144,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def describe_device(device: torch.device | None = None) -> str:
-    """What is used, for people: "CPU, 2 threads, SDPA attention"."""
+    """What is used, for users: "CPU, 2 threads, SDPA attention"."""
     import torch
 
     device = device or choose_device()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from emitdiff.errors import EmitDiffError
 
-LITTER = frozenset({"Thumbs.db", "desktop.ini"})  # left by whoever looked into the folder, as hidden files are
-NAMED = 3  # files of somebody else that the sentence names
+SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})  # left by whoever looked into the folder, as hidden files are
+MAX_LISTED = 3  # files of somebody else that the sentence names
 
 
 def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
@@ -30,9 +31,9 @@ def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
     return folder
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`path` with what `write` puts into the file it is given, at once or not at all, whoever else writes it too."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")  # hidden: never listed
     partial.touch()
     mode = partial.stat().st_mode
     try:
@@ -45,10 +46,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """The text in UTF-8, at once or not at all."""
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def held_files(folder: str | Path) -> list[str]:
+def list_files(folder: str | Path) -> list[str]:
     """The files below a folder, links followed, by their path from there; none where it is no folder. What is hidden
     does not count, nor do directories without files."""
     found, seen = [], set()
@@ -58,70 +59,74 @@ def held_files(folder: str | Path) -> list[str]:
         if real not in seen:
             seen.add(real)
             inside = Path(place).relative_to(folder)
-            found += [(inside / name).as_posix() for name in names if not name.startswith(".") and name not in LITTER]
+            found += [
+                (inside / name).as_posix() for name in names if not name.startswith(".") and name not in SYSTEM_FILES
+            ]
     return found
 
 
-def check_alone(out: str | Path, own: Collection[str] = (), held: Collection[str] | None = None) -> None:
-    """Raises EmitDiffError where the folder `out` holds files other than `own`, paths from there; `held` is what
-    `held_files` said where it was asked already."""
-    held = held_files(out) if held is None else held
-    if foreign := sorted(set(held).difference(own), key=lambda name: (name.count("/"), name)):
-        more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
+def check_no_foreign_files(out: str | Path, own: Collection[str] = (), files: Collection[str] | None = None) -> None:
+    """Raises EmitDiffError where the folder `out` holds files other than `own`, paths from there; `files` is what
+    `list_files` said where it was asked already."""
+    files = list_files(out) if files is None else files
+    if foreign := sorted(set(files).difference(own), key=lambda name: (name.count("/"), name)):
+        more = f" and {len(foreign) - MAX_LISTED} more" if len(foreign) > MAX_LISTED else ""
         raise EmitDiffError(
-            f"{out} holds something else: {', '.join(foreign[:NAMED])}{more}. Give another folder, or take that out of "
+            f"{out} contains other files: {', '.join(foreign[:MAX_LISTED])}{more}. Give another folder, or clear "
             "this one."
         )
 
 
-def check_own(out: str | Path, marks: Iterable[str], sources: Iterable[str | Path | None]) -> None:
-    """Looks whether a run may write into `out`. Any of the paths `marks` tells that it began this folder itself.
+def check_output_folder(out: str | Path, markers: Iterable[str], sources: Iterable[str | Path | None]) -> None:
+    """Looks whether a run may write into `out`. Any of the paths `markers` tells that it began this folder itself.
 
     Raises:
         EmitDiffError: `out` is one of the folders `sources` that the run reads, or is new and lies in one or holds
             files already.
     """
     out = Path(out)
-    begun = any((out / mark).exists() for mark in marks)
+    begun = any((out / mark).exists() for mark in markers)
     for source in (Path(source).resolve() for source in sources if source and Path(source).is_dir()):
         if out.resolve() == source or (not begun and out.resolve().is_relative_to(source)):
-            raise EmitDiffError(f"{out} is where {source.name} lies; give another --out, so that it stays as it is.")
+            raise EmitDiffError(
+                f"{out} is the folder of {source.name} or inside it; give another --out so that nothing is overwritten."
+            )
     if not begun:
-        check_alone(out)
+        check_no_foreign_files(out)
 
 
-def begin_record(path: Path, record: dict, out: str | Path, since: Collection[str] = ()) -> None:
-    """Writes the record of all that the run in the folder `out` depends on, or finds it as it was begun; `since` as in
-    `check_record`.
+def begin_record(path: Path, record: dict, out: str | Path, optional: Collection[str] = ()) -> None:
+    """Writes the record of all that the run in the folder `out` depends on, or finds it as it was started; `optional`
+    as in `check_record`.
 
     Raises:
-        EmitDiffError: the file is damaged, or the run was begun with another record.
+        EmitDiffError: the file is damaged, or the run was started with another record.
     """
-    check_record(path, record, out, since)
+    check_record(path, record, out, optional)
     make_folder(path.parent, named=out)
     write_text(path, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
-def check_record(path: Path, record: dict, out: str | Path, since: Collection[str] = ()) -> None:
-    """Compares the record of a run with what it was begun with, if it was. Those of the facts `since` that an older
-    version did not record are left out.
+def check_record(path: Path, record: dict, out: str | Path, optional: Collection[str] = ()) -> None:
+    """Compares the record of a run with what it was started with, if it was. Those of the facts `optional` that an
+    older version did not record are left out.
 
     Raises:
-        EmitDiffError: the file is damaged, or the run was begun with another record.
+        EmitDiffError: the file is damaged, or the run was started with another record.
     """
     record = json.loads(json.dumps(record, default=str))
     if (begun := read_record(path, out)) is not None:
-        begun = {**{name: record[name] for name in since}, **begun}
+        begun = {**{name: record[name] for name in optional}, **begun}
         changes = [f"{name} {begun.get(name)}, now {record.get(name)}" for name in {**begun, **record}
                    if begun.get(name) != record.get(name)]  # fmt: skip
         if changes:
             raise EmitDiffError(
-                f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had."
+                f"{out} was started with {'; '.join(changes)}. Give another folder, or the original settings."
             )
 
 
 def read_record(path: Path, out: str | Path) -> dict | None:
-    """The JSON record of what the run in the folder `out` was begun with; None where there is none yet.
+    """The JSON record of what the run in the folder `out` was started with; None where there is none yet.
 
     Raises:
         EmitDiffError: the file is damaged.
@@ -132,5 +137,12 @@ def read_record(path: Path, out: str | Path) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise EmitDiffError(
-            f"{path} is damaged ({error}); remove {out} and begin again, or give another one."
+            f"{path} is damaged ({error}); remove {out} and start again, or give another one."
         ) from None
+
+
+def file_stem(name: str) -> str:
+    """A file's or folder's name for use in other names: no folders, no suffix of a scan, nothing but letters, digits,
+    dots, - and _. The dots of a DICOM identifier stay, so that two series do not share a name."""
+    stem = re.sub(r"(\.nii)?\.(png|jpe?g|webp|tiff?|dcm|dicom|zip|nii|gz)$", "", Path(name).name, flags=re.IGNORECASE)
+    return re.sub(r"[^\w.-]", "_", stem).strip(".")[:100] or "scan"

@@ -1,4 +1,4 @@
-"""ZIP files that anyone may have made, opened without taking in a list of entries that has no end."""
+"""Untrusted ZIP files, opened with a limit on the number of entries."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ END_BYTES = 2**16 + 256  # the end of the file, where the list is looked for, wi
 
 
 @contextmanager
-def open_zip(path: Path, most_files: int) -> Iterator[zipfile.ZipFile]:
-    """The ZIP at `path`, where its list of entries is no longer than `most_files` need; small ones, count them still.
+def open_zip(path: Path, max_files: int) -> Iterator[zipfile.ZipFile]:
+    """The ZIP at `path`, where its list of entries is no longer than `max_files` need; small ones, count them still.
 
     zipfile makes an object of every entry in the list before any of them can be counted. How long that list is stands
     in the file twice, with ZIP64, and may be wrong in either place, so what is limited is what opening it reads.
@@ -26,33 +26,33 @@ def open_zip(path: Path, most_files: int) -> Iterator[zipfile.ZipFile]:
         zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError: as zipfile does.
     """
     with _Limited(io.FileIO(path)) as file:
-        file.left = END_BYTES + most_files * ENTRY_BYTES
+        file.remaining = END_BYTES + max_files * ENTRY_BYTES
         try:
             zipped = zipfile.ZipFile(file)
-        except _TooMuchError:
+        except _LimitExceededError:
             raise EmitDiffError(
-                f"'{path.name}' lists too many files: the limit is {most_files:,}. Pack fewer, and nothing else."
+                f"'{path.name}' lists too many files: the limit is {max_files:,}. Pack fewer, and nothing else."
             ) from None
-        file.left = None
+        file.remaining = None
         with zipped:
             yield zipped
 
 
-class _TooMuchError(Exception):
+class _LimitExceededError(Exception):
     pass
 
 
 class _Limited(io.BufferedReader):
-    """A file that gives no more than `left` bytes; None for as many as are asked for."""
+    """A file that gives no more than `remaining` bytes; None for as many as are asked for."""
 
-    left: int | None = None
+    remaining: int | None = None
 
     def read(self, size: int | None = -1) -> bytes:
-        if self.left is None:
+        if self.remaining is None:
             return super().read(size)
-        within = size is not None and 0 <= size <= self.left
-        content = super().read(size if within else self.left + 1)
-        self.left -= len(content)
-        if self.left < 0:
-            raise _TooMuchError
+        within = size is not None and 0 <= size <= self.remaining
+        content = super().read(size if within else self.remaining + 1)
+        self.remaining -= len(content)
+        if self.remaining < 0:
+            raise _LimitExceededError
         return content

@@ -115,7 +115,7 @@ def test_hub_failures_become_sentences():
         (ConnectionError("down"), "where there is a network"),
     ]:
         with pytest.raises(EmitDiffError, match=words):
-            checkpoints._fetched(failing(error), "owner/repo", "hf download owner/repo")
+            checkpoints._fetch_or_explain(failing(error), "owner/repo", "hf download owner/repo")
 
 
 def test_downloads_leave_out_pickles_and_duplicates():
@@ -148,3 +148,36 @@ def test_table_of_weights_names_every_revision():
         assert f"`{checkpoint.name}`" in table
         for revision in (checkpoint.revision, checkpoint.controlnet_revision):
             assert revision is None or revision in table
+
+
+def test_hed_comes_along_from_the_hub_where_it_can_and_nothing_fails_where_it_cannot(monkeypatch, tmp_path):
+    asked = []
+
+    def download(repository, name, revision):
+        asked.append((repository, name, revision))
+        raise OSError("the line broke")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "hed"))
+    monkeypatch.setattr(checkpoints, "_hub_is_reachable", lambda: False)
+    checkpoints.fetch_hed()
+    assert asked == []
+    monkeypatch.setattr(checkpoints, "_hub_is_reachable", lambda: True)
+    checkpoints.fetch_hed()
+    assert asked == [("lllyasviel/Annotators", "ControlNetHED.pth", checkpoints.ANNOTATORS[1])]
+    (tmp_path / "hed").mkdir()
+    (tmp_path / "hed" / "model.safetensors").touch()
+    checkpoints.fetch_hed()
+    assert len(asked) == 1
+
+
+def test_the_converted_hed_lies_where_the_user_says_or_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("EMITDIFF_HED", str(tmp_path))
+    assert checkpoints.hed_folder() == tmp_path
+    monkeypatch.delenv("EMITDIFF_HED")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert checkpoints.hed_folder() == tmp_path / "cache" / "emitdiff" / "hed"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert checkpoints.hed_folder() == tmp_path / ".cache" / "emitdiff" / "hed"

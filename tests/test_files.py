@@ -1,4 +1,4 @@
-"""Files appear whole, and a run goes on only as it was begun."""
+"""Files appear whole, and a run goes on only as it was started."""
 
 import threading
 
@@ -7,12 +7,13 @@ import pytest
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import (
     begin_record,
-    check_alone,
-    check_own,
-    held_files,
+    check_no_foreign_files,
+    check_output_folder,
+    file_stem,
+    list_files,
     make_folder,
+    write_atomically,
     write_text,
-    write_whole,
 )
 
 
@@ -25,8 +26,14 @@ def test_a_file_appears_whole_or_stays_as_it_was(tmp_path):
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        write_whole(path, fails)
+        write_atomically(path, fails)
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_not_listed(tmp_path):
+    listed = []
+    write_atomically(tmp_path / "a.csv", lambda partial: (partial.touch(), listed.append(list_files(tmp_path))))
+    assert listed == [[]] and list_files(tmp_path) == ["a.csv"]
 
 
 def test_others_may_read_what_a_writer_kept_to_itself(tmp_path):
@@ -35,15 +42,15 @@ def test_others_may_read_what_a_writer_kept_to_itself(tmp_path):
         partial.chmod(0o600)
 
     (tmp_path / "plain").touch()
-    write_whole(tmp_path / "head", secretive)
+    write_atomically(tmp_path / "head", secretive)
     assert (tmp_path / "head").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_run_goes_on_as_it_was_begun_only(tmp_path):
+def test_a_run_resumes_as_it_was_started_only(tmp_path):
     path = tmp_path / "out" / "state" / "begun.json"
     for _ in range(2):
         begin_record(path, {"seed": 0, "size": (256, 256)}, tmp_path / "out")
-    with pytest.raises(EmitDiffError, match=r"out was begun with seed 0, now 1\. Give another folder"):
+    with pytest.raises(EmitDiffError, match=r"out was started with seed 0, now 1\. Give another folder"):
         begin_record(path, {"seed": 1, "size": (256, 256)}, tmp_path / "out")
     path.write_text("{")
     with pytest.raises(EmitDiffError, match="is damaged"):
@@ -53,26 +60,26 @@ def test_a_run_goes_on_as_it_was_begun_only(tmp_path):
 def test_what_an_older_version_did_not_record_is_not_compared(tmp_path):
     path = tmp_path / "begun.json"
     write_text(path, '{"seed": 0}')
-    begin_record(path, {"seed": 0, "from": "mine"}, tmp_path, since=("from",))
-    with pytest.raises(EmitDiffError, match="begun with from mine, now None"):
-        begin_record(path, {"seed": 0, "from": None}, tmp_path, since=("from",))
+    begin_record(path, {"seed": 0, "from": "mine"}, tmp_path, optional=("from",))
+    with pytest.raises(EmitDiffError, match="started with from mine, now None"):
+        begin_record(path, {"seed": 0, "from": None}, tmp_path, optional=("from",))
 
 
 def test_files_of_others_are_named_and_litter_is_not(tmp_path):
-    assert held_files(tmp_path / "nowhere") == []
+    assert list_files(tmp_path / "nowhere") == []
     (tmp_path / "empty" / "below").mkdir(parents=True)
     for name in (".DS_Store", "Thumbs.db", "empty/.DS_Store"):
         (tmp_path / name).touch()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "file").touch()
-    check_alone(tmp_path)
+    check_no_foreign_files(tmp_path)
     for name in ("b.txt", "a.txt", "empty/c.txt", "empty/below/d.txt"):
         (tmp_path / name).touch()
-    check_alone(tmp_path, ("b.txt", "a.txt", "empty/c.txt", "empty/below/d.txt", "not there"))
-    with pytest.raises(EmitDiffError, match=r"else: b.txt, empty/c.txt, empty/below/d.txt\. Give another folder"):
-        check_alone(tmp_path, ("a.txt",))
-    with pytest.raises(EmitDiffError, match=r"else: a.txt, b.txt, empty/c.txt and 1 more\."):
-        check_alone(tmp_path)
+    check_no_foreign_files(tmp_path, ("b.txt", "a.txt", "empty/c.txt", "empty/below/d.txt", "not there"))
+    with pytest.raises(EmitDiffError, match=r"files: b.txt, empty/c.txt, empty/below/d.txt\. Give another folder"):
+        check_no_foreign_files(tmp_path, ("a.txt",))
+    with pytest.raises(EmitDiffError, match=r"files: a.txt, b.txt, empty/c.txt and 1 more\."):
+        check_no_foreign_files(tmp_path)
 
 
 def test_a_link_to_a_folder_is_looked_into_and_a_circle_ends(tmp_path):
@@ -81,19 +88,19 @@ def test_a_link_to_a_folder_is_looked_into_and_a_circle_ends(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "images").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "out")
-    assert held_files(tmp_path / "out") == ["images/a.txt"]
+    assert list_files(tmp_path / "out") == ["images/a.txt"]
 
 
 def test_a_run_knows_its_own_folder_and_keeps_off_what_it_reads(tmp_path):
     source, begun = tmp_path / "source", tmp_path / "source" / "begun"
     (begun / "state").mkdir(parents=True)
     (begun / "state" / "x").touch()
-    check_own(begun, ("state/x",), (source, None, "a name of the Hub"))
+    check_output_folder(begun, ("state/x",), (source, None, "a name of the Hub"))
     for out in (source, source / "new", tmp_path / "else" / ".." / "source" / "new"):
-        with pytest.raises(EmitDiffError, match="is where source lies"):
-            check_own(out, ("begun/state/x",) if out == source else ("state/x",), (source,))
-    with pytest.raises(EmitDiffError, match="holds something else: state/x"):
-        check_own(begun, ("state/y",), ())
+        with pytest.raises(EmitDiffError, match="is the folder of source"):
+            check_output_folder(out, ("begun/state/x",) if out == source else ("state/x",), (source,))
+    with pytest.raises(EmitDiffError, match="contains other files: state/x"):
+        check_output_folder(begun, ("state/y",), ())
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
@@ -113,7 +120,7 @@ def test_two_threads_that_write_the_same_file_do_not_mix_it_up(tmp_path):
                     file.write(letter)
                     file.flush()
 
-        write_whole(tmp_path / "word", half_by_half)
+        write_atomically(tmp_path / "word", half_by_half)
 
     threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
     for thread in threads:
@@ -122,3 +129,19 @@ def test_two_threads_that_write_the_same_file_do_not_mix_it_up(tmp_path):
         thread.join()
     assert (tmp_path / "word").read_text() in ("aa", "bb")
     assert [path.name for path in tmp_path.iterdir()] == ["word"]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("../../brain scan.nii.gz", "brain_scan"),
+        ("Chest.JPEG", "Chest"),
+        ("1.2.840.113", "1.2.840.113"),
+        ("series.zip", "series"),
+        ("", "scan"),
+        (".png", "scan"),
+        ("..", "scan"),
+    ],
+)
+def test_a_stem_is_safe_and_keeps_series_apart(name, stem):
+    assert file_stem(name) == stem

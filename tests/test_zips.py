@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from emitdiff.dataset_archive import unpack_dataset
+from emitdiff.datasets.archive import unpack_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_scan
+from emitdiff.scans.reading import read_scan
 from emitdiff.zips import open_zip
 
 ENTRIES = 300_000

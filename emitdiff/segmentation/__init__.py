@@ -1,0 +1,1 @@
+"""TextDiff: an image and a sentence in, a mask out."""

@@ -2,79 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import image_to_tensor, resize_image, to_rgb
-from emitdiff.segmentation.classifier import PixelClassifier
-from emitdiff.segmentation.features import LONGEST, DiffusionFeatures, pooled, usable_sizes, working_size
-from emitdiff.segmentation.presence import PresenceCalibration, Scenes, signature, surest
-from emitdiff.segmentation.targets import Target, asked_for
-from emitdiff.segmentation.text import TextEncoder
-from emitdiff.segmentation.textdiff import TextDiff
+from emitdiff.images import image_to_tensor, resize_image
+from emitdiff.segmentation.model.classifier import PixelClassifier
+from emitdiff.segmentation.model.features import ASPECT_LIMIT, DiffusionFeatures, pooled, working_size
+from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration, peak_logit, signature
+from emitdiff.segmentation.model.text import TextEncoder
+from emitdiff.segmentation.model.textdiff import TextDiff
+from emitdiff.segmentation.output import (
+    SegmentationOutput,
+    check_query,
+    checked_image,
+    entropy,
+    trained_phrase,
+    upsample,
+)
+from emitdiff.segmentation.segmenter import EncodedImage, ImageFeatures, Segmenter
+from emitdiff.segmentation.vocabulary import Target, match_target
 
-VOTES = 8
-DOUBTFUL = 0.25  # probability of the kinds of image that may show a target, below which its presence is doubted
-LARGEST_NUMBER = 1e6  # of a calibration; also keeps out what is no number
-ABSENT_BELOW = 0.5  # of `present`, below which a target is held to be absent
-AGAIN = "copy or download the checkpoint again, or train it once more."
-
-
-@dataclass(frozen=True)
-class SegmentationOutput:
-    """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
-
-    `found` is False for an empty mask: nothing here answers the sentence. `target` is the taught target the sentence
-    names, None where it puts it another way. `present` in 0..1 says how surely the image shows it at all; it is a score
-    and no frequency, for to refuse what is there counts more than a mask too many. Below 0.5 the target is held to be
-    `absent`, and the mask is empty whatever the threshold.
-    `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
-    in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken. `untaught`
-    says that the text names nothing the head was taught: whatever is found then means little.
-    """
-
-    mask: np.ndarray
-    probability: np.ndarray
-    found: bool
-    target: str | None
-    present: float
-    uncertainty: np.ndarray
-    seconds: float
-    warnings: tuple[str, ...] = ()
-    absent: bool = False
-    untaught: bool = False
-
-    def at(self, threshold: float) -> SegmentationOutput:
-        """The same answer with the mask of another threshold; no network runs."""
-        found = np.zeros(self.mask.shape, bool) if self.absent else self.probability > threshold
-        return replace(self, mask=found.astype(np.uint8), found=bool(found.any()))
+DROPOUT_SAMPLES = 8
+# probability of the image kinds that may show a target, below which its presence is doubted
+DOUBTFUL_KIND_PROBABILITY = 0.25
+PRESENCE_THRESHOLD = 0.5  # of `present`, below which a target is held to be absent
 
 
-class Look(NamedTuple):
-    """What does not depend on the words: the projected features of an image at one size, the grid (rows, columns) they
-    are asked on, and the detail, None for a head without.
-    """
-
-    projected: list[torch.Tensor]
-    cells: tuple[int, int]
-    detail: torch.Tensor | None
-
-
-class Answer(NamedTuple):
-    """What a sentence is answered at one size: the attended maps, the logits (1, classes, h, w), the part of them that
-    is due to the detail, and the logit of whether the target is there, None for a head that does not say.
+class RawPrediction(NamedTuple):
+    """The prediction at one size: the attended maps, the logits (1, classes, h, w), the part of them due to the
+    refinement, and the presence logit, None for a head without presence.
     """
 
     attended: list[torch.Tensor]
@@ -83,264 +44,162 @@ class Answer(NamedTuple):
     presence: float | None
 
 
-class SegmentationPipeline:
-    """Segments what a sentence names. The frozen features of the last image are kept: another sentence about it
-    answers at once. Safe to call from several threads.
-    """
+class SegmentationPipeline(Segmenter):
+    """Segments what a sentence names, with a head on frozen features."""
 
-    def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, targets: tuple[str, ...],
-                 resolution: int = 256, cell: int = 4, card: dict | None = None, scenes: Scenes | None = None,
-                 sizes: tuple[int, ...] = (), calibration: PresenceCalibration | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        features: DiffusionFeatures,
+        text: TextEncoder,
+        head: TextDiff,
+        targets: tuple[str, ...],
+        resolution: int = 256,
+        cell: int = 4,
+        card: dict | None = None,
+        image_kinds: ImageKindClassifier | None = None,
+        sizes: tuple[int, ...] = (),
+        calibration: PresenceCalibration | None = None,
+    ) -> None:
         """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, whose answers are
         averaged; the uncertainty is that at the first. Without a `calibration` the presence layer is believed.
         """
+        super().__init__()
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
-        self.cell, self.scenes = cell, scenes
+        self.cell, self.image_kinds = cell, image_kinds
         self.sizes, self.calibration = tuple(sizes) or (resolution,), calibration
         self.device = next(head.parameters()).device
         self._lock = Lock()
-        self._last: tuple | None = None
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, text: str, threshold: float = 0.5) -> SegmentationOutput:
-        """`image` uint8 (H, W), (H, W, 3) or (H, W, 4); `text` what to find; pixels above `threshold` are the mask.
-
-        Raises EmitDiffError for an image, text or threshold that cannot be used.
-        """
-        started = time.perf_counter()
-        image = checked_image(image, text, threshold)
+    def encode(self, image: np.ndarray) -> EncodedImage:
+        """As `Segmenter.encode`."""
+        image = checked_image(image)
         with self._lock:
-            said = self.text([text])
-            looks, shown = self._seen(image)
-            answers = [self._answer(look, said) for look in looks]
-            found = (grown(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in answers)
-            probability = (sum(found) / len(answers)).cpu().numpy()
-            doubt = self._doubt(looks[0], answers[0])
-            uncertainty = grown(doubt[None, None], image.shape[:2])[0, 0].cpu().numpy()
-        known = self._present(answers)
-        target = asked_for(text, self.targets)
-        instead = self.scenes.absent(target, shown) if self.scenes and target else ""
-        if known is not None and self.scenes and target:
-            known *= min(1.0, self.scenes.possible(target, shown) / DOUBTFUL)
-        present = 0.0 if instead else float(probability.max()) if known is None else known
-        phrase = taught_phrase(target, self.targets)
-        answer = SegmentationOutput(
+            looks = [self._look(image, side) for side in self.sizes]
+        kind_signature = signature(looks[0][1], self.features.with_coordinates)
+        return EncodedImage(tuple(features for features, _ in looks), kind_signature, image.shape[:2], self._encoder)
+
+    @torch.inference_mode()
+    def segment(self, encoded: EncodedImage, text: str, threshold: float = 0.5) -> SegmentationOutput:
+        """As `Segmenter.segment`."""
+        started = time.perf_counter()
+        predictions = self._predictions(encoded, text, threshold)
+        with self._lock:
+            found = (upsample(one.logits.float(), encoded.size).softmax(dim=1)[0, 1] for one in predictions)
+            probability = (sum(found) / len(predictions)).cpu().numpy()
+            uncertainty_map = self._uncertainty(encoded.features[0], predictions[0])
+            uncertainty = upsample(uncertainty_map[None, None], encoded.size)[0, 0].cpu().numpy()
+        target = match_target(text, self.targets)
+        presence, other_kind = self._presence(predictions, target, encoded.signature)
+        present = 0.0 if other_kind else float(probability.max()) if presence is None else presence
+        phrase = trained_phrase(target, self.targets)
+        output = SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
-            probability=np.zeros_like(probability) if instead else probability,
+            probability=np.zeros_like(probability) if other_kind else probability,
             found=False,
             target=phrase,
             present=present,
             uncertainty=uncertainty,
             seconds=time.perf_counter() - started,
-            warnings=tuple(self._warnings(text, phrase, image.shape[:2], instead)),
-            absent=bool(instead) or (known is not None and known < ABSENT_BELOW),
+            warnings=tuple(self._warnings(text, phrase, encoded.size, other_kind)),
+            absent=bool(other_kind) or (presence is not None and presence < PRESENCE_THRESHOLD),
             untaught=phrase is None and bool(text.strip()),
         )
-        return answer.at(threshold)
+        return output.at(threshold)
 
-    def _answer(self, look: Look, said: tuple[torch.Tensor, torch.Tensor]) -> Answer:
-        attended = self.head.attend(look.projected, *said)
-        logits, correction = self.head.answer(attended, look.cells, look.detail)
+    def _predictions(self, encoded: EncodedImage, text: str, threshold: float) -> list[RawPrediction]:
+        """At every size. Raises EmitDiffError for what cannot be used."""
+        check_query(text, threshold)
+        self._check_encoded(encoded)
+        with self._lock:
+            tokens = self.text([text])
+            return [self._predict(features, tokens) for features in encoded.features]
+
+    def _predict(self, features: ImageFeatures, tokens: tuple[torch.Tensor, torch.Tensor]) -> RawPrediction:
+        attended = self.head.attend(features.maps, *tokens)
+        logits, correction = self.head.predict(attended, features.grid, features.pixels)
         presence = None if self.head.presence is None else self.head.presence(attended).item()
-        return Answer(attended, logits, correction, presence)
+        return RawPrediction(attended, logits, correction, presence)
 
     @torch.inference_mode()
-    def presence_logits(self, image: np.ndarray, text: str) -> tuple[float, float]:
-        """(what the presence layer says, how sure the mask is where it is surest): logits, means over the looks.
+    def presence_logits(self, image: np.ndarray | EncodedImage, text: str) -> tuple[float, float]:
+        """(what the presence layer says, how sure the mask is where it is surest): logits, means over the looks; of an
+        image as `encode` takes it or one it returned.
 
         Raises EmitDiffError for an image or text that cannot be used, and for a head without such a layer.
         """
         if self.head.presence is None:
-            raise EmitDiffError("This head does not say whether a target is there: it was trained without that layer.")
-        image = checked_image(image, text, 0.5)
-        with self._lock:
-            said = self.text([text])
-            return _presence_logits([self._answer(look, said) for look in self._seen(image)[0]])
+            raise EmitDiffError("This head has no presence classifier: it was trained without that layer.")
+        encoded = image if isinstance(image, EncodedImage) else self.encode(image)
+        return _presence_logits(self._predictions(encoded, text, 0.5))
 
-    def _present(self, answers: list[Answer]) -> float | None:
+    def _presence(
+        self, predictions: list[RawPrediction], target: Target | None, kind_signature: torch.Tensor
+    ) -> tuple[float | None, str]:
+        """(how surely `target` is there, None for a head that does not say; the kind of image without it that this is
+        taken for, "" for none)."""
+        presence, kinds = self._presence_probability(predictions), self.image_kinds
+        if not kinds or not target:
+            return presence, ""
+        if presence is not None:
+            presence *= min(1.0, kinds.probability_of(target, kind_signature) / DOUBTFUL_KIND_PROBABILITY)
+        return presence, kinds.conflicting_kind(target, kind_signature)
+
+    def _presence_probability(self, predictions: list[RawPrediction]) -> float | None:
         """How surely the target is there, in 0..1, None for a head that does not say."""
         if self.head.presence is None:
             return None
         if self.calibration is not None:
-            return self.calibration.probability(*_presence_logits(answers))
-        return torch.tensor([one.presence for one in answers]).sigmoid().mean().item()
+            return self.calibration.probability(*_presence_logits(predictions))
+        return torch.tensor([one.presence for one in predictions]).sigmoid().mean().item()
 
-    def _doubt(self, look: Look, answer: Answer) -> torch.Tensor:
+    def _uncertainty(self, features: ImageFeatures, prediction: RawPrediction) -> torch.Tensor:
         """(h, w) in bits, at the one look: votes cost more than all else."""
-        return _disagreement(self.head.classifier, answer.attended, look.cells, answer.logits, answer.correction)
+        return _logit_uncertainty(
+            self.head.classifier, prediction.attended, features.grid, prediction.logits, prediction.correction
+        )
 
-    def _seen(self, image: np.ndarray) -> tuple[list[Look], torch.Tensor]:
-        """(the looks at an image, its signature); the last one's are kept."""
-        if self._last is None or not np.array_equal(self._last[0], image):
-            seen = [self._look(image, size) for size in self.sizes]
-            shown = signature(seen[0][1], self.features.place)
-            self._last = (image.copy(), [look for look, _ in seen], shown)
-        return self._last[1:]
-
-    def _look(self, image: np.ndarray, side: int) -> tuple[Look, list[torch.Tensor]]:
+    def _look(self, image: np.ndarray, side: int) -> tuple[ImageFeatures, list[torch.Tensor]]:
         """(what a sentence is asked of, the features) with the image's short side at `side`."""
         small = resize_image(image, working_size(image.shape[:2], side))
         pixels = image_to_tensor(small).to(self.device)
-        parts = self.features(pixels)
-        cells = tuple(length // self.cell for length in small.shape[:2])
-        return Look(self.head.project(pooled(parts, cells)), cells, self.head.look(pixels)), parts
+        maps = self.features(pixels)
+        grid = tuple(length // self.cell for length in small.shape[:2])
+        return ImageFeatures(self.head.project(pooled(maps, grid)), grid, self.head.encode_pixels(pixels)), maps
 
-    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], instead: str):
+    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], other_kind: str):
         if not text.strip():
-            yield "No text was given: the mask shows what is usually labelled in such an image."
+            yield "No text was given: the mask shows what is usually labelled in this image kind."
         elif phrase is None:
-            yield f"These weights were taught: {', '.join(self.targets)}. The text names none of them literally."
-        if instead:
-            yield f"This looks like {_with_article(instead)}, which does not show the {phrase or 'target'}."
-        if self.text.is_cut(text):
-            yield f"The text is longer than {self.text.max_tokens} tokens: its end was not read."
-        if max(size) > LONGEST * min(size):
-            yield f"The image is longer than {LONGEST} times its short side and was squeezed for the analysis."
+            yield f"These weights were trained on: {', '.join(self.targets)}. The text names none of them."
+        if other_kind:
+            yield f"This looks like {_with_article(other_kind)}, which does not show the {phrase or 'target'}."
+        if self.text.is_truncated(text):
+            yield f"The text is longer than {self.text.max_tokens} tokens and was truncated."
+        if max(size) > ASPECT_LIMIT * min(size):
+            yield f"The image is longer than {ASPECT_LIMIT} times its short side and was squeezed."
 
 
-def _presence_logits(answers: list[Answer]) -> tuple[float, float]:
-    drawn = [surest(one.logits.softmax(dim=1)[0, 1]) for one in answers]
-    return float(np.mean([one.presence for one in answers])), float(np.mean(drawn))
+def _presence_logits(predictions: list[RawPrediction]) -> tuple[float, float]:
+    peaks = [peak_logit(one.logits.softmax(dim=1)[0, 1]) for one in predictions]
+    return float(np.mean([one.presence for one in predictions])), float(np.mean(peaks))
 
 
-def _disagreement(classifier: PixelClassifier, attended: list[torch.Tensor], cells: tuple[int, int],
+def _logit_uncertainty(classifier: PixelClassifier, attended: list[torch.Tensor], grid: tuple[int, int],
                   logits: torch.Tensor, correction: torch.Tensor | float) -> torch.Tensor:  # fmt: skip
     """(H, W) in bits: how far the classifier's votes, all with the same `correction`, are from their mean, or without
     votes the answer's entropy.
     """
-    votes = classifier.votes(attended, cells, VOTES) + correction if classifier.drops else logits[None]
-    each = votes[:, 0].float().softmax(dim=1)
-    doubt = entropy(each.mean(0))
-    return (doubt - entropy(each).mean(0)).clamp_min(0) if classifier.drops else doubt
-
-
-def entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    """Bits of (..., classes, H, W)."""
-    return torch.special.entr(probabilities).sum(-3) / math.log(2)
-
-
-def grown(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Maps (B, C, h, w) at `size` = (H, W), bilinearly."""
-    return functional.interpolate(maps, size=size, mode="bilinear", antialias=False)
-
-
-def taught_phrase(target: Target | None, targets: tuple[str, ...]) -> str | None:
-    """The phrase of a target that a sentence names, None where it is none of the taught `targets`."""
-    return target.phrase if target is not None and target.phrase in targets else None
-
-
-def _with_article(scene: str) -> str:
-    return scene if scene == "microscopy" else f"{'an' if scene[0] in 'aeiou' else 'a'} {scene}"
-
-
-def checked_image(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
-    """`image` as uint8 (H, W, 3). Raises EmitDiffError where it, the text or the threshold cannot be used."""
-    shape = np.shape(image)
-    colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
-    if not colour or min(shape[:2]) < 8 or np.asarray(image).dtype != np.uint8:
-        raise EmitDiffError(
-            f"The image is {np.asarray(image).dtype} of shape {shape}: give uint8 (H, W) or (H, W, 3) of at least "
-            "8 x 8 pixels; read_scan(path).image() makes one from any scan."
-        )
-    if not isinstance(text, str):
-        raise EmitDiffError(f"The text is of type {type(text).__name__}: give a sentence naming what to find.")
-    if not 0 < threshold < 1:
-        raise EmitDiffError(f"The threshold is {threshold}: give a probability between 0 and 1.")
-    return to_rgb(image)
-
-
-def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None) -> SegmentationPipeline:
-    """The segmenter called `checkpoint`: an embedded name, a local folder, a Hub repository, or the .safetensors file
-    of a taught head. For a folder that train-published wrote a `PublishedPipeline`, which is called alike.
-
-    Raises EmitDiffError when it is not there, is no segmenter or is damaged.
-    """
-    if Path(checkpoint).suffix == ".safetensors":
-        from emitdiff.segmentation.taught import load_taught
-
-        return load_taught(checkpoint, device=device).pipeline()
-    folder = local_folder(find_checkpoint(checkpoint, "segmentation"))
-    facts = _read_json(folder / "segmenter.json")
-    if not facts:
-        raise EmitDiffError(
-            f"{folder} is no segmenter (it has no segmenter.json): give a folder that "
-            "`python -m emitdiff train-segmentation DATASET --out FOLDER` made (FOLDER/checkpoint)."
-        )
-    if facts.get("kind") == "published":
-        from emitdiff.segmentation.published_pipeline import load_published
-
-        return load_published(folder, facts, choose_device(device))
-    lacking = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in facts]
-    if lacking:
-        raise EmitDiffError(f"{folder / 'segmenter.json'} says nothing of {', '.join(lacking)}: {AGAIN}")
-    if not usable_sizes(facts.get("sizes", []), facts["resolution"]):
-        raise EmitDiffError(f"{folder / 'segmenter.json'} has sizes {facts['sizes']!r} that cannot be used: {AGAIN}")
-    calibration = _calibration(facts.get("presence"), folder)
-    card, place = _read_json(folder / "training.json"), choose_device(device)
-    features, text, head, scenes = _read_weights(folder, facts)
-    return SegmentationPipeline(
-        features.to(place),
-        text.to(place),
-        head.to(place, memory_format=torch.channels_last).requires_grad_(False),
-        tuple(facts["targets"]),
-        facts["resolution"],
-        facts.get("cell", 4),
-        card,
-        scenes,
-        tuple(facts.get("sizes", ())),
-        calibration,
+    samples = (
+        classifier.dropout_samples(attended, grid, DROPOUT_SAMPLES) + correction
+        if classifier.has_dropout
+        else logits[None]
     )
+    each = samples[:, 0].float().softmax(dim=1)
+    total = entropy(each.mean(0))
+    return (total - entropy(each).mean(0)).clamp_min(0) if classifier.has_dropout else total
 
 
-def _calibration(record: object, folder: Path) -> PresenceCalibration | None:
-    """From segmenter.json. Raises EmitDiffError for what is none."""
-    if record is None:
-        return None
-    names = [field.name for field in fields(PresenceCalibration)]
-    numbers = [record.get(name) for name in names] if isinstance(record, dict) else [None]
-    if not all(type(number) in (int, float) and abs(number) < LARGEST_NUMBER for number in numbers):
-        told = ", ".join(names)
-        raise EmitDiffError(f"{folder / 'segmenter.json'} has {record!r} for presence, not the numbers {told}: {AGAIN}")
-    return PresenceCalibration(*numbers)
-
-
-def _read_weights(folder: Path, facts: dict) -> tuple[DiffusionFeatures, TextEncoder, TextDiff, Scenes | None]:
-    """All networks of a checkpoint folder, on the CPU. Raises EmitDiffError where one is missing or damaged."""
-    from safetensors import SafetensorError
-
-    from emitdiff.segmentation.features import load_features
-
-    where = [facts["blocks"], facts["timesteps"], facts["noise_seed"], facts.get("place", False)]
-    readers = {
-        "backbone": lambda part: load_features(part, *where),
-        "text": TextEncoder.load,
-        "head": TextDiff.load,
-        "scenes.safetensors": Scenes.load,
-    }
-    parts = []
-    for name, read in readers.items():
-        if name != "scenes.safetensors" and not (folder / name).is_dir():
-            raise EmitDiffError(f"{folder} has no folder {name}: {AGAIN}")
-        try:
-            parts.append(read(folder / name))
-        except EmitDiffError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise EmitDiffError(f"{folder / name} cannot be read ({_first_line(error)}): {AGAIN}") from error
-    return tuple(parts)
-
-
-def _read_json(path: Path) -> dict:
-    """{} where there is no such file. Raises EmitDiffError when it is no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise EmitDiffError(f"{path} cannot be read ({_first_line(error)}): {AGAIN}") from error
-    if not isinstance(content, dict):
-        raise EmitDiffError(f"{path} holds a {type(content).__name__} instead of an object: {AGAIN}")
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _with_article(kind: str) -> str:
+    return kind if kind == "microscopy" else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

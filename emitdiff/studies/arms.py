@@ -1,4 +1,5 @@
-"""The segmenters that `study labels` compares, each taught on exactly the same few images, altered in the same ways."""
+"""The segmenters that `study labels` compares, each trained on exactly the same few images, altered in the same
+ways."""
 
 from __future__ import annotations
 
@@ -10,28 +11,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emitdiff.datasets import DatasetInfo, Sample
+from emitdiff.datasets.folder import DatasetInfo, Sample
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.examples import LabelledImage, altered
-from emitdiff.segmentation.features import load_features
-from emitdiff.segmentation.networks import NETWORKS
-from emitdiff.segmentation.pipeline import SegmentationPipeline, load_segmenter
-from emitdiff.segmentation.teaching import Teach, teach
-from emitdiff.studies.segmenter import Batch, TrainSegmenter, class_labels, fit, predict, shuffled_batches
+from emitdiff.segmentation.few_shot.training import TrainFewShot, train_few_shot
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.model.features import load_features
+from emitdiff.segmentation.pipeline import SegmentationPipeline
+from emitdiff.segmentation.training.examples import LabelledImage, augmented_image
+from emitdiff.studies.networks import NETWORKS
+from emitdiff.studies.unet_baseline import Batch, TrainSegmenter, class_labels, fit, predict, shuffled_batches
 
 OURS = "ours"
 ARMS = (OURS, *NETWORKS)
-WITHOUT = "-"  # the text of an arm that reads none
+NO_TEXT = "-"  # the text of an arm that reads none
 
 # What an arm does with an image, uint8 (R, R, 3), and questions (label, sentence): a boolean mask (R, R) for each.
 Segment = Callable[[np.ndarray, Sequence[tuple[str, str]]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
-class TeachArm:
-    """Settings of `teach_arm`.
+class TrainArm:
+    """Settings of `train_arm`.
 
-    `seconds` bound the teaching of "ours", which else goes as far as its own recipe says. `steps`, `batch` and
+    `seconds` bound the training of "ours", which else goes as far as its own recipe says. `steps`, `batch` and
     `learning_rate` are the networks': what suited unet best among 300 to 1000 steps at 1e-3 and 3e-3, with five images
     of nuclei, breast ultrasound or heart; from 600 steps on it gained at most .01 of Dice.
     """
@@ -52,7 +54,7 @@ def check_arms(arms: Sequence[str]) -> None:
 
 
 def load_base(checkpoint: str, backbone: Path | None) -> SegmentationPipeline:
-    """The pipeline that "ours" is taught on: a checkpoint's, or one that reads the folder `backbone` in the same way.
+    """The pipeline that "ours" is trained on: a checkpoint's, or one that reads the folder `backbone` in the same way.
 
     Raises EmitDiffError where either is not there.
     """
@@ -64,34 +66,35 @@ def load_base(checkpoint: str, backbone: Path | None) -> SegmentationPipeline:
     return SegmentationPipeline(features, base.text, base.head, base.targets, base.resolution, base.cell)
 
 
-def teach_arm(settings: TeachArm, base: SegmentationPipeline | None, samples: Sequence[Sample],
+def train_arm(settings: TrainArm, base: SegmentationPipeline | None, samples: Sequence[Sample],
               info: DatasetInfo) -> tuple[Segment, float]:  # fmt: skip
-    """(a segmenter taught on `samples`, the seconds it took); `base` is what "ours" stands on.
+    """(a segmenter trained on `samples`, the seconds it took); `base` is what "ours" stands on.
 
-    Raises EmitDiffError for samples that nothing can be taught from.
+    Raises EmitDiffError for samples that nothing can be trained on.
     """
     started = time.perf_counter()
     if settings.arm == OURS:
-        segment = _asking(_taught(settings, base, samples, info))
+        segment = _text_segmenter(_train_few_shot(settings, base, samples, info))
     else:
-        segment = _classifying(_network(settings, samples, info), info)
+        segment = _network_segmenter(_train_network(settings, samples, info), info)
     return segment, time.perf_counter() - started
 
 
-def _taught(settings: TeachArm, base: SegmentationPipeline, samples: Sequence[Sample],
+def _train_few_shot(settings: TrainArm, base: SegmentationPipeline, samples: Sequence[Sample],
             info: DatasetInfo) -> SegmentationPipeline:  # fmt: skip
-    *_, last = teach(base, samples, info, Teach(settings.seconds, seed=settings.seed))
+    *_, last = train_few_shot(base, samples, info, TrainFewShot(settings.seconds, seed=settings.seed))
     return last.head.pipeline()
 
 
-def _asking(pipeline: SegmentationPipeline) -> Segment:
+def _text_segmenter(pipeline: SegmentationPipeline) -> Segment:
     def segment(image: np.ndarray, questions: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        return [pipeline(image, sentence).mask > 0 for _, sentence in questions]
+        encoded = pipeline.encode(image)
+        return [pipeline.segment(encoded, sentence).mask > 0 for _, sentence in questions]
 
     return segment
 
 
-def _network(settings: TeachArm, samples: Sequence[Sample], info: DatasetInfo) -> torch.nn.Module:
+def _train_network(settings: TrainArm, samples: Sequence[Sample], info: DatasetInfo) -> torch.nn.Module:
     training = TrainSegmenter(
         settings.arm, settings.steps, settings.batch, settings.learning_rate, settings.resolution, settings.seed
     )
@@ -102,7 +105,7 @@ def _network(settings: TeachArm, samples: Sequence[Sample], info: DatasetInfo) -
 
 def altered_batches(settings: TrainSegmenter, samples: Sequence[Sample], info: DatasetInfo,
                     rng: np.random.Generator) -> Iterator[Batch]:  # fmt: skip
-    """Batches of `samples`, varied as `teach` varies them (`examples.altered`), and their classes.
+    """Batches of `samples`, varied as `train_few_shot` varies them (`examples.augmented_image`), and their classes.
 
     A network reads no sentence, so it may mirror and turn where a sentence would forbid it.
     """
@@ -112,7 +115,7 @@ def altered_batches(settings: TrainSegmenter, samples: Sequence[Sample], info: D
         for sample in samples
     ]
     for chosen in shuffled_batches(len(whole), settings.batch, settings.steps, rng):
-        drawn = [altered(whole[index], settings.resolution, rng) for index in chosen]
+        drawn = [augmented_image(whole[index], settings.resolution, rng) for index in chosen]
         images = torch.from_numpy(np.stack([one.image for one in drawn])).permute(0, 3, 1, 2)
         classes = np.zeros((len(drawn), *images.shape[-2:]), np.uint8)
         for index, one in enumerate(drawn):
@@ -121,13 +124,12 @@ def altered_batches(settings: TrainSegmenter, samples: Sequence[Sample], info: D
         yield (images,), torch.from_numpy(classes)
 
 
-def _classifying(model: torch.nn.Module, info: DatasetInfo) -> Segment:
-    labels, last = class_labels(info.labels), {}
+def _network_segmenter(model: torch.nn.Module, info: DatasetInfo) -> Segment:
+    labels = class_labels(info.labels)
 
     def segment(image: np.ndarray, questions: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        if last.get("image") is not image:  # one look answers for all labels
-            logits = predict(model, torch.from_numpy(image).permute(2, 0, 1)[None])
-            last.update(image=image, classes=logits[0].argmax(0).numpy())
-        return [last["classes"] == labels[label] for label, _ in questions]
+        logits = predict(model, torch.from_numpy(image).permute(2, 0, 1)[None])
+        classes = logits[0].argmax(0).numpy()
+        return [classes == labels[label] for label, _ in questions]
 
     return segment

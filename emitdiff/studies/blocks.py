@@ -1,6 +1,6 @@
-"""Which decoder blocks and timesteps hold what is needed? TextDiff's Figure 3 on any dataset, with a light probe.
+"""Linear probing of decoder blocks and timesteps: TextDiff's Figure 3 on any dataset.
 
-Each cell is a logistic regression (`studies.probe`) on the features of one block at one timestep, standardised, taught
+Each cell is a logistic regression (`studies.probe`) on the features of one block at one timestep, standardised, trained
 on some pixels of a few labelled images; its Dice on images of held-out groups is what the cell shows. The row
 "together" reads all blocks side by side. A linear probe is weaker than a head, but it treats all blocks alike.
 """
@@ -18,16 +18,17 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
+from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
+from emitdiff.datasets.splits import choose_rows, draw_labelled
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask
-from emitdiff.segmentation.features import DiffusionFeatures, decoder_blocks, load_features, working_size
-from emitdiff.segmentation.targets import target_of
+from emitdiff.segmentation.model.features import DiffusionFeatures, decoder_blocks, load_features, working_size
+from emitdiff.segmentation.vocabulary import target_of
 from emitdiff.studies.charts import heat_map
 from emitdiff.studies.probe import Probe, fit_probe, pixels_at
-from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_table, write_table
-from emitdiff.studies.splits import draw_labelled, split_sides
+from emitdiff.studies.results_table import RESULTS, markdown_table, open_study, read_table, write_report, write_table
+from emitdiff.studies.splits import split_train_test
 
 PIXELS = 512  # of each labelled image, drawn anywhere in it
 TOGETHER = "together"
@@ -57,7 +58,7 @@ class Blocks:
 
 
 @dataclass(frozen=True)
-class Looked:
+class LabelledFeatures:
     """One image: its `maps` (1, C_k, H_k, W_k) of every block, and `truth`, its labels, bool (K, H, W)."""
 
     maps: list[torch.Tensor]
@@ -67,18 +68,18 @@ class Looked:
 def study_blocks(settings: Blocks) -> dict:
     """Writes `out`/results.csv as each timestep is done, then blocks.png, report.md and report.json.
 
-    Started again, it probes only what is missing; blocks, timesteps and seeds may be added. Returns what report.json
+    Run again, it probes only what is missing; blocks, timesteps and seeds may be added. Returns what report.json
     says.
 
     Raises:
         EmitDiffError: a dataset, backbone, block or timestep that cannot be used, too few labelled images, or an `out`
-            begun otherwise.
+            started with other settings.
     """
     dataset = open_dataset(settings.dataset)
-    ((train, test),) = split_sides(dataset)
+    ((train, test),) = split_train_test(dataset)
     features = load_backbone(settings)
     numbers = settings.blocks or tuple(range(len(decoder_blocks(features.unet))))
-    _reading(features, numbers, settings.timesteps)  # refuses what cannot be read, before anything is written
+    _features_at(features, numbers, settings.timesteps)  # refuses what cannot be read, before anything is written
     draws = [draw_labelled(train, settings.images, seed) for seed in range(settings.seeds)]
     test = choose_rows(test, limit=settings.test)
     if not any(labels_of(sample, test, settings.resolution).any() for sample in test):
@@ -87,33 +88,33 @@ def study_blocks(settings: Blocks) -> dict:
         )
     free = ("out", "blocks", "timesteps", "seeds", "json")
     record = {name: value for name, value in asdict(settings).items() if name not in free}
-    out = begin(settings.out, {**record, "dataset": dataset.info.name})
+    out = open_study(settings.out, {**record, "dataset": dataset.info.name})
     rows = read_table(out / RESULTS)
     for step in tqdm(settings.timesteps, desc="probing", unit="timestep"):
         done = {(row["block"], row["seed"]) for row in rows if row["timestep"] == str(step)}
-        cells = product(names_of(numbers), map(str, range(settings.seeds)))
+        cells = product(cell_names(numbers), map(str, range(settings.seeds)))
         if left := [cell for cell in cells if cell not in done]:
-            reading = _reading(features, numbers, (step,))
+            reading = _features_at(features, numbers, (step,))
             rows += probe_step(reading, numbers, left, draws, test, settings.resolution)
             write_table(out / RESULTS, rows)
     report = make_report(settings, numbers, read_table(out / RESULTS), dataset.info.name)
     _draw(out / "blocks.png", report)
-    finish(out, report, as_markdown(report), settings.json)
+    write_report(out, report, as_markdown(report), settings.json)
     return report
 
 
 def load_backbone(settings: Blocks) -> DiffusionFeatures:
     """The frozen backbone on its device. Raises EmitDiffError where there is none."""
     folder = settings.backbone or local_folder(find_checkpoint(settings.checkpoint, "segmentation")) / "backbone"
-    return load_features(Path(folder), None, settings.timesteps[:1], place=False).to(choose_device())
+    return load_features(Path(folder), None, settings.timesteps[:1], with_coordinates=False).to(choose_device())
 
 
-def _reading(features: DiffusionFeatures, blocks: Sequence[int], timesteps: Sequence[int]) -> DiffusionFeatures:
+def _features_at(features: DiffusionFeatures, blocks: Sequence[int], timesteps: Sequence[int]) -> DiffusionFeatures:
     """The same backbone, read elsewhere."""
     return DiffusionFeatures(features.unet, features.scheduler, tuple(blocks), tuple(timesteps))
 
 
-def names_of(numbers: Sequence[int]) -> tuple[str, ...]:
+def cell_names(numbers: Sequence[int]) -> tuple[str, ...]:
     """The names of the cells of one timestep in results.csv: a block each, and all of them joined by "+"."""
     joined = ("+".join(map(str, numbers)),) if len(numbers) > 1 else ()
     return (*map(str, numbers), *joined)
@@ -122,10 +123,10 @@ def names_of(numbers: Sequence[int]) -> tuple[str, ...]:
 def probe_step(features: DiffusionFeatures, numbers: Sequence[int], cells: Sequence[tuple[str, str]],
                draws: Sequence[DatasetFolder], test: DatasetFolder, resolution: int) -> list[dict]:  # fmt: skip
     """Rows of results.csv for `cells` (name, seed) of the one timestep that `features` reads, one for each target."""
-    probes = teach_probes(features, numbers, cells, draws, resolution)
+    probes = fit_probes(features, numbers, cells, draws, resolution)
     counts: dict[tuple[str, str], list[torch.Tensor]] = {cell: [] for cell in cells}
     for index in range(len(test)):
-        seen = look(features, test, index, resolution)
+        seen = extract_features(features, test, index, resolution)
         for (name, seed), probe in probes.items():
             found = probe.scores(_chosen(seen.maps, name, numbers), seen.truth.shape[-2:]) > 0
             pair = torch.stack([found & seen.truth, found, seen.truth]).flatten(2).sum(2)
@@ -151,7 +152,7 @@ def dice_of(overlap: np.ndarray, found: np.ndarray, truth: np.ndarray) -> dict[s
             "n": int(shown.sum())}  # fmt: skip
 
 
-def teach_probes(features: DiffusionFeatures, numbers: Sequence[int], cells: Sequence[tuple[str, str]],
+def fit_probes(features: DiffusionFeatures, numbers: Sequence[int], cells: Sequence[tuple[str, str]],
                  draws: Sequence[DatasetFolder], resolution: int) -> dict[tuple[str, str], Probe]:  # fmt: skip
     """A probe for each cell (name, seed), from the images of its seed's draw; an image in two draws is seen once."""
     seen: dict[str, tuple[list[torch.Tensor], torch.Tensor]] = {}
@@ -160,7 +161,7 @@ def teach_probes(features: DiffusionFeatures, numbers: Sequence[int], cells: Seq
         draw = draws[int(seed)]
         for index, row in enumerate(draw.rows):
             if row["file_name"] not in seen:
-                seen[row["file_name"]] = sampled(look(features, draw, index, resolution), len(seen))
+                seen[row["file_name"]] = sample_pixels(extract_features(features, draw, index, resolution), len(seen))
         parts, labels = zip(*(seen[row["file_name"]] for row in draw.rows), strict=True)
         pixels = [torch.cat(part) for part in zip(*parts, strict=True)]
         for name in (name for name, of_seed in cells if of_seed == seed):
@@ -173,11 +174,11 @@ def _chosen(parts: Sequence[torch.Tensor], name: str, numbers: Sequence[int]) ->
     return [parts[list(numbers).index(int(number))] for number in name.split("+")]
 
 
-def look(features: DiffusionFeatures, rows: DatasetFolder, index: int, resolution: int) -> Looked:
+def extract_features(features: DiffusionFeatures, rows: DatasetFolder, index: int, resolution: int) -> LabelledFeatures:
     """One image at `resolution`, its features and labels."""
     sample, device = rows[index], next(features.parameters()).device
     size, truth = working_size(sample.image.shape[:2], resolution), labels_of(sample, rows, resolution)
-    return Looked(features(image_to_tensor(resize_image(sample.image, size)).to(device)), truth.to(device))
+    return LabelledFeatures(features(image_to_tensor(resize_image(sample.image, size)).to(device)), truth.to(device))
 
 
 def labels_of(sample: Sample, rows: DatasetFolder, resolution: int) -> torch.Tensor:
@@ -186,7 +187,7 @@ def labels_of(sample: Sample, rows: DatasetFolder, resolution: int) -> torch.Ten
     return torch.from_numpy(np.stack([mask == value for value in rows.info.labels.values() if value]))
 
 
-def sampled(seen: Looked, seed: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+def sample_pixels(seen: LabelledFeatures, seed: int) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Features (P, C_k) of every block, in half precision, and labels (P, K) at `PIXELS` pixels of an image."""
     height, width = seen.truth.shape[-2:]
     drawn = np.random.default_rng(seed).integers(height * width, size=PIXELS)
@@ -204,14 +205,14 @@ def _scale(part: torch.Tensor, truth: torch.Tensor) -> str:
 def make_report(settings: Blocks, numbers: Sequence[int], rows: list[dict[str, str]], dataset: str) -> dict:
     """Mean and deviation over the seeds of the Dice of every cell, the mean of the targets where there are several."""
     asked = {(name, str(step), str(seed)) for name, step, seed in
-             product(names_of(numbers), settings.timesteps, range(settings.seeds))}  # fmt: skip
+             product(cell_names(numbers), settings.timesteps, range(settings.seeds))}  # fmt: skip
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in rows:
         if (row["block"], row["timestep"], row["seed"]) in asked and row["dice"] != "":
             found.setdefault((row["block"], row["timestep"]), {}).setdefault(row["seed"], []).append(float(row["dice"]))
     shapes = {row["block"]: row["shape"] for row in rows if row["shape"]}
     cells = []
-    for name, step in product(names_of(numbers), settings.timesteps):
+    for name, step in product(cell_names(numbers), settings.timesteps):
         dices = [float(np.mean(values)) for values in found[name, str(step)].values()]
         spread = float(np.std(dices, ddof=1)) if len(dices) > 1 else 0.0
         cells.append({"block": TOGETHER if "+" in name else name, "shape": shapes.get(name, ""), "timestep": step,
@@ -246,7 +247,7 @@ def as_markdown(report: dict) -> str:
     return "\n".join([
         f"# Decoder blocks and timesteps: {report['dataset']}", "",
         "Dice per image of a logistic regression on the pixels of one block at one timestep "
-        f"({settings['backbone'] or settings['checkpoint']}), taught on {settings['images']} labelled images, "
+        f"({settings['backbone'] or settings['checkpoint']}), trained on {settings['images']} labelled images, "
         f"tested on {report['tested']} of held-out groups; mean +- standard deviation over {settings['seeds']} draws "
         f"of the labelled images. {'Mean of the targets' if len(targets) > 1 else 'Target'}: {', '.join(targets)}.", "",
         "![Dice by decoder block and timestep](blocks.png)", "",

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.metrics import MEANS, summarise
-from emitdiff.studies.arms import OURS, WITHOUT
+from emitdiff.segmentation.evaluation import MEANS, summarise
+from emitdiff.studies.arms import NO_TEXT, OURS
 from emitdiff.studies.charts import Point, line_charts
-from emitdiff.studies.rows import markdown_table
+from emitdiff.studies.results_table import markdown_table
 
-BESIDE = "unet"
+BASELINE = "unet"
 MEAN = "mean"  # of the targets, where there are several
 COUNTS = ("predicted", "truth", "overlap")
 
 
 @dataclass(frozen=True)
-class Collected:
+class RunResults:
     """One run and its `rows`, one for each image, target and text, as they are read from its file."""
 
     dataset: str
@@ -44,9 +44,9 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     return found
 
 
-def make_report(collected: Sequence[Collected]) -> dict:
+def make_report(collected: Sequence[RunResults]) -> dict:
     """ "results": for every dataset, number of images, arm, text and target, `spread` over the draws of dice and
-    dice_pooled, and of the difference in dice to `BESIDE`, draw by draw. "texts": likewise what the own text adds.
+    dice_pooled, and of the difference in dice to `BASELINE`, draw by draw. "texts": likewise what the own text adds.
 
     The folds of one draw are one: all their images together. With several targets there is also their `MEAN`.
 
@@ -61,7 +61,7 @@ def make_report(collected: Sequence[Collected]) -> dict:
         seconds.setdefault((run.dataset, run.images, run.arm), []).append(run.seconds)
     results, texts = [], []
     for (dataset, images, arm, text, target), own in draws.items():
-        beside = draws.get((dataset, images, BESIDE, WITHOUT, target), {}) if arm != BESIDE else {}
+        beside = draws.get((dataset, images, BASELINE, NO_TEXT, target), {}) if arm != BASELINE else {}
         results.append({
             "dataset": dataset, "images": images, "arm": arm, "text": text, "target": target, "draws": len(own),
             "seconds": float(np.mean(seconds[dataset, images, arm])),
@@ -76,7 +76,7 @@ def make_report(collected: Sequence[Collected]) -> dict:
     return {"results": results, "texts": texts}
 
 
-def per_draw(collected: Sequence[Collected]) -> dict[tuple, dict[int, dict]]:
+def per_draw(collected: Sequence[RunResults]) -> dict[tuple, dict[int, dict]]:
     """(dataset, images, arm, text, target) to the measures of every draw, without draws that show it nowhere."""
     rows: dict[tuple, list[dict]] = {}
     for run in collected:
@@ -142,10 +142,10 @@ def as_markdown(report: dict) -> str:
     """The report as a page of markdown."""
     settings = report["settings"]
     how = (
-        f"Every arm is taught on the same labelled images, altered in the same ways, at {settings['resolution']} x "
-        f"{settings['resolution']} pixels, and tested at that size on groups kept out: {settings['draws']} draws. "
+        f"Every arm is trained on the same labelled images, altered in the same ways, at {settings['resolution']} x "
+        f"{settings['resolution']} pixels, and tested at that size on groups held out: {settings['draws']} draws. "
         f"Networks: {settings['steps']} steps of {settings['batch']} images, AdamW {settings['learning_rate']:g} "
-        f"falling along a cosine, last step. {OURS}: {settings['backbone'] or settings['checkpoint']}, taught as "
+        f"falling along a cosine, last step. {OURS}: {settings['backbone'] or settings['checkpoint']}, trained as "
         "`teach` does."
     )
     sections = [_section(name, facts, report) for name, facts in report["datasets"].items()]
@@ -153,7 +153,7 @@ def as_markdown(report: dict) -> str:
         "dice: of each image, over those that show the target, mean +- standard deviation over the draws, with the t "
         "interval (95 %) of that mean; pooled: all pixels together; - unet: difference in dice to unet on the same "
         "draws, with its t interval; false masks: share of images without the target in which a mask was drawn; "
-        "seconds: of teaching. The test images are the same in every draw: the intervals tell the luck of the draw, "
+        "seconds: of training. The test images are the same in every draw: the intervals tell the luck of the draw, "
         "not that of the choice of test images."
     )
     return (

@@ -1,7 +1,7 @@
-"""How few labels are enough? A taught head beside U-Nets, each on exactly the same few labelled images.
+"""Label efficiency: few-shot heads and U-Nets trained on exactly the same few labelled images.
 
-For every dataset, number of labelled images and draw of them, every arm is taught and asked for the masks of images of
-groups kept out, at one size. The figures are the papers': Dice of the foreground per image at 256 x 256.
+For every dataset, number of labelled images and draw of them, every arm is trained and asked for the masks of images of
+groups held out, at one size. The figures are the papers': Dice of the foreground per image at 256 x 256.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, Sample, choose_rows, open_dataset
+from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
+from emitdiff.datasets.splits import choose_rows, draw_labelled
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder
-from emitdiff.images import file_stem, resize_image, resize_mask
-from emitdiff.segmentation.metrics import TEXTS, measure, questions_of, shuffled_sentences, summarise
-from emitdiff.segmentation.networks import DIVISOR
+from emitdiff.files import file_stem, make_folder
+from emitdiff.images import resize_image, resize_mask
+from emitdiff.segmentation.evaluation import TEXTS, measure, shuffled_sentences, summarise
 from emitdiff.segmentation.pipeline import SegmentationPipeline
-from emitdiff.studies.arms import ARMS, OURS, WITHOUT, Segment, TeachArm, check_arms, load_base, teach_arm
-from emitdiff.studies.label_report import Collected, as_markdown, draw_chart, make_report
-from emitdiff.studies.rows import RESULTS, begin, finish, read_table, write_table
-from emitdiff.studies.splits import Sides, draw_labelled, split_sides
+from emitdiff.segmentation.vocabulary import queries_of
+from emitdiff.studies.arms import ARMS, NO_TEXT, OURS, Segment, TrainArm, check_arms, load_base, train_arm
+from emitdiff.studies.label_report import RunResults, as_markdown, draw_chart, make_report
+from emitdiff.studies.networks import DIVISOR
+from emitdiff.studies.results_table import RESULTS, open_study, read_table, write_report, write_table
+from emitdiff.studies.splits import TrainTest, split_train_test
 
 KEYS = ("dataset", "images", "draw", "fold", "arm")
 
@@ -34,10 +36,10 @@ class Labels:
     """Settings of `study_labels`.
 
     `images` are the numbers of labelled images, `draws` how often each is drawn; draw and training have seed 0, 1, ...
-    `split_column` and `folds` as in `split_sides`, the column for those datasets that have it; with folds, a draw is
-    one of every fold's training groups, and its Dice is over all images, each tested once. `test_limit` takes evenly
+    `split_column` and `folds` as in `split_train_test`, the column for those datasets that have it; with folds, a draw
+    is one of every fold's training groups, and its Dice is over all images, each tested once. `test_limit` takes evenly
     spread test images of each fold. `derived` names datasets whose sentences were made from their masks, which the
-    report then says. `checkpoint` and `backbone` as in `load_base`, `steps` to `seconds` as in `TeachArm`.
+    report then says. `checkpoint` and `backbone` as in `load_base`, `steps` to `seconds` as in `TrainArm`.
     """
 
     datasets: tuple[Path, ...]
@@ -85,12 +87,12 @@ def study_labels(settings: Labels) -> dict:
     """Writes `out`/results.csv as each run ends, and its measures of every image to `out`/runs; then labels.png,
     report.md and report.json.
 
-    Started again, it trains only what is missing; datasets, numbers of images, draws and arms may be added. Returns
+    Run again, it trains only what is missing; datasets, numbers of images, draws and arms may be added. Returns
     what report.json says.
 
     Raises:
         EmitDiffError: an unknown arm or text, a dataset that cannot be used or has too few labelled images, weights
-            that are not there, or an `out` begun with other settings.
+            that are not there, or an `out` started with other settings.
     """
     check_arms(settings.arms)
     _check(settings)
@@ -100,19 +102,19 @@ def study_labels(settings: Labels) -> dict:
         raise EmitDiffError(f"No dataset has a column '{settings.split_column}': name one of metadata.csv, or none.")
     sides = {dataset.info.name: _sides(dataset, settings, columns[dataset.info.name]) for dataset in datasets}
     if len(sides) < len(datasets):
-        raise EmitDiffError(f"Two datasets have one name ({', '.join(sides)}): give each a name of its own.")
+        raise EmitDiffError(f"Two datasets have one name ({', '.join(sides)}): give each its own name.")
     if unknown := [name for name in settings.derived if name not in sides]:
         raise EmitDiffError(f"--derived names {', '.join(unknown)}; the datasets here are {', '.join(sides)}.")
     base = load_base(settings.checkpoint, settings.backbone) if OURS in settings.arms else None
     free = ("out", "datasets", "images", "draws", "arms", "derived", "json")
-    out = begin(settings.out, {name: value for name, value in asdict(settings).items() if name not in free})
+    out = open_study(settings.out, {name: value for name, value in asdict(settings).items() if name not in free})
     runs = list(_runs(settings, sides))
-    _teach_all(settings, runs, sides, base, out)
+    _train_all_runs(settings, runs, sides, base, out)
     facts = {name: _facts(folds, settings, columns[name]) for name, folds in sides.items()}
     report = {"settings": json.loads(json.dumps(asdict(settings), default=str)), "datasets": facts,
               **make_report(collect(runs, out))}  # fmt: skip
     draw_chart(out / "labels.png", report)
-    finish(out, report, as_markdown(report), settings.json)
+    write_report(out, report, as_markdown(report), settings.json)
     return report
 
 
@@ -127,22 +129,22 @@ def _column(dataset: DatasetFolder, settings: Labels) -> str | None:
     return settings.split_column if settings.split_column in dataset.rows[0] else None
 
 
-def _sides(dataset: DatasetFolder, settings: Labels, column: str | None) -> list[Sides]:
+def _sides(dataset: DatasetFolder, settings: Labels, column: str | None) -> list[TrainTest]:
     """Every fold's (train, test), after looking that each can be drawn from."""
-    sides = split_sides(dataset, settings.folds, column)
+    sides = split_train_test(dataset, settings.folds, column)
     for train, _ in sides:
         draw_labelled(train, max(settings.images), 0)
     return [(train, choose_rows(test, limit=settings.test_limit)) for train, test in sides]
 
 
-def _runs(settings: Labels, sides: dict[str, list[Sides]]) -> Sequence[Run]:
+def _runs(settings: Labels, sides: dict[str, list[TrainTest]]) -> Sequence[Run]:
     """In an order in which a study that is stopped early has the same draws of everything."""
     for draw, (name, folds), images in product(range(settings.draws), sides.items(), settings.images):
         for fold, arm in product(range(len(folds)), settings.arms):
             yield Run(name, images, draw, fold, arm)
 
 
-def _teach_all(settings: Labels, runs: Sequence[Run], sides: dict[str, list[Sides]],
+def _train_all_runs(settings: Labels, runs: Sequence[Run], sides: dict[str, list[TrainTest]],
                base: SegmentationPipeline | None, out: Path) -> None:  # fmt: skip
     rows = read_table(out / RESULTS)
     done = {tuple(row[name] for name in KEYS) for row in rows}
@@ -151,11 +153,11 @@ def _teach_all(settings: Labels, runs: Sequence[Run], sides: dict[str, list[Side
     for run in tqdm([run for run in runs if run.key not in done], desc="teaching", unit="run"):
         train, test = sides[run.dataset][run.fold]
         if (run.dataset, run.fold) not in tests:
-            tests = {(run.dataset, run.fold): [at_size(sample, settings.resolution) for sample in test]}
+            tests = {(run.dataset, run.fold): [resized(sample, settings.resolution) for sample in test]}
         drawn = draw_labelled(train, run.images, run.draw)
-        samples = [at_size(sample, settings.resolution) for sample in drawn]
-        segment, seconds = teach_arm(_teaching(settings, run), base, samples, train.info)
-        texts = settings.texts if run.arm == OURS else (WITHOUT,)
+        samples = [resized(sample, settings.resolution) for sample in drawn]
+        segment, seconds = train_arm(_arm_settings(settings, run), base, samples, train.info)
+        texts = settings.texts if run.arm == OURS else (NO_TEXT,)
         measured = measure_arm(segment, tests[run.dataset, run.fold], test, texts)
         write_table(out / "runs" / run.file, measured)
         facts = {**{name: getattr(run, name) for name in KEYS}, "seconds": round(seconds, 1)}
@@ -164,7 +166,7 @@ def _teach_all(settings: Labels, runs: Sequence[Run], sides: dict[str, list[Side
         write_table(out / RESULTS, rows)
 
 
-def _facts(folds: list[Sides], settings: Labels, column: str | None) -> dict:
+def _facts(folds: list[TrainTest], settings: Labels, column: str | None) -> dict:
     """What the report says of a dataset."""
     info, tests = folds[0][0].info, [row for _, test in folds for row in test.rows]
     spoken = sum(bool(row.get("text", "").strip()) for row in tests) if sum(map(bool, info.labels.values())) == 1 else 0
@@ -178,51 +180,55 @@ def _facts(folds: list[Sides], settings: Labels, column: str | None) -> dict:
     return {**counts, "split": f"column {column}" if column else split, "own_text": own}
 
 
-def collect(runs: Sequence[Run], out: Path) -> list[Collected]:
+def collect(runs: Sequence[Run], out: Path) -> list[RunResults]:
     """What every run left in `out`."""
     seconds = {tuple(row[name] for name in KEYS): float(row["seconds"]) for row in read_table(out / RESULTS)}
-    return [Collected(run.dataset, run.images, run.draw, run.arm, seconds[run.key], read_table(out / "runs" / run.file))
-            for run in runs]  # fmt: skip
+    return [
+        RunResults(run.dataset, run.images, run.draw, run.arm, seconds[run.key], read_table(out / "runs" / run.file))
+        for run in runs
+    ]
 
 
-def _teaching(settings: Labels, run: Run) -> TeachArm:
-    return TeachArm(run.arm, settings.resolution, settings.steps, settings.batch, settings.learning_rate,
+def _arm_settings(settings: Labels, run: Run) -> TrainArm:
+    return TrainArm(run.arm, settings.resolution, settings.steps, settings.batch, settings.learning_rate,
                     settings.seconds, run.draw)  # fmt: skip
 
 
-def at_size(sample: Sample, side: int) -> Sample:
+def resized(sample: Sample, side: int) -> Sample:
     """The sample with image and mask at `side` x `side`, whatever its aspect ratio, as in the paper; the mask by
     nearest neighbour."""
     size = (side, side)
     return replace(sample, image=resize_image(sample.image, size), mask=resize_mask(sample.mask, size))
 
 
-def sentences_of(samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[str]) -> list[dict]:
+def queries_for(samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[str]) -> list[dict]:
     """For every sample and label: `sample`, `label`, `target`, `truth` (bool mask), and under "said" a sentence for
     each of `texts`."""
     labels = [label for label, value in rows.info.labels.items() if value]
     # questions_of names the labels in their order first, then what is only derived from them
-    asked = [(sample, label, *question) for sample in samples
-             for label, question in zip(labels, questions_of(sample, rows), strict=False)]  # fmt: skip
-    shuffled = [""] * len(asked)
+    queries = [(sample, label, *question) for sample in samples
+             for label, question in zip(labels, queries_of(sample, rows), strict=False)]  # fmt: skip
+    shuffled = [""] * len(queries)
     if "shuffled" in texts:
-        shuffled = shuffled_sentences([(target, own) for _, _, target, own, _ in asked], 0)
+        shuffled = shuffled_sentences([(target, own) for _, _, target, own, _ in queries], 0)
     found = []
-    for (sample, label, target, own, truth), other in zip(asked, shuffled, strict=True):
-        said = {"own": own, "none": "", "shuffled": other, WITHOUT: ""}
+    for (sample, label, target, own, truth), other in zip(queries, shuffled, strict=True):
+        sentences = {"own": own, "none": "", "shuffled": other, NO_TEXT: ""}
         found.append({"sample": sample, "label": label, "target": target, "truth": truth,
-                      "said": {text: said[text] for text in texts}})  # fmt: skip
+                      "said": {text: sentences[text] for text in texts}})  # fmt: skip
     return found
 
 
 def measure_arm(segment: Segment, samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[str]) -> list[dict]:
     """A row of `measure` for every sample, label and text; `samples` are `rows` at one size."""
     measured = []
-    for asked in sentences_of(samples, rows, texts):
-        sample = asked["sample"]
-        found = segment(sample.image, [(asked["label"], sentence) for sentence in asked["said"].values()])
-        for text, mask in zip(texts, found, strict=True):
-            names = {"file_name": sample.name, "group": sample.group, "target": asked["target"], "text": text}
+    for name, grouped in groupby(queries_for(samples, rows, texts), key=lambda asked: asked["sample"].name):
+        queries = list(grouped)
+        sample = queries[0]["sample"]
+        sentences = [(asked["label"], sentence) for asked in queries for sentence in asked["said"].values()]
+        masks = segment(sample.image, sentences)
+        for (asked, text), mask in zip(product(queries, texts), masks, strict=True):
+            names = {"file_name": name, "group": sample.group, "target": asked["target"], "text": text}
             measured.append(names | measure(mask, asked["truth"]))
     return measured
 

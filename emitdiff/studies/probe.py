@@ -1,6 +1,6 @@
 """A light probe: logistic regression from the features of pixels to labels, and the Dice of what it finds.
 
-A linear map commutes with bilinear upsampling, so a probe taught on features grown to the image's size is applied to
+A linear map commutes with bilinear upsampling, so a probe trained on features grown to the image's size is applied to
 the small maps, and only its few scores are grown.
 """
 

@@ -1,4 +1,4 @@
-"""Does each word of the prompt count? Kinds of image are recognised, appearance is measured."""
+"""Prompt adherence: image kinds are classified, appearance is measured."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from emitdiff.datasets import DatasetFolder, choose_rows, open_dataset
+from emitdiff.datasets.folder import DatasetFolder, open_dataset
+from emitdiff.datasets.splits import choose_rows
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.recognition import Kind, Recogniser
-from emitdiff.studies.rows import markdown_table
-from emitdiff.synthesis.captions import APPEARANCE_WORDS, measure_appearance
-from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
+from emitdiff.studies.image_kind_classifier import ImageKindNetwork, Kind
+from emitdiff.studies.results_table import markdown_table
+from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
+from emitdiff.synthesis.training.captions import APPEARANCE_WORDS, measure_appearance
+from emitdiff.synthesis_settings import SynthesisSettings
 
-TAUGHT, TRIED = 200, 60  # real images of each dataset that the classifier is taught on, and tried on
-WAYS = {"text alone": 0.0, "outline": 0.5}  # how kinds are painted: the structure asked for
+TRAIN_IMAGES, TEST_IMAGES = 200, 60  # real images of each dataset that the classifier is trained on, and tried on
+STRUCTURE_OF_MODE = {"text alone": 0.0, "outline": 0.5}  # how kinds are generated: the structure asked for
 STRUCTURES = {"full": 1.0, "outline": 0.5}  # at which structure words are tried
 
 
 @dataclass(frozen=True)
 class EvaluatePrompts:
-    """Settings of `evaluate_prompts`. `limit` images are painted of each dataset's kind in each way, and as many
-    sources of each dataset are painted with every appearance word, at each structure: 2 x (limit + 9 x limit) images
+    """Settings of `evaluate_prompts`. `limit` images are generated of each dataset's kind in each way, and as many
+    sources of each dataset are generated with every appearance word, at each structure: 2 x (limit + 9 x limit) images
     a dataset."""
 
     datasets: tuple[Path, ...]
@@ -50,11 +53,11 @@ class Source:
 def evaluate_prompts(settings: EvaluatePrompts) -> dict:
     """Prints how often named kinds are recognised and what appearance words move; with `json` one object at the end.
 
-    The classifier is taught on training groups of the datasets (as the checkpoint's training split them) and tried on
+    The classifier is trained on training groups of the datasets (as the checkpoint's training split them) and tried on
     held-out ones; outlines and sources are of held-out images.
 
     Raises:
-        EmitDiffError: unreadable datasets, fewer than two kinds of image, or an unknown checkpoint.
+        EmitDiffError: unreadable datasets, fewer than two image kinds, or an unknown checkpoint.
     """
     opened = [open_dataset(folder) for folder in settings.datasets]
     kinds = list(dict.fromkeys((dataset.info.modality, dataset.info.organ) for dataset in opened))
@@ -62,13 +65,15 @@ def evaluate_prompts(settings: EvaluatePrompts) -> dict:
         raise EmitDiffError("All datasets have the same modality and organ: name two or more kinds to tell apart.")
     pipeline = load_synthesizer(settings.checkpoint)
     sources = [_source(dataset, pipeline) for dataset in opened]
-    asked = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
-    recogniser, real = taught_recogniser(sources, kinds, settings.seed)
+    asked = SynthesisSettings(
+        num_images=1, seed=settings.seed, num_inference_steps=settings.steps, guidance_scale=settings.guidance
+    )
+    network, real = train_kind_network(sources, kinds, settings.seed)
     result = {
         "real_images_recognised": real,
-        "kinds": named_kinds(pipeline, sources, recogniser, settings.limit, settings.seed, asked),
+        "kinds": kind_accuracy(pipeline, sources, network, settings.limit, asked),
         "words": {
-            name: appearance_words(pipeline, sources, structure, settings.limit, settings.seed, asked)
+            name: appearance_words(pipeline, sources, structure, settings.limit, asked)
             for name, structure in STRUCTURES.items()
         },
         "settings": json.loads(json.dumps(asdict(settings), default=str)),
@@ -87,13 +92,13 @@ def _source(dataset: DatasetFolder, pipeline: SynthesisPipeline) -> Source:
     return Source((dataset.info.modality, dataset.info.organ), train, held)
 
 
-def taught_recogniser(sources: Sequence[Source], kinds: Sequence[Kind], seed: int) -> tuple[Recogniser, dict]:
+def train_kind_network(sources: Sequence[Source], kinds: Sequence[Kind], seed: int) -> tuple[ImageKindNetwork, dict]:
     """A classifier of `kinds`, and the share and number of held-out real images that it recognises."""
-    recogniser = Recogniser(kinds, seed)
-    images, answers = _pictures(sources, "train", TAUGHT)
-    recogniser.train(images, answers)
-    images, answers = _pictures(sources, "held", TRIED)
-    return recogniser, {"share": _share(recogniser(images), answers), "n": len(answers)}
+    network = ImageKindNetwork(kinds, seed)
+    images, answers = _pictures(sources, "train", TRAIN_IMAGES)
+    network.train(images, answers)
+    images, answers = _pictures(sources, "held", TEST_IMAGES)
+    return network, {"share": _share(network(images), answers), "n": len(answers)}
 
 
 def _pictures(sources: Sequence[Source], part: str, limit: int) -> tuple[list[np.ndarray], list[Kind]]:
@@ -107,40 +112,46 @@ def _share(found: Sequence, wanted: Sequence) -> float:
     return float(np.mean([one == other for one, other in zip(found, wanted, strict=True)]))
 
 
-def named_kinds(
-    pipeline: SynthesisPipeline, sources: Sequence[Source], recogniser: Recogniser, limit: int, seed: int, asked: dict
+def kind_accuracy(
+    pipeline: SynthesisPipeline,
+    sources: Sequence[Source],
+    network: ImageKindNetwork,
+    limit: int,
+    asked: SynthesisSettings,
 ) -> dict[str, dict]:
-    """Way of painting to the shares of images whose modality, organ, and both are those named, whole and per kind.
+    """Generation mode to the fractions of images whose modality, organ, and both are those named, whole and per kind.
 
     "text alone": the prompt names modality and organ, nothing else is given. "outline": a held-out mask and the prompt
     of its row.
     """
     result = {}
-    for way, structure in WAYS.items():
+    for way, structure in STRUCTURE_OF_MODE.items():
         found: list[Kind] = []
         wanted: list[Kind] = []
-        for source in tqdm(sources, desc=f"painting kinds, {way}", unit="dataset"):
-            painted = _paint_kind(pipeline, source, structure, limit, seed, asked)
-            found += recogniser(painted)
+        for source in tqdm(sources, desc=f"generating kinds, {way}", unit="dataset"):
+            painted = _generate_kind(pipeline, source, structure, limit, asked)
+            found += network(painted)
             wanted += [source.kind] * len(painted)
         both = list(zip(found, wanted, strict=True))
-        result[way] = _recognised(both) | {
-            "per_kind": {", ".join(kind): _recognised([pair for pair in both if pair[1] == kind])
+        result[way] = _accuracy(both) | {
+            "per_kind": {", ".join(kind): _accuracy([pair for pair in both if pair[1] == kind])
                          for kind in dict.fromkeys(wanted)}
         }  # fmt: skip
     return result
 
 
-def _paint_kind(pipeline, source: Source, structure: float, limit: int, seed: int, asked: dict) -> list[np.ndarray]:
+def _generate_kind(
+    pipeline, source: Source, structure: float, limit: int, asked: SynthesisSettings
+) -> list[np.ndarray]:
+    asked = asked.replace(structure=structure)
     if structure == 0:
         prompt = compose_prompt(*source.kind)
-        return [one.image for one in pipeline(None, None, prompt=prompt, num_images=limit, seed=seed, structure=0.0,
-                                              **asked)]  # fmt: skip
-    return [
-        pipeline(None, sample.mask, prompt=prompt_of(source.held.info, sample.mask, sample.finding), num_images=1,
-                 seed=seed + number, structure=structure, **asked)[0].image
-        for number, sample in enumerate(labelled(source.held, limit))
-    ]  # fmt: skip
+        return [one.image for one in pipeline(None, None, asked, prompt=prompt, num_images=limit)]
+    painted = []
+    for number, sample in enumerate(labelled(source.held, limit)):
+        prompt = prompt_of(source.held.info, sample.mask, sample.finding)
+        painted += pipeline(None, sample.mask, asked, prompt=prompt, seed=asked.seed + number)
+    return [one.image for one in painted]
 
 
 def labelled(rows: DatasetFolder, limit: int) -> list:
@@ -150,7 +161,7 @@ def labelled(rows: DatasetFolder, limit: int) -> list:
     return [found[index] for index in kept]
 
 
-def _recognised(pairs: Sequence[tuple[Kind, Kind]]) -> dict[str, float | int]:
+def _accuracy(pairs: Sequence[tuple[Kind, Kind]]) -> dict[str, float | int]:
     return {
         "modality": float(np.mean([found[0] == wanted[0] for found, wanted in pairs])),
         "organ": float(np.mean([found[1] == wanted[1] for found, wanted in pairs])),
@@ -160,7 +171,7 @@ def _recognised(pairs: Sequence[tuple[Kind, Kind]]) -> dict[str, float | int]:
 
 
 def appearance_words(
-    pipeline: SynthesisPipeline, sources: Sequence[Source], structure: float, limit: int, seed: int, asked: dict
+    pipeline: SynthesisPipeline, sources: Sequence[Source], structure: float, limit: int, asked: SynthesisSettings
 ) -> dict[str, dict]:
     """Word to the share of pairs in which its measure moves as it says, and the mean shift, with n.
 
@@ -170,14 +181,14 @@ def appearance_words(
     words = [word for pair in APPEARANCE_WORDS.values() for word in pair]
     measured: list[dict[str, dict[str, float]]] = []
     chosen = [(source, sample) for source in sources for sample in labelled(source.held, limit)]
-    for number, (source, sample) in enumerate(tqdm(chosen, desc=f"painting words, structure {structure:g}")):
+    for number, (source, sample) in enumerate(tqdm(chosen, desc=f"generating words, structure {structure:g}")):
         plain = prompt_of(source.held.info, sample.mask, sample.finding)
         row = {}
         for word in ("", *words):
-            painted = pipeline(
-                sample.image if structure > 0.5 else None, sample.mask, prompt=compose_prompt(plain, appearance=word),
-                num_images=1, seed=seed + number, structure=structure, **asked,
-            )  # fmt: skip
+            own = asked.replace(
+                prompt=compose_prompt(plain, appearance=word), seed=asked.seed + number, structure=structure
+            )
+            painted = pipeline(sample.image if structure > 0.5 else None, sample.mask, own)
             row[word] = measure_appearance(painted[0].image)
         measured.append(row)
     return compare_words(measured)
@@ -215,11 +226,11 @@ def as_markdown(result: dict) -> str:
          (f"{100 * row[against]['right']:.0f} %", f"{row[against]['shift']:+.2g}")), str(row["n"])]
         for structure, found in result["words"].items() for word, row in found.items()
     ]  # fmt: skip
-    named = ["painted from", "named in the prompt", "modality found", "organ found", "both", "n"]
-    heard = ["structure", "word", "measure", "against none", "shift", "against opposite", "shift", "n"]
+    kind_columns = ["generated from", "named in the prompt", "modality found", "organ found", "both", "n"]
+    word_columns = ["structure", "word", "measure", "against none", "shift", "against opposite", "shift", "n"]
     return "\n".join([
         "", f"Of {real['n']} held-out real images the classifier recognises {100 * real['share']:.1f} %.", "",
-        markdown_table(named, kinds), "",
+        markdown_table(kind_columns, kinds), "",
         "Appearance words, same seed: share of pairs that move the right way, and mean shift", "",
-        markdown_table(heard, words),
+        markdown_table(word_columns, words),
     ])  # fmt: skip

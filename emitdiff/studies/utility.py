@@ -1,7 +1,7 @@
-"""Are synthetic images fit to train on? Train on synthetic, test on real, beside the same training on real images.
+"""Utility of synthetic images: train on synthetic, test on real, compared with training on real images.
 
 The held-out groups of the checkpoint are what is tested on. Of the others, those images from which synthetic ones were
-painted make the arm "real", the painted ones the arm "synthetic". Network, steps, batch and seeds are the same.
+generated make the arm "real", the generated ones the arm "synthetic". Network, steps, batch and seeds are the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import DatasetFolder, choose_rows, is_synthetic, open_dataset, split_by_group
+from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset
+from emitdiff.datasets.splits import choose_rows, split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.rows import RESULTS, begin, finish, markdown_table, read_table, write_table
-from emitdiff.studies.segmenter import (
+from emitdiff.studies.results_table import RESULTS, markdown_table, open_study, read_table, write_report, write_table
+from emitdiff.studies.unet_baseline import (
     MEASURES,
     TrainSegmenter,
     check_training,
@@ -29,10 +30,11 @@ from emitdiff.studies.segmenter import (
     train_segmenter,
 )
 from emitdiff.synthesis.augmentation import Augment, augment, check_settings
-from emitdiff.synthesis.pipeline import read_card
+from emitdiff.synthesis.card import read_card
 
 PARTS = ("real", "synthetic", "classical")
-PAINTED = ("checkpoint", "structure", "steps", "guidance", "preset")  # what the report says of the synthetic images
+# what the report says of the synthetic images
+GENERATION_COLUMNS = ("checkpoint", "structure", "steps", "guidance", "preset")
 RESAMPLES = 2000
 TARGET = 95.0  # per cent of the Dice of real images
 
@@ -41,7 +43,7 @@ TARGET = 95.0  # per cent of the Dice of real images
 class Utility:
     """Settings of `study_utility`.
 
-    `synthetic` is a folder that `augment` wrote; without it `ratio` images (1 where None) are painted from each of
+    `synthetic` is a folder that `augment` wrote; without it `ratio` images (1 where None) are generated from each of
     `limit` training images (None: all) into `out`/synthetic. Of a given folder, at most `ratio` of each source are
     used, and `limit` sources. `arms` are made of "real", "synthetic" and "classical", joined by "+". The rest as in
     `TrainSegmenter`; seeds are 0 to `seeds` - 1.
@@ -67,32 +69,32 @@ class Utility:
 def study_utility(settings: Utility) -> dict:
     """Trains every arm with every seed, writes `out`/results.csv as they end, then report.md and report.json.
 
-    Started again, it trains only what is missing; arms and seeds may be added. `out`/runs has the measures of every
+    Run again, it trains only what is missing; arms and seeds may be added. `out`/runs has the measures of every
     image. Returns what report.json says.
 
     Raises:
         EmitDiffError: an unknown arm or network, a dataset or folder that cannot be used, a synthetic image of a
-            held-out group, or an `out` begun with other settings.
+            held-out group, or an `out` started with other settings.
     """
     arms = [_ordered(arm) for arm in settings.arms]
     dataset = open_dataset(settings.dataset)
     train, test = real_split(dataset, settings.checkpoint)
     for arm in arms:
         check_training(_training(settings, arm, 0), both={"real", "synthetic"} <= set(arm.split("+")))
-    painting = _painting(settings)
+    painting = _augment_settings(settings)
     if settings.synthetic:
         real, synthetic = matched(train, open_dataset(settings.synthetic), test, settings)
     else:
         check_settings(painting)
     free = ("out", "arms", "seeds", "json")
     record = {name: value for name, value in asdict(settings).items() if name not in free}
-    out = begin(settings.out, {**record, "dataset": dataset.info.name})
+    out = open_study(settings.out, {**record, "dataset": dataset.info.name})
     if not settings.synthetic:
-        real, synthetic = matched(train, open_dataset(_paint(painting)), test, settings)
+        real, synthetic = matched(train, open_dataset(_generate(painting)), test, settings)
     _train_all(settings, arms, real, synthetic, test, out)
     report = make_report(settings, arms, out, {"real": len(real), "synthetic": len(synthetic), "test": len(test)})
-    report["painted"] = {name: sorted({row.get(name, "") for row in synthetic.rows}) for name in PAINTED}
-    finish(out, report, as_markdown(report), settings.json)
+    report["painted"] = {name: sorted({row.get(name, "") for row in synthetic.rows}) for name in GENERATION_COLUMNS}
+    write_report(out, report, as_markdown(report), settings.json)
     return report
 
 
@@ -115,43 +117,46 @@ def real_split(dataset: DatasetFolder, checkpoint: str) -> tuple[DatasetFolder, 
     return split_by_group(real, training.get("held_out", 0.2), training.get("split_seed", 0))
 
 
-def _painting(settings: Utility) -> Augment:
+def _augment_settings(settings: Utility) -> Augment:
     ratio, folder = float(settings.ratio or 1), Path(settings.out) / "synthetic"
     return Augment(settings.dataset, folder, ratio, settings.checkpoint, "train", settings.limit)
 
 
-def _paint(painting: Augment) -> Path:
+def _generate(painting: Augment) -> Path:
     if is_complete := (painting.out / "metadata.csv").exists():
-        print(f"{painting.out} is painted already.", file=sys.stderr)
+        print(f"{painting.out} is complete already.", file=sys.stderr)
     if not is_complete and augment(painting) is None:
-        raise EmitDiffError(f"Other processes still paint {painting.out}: start this study again when they are done.")
+        raise EmitDiffError(
+            f"Other processes still generate {painting.out}: start this study again when they are done."
+        )
     return painting.out
 
 
 def matched(
     train: DatasetFolder, synthetic: DatasetFolder, test: DatasetFolder, settings: Utility
 ) -> tuple[DatasetFolder, DatasetFolder]:
-    """The real training images that synthetic ones were painted from, and those synthetic ones.
+    """The real training images that synthetic ones were generated from, and those synthetic ones.
 
     Raises:
-        EmitDiffError: none was painted from a training image, one was painted from a held-out group, or other labels.
+        EmitDiffError: none was generated from a training image, one was generated from a held-out group, or other
+        labels.
     """
     if synthetic.info.labels != train.info.labels:
         raise EmitDiffError(f"{synthetic.folder} has the labels {synthetic.info.labels}, not {train.info.labels}.")
     painted = [row for row in synthetic.rows if is_synthetic(row)]
     if leaks := sorted({row["group"] for row in painted} & set(test.groups)):
         raise EmitDiffError(
-            f"{synthetic.folder} holds images painted from the held-out groups that are tested on ({leaks[0]} among "
-            "them): paint with augment --split train."
+            f"{synthetic.folder} holds images generated from the held-out groups that are tested on ({leaks[0]} among "
+            "them): generate with augment --split train."
         )
     made_with = {row.get("checkpoint", "") for row in painted}
     if made_with - {settings.checkpoint, Path(settings.checkpoint).name}:
-        print(f"Note: painted with {', '.join(sorted(made_with))}; the split is that of {settings.checkpoint}.",
+        print(f"Note: generated with {', '.join(sorted(made_with))}; the split is that of {settings.checkpoint}.",
               file=sys.stderr)  # fmt: skip
     sources = {row.get("source") for row in painted}
     real = train.subset(index for index, row in enumerate(train.rows) if row["file_name"] in sources)
     if not len(real):
-        raise EmitDiffError(f"No image of {synthetic.folder} was painted from a training image of {train.folder}.")
+        raise EmitDiffError(f"No image of {synthetic.folder} was generated from a training image of {train.folder}.")
     real = choose_rows(real, limit=settings.limit)
     used = dict.fromkeys((row["file_name"] for row in real.rows), 0)
     kept = []
@@ -260,10 +265,10 @@ def as_markdown(report: dict) -> str:
     painted = ", ".join(f"{name} {' or '.join(values)}" for name, values in report["painted"].items())
     return "\n".join([
         f"# Train on synthetic, test on real: {report['dataset']}", "",
-        f"Arms rest on {counts['real']} real training images and {counts['synthetic']} images painted from them by "
+        f"Arms rest on {counts['real']} real training images and {counts['synthetic']} images generated from them by "
         f"{settings['checkpoint']}; tested on all {counts['test']} real images of held-out groups "
         f"({first['n']['mean']:.0f} labelled, {first['n_empty']['mean']:.0f} without the label).", "",
-        f"Painted with {painted}.", "",
+        f"Generated with {painted}.", "",
         f"{settings['network']}, {settings['steps']} steps of 8 images at {settings['resolution']} pixels, "
         f"{settings['seeds']} seeds, last step; mean +- standard deviation over the seeds.", "",
         markdown_table(["arm", *names, "% of real (95 %)"], table), "",

@@ -1,0 +1,1 @@
+"""EMIT-Diff: labelled synthetic images from edges, masks and prompts."""

@@ -1,7 +1,7 @@
-"""From a dataset folder to a larger one: every image is painted anew from its edges, its mask and a prompt.
+"""From a dataset folder to a larger one: images are generated from the edges, mask and prompt of each image.
 
-What is painted follows from the settings, the row and the number of the variant alone, and a file is there whole or not
-at all. So a run that was stopped goes on where it was, and several processes share the work without talking.
+What is generated follows from the settings, the row and the number of the variant alone, and a file is there whole or
+not at all. So a run that was stopped goes on where it was, and several processes share the work without talking.
 """
 
 from __future__ import annotations
@@ -19,23 +19,19 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from emitdiff.datasets import (
-    FIRST_COLUMNS,
-    DatasetFolder,
-    Sample,
-    choose_rows,
-    distinct_stems,
-    open_dataset,
-    write_tables,
-)
+from emitdiff.datasets.folder import FIRST_COLUMNS, DatasetFolder, Sample, open_dataset, unique_stems
+from emitdiff.datasets.splits import choose_rows
+from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_alone, held_files, make_folder, read_record
-from emitdiff.images import read_synthetic_settings, save_synthetic_png
-from emitdiff.synthesis.captions import APPEARANCE_WORDS
-from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
-from emitdiff.synthesis.pipeline import SynthesisPipeline, load_synthesizer
+from emitdiff.files import check_no_foreign_files, list_files, make_folder, read_record
+from emitdiff.progress import NO_PROGRESS, Progress
+from emitdiff.provenance import read_synthetic_settings, save_synthetic_png
+from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.mask_edits import edit_mask, random_edit
+from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
-from emitdiff.watch import NOBODY, Watch
+from emitdiff.synthesis.training.captions import APPEARANCE_WORDS
+from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 PROVENANCE = "trainedAlgorithmicMedia"  # IPTC's word for pictures that a trained model made
 COLUMNS = (
@@ -45,18 +41,18 @@ COLUMNS = (
 RECORD = "augment.json"
 TABLES = ("dataset.json", "metadata.csv")
 UNFINISHED = ".unfinished"
-PROGRESS = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
-EDIT_DRAWS = 10  # after so many edits that push a small target out of the picture, the mask stays as it is
+BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
+MAX_EDIT_DRAWS = 10  # after so many edits that push a small target out of the picture, the mask stays as it is
 # Below it the mask is no longer followed, and would be no label.
-LEAST_STRUCTURE = 0.5
+MIN_STRUCTURE = 0.5
 
 
 @dataclass(frozen=True)
 class Augment:
     """Settings of `augment`.
 
-    `ratio` synthetic images are painted per real one; of a fraction, like 0.5, a part of the images (drawn by hash) has
-    one more than the others. `split`, with the fraction and seed the checkpoint records, and `limit` are those of
+    `ratio` synthetic images are generated per real one; of a fraction, like 0.5, a part of the images (drawn by hash)
+    has one more than the others. `split`, with the fraction and seed the checkpoint records, and `limit` are those of
     `choose_rows`. `edit` in [0, 1] is the strength of random mask edits, 0 for none; `appearance` draws one or two
     words like "dark" for each image; `include_real` copies the real images too. `steps`, `guidance`,
     `control_strength` are the checkpoint's or the preset's own where None.
@@ -78,9 +74,21 @@ class Augment:
     appearance: bool = False
     include_real: bool = False
 
+    @property
+    def of_each_image(self) -> SynthesisSettings:
+        """What all images have in common; each has a prompt, a seed and an edit of its own."""
+        return SynthesisSettings(
+            num_images=1,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            controlnet_conditioning_scale=self.control_strength,
+            structure=self.structure,
+            preset=self.preset,
+        )
+
 
 @dataclass(frozen=True)
-class Job:
+class ImageTask:
     """One file to write: variant number `variant` of row `index`, or the real image itself where it is None."""
 
     index: int
@@ -90,20 +98,21 @@ class Job:
 
 
 def augment(
-    settings: Augment, pipeline: SynthesisPipeline | None = None, watch: Watch = NOBODY
+    settings: Augment, pipeline: SynthesisPipeline | None = None, progress: Progress = NO_PROGRESS
 ) -> DatasetFolder | None:
-    """Writes a dataset folder of synthetic images, with where each comes from in every row; started again, it goes on.
+    """Writes a dataset folder of synthetic images, with where each comes from in every row; a rerun resumes where it
+    stopped.
 
-    Under `accelerate launch` or torchrun each process paints its share, and whichever is last writes the tables.
-    Returns the folder, or None where other processes are still at it, or nothing was painted before `watch` ended the
-    run. `pipeline` is that of the settings' checkpoint where it is loaded already.
+    Under `accelerate launch` or torchrun each process generates its share, and whichever is last writes the tables.
+    Returns the folder, or None where other processes are still at it, or nothing was generated before `progress` ended
+    the run. `pipeline` is that of the settings' checkpoint where it is loaded already.
 
     `dataset.json` keeps the source's name and every row its source's group, so that whoever splits by group keeps an
-    image and what was painted from it on the same side.
+    image and what was generated from it on the same side.
 
     Raises:
         EmitDiffError: settings that cannot be used, an unreadable dataset, an unknown checkpoint, or an `out` that
-            holds something else or was begun with other settings.
+            holds something else or was started with other settings.
     """
     check_settings(settings)
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
@@ -113,28 +122,28 @@ def augment(
     held_out = training.get("held_out", 0.2), training.get("split_seed", 0)
     real = dataset.real()
     if not len(real):
-        raise EmitDiffError(f"Every image of {settings.dataset} is synthetic; give a dataset with real ones.")
+        raise EmitDiffError(f"All images of {settings.dataset} are synthetic; give a dataset with real images.")
     chosen = choose_rows(real, settings.split, settings.limit, *held_out)
     jobs = plan(chosen, settings)
-    out = _begin(settings, chosen, jobs, pipeline)
+    out = _start_folder(settings, chosen, jobs, pipeline)
     if rank == 0 and len(real) < len(dataset):
-        _say(f"{len(dataset) - len(real)} images of {settings.dataset} are synthetic; nothing is painted from those.")
-    copies, paintings = ([job for job in jobs if (job.variant is None) == copied] for copied in (True, False))
-    _paint_all(paintings[rank::world], chosen, pipeline, settings, (rank, world), watch)
+        _log(f"{len(dataset) - len(real)} images of {settings.dataset} are synthetic; nothing is generated from those.")
+    copies, syntheses = ([job for job in jobs if (job.variant is None) == copied] for copied in (True, False))
+    _generate_all(syntheses[rank::world], chosen, pipeline, settings, (rank, world), progress)
     for job in copies[rank::world]:
         if not (out / job.image).exists():
             _copy(chosen[job.index], job, out)
-    if watch.cancelled():
+    if progress.cancelled():
         jobs = [job for job in jobs if (out / job.image).exists()]
     return _finish(jobs, chosen, out) if any(job.variant is not None for job in jobs) else None
 
 
 def check_settings(settings: Augment) -> None:
     """Raises EmitDiffError for numbers out of range."""
-    if not LEAST_STRUCTURE <= settings.structure <= 1:
+    if not MIN_STRUCTURE <= settings.structure <= 1:
         raise EmitDiffError(
-            f"The structure was {settings.structure:g}; give a number from {LEAST_STRUCTURE:g} to 1: below, an image "
-            "no longer follows its mask, which would be no label for it."
+            f"The structure was {settings.structure:g}; give a number from {MIN_STRUCTURE:g} to 1: below, an image "
+            "no longer follows its mask, which would not be a valid label."
         )
     if not 0 <= settings.edit <= 1:
         raise EmitDiffError(f"The strength of mask edits was {settings.edit:g}; give a number from 0 (none) to 1.")
@@ -153,8 +162,8 @@ def _device(world: int) -> str | None:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
-def plan(dataset: DatasetFolder, settings: Augment) -> list[Job]:
-    """Every file there will be, row by row. Raises EmitDiffError where the ratio leaves nothing to paint."""
+def plan(dataset: DatasetFolder, settings: Augment) -> list[ImageTask]:
+    """Every file there will be, row by row. Raises EmitDiffError where the ratio leaves nothing to generate."""
     whole, count = int(settings.ratio), len(dataset)
     names = [row["file_name"] for row in dataset.rows]
     drawn = sorted(range(count), key=lambda index: _hash(settings.seed, dataset.info.name, names[index], "one more"))
@@ -162,12 +171,12 @@ def plan(dataset: DatasetFolder, settings: Augment) -> list[Job]:
     if not whole and not more:
         raise EmitDiffError(f"A ratio of {settings.ratio:g} of {count} image(s) is none; give a larger one.")
     jobs = []
-    for index, stem in enumerate(distinct_stems(names)):
+    for index, stem in enumerate(unique_stems(names)):
         if settings.include_real:
-            jobs.append(Job(index, None, f"images/{stem}.png", f"masks/{stem}.png"))
+            jobs.append(ImageTask(index, None, f"images/{stem}.png", f"masks/{stem}.png"))
         for variant in range(whole + (index in more)):
             name = f"synthetic_{stem}_{variant}.png"
-            jobs.append(Job(index, variant, f"images/{name}", f"masks/{name}"))
+            jobs.append(ImageTask(index, variant, f"images/{name}", f"masks/{name}"))
     return jobs
 
 
@@ -181,7 +190,9 @@ def image_seed(settings: Augment, sample: Sample, name: str, variant: int) -> in
     return _hash(settings.seed, name, sample.name, variant)
 
 
-def _begin(settings: Augment, dataset: DatasetFolder, jobs: list[Job], pipeline: SynthesisPipeline) -> Path:
+def _start_folder(
+    settings: Augment, dataset: DatasetFolder, jobs: list[ImageTask], pipeline: SynthesisPipeline
+) -> Path:
     """The folder, with the record of what it is made with. Raises EmitDiffError where it holds anything else."""
     out = Path(settings.out)
     rows = json.dumps(dataset.rows, sort_keys=True)
@@ -193,18 +204,18 @@ def _begin(settings: Augment, dataset: DatasetFolder, jobs: list[Job], pipeline:
     }
     record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
     path = out / RECORD
-    held = held_files(out)  # before the record is read, for other processes write that first
+    existing = list_files(out)  # before the record is read, for other processes write that first
     before = read_record(path, out)
     ours = isinstance(before, dict) and before.keys() >= {"ratio", "rows"}
-    if ours and set(held) - {RECORD}:
+    if ours and set(existing) - {RECORD}:
         _compare(before, record, out)
     own = {RECORD, *TABLES, *(name for job in jobs for name in (job.image, job.mask))}
-    check_alone(out, own if ours else (), held)
+    check_no_foreign_files(out, own if ours else (), existing)
     for part in ("images", "masks", UNFINISHED):
         make_folder(out / part, named=out)
-    if before != record:  # new, or given up before anything was painted
+    if before != record:  # new, or given up before anything was generated
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        _whole(path, out, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+        _write_atomically(path, out, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     return out
 
 
@@ -216,36 +227,40 @@ def _compare(before: dict, now: dict, out: Path) -> None:
         if before.get(name) != now[name]
     ]
     if changes:
-        raise EmitDiffError(f"{out} was begun with {'; '.join(changes)}. Give another folder, or the settings it had.")
+        raise EmitDiffError(
+            f"{out} was started with {'; '.join(changes)}. Give another folder, or the original settings."
+        )
 
 
-def _whole(path: Path, out: Path, write: Callable[[Path], object]) -> None:
+def _write_atomically(path: Path, out: Path, write: Callable[[Path], object]) -> None:
     """Has `write` make the file aside and moves it to `path`, so that whoever is killed leaves no half file there."""
     unfinished = out / UNFINISHED / f"{path.stem}.{os.getpid()}{path.suffix}"
     write(unfinished)
     os.replace(unfinished, path)
 
 
-def _copy(sample: Sample, job: Job, out: Path) -> None:
+def _copy(sample: Sample, job: ImageTask, out: Path) -> None:
     """The real image, as PNG like the synthetic ones, for nothing but the content should tell them apart."""
-    _whole(out / job.mask, out, Image.fromarray(sample.mask).save)
-    _whole(out / job.image, out, Image.fromarray(sample.image).save)
+    _write_atomically(out / job.mask, out, Image.fromarray(sample.mask).save)
+    _write_atomically(out / job.image, out, Image.fromarray(sample.image).save)
 
 
-def _paint_all(jobs, dataset: DatasetFolder, pipeline, settings: Augment, process: tuple[int, int], watch) -> None:
-    """Paints what is not there yet; Ctrl-C says how to go on."""
+def _generate_all(
+    jobs, dataset: DatasetFolder, pipeline, settings: Augment, process: tuple[int, int], progress
+) -> None:
+    """Generates what is not there yet; Ctrl-C says how to go on."""
     (rank, world), out, warned = process, Path(settings.out), set()
     left = [job for job in jobs if not (out / job.image).exists()]
     share = f" (process {rank + 1} of {world})" if world > 1 else ""
     bar = tqdm(
-        left, f"painting {dataset.info.name}{share}", len(jobs), initial=len(jobs) - len(left), disable=rank > 0,
-        bar_format=PROGRESS, unit=" images",
+        left, f"generating {dataset.info.name}{share}", len(jobs), initial=len(jobs) - len(left), disable=rank > 0,
+        bar_format=BAR_FORMAT, unit=" images",
     )  # fmt: skip
     try:
         for done, job in enumerate(bar, start=len(jobs) - len(left)):
-            watch.told(done, len(jobs))
-            warning = _paint(job, dataset, pipeline, settings, watch)
-            if watch.cancelled():
+            progress.report(done, len(jobs))
+            warning = _generate(job, dataset, pipeline, settings, progress)
+            if progress.cancelled():
                 break
             if warning and rank == 0 and warning not in warned:
                 bar.write(warning, file=sys.stderr)
@@ -253,23 +268,23 @@ def _paint_all(jobs, dataset: DatasetFolder, pipeline, settings: Augment, proces
     except KeyboardInterrupt:
         bar.close()
         there = sum((out / job.image).exists() for job in jobs)
-        _say(f"Stopped{share}: {there} of {len(jobs)} images are in {out}. The same command goes on from there.")
+        _log(f"Stopped{share}: {there} of {len(jobs)} images are in {out}. The same command resumes from there.")
         raise
 
 
-def _paint(job: Job, dataset: DatasetFolder, pipeline: SynthesisPipeline, settings: Augment, watch: Watch) -> str:
-    """Paints and writes one variant, unless the run is ended; returns what the tokenizer would cut off its prompt."""
+def _generate(
+    job: ImageTask, dataset: DatasetFolder, pipeline: SynthesisPipeline, settings: Augment, progress: Progress
+) -> str:
+    """Generates and writes one variant, unless the run is ended; returns what the tokenizer would cut off its
+    prompt."""
     out, sample = Path(settings.out), dataset[job.index]
     seed = image_seed(settings, sample, dataset.info.name, job.variant)
     edit = _draw_edit(sample.mask, seed, settings.edit)
     mask = sample.mask if edit is None else edit_mask(sample.mask, edit)
     words = ", ".join(_draw_words(seed)) if settings.appearance else ""
     prompt = compose_prompt(prompt_of(dataset.info, mask, sample.finding), appearance=words)
-    results = pipeline(
-        sample.image, sample.mask, prompt=prompt, num_images=1, seed=seed, num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance, controlnet_conditioning_scale=settings.control_strength,
-        structure=settings.structure, edit=edit, preset=settings.preset, cancelled=watch.cancelled,
-    )  # fmt: skip
+    asked = settings.of_each_image.replace(prompt=prompt, seed=seed, edit=edit)
+    results = pipeline(sample.image, sample.mask, asked, cancelled=progress.cancelled)
     if not results:
         return ""
     (result,) = results
@@ -282,8 +297,10 @@ def _paint(job: Job, dataset: DatasetFolder, pipeline: SynthesisPipeline, settin
         "steps": str(result.settings["num_inference_steps"]), "guidance": f"{result.settings['guidance_scale']:g}",
         "preset": settings.preset, "provenance": PROVENANCE,
     }  # fmt: skip
-    _whole(out / job.mask, out, Image.fromarray(result.mask.astype(np.uint8)).save)
-    _whole(out / job.image, out, lambda path: save_synthetic_png(result.image, path, {**result.settings, "row": row}))
+    _write_atomically(out / job.mask, out, Image.fromarray(result.mask.astype(np.uint8)).save)
+    _write_atomically(
+        out / job.image, out, lambda path: save_synthetic_png(result.image, path, {**result.settings, "row": row})
+    )
     return pipeline.prompt_warning(prompt)
 
 
@@ -291,7 +308,7 @@ def _draw_edit(mask: np.ndarray, seed: int, strength: float) -> MaskEdit | None:
     if not strength or not mask.any():
         return None
     rng = np.random.default_rng((seed, 1))
-    for _ in range(EDIT_DRAWS):
+    for _ in range(MAX_EDIT_DRAWS):
         edit = random_edit(rng, strength)
         try:
             edit_mask(mask, edit)
@@ -308,11 +325,11 @@ def _draw_words(seed: int) -> list[str]:
     return [str(pair[rng.integers(2)]) for pair in pairs]
 
 
-def _finish(jobs: list[Job], dataset: DatasetFolder, out: Path) -> DatasetFolder | None:
+def _finish(jobs: list[ImageTask], dataset: DatasetFolder, out: Path) -> DatasetFolder | None:
     """The tables, once every picture is there; what was asked of a synthetic one is kept in the picture itself."""
     missing = sum(not (out / job.image).exists() for job in jobs)
     if missing:
-        _say(f"This process has finished its share; {missing} of {len(jobs)} images are not there yet.")
+        _log(f"This process has finished its share; {missing} of {len(jobs)} images are not there yet.")
         return None
     rows = []
     for job in jobs:
@@ -326,5 +343,5 @@ def _finish(jobs: list[Job], dataset: DatasetFolder, out: Path) -> DatasetFolder
     return written
 
 
-def _say(message: str) -> None:
+def _log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import outline, to_rgb
 
-DETECTORS = ("soft", "canny", "hed")
+DETECTORS = ("soft", "canny", "hed", "hed-mini")
 LAYOUTS = ("joined", "layered")
 BOUNDARY_THICKNESS = 2
 LINE_REACH = 9  # pixels over which the strength of a line is averaged
@@ -27,16 +27,17 @@ def detect_edges(image: np.ndarray, detector: str = "soft", low: float = 50, hig
     """Edges of uint8 (H, W, 3) as uint8 (H, W).
 
     Args:
-        detector: "soft" (multi-scale gradient), "canny", or "hed" (needs its weights from the Hub).
+        detector: "soft" (multi-scale gradient), "canny", "hed" (the original network where it is on this machine, else
+            hed-mini), or "hed-mini" (embedded). Nothing is fetched.
         low, high: in 0..255. For Canny the hysteresis thresholds. Soft edges are shown as they are at 50 and 120; a
-            higher `low` hides the weaker ones, another `high` scales them by 120 / high. HED has none.
+            higher `low` hides the weaker ones, another `high` scales them by 120 / high. The networks have none.
 
     Raises:
-        EmitDiffError: unknown detector, thresholds out of order, or HED weights that cannot be had.
+        EmitDiffError: unknown detector, thresholds out of order, or damaged weights.
     """
     if detector not in DETECTORS:
         raise EmitDiffError(f"The edge detector '{detector}' is not known; choose one of {', '.join(DETECTORS)}.")
-    if detector != "hed" and not 0 <= low < high <= 255:
+    if not is_network(detector) and not 0 <= low < high <= 255:
         raise EmitDiffError(f"Edge thresholds were {low:g} and {high:g}; expected 0 <= low < high <= 255.")
     grey = cv2.cvtColor(to_rgb(image), cv2.COLOR_RGB2GRAY)
     if detector == "canny":
@@ -45,9 +46,14 @@ def detect_edges(image: np.ndarray, detector: str = "soft", low: float = 50, hig
         strength = soft_edges(grey)
         floor = max(0.0, (low - 50) / 255)  # the default low of 50 shows everything
         return np.clip((strength - floor) / (high / 120 - floor) * 255, 0, 255).astype(np.uint8)
-    from emitdiff.synthesis.hed import hed_edges
+    from emitdiff.synthesis.hed.network import hed_edges
 
-    return hed_edges(to_rgb(image))
+    return hed_edges(to_rgb(image), detector)
+
+
+def is_network(detector: str) -> bool:
+    """Whether the detector is a network, which has no thresholds to set."""
+    return detector.startswith("hed")
 
 
 def soft_edges(grey: np.ndarray) -> np.ndarray:

@@ -1,55 +1,37 @@
 """The synthesis pipeline: an image's edges, its mask and a prompt in, labelled synthetic images out.
 
 A thin door around diffusers' `StableDiffusionControlNetPipeline`; the same code loads the embedded weights, a Hub
-repository and a local folder. What a checkpoint wants to be given is in its `emitdiff.json` (see `CheckpointCard`).
+repository and a local folder. What a checkpoint wants to be given is in its `emitdiff.json` (see card.py).
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from emitdiff.checkpoints import Checkpoint, controlnet_folder, find_checkpoint, local_folder
-from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
+from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.control import Control, build_control
-from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.presets import find_preset
-from emitdiff.synthesis.prompts import cut_warning
-from emitdiff.synthesis.sampling import NUMBERS, Sampling, resolve_edit, text_arguments
+from emitdiff.synthesis.prompts import truncation_warning
+from emitdiff.synthesis.sampling import phrase_of, resolve, text_arguments
+from emitdiff.synthesis_settings import SynthesisSettings
 
-CARD_FILE = "emitdiff.json"
 PREVIEW_EVERY = 2
 NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], that is no colour on purpose
 
 
 @dataclass(frozen=True)
-class CheckpointCard:
-    """What a checkpoint was taught with: the control layout (see edges.py), the area in pixels to paint at, the number
-    both sides must be divisible by, the detector and the sampling defaults. These defaults here suit SD 1.5.
-    `base` names the Hub repository and revision of the other networks, where only a ControlNet lies beside the card."""
-
-    control_layout: str = "joined"
-    area: int = 512 * 512
-    multiple: int = 64
-    detector: str = "soft"
-    defaults: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
-    base: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Step:
+class SamplingStep:
     """One denoising step of image `image_index` is done; `preview` is uint8 (H, W, 3) now and then, else None."""
 
     image_index: int
@@ -71,134 +53,95 @@ class SyntheticImage:
 
 
 class SynthesisPipeline:
-    """Paints new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
+    """Generates new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
 
     def __init__(self, pipe, card: CheckpointCard, name: str):
         self.pipe, self.name = pipe, name
         self.checkpoint_card = card
-        self.defaults = {
-            "num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0, **card.defaults
-        }  # fmt: skip
         self.card = asdict(card)
         self._lock = threading.Lock()
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) painted at for a source of that size: same aspect ratio, the checkpoint's area."""
+        """The (height, width) generated at for a source of that size: same aspect ratio, the checkpoint's area."""
         return fitted_size((height, width), self.checkpoint_card.area, self.checkpoint_card.multiple)
 
     def control_image(
         self,
         image: np.ndarray | None,
         mask: np.ndarray | None = None,
-        detector: str | None = None,
-        boundary: bool | None = None,
-        low_threshold: float = 50,
-        high_threshold: float = 120,
-        structure: float = 1.0,
-        edit: MaskEdit | dict | None = None,
-        preset: str = "default",
-        size: tuple[int, int] | None = None,
+        settings: SynthesisSettings | None = None,
+        **changes: Any,
     ) -> np.ndarray:
-        """Exactly what the ControlNet is given: uint8 (H, W, 3) at the working size.
-
-        Args:
-            image: uint8 (H, W, 3), or None to paint from the mask alone.
-            mask: class ids (H, W) of the same size, or None.
-            boundary: whether the mask's outline (and, for "layered" checkpoints, its inside) is joined in.
-            structure, edit, preset, size: as in `stream`.
+        """Exactly what the ControlNet is given: uint8 (H, W, 3) at the working size; arguments as in `stream`.
 
         Raises:
             EmitDiffError: neither image nor mask (and not free), or they differ in size.
         """
-        sampling = self._settings(
-            detector=detector, boundary=boundary, low_threshold=low_threshold, high_threshold=high_threshold,
-            structure=structure, edit=edit, preset=preset, size=size,
-        )  # fmt: skip
-        return build_control(image, mask, sampling, self.checkpoint_card).picture
+        return build_control(image, mask, self._resolve(settings, changes), self.checkpoint_card).picture
 
-    def _strength(self, sampling: Sampling) -> float:
+    def _resolve(self, settings: SynthesisSettings | None, changes: dict[str, Any]) -> SynthesisSettings:
+        if not isinstance(settings, SynthesisSettings | None):
+            raise EmitDiffError(
+                f"The settings were of type {type(settings).__name__}; give SynthesisSettings, of a record "
+                "SynthesisSettings.from_record(record)."
+            )
+        return resolve((settings or SynthesisSettings()).replace(**changes), self.checkpoint_card)
+
+    def _strength(self, settings: SynthesisSettings) -> float:
         """Weights of our own layout learnt with their ControlNet always beside them, so for them the mask's ink fades;
         a U-Net that was locked can do without, so for others the ControlNet's strength does."""
         fades = self.checkpoint_card.control_layout != "layered"
-        return sampling.controlnet_conditioning_scale * (sampling.mask_share if fades else 1.0)
-
-    def _settings(self, **given) -> Sampling:
-        """Explicit arguments first, then the preset, then the checkpoint's card. Raises EmitDiffError."""
-        preset = find_preset(given["preset"])
-        card = {"detector": self.checkpoint_card.detector, "boundary": True, **self.defaults}
-        chosen = {"prompt": "", "negative_prompt": "", "num_images": 1, "seed": 0, **given}
-        for name in ("detector", "boundary", *NUMBERS):
-            if chosen.get(name) is None:
-                of_preset = getattr(preset, name)
-                chosen[name] = card[name] if of_preset is None else of_preset
-        size = tuple(chosen["size"]) if chosen.get("size") else None
-        return Sampling(**{**chosen, "edit": resolve_edit(chosen.get("edit")), "size": size}).check()
+        return settings.controlnet_conditioning_scale * (settings.mask_share if fades else 1.0)
 
     def prompt_warning(self, prompt: str) -> str:
         """What the tokenizer would cut, as a sentence; "" when the whole prompt is read."""
-        return cut_warning(prompt, self.pipe.tokenizer)
+        return truncation_warning(prompt, self.pipe.tokenizer)
 
-    def __call__(self, image: np.ndarray | None, mask: np.ndarray | None = None, **settings) -> list[SyntheticImage]:
-        """Paints `num_images` images; arguments as in `stream`."""
-        return [event for event in self.stream(image, mask, **settings) if isinstance(event, SyntheticImage)]
+    def __call__(
+        self,
+        image: np.ndarray | None,
+        mask: np.ndarray | None = None,
+        settings: SynthesisSettings | None = None,
+        **changes: Any,
+    ) -> list[SyntheticImage]:
+        """Generates `num_images` images; arguments as in `stream`."""
+        return [event for event in self.stream(image, mask, settings, **changes) if isinstance(event, SyntheticImage)]
 
     def stream(
         self,
         image: np.ndarray | None,
         mask: np.ndarray | None = None,
-        prompt: str = "",
-        negative_prompt: str = "",
-        num_images: int = 4,
-        seed: int = 0,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        controlnet_conditioning_scale: float | None = None,
-        detector: str | None = None,
-        boundary: bool | None = None,
-        low_threshold: float = 50,
-        high_threshold: float = 120,
+        settings: SynthesisSettings | None = None,
+        *,
         cancelled: Callable[[], bool] | None = None,
-        structure: float = 1.0,
-        edit: MaskEdit | dict | None = None,
-        preset: str = "default",
-        appearance: str = "",
-        size: tuple[int, int] | None = None,
-    ) -> Iterator[Step | SyntheticImage]:
-        """Yields a `Step` after every denoising step and a `SyntheticImage` as each is finished.
-
-        Image i is made with a generator of its own, seeded `seed + i`, so it does not depend on `num_images`.
-        `cancelled` is asked after every step; once it answers True nothing more is yielded.
+        **changes: Any,
+    ) -> Iterator[SamplingStep | SyntheticImage]:
+        """Yields a `SamplingStep` after every denoising step and a `SyntheticImage` as each is finished.
 
         Args:
-            structure: in [0, 1]. 1 follows every edge; towards 0.5 the weaker edges go (see `weaken_edges`); 0.5 leaves
-                the mask alone; below, the mask fades with structure / 0.5; 0 is free: text alone, for
-                which neither image nor mask is needed, and which has no label.
-            edit: what is done to the mask before; the edges of the target go along, and the label is the edited mask.
-            preset: a name in PRESETS; arguments given here win over what it sets.
-            appearance: a phrase on the look, joined to the prompt or mixed in as the preset says; presets that mix one
-                in draw one for each image where none is given.
-            size: (height, width) where there is neither image nor mask; None: the checkpoint's square.
+            image: uint8 (H, W, 3), or None to generate from the mask, or from text, alone.
+            mask: class ids (H, W) of the same size, or None.
+            settings: all that an image depends on besides; the defaults where None.
+            cancelled: is asked after every step; once it answers True nothing more is yielded.
+            changes: fields of the settings by name, which win over those in `settings`.
 
         Raises:
-            EmitDiffError: settings out of range, or an image and mask that do not fit (before the first step).
+            EmitDiffError: unknown settings, settings out of range, or an image and mask that do not fit (before the
+                first step).
         """
-        sampling = self._settings(
-            prompt=prompt, negative_prompt=negative_prompt, num_images=num_images, seed=seed,
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
-            controlnet_conditioning_scale=controlnet_conditioning_scale, detector=detector, boundary=boundary,
-            low_threshold=low_threshold, high_threshold=high_threshold, structure=structure, edit=edit, preset=preset,
-            appearance=appearance, size=size,
-        )  # fmt: skip
-        control = build_control(image, mask, sampling, self.checkpoint_card)
-        grey = sampling.look.grey or (None if image is None else bool((image == image[..., :1]).all()))
-        return self._paint(control, grey, sampling, cancelled or (lambda: False))
+        resolved = self._resolve(settings, changes)
+        control = build_control(image, mask, resolved, self.checkpoint_card)
+        grey = find_preset(resolved.preset).grey or (None if image is None else bool((image == image[..., :1]).all()))
+        return self._generate(control, grey, resolved, cancelled or (lambda: False))
 
-    def _paint(self, control: Control, grey, sampling: Sampling, cancelled) -> Iterator[Step | SyntheticImage]:
-        for index in range(sampling.num_images):
+    def _generate(
+        self, control: Control, grey, settings: SynthesisSettings, cancelled
+    ) -> Iterator[SamplingStep | SyntheticImage]:
+        for index in range(settings.num_images):
             started = time.perf_counter()
             picture = None
-            for event in self._paint_one(control.picture, sampling, index, cancelled):
-                if isinstance(event, Step):
+            for event in self._generate_one(control.picture, settings, index, cancelled):
+                if isinstance(event, SamplingStep):
                     yield event
                 else:
                     picture = event
@@ -206,16 +149,21 @@ class SynthesisPipeline:
                 return
             if grey or (grey is None and picture.std(0).mean() < NEARLY_GREY):
                 picture = picture.mean(0, keepdim=True).expand(3, -1, -1)
-            painted = tensor_to_image(picture)
-            settings = {
-                **sampling.record(sampling.seed + index),
-                "checkpoint": self.name, "working_size": list(control.picture.shape[:2]),
-            }  # fmt: skip
+            generated = tensor_to_image(picture)
             seconds = time.perf_counter() - started
             copy = None if control.mask is None else np.array(control.mask)
-            yield SyntheticImage(resize_image(painted, control.size), copy, sampling.seed + index, settings, seconds)
+            record = self._record(settings, settings.seed + index, control)
+            yield SyntheticImage(resize_image(generated, control.size), copy, settings.seed + index, record, seconds)
 
-    def _paint_one(self, control, sampling: Sampling, index: int, cancelled) -> Iterator[Step | torch.Tensor]:
+    def _record(self, settings: SynthesisSettings, seed: int, control: Control) -> dict[str, Any]:
+        """Everything needed to make the image of `seed` again, JSON-able."""
+        one = settings.replace(num_images=1, seed=seed, appearance=phrase_of(settings, seed))
+        record = {**one.record(), "checkpoint": self.name, "working_size": list(control.picture.shape[:2])}
+        return record | ({"edge_weights": control.edge_weights} if control.edge_weights else {})
+
+    def _generate_one(
+        self, control, settings: SynthesisSettings, index: int, cancelled
+    ) -> Iterator[SamplingStep | torch.Tensor]:
         """diffusers calls back, a page wants to be fed: the sampler runs in a thread that fills a queue."""
         events: queue.Queue = queue.Queue()
         stop = threading.Event()
@@ -225,20 +173,20 @@ class SynthesisPipeline:
                 pipe._interrupt = True
             show = (step + 1) % PREVIEW_EVERY == 0
             preview = self._preview(tensors["latents"]) if show and not stop.is_set() else None
-            events.put(Step(index, step + 1, sampling.num_inference_steps, preview))
+            events.put(SamplingStep(index, step + 1, settings.num_inference_steps, preview))
             return tensors
 
         def work():
             try:
                 with self._lock, torch.inference_mode():
                     if not (stop.is_set() or cancelled()):
-                        events.put(self._sample(control, sampling, sampling.seed + index, after_step))
+                        events.put(self._sample(control, settings, settings.seed + index, after_step))
             except BaseException as error:  # handed to the reader of the queue
                 events.put(error)
             events.put(None)
 
-        painter = threading.Thread(target=work, daemon=True)
-        painter.start()
+        sampler = threading.Thread(target=work, daemon=True)
+        sampler.start()
         try:
             while (event := events.get()) is not None:
                 if isinstance(event, BaseException):
@@ -246,22 +194,22 @@ class SynthesisPipeline:
                 yield event
         except KeyboardInterrupt:  # a program that ends in the middle of a step is aborted, not ended
             stop.set()
-            painter.join()
+            sampler.join()
             raise
         finally:
             stop.set()
 
-    def _sample(self, control, sampling: Sampling, seed: int, after_step) -> torch.Tensor:
+    def _sample(self, control, settings: SynthesisSettings, seed: int, after_step) -> torch.Tensor:
         """One image, float (3, H, W) in [-1, 1] on the CPU."""
-        with self._sampler(sampling):
+        with self._sampler(settings):
             pictures = self.pipe(
-                **text_arguments(self.pipe, sampling, seed),
+                **text_arguments(self.pipe, settings, seed),
                 image=control_to_tensor(control),
                 height=control.shape[0],
                 width=control.shape[1],
-                num_inference_steps=sampling.num_inference_steps,
-                guidance_scale=sampling.guidance_scale,
-                controlnet_conditioning_scale=float(self._strength(sampling)),
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                controlnet_conditioning_scale=float(self._strength(settings)),
                 generator=torch.Generator().manual_seed(seed),
                 output_type="pt",
                 callback_on_step_end=after_step,
@@ -269,12 +217,12 @@ class SynthesisPipeline:
         return pictures[0].float().cpu() * 2 - 1
 
     @contextmanager
-    def _sampler(self, sampling: Sampling) -> Iterator[None]:
+    def _sampler(self, settings: SynthesisSettings) -> Iterator[None]:
         """The checkpoint's own scheduler, or for presets that name it DDIM."""
         from diffusers import DDIMScheduler
 
         own = self.pipe.scheduler
-        if sampling.look.ddim and not isinstance(own, DDIMScheduler):
+        if find_preset(settings.preset).ddim and not isinstance(own, DDIMScheduler):
             self.pipe.scheduler = DDIMScheduler.from_config(own.config)
         try:
             yield
@@ -287,47 +235,3 @@ class SynthesisPipeline:
         small = torch.nn.functional.interpolate(latents, scale_factor=0.5, mode="area")
         decoded = self.pipe.vae.decode(small / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
         return tensor_to_image(decoded[0].clamp(-1, 1))
-
-
-def read_card(checkpoint: Checkpoint, folder: Path) -> CheckpointCard:
-    """The emitdiff.json of the base's `folder`, or of the fine-tuned ControlNet where it has one of its own; for
-    weights without one, what suits Stable Diffusion 1.5."""
-    path = Path(checkpoint.card or folder) / CARD_FILE
-    if not path.exists():
-        return CheckpointCard(detector=checkpoint.detector or "soft", defaults=checkpoint.defaults)
-    try:
-        return CheckpointCard(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise EmitDiffError(
-            f"{path} cannot be read ({error}); train the checkpoint again or restore the file."
-        ) from None
-
-
-def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = None) -> SynthesisPipeline:
-    """Loads a checkpoint by name, Hub id or folder onto the best device (or `device`).
-
-    Raises:
-        EmitDiffError: no such weights, or a folder that does not hold a complete pipeline.
-    """
-    quiet_libraries()
-    from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
-
-    found = find_checkpoint(checkpoint, "synthesis")
-    folder = local_folder(found)
-    chosen = choose_device(device)
-    dtype = choose_dtype(chosen)
-    try:
-        controlnet = ControlNetModel.from_pretrained(controlnet_folder(found), dtype=dtype, use_safetensors=True)
-        pipe = StableDiffusionControlNetPipeline.from_pretrained(
-            folder, controlnet=controlnet, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-            dtype=dtype, use_safetensors=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise EmitDiffError(
-            f"{folder} does not hold a complete Stable Diffusion + ControlNet pipeline ({reason}); "
-            "give a folder or repository in diffusers layout."
-        ) from error
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), read_card(found, folder), found.name)

@@ -24,7 +24,7 @@ STYLE = "gray, sketch"
 
 
 @dataclass(frozen=True)
-class Preset:
+class SamplingPreset:
     """What a preset sets; None leaves it to the checkpoint's card.
 
     `grey` averages the three channels the decoder gives. The text embedding is `prompt_weight` x E(prompt) +
@@ -55,13 +55,13 @@ _PAPERS = {
     "controlnet_conditioning_scale": 1.0, "grey": True, "ddim": True,
 }  # fmt: skip
 PRESETS = {
-    "default": Preset("what suits the weights"),
-    "paper": Preset(
+    "default": SamplingPreset("what suits the weights"),
+    "paper": SamplingPreset(
         "as the EMIT-Diff paper: HED edges, DDIM 20, guidance 9, grey, prompt + appearance phrase",
         phrase_weight=1.0,
         **_PAPERS,
     ),
-    "released": Preset(
+    "released": SamplingPreset(
         "as EMIT-Diff's released code: the same, but 95 % of the text is “gray, sketch”",
         prompt_weight=0.045,
         phrase_weight=0.005,
@@ -72,7 +72,7 @@ PRESETS = {
 }
 
 
-def find_preset(name: str) -> Preset:
+def find_preset(name: str) -> SamplingPreset:
     """Raises EmitDiffError for a name that is not in PRESETS."""
     if name not in PRESETS:
         raise EmitDiffError(f"The preset '{name}' is not known; choose one of {', '.join(PRESETS)}.")

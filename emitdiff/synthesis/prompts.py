@@ -1,10 +1,11 @@
-"""What to paint, in words: modality, organ, finding and appearance make a prompt, as in EMIT-Diff ("Prostate, MRI")."""
+"""What to generate, in words: modality, organ, finding and appearance make a prompt, as in EMIT-Diff ("Prostate,
+MRI")."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from emitdiff.datasets import DatasetInfo
+from emitdiff.datasets.folder import DatasetInfo
 
 MODALITIES = ("Ultrasound", "MRI", "CT", "X-ray", "Microscopy")
 ORGANS = ("breast", "prostate", "heart", "abdomen", "chest", "nuclei")
@@ -17,7 +18,8 @@ APPEARANCES = (
 )  # fmt: skip
 
 
-# Words that make a prompt of the kinds of image the embedded weights were taught: modality, organ, finding, appearance.
+# Words that make a prompt of the image kinds the embedded weights were trained on: modality, organ, finding,
+# appearance.
 EXAMPLE_WORDS = (
     ("X-ray", "chest", "normal", ""),
     ("X-ray", "chest", "tuberculosis", "low contrast"),
@@ -61,10 +63,10 @@ def _token_ids(prompt: str, tokenizer) -> list[int]:
     return tokenizer(prompt, truncation=False, add_special_tokens=True)["input_ids"]
 
 
-def cut_warning(prompt: str, tokenizer) -> str:
+def truncation_warning(prompt: str, tokenizer) -> str:
     """A sentence naming what a transformers tokenizer would cut off the end of the prompt, or "" if nothing."""
     ids, limit = _token_ids(prompt, tokenizer), tokenizer.model_max_length
     if len(ids) <= limit:
         return ""
     lost = tokenizer.decode(ids[limit - 1 : -1]).strip()
-    return f"The prompt has {len(ids)} tokens, the text encoder reads {limit}; shorten it, this is not read: “{lost}”."
+    return f"The prompt has {len(ids)} tokens, the limit is {limit}; truncated: “{lost}”."

@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emitdiff.files import write_whole
-from emitdiff.images import file_stem, manifest_entry, save_synthetic_png, synthetic_manifest
+from emitdiff.files import file_stem, write_atomically
+from emitdiff.provenance import manifest_entry, save_synthetic_png, synthetic_manifest
 
 ANSWER_SECONDS = 600  # Gradio has copied an answer long before
 
@@ -47,7 +47,7 @@ def save_archive(
     results: list[Any], paths: list[Path], stem: str, folder: Path, scores: list[dict] | None = None
 ) -> Path:
     """ZIP of images/, masks/ (PNG, class ids, same file names as the images) and manifest.json; it is there whole or
-    not, also while it is written anew."""
+    not, also while it is written again."""
     archive = folder / f"synthetic_{stem}.zip"
 
     def write(partial: Path) -> None:
@@ -59,12 +59,12 @@ def save_archive(
                     zipped.writestr(f"masks/{path.name}", png.tobytes())
             zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem, scores), indent=2))
 
-    write_whole(archive, write)
+    write_atomically(archive, write)
     return archive
 
 
 def folder_of(owner: Any) -> Path:
-    """A new temporary folder that goes with `owner`, at the latest when nothing holds that any more: where more people
+    """A new temporary folder that goes with `owner`, at the latest when nothing holds that any more: where more users
     come than Gradio keeps sessions for, it forgets the oldest and calls nobody."""
     folder = Path(tempfile.mkdtemp(prefix="emitdiff_"))
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import HEAD_SUFFIX, Callables, Model
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.dataset.tab import DatasetTab
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables, ModelInfo
 from emitdiff.ui.programs.endpoints import Endpoints
 from emitdiff.ui.segmentation.tab import SegmentationTab
-from emitdiff.ui.source import KEPT_SECONDS
+from emitdiff.ui.source import SESSION_SECONDS
 from emitdiff.ui.synthesis.tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
 
@@ -38,7 +38,7 @@ NAME_CARDS = """() => {
 def build_demo(calls: Callables) -> gr.Blocks:
     """The whole page from plain functions. Launch it with `demo.launch(**launch_settings())`."""
     cards = read_examples()
-    kept = (600, KEPT_SECONDS)  # files go with the results that show them, and not before
+    kept = (600, SESSION_SECONDS)  # files go with the results that show them, and not before
     with gr.Blocks(title="EmitDiff", analytics_enabled=False, fill_width=True, delete_cache=kept) as demo:
         Endpoints(calls)  # first, for an event of a tab may be called like one of them
         models = {model.name: model for model in calls.models()}
@@ -65,11 +65,11 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **QUIET)
         demo.unload(synthesis.results.end_session)
-        demo.unload(segmentation.stops.end)
-        comparison.keep(demo)
-        synthesis.input.keep(demo)
-        segmentation.keep(demo)
-        demo.unload(comparison.stops.end)
+        demo.unload(segmentation.cancellation.end)
+        comparison.persist(demo)
+        synthesis.input.persist(demo)
+        segmentation.persist(demo)
+        demo.unload(comparison.cancellation.end)
         dataset.connect(dataset_tab)
     return demo.queue(max_size=32, default_concurrency_limit=4)
 
@@ -99,11 +99,11 @@ def prepare(calls: Callables) -> None:
         log.warning("preparing failed: %s", error)
 
 
-def header(models: dict[str, Model], synthesis: str, segmentation: str, device: str) -> str:
+def header(models: dict[str, ModelInfo], synthesis: str, segmentation: str, device: str) -> str:
     """HTML of the strip at the top: name, weights in use, device, and the sentence that is always there."""
     parts = [_weights("Synthesis", models.get(synthesis))]
-    head = Path(segmentation) if segmentation.endswith(HEAD_SUFFIX) else None  # taught or loaded on this page
-    taught = head and f'<span class="part ready"><i>Segmentation</i> {escape(head.stem)} <em>taught here</em></span>'
+    head = Path(segmentation) if segmentation.endswith(HEAD_SUFFIX) else None  # trained or loaded on this page
+    taught = head and f'<span class="part ready"><i>Segmentation</i> {escape(head.stem)} <em>trained here</em></span>'
     parts.append(taught or _weights("Segmentation", models.get(segmentation)))
     where = f'<span class="part"><i>Device</i> {escape(device or "starting")}</span>'
     return (
@@ -112,14 +112,14 @@ def header(models: dict[str, Model], synthesis: str, segmentation: str, device: 
     )
 
 
-def _weights(task: str, model: Model | None) -> str:
+def _weights(task: str, model: ModelInfo | None) -> str:
     if model is None:
         return f'<span class="part"><i>{task}</i> no weights</span>'
     ready = "ready" if model.status.startswith("ready") else "waiting"
     return f'<span class="part {ready}"><i>{task}</i> {escape(model.name)} <em>{escape(model.status)}</em></span>'
 
 
-def _table(models: dict[str, Model]) -> str:
+def _table(models: dict[str, ModelInfo]) -> str:
     rows = "".join(
         f"<tr><th scope='row'>{escape(model.name)}</th><td>{escape(model.summary)}</td>"
         f"<td>{escape(model.licence)}</td><td>{escape(model.status)}</td></tr>"

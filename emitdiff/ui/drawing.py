@@ -11,10 +11,11 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import PALETTE, file_stem, resize_mask
+from emitdiff.files import file_stem
+from emitdiff.images import PALETTE, resize_mask
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.source import Source, at_view_size, image_of
+from emitdiff.ui.source import Source, at_view_size, selected_slice
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Drawing:
     def open(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The canvas gets the slice shown; what was painted on another one goes."""
         try:
-            return {self.canvas: ground(image_of(scan, slice_number, window)), self.note: ""}
+            return {self.canvas: canvas_value(selected_slice(scan, slice_number, window)), self.note: ""}
         except Exception as error:
             return {self.note: note(sentence(error), "error")}
 
@@ -54,7 +55,7 @@ class Drawing:
         """The strokes become the mask file, as if it had been uploaded."""
         try:
             if scan is None:
-                raise EmitDiffError("No image yet: choose an example or drop a file first.")
+                raise EmitDiffError("No image yet: choose an example or upload a file first.")
             path = save_drawing(drawing, scan.size, file_stem(scan.name))
             return {file: str(path), **dict.fromkeys((self.note, *outdated), "")}
         except Exception as error:
@@ -63,7 +64,7 @@ class Drawing:
 
 def build_drawing(title: str = "Draw the mask", use: str = "Use the drawing as mask") -> Drawing:
     with gr.Accordion(title, open=False) as panel:
-        gr.HTML(note("Paint over what the label should cover."), elem_classes="beside")
+        gr.HTML(note("Paint over the target."), elem_classes="beside")
         canvas = build_canvas("Canvas")  # in a narrow pane no more has room beside the tools
         button = gr.Button(use, size="sm")
         said = gr.HTML(elem_classes="beside")
@@ -71,7 +72,7 @@ def build_drawing(title: str = "Draw the mask", use: str = "Use the drawing as m
 
 
 def build_canvas(label: str) -> gr.ImageEditor:
-    """An editor with one brush and an eraser; `ground` is its value."""
+    """An editor with one brush and an eraser; `canvas_value` is its value."""
     colour = "#" + bytes(PALETTE[0]).hex()
     return gr.ImageEditor(
         label=label, type="numpy", image_mode="RGBA", format="png", sources=[], transforms=[], layers=False,
@@ -80,7 +81,7 @@ def build_canvas(label: str) -> gr.ImageEditor:
     )  # fmt: skip
 
 
-def ground(image: np.ndarray) -> dict[str, Any]:
+def canvas_value(image: np.ndarray) -> dict[str, Any]:
     """The value of an editor that shows uint8 (H, W, 3) with nothing painted on it yet."""
     large = at_view_size(image)
     return {"background": large, "layers": [], "composite": large}
@@ -92,7 +93,7 @@ def drawn_mask(value: dict[str, Any] | None, size: tuple[int, int]) -> np.ndarra
     painted = [resize_mask((layer[..., 3] > 127).astype(np.uint8), size) for layer in layers]
     mask = np.any(painted, axis=0) if painted else np.zeros(size, bool)
     if not mask.any():
-        raise EmitDiffError("Nothing is painted yet: paint over what the label should cover, then press the button.")
+        raise EmitDiffError("Nothing is drawn yet: paint over the target, then press the button.")
     return mask.astype(np.uint8)
 
 

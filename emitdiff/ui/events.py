@@ -20,7 +20,7 @@ COMPARE = """(...values) => {{
 }}"""
 
 
-def on_other_value(
+def on_changed_value(
     fields: Sequence[gr.Component], events: Sequence[Any], fn: Callable, inputs: dict[str, Any], outputs: Any,
     **how: Any,
 ) -> Any:  # fmt: skip
@@ -43,3 +43,21 @@ def on_other_value(
         events, changed, inputs_kwargs=inputs, outputs=outputs, js=COMPARE.format(key=key, places=places),
         **{"trigger_mode": "always_last", **QUIET, **how},
     )  # fmt: skip
+
+
+def on_choice(menus: Sequence[gr.Dropdown], fn: Callable, inputs: dict[str, Any], outputs: Any, **how: Any) -> Any:
+    """Calls `fn` when a user chose another value in one of `menus`; see `on_changed_value`.
+
+    Gradio's drop-downs tell of an input also when they are only left, for example with the tabulator key. What resets
+    other fields must not do so then.
+    """
+    return on_changed_value(menus, [menu.input for menu in menus], fn, inputs, outputs, **how)
+
+
+def on_leaving(field: gr.Textbox, fn: Callable, inputs: dict[str, Any], outputs: Any, **how: Any) -> Any:
+    """Calls `fn` when `field` is left with other words than it was entered with; see `on_changed_value`.
+
+    Gradio keeps the first input of a field to itself, so what is pasted or erased at once is noticed only then. A field
+    that is left as it was entered does nothing: what it stands for may have been edited elsewhere meanwhile.
+    """
+    return on_changed_value([field], [field.blur], fn, inputs, outputs, **how)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Model, Preset, SynthesisRequest
-from emitdiff.ui.synthesis.structure_controls import EDIT_FIELDS
+from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
+from emitdiff.ui.interface import ModelInfo, PresetOption, SynthesisRequest
 
-GENERAL = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
+# A form has no field within a field: what is done to the mask stands beside the other settings, by field of the form.
+EDIT_FIELDS = {
+    "move_x": "move_x", "move_y": "move_y", "scale": "scale", "rotate": "rotate", "deform": "deform",
+    "edit_seed": "seed",
+}  # fmt: skip
+NO_FIELDS = ("edit", "appearance", "size")  # settings that the page has no field of that name for
+DEFAULT_SAMPLING = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
 LIMITS = {
     "num_images": ("The number of images", 1, 8),
     "seed": ("The seed", 0, 2**32 - 1),
@@ -28,14 +35,37 @@ LIMITS = {
 WHOLE_NUMBERS = {"num_images", "seed", "num_inference_steps", "low_threshold", "high_threshold", "edit_seed"}
 
 
+def read_form(form: dict[str, Any]) -> SynthesisRequest:
+    """The form's values by field name as a request; what is not among them is the default."""
+    edit = MaskEdit(**{part: form[name] for name, part in EDIT_FIELDS.items() if name in form})
+    settings = {name: value for name, value in form.items() if name not in (*EDIT_FIELDS, "checkpoint")}
+    request = SynthesisRequest(SynthesisSettings(**settings, edit=edit))
+    return replace(request, checkpoint=form.get("checkpoint", request.checkpoint))
+
+
+def fill_form(request: SynthesisRequest) -> dict[str, Any]:
+    """The values of the form by field name that `read_form` makes `request` of again."""
+    settings = {name: value for name, value in vars(request.settings).items() if name not in NO_FIELDS}
+    edit = request.settings.edit or MaskEdit()
+    return {
+        **settings,
+        "checkpoint": request.checkpoint,
+        **{name: getattr(edit, part) for name, part in EDIT_FIELDS.items()},
+    }
+
+
+# Before anything is chosen; what depends on weights and preset is None.
+BLANK_FORM = fill_form(SynthesisRequest(SynthesisSettings(boundary=True)))
+
+
 def check_request(form: dict[str, Any]) -> SynthesisRequest:
     """The form's values by field name as a request; raises EmitDiffError naming the field that cannot be used."""
     values = dict(form)
     for name, (words, low, high) in LIMITS.items():
         values[name] = check_number(words, values.get(name), low, high, name in WHOLE_NUMBERS)
     if not str(values["prompt"] or "").strip():
-        raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write what to paint.")
-    return SynthesisRequest(**values)
+        raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write a prompt.")
+    return read_form(values)
 
 
 def check_number(words: str, value: float | None, low: float, high: float, whole: bool) -> float:
@@ -49,13 +79,13 @@ def check_number(words: str, value: float | None, low: float, high: float, whole
     return int(value) if whole else float(value)
 
 
-def sampling_defaults(model: Model | None, preset: Preset | None = None) -> dict[str, Any]:
+def sampling_defaults(model: ModelInfo | None, preset: PresetOption | None = None) -> dict[str, Any]:
     """The preset's settings, before those that suit the model, before Stable Diffusion's; with the edge detector."""
     suits = {"detector": model.detector, **model.defaults} if model else {"detector": "soft"}
-    return GENERAL | suits | (preset.settings if preset else {})
+    return DEFAULT_SAMPLING | suits | (preset.settings if preset else {})
 
 
-def find_preset(presets: tuple[Preset, ...], name: str) -> Preset:
+def find_preset(presets: tuple[PresetOption, ...], name: str) -> PresetOption:
     """Raises EmitDiffError for a name that none of them has."""
     for preset in presets:
         if preset.name == name:
@@ -77,12 +107,10 @@ def form_values(settings: dict[str, Any], choices: dict[str, Any]) -> tuple[dict
     """
     if "edit" in settings:
         edit = settings["edit"] if isinstance(settings["edit"], dict) else {}
-        edit = {"edit_seed" if name == "seed" else name: value for name, value in edit.items()}
-        unchanged = {name: getattr(SynthesisRequest, name) for name in EDIT_FIELDS}
-        settings = settings | unchanged | {name: edit[name] for name in EDIT_FIELDS if name in edit}
-    if settings.get("negative_prompt", "") is None:  # as an image says that it was painted without one
+        settings = settings | {name: edit.get(part, BLANK_FORM[name]) for name, part in EDIT_FIELDS.items()}
+    if settings.get("negative_prompt", "") is None:  # as an image says that it was generated without one
         settings = settings | {"negative_prompt": ""}
-    named = {name: settings[name] for name in SynthesisRequest.__dataclass_fields__ if name in settings}
+    named = {name: settings[name] for name in BLANK_FORM if name in settings}
     values = {name: value for name, value in named.items() if _is_usable(name, value, choices)}
     return values, [name for name in named if name not in values]
 

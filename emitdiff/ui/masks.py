@@ -1,4 +1,4 @@
-"""Whether the mask that is on the page may stay when another image comes."""
+"""Whether the current mask is kept when another image is loaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
 
 
 @dataclass(frozen=True, eq=False)
-class Before:
+class RemovedImage:
     """What stood on the page when its image was taken away: the scan, what was shown of it, and its mask."""
 
     scan: Any
@@ -20,14 +20,14 @@ class Before:
     mask_file: str | None
 
 
-def owner_of(mask_file: str | None, scan: Any, before: Before | None) -> str:
+def owner_of(mask_file: str | None, scan: Any, before: RemovedImage | None) -> str:
     """The name of the image that the mask was brought for, "" for a mask that was given alone."""
     if scan is not None:
         return scan.name
     return before.scan.name if before is not None and before.mask_file == mask_file else ""
 
 
-def removed(calls: Callables, mask_file: str | None, scan: Any, owner: str) -> str:
+def mask_removal_note(calls: Callables, mask_file: str | None, scan: Any, owner: str) -> str:
     """ "" where the mask stays with `scan`, which just came; else HTML that says that it goes, and why.
 
     It stays where it fits and was given alone, without an `owner`.
@@ -35,7 +35,7 @@ def removed(calls: Callables, mask_file: str | None, scan: Any, owner: str) -> s
     if not mask_file:
         return ""
     if owner:
-        return note(f"The mask {Path(mask_file).name} was removed: it belonged to {owner}.")
+        return note(f"The mask {Path(mask_file).name} of {owner} was removed.")
     try:
         calls.read_mask(mask_file, scan, scan.middle)
     except Exception as error:

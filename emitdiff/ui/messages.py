@@ -23,11 +23,11 @@ def notes(texts: list[str] | tuple[str, ...], tone: str = "info") -> str:
 
 
 def sentence(error: Exception) -> str:
-    """What to show for `error`: its own words when they were written for people, else where the details are."""
+    """What to show for `error`: its own words when they were written for users, else where the details are."""
     if isinstance(error, EmitDiffError):
         return str(error)
     log.exception("unexpected failure", exc_info=error)
-    return f"This failed in a way the program did not foresee ({type(error).__name__}). The server's log has details."
+    return f"Unexpected error ({type(error).__name__}). See the server log for details."
 
 
 def progress(text: str, fraction: float | None) -> str:

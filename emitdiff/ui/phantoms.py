@@ -71,9 +71,7 @@ def abdominal_ct(random: np.random.Generator, level: float = 0.5) -> tuple[np.nd
     field = np.where(body, 14.0, 0.0)
     field[wall] = 96
     field[inside] = 18 + 6 * np.maximum(texture(random, 5), 0)[inside]
-    liver = ellipse((0.31, 0.45), (0.2 * size, 0.2 * size), 18) | ellipse(
-        (0.45, 0.36), (0.15 * size, 0.1 * size), -8
-    )
+    liver = ellipse((0.31, 0.45), (0.2 * size, 0.2 * size), 18) | ellipse((0.45, 0.36), (0.15 * size, 0.1 * size), -8)
     liver &= inside
     spleen = ellipse((0.79, 0.57), (0.06 * size, 0.125 * size), 14) & inside
     stomach = ellipse((0.66, 0.4), (0.115, 0.1), -20) & inside & ~liver

@@ -12,12 +12,12 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import resize_image, resize_mask
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.examples import Example
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, notes, sentence
 
 ACCEPTED = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."
-KEPT_SECONDS = 4 * 3600  # how long a session's decoded scan and results stay in memory without being touched
+SESSION_SECONDS = 4 * 3600  # how long a session's decoded scan and results stay in memory without being touched
 # Small pictures are enlarged before outlines are drawn, so that lines stay fine; huge ones travel to the page shrunk.
 VIEW_SIDES = (768, 1536)
 
@@ -61,24 +61,24 @@ class Source:
         }
 
     def upload(self, path: str) -> dict[Any, Any]:
-        """Updates for a file a person chose; one that cannot be read leaves what was there and says why."""
+        """Updates for a file a user chose; one that cannot be read leaves what was there and says why."""
         try:
             return self.load(path)
         except Exception as error:
             return {self.message: note(sentence(error), "error"), self.file: None}
 
-    def mend(self, scan: Any, message: str) -> Any:
+    def clear_error(self, scan: Any, message: str) -> Any:
         """The message once something else works: that of a file that could not be read is over."""
         if 'role="alert"' not in (message or ""):
             return gr.skip()
         return note(ACCEPTED if scan is None else describe_scan(scan))
 
-    def mending(self, events: list[Any], quiet: dict[str, Any]) -> None:
+    def clear_errors_on(self, events: list[Any], quiet: dict[str, Any]) -> None:
         """Such events."""
-        gr.on(events, self.mend, [self.scan, self.message], self.message, queue=False, **quiet)
+        gr.on(events, self.clear_error, [self.scan, self.message], self.message, queue=False, **quiet)
 
     def clear(self) -> dict[Any, Any]:
-        """Updates for a file a person took away again."""
+        """Updates for a file a user took away again."""
         hidden = {self.slice: gr.update(visible=False), self.window: gr.update(visible=False)}
         return {self.scan: None, self.message: note(ACCEPTED), **hidden}
 
@@ -91,10 +91,10 @@ class Source:
 
 def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
     """Lays the panel out inside the current Blocks context."""
-    scan = gr.State(None, time_to_live=KEPT_SECONDS)
+    scan = gr.State(None, time_to_live=SESSION_SECONDS)
     examples = gr.Gallery(
         [(str(card.image), card.title) for card in cards],
-        label="Examples (drawn or synthetic, no patient)",
+        label="Examples (drawn or synthetic, no patient data)",
         columns=3,
         allow_preview=False,
         interactive=False,
@@ -121,10 +121,10 @@ def slice_index(scan: Any, slice_number: float | None) -> int:
     return min(max(int(slice_number or 1) - 1, 0), scan.num_slices - 1)
 
 
-def image_of(scan: Any, slice_number: float, window: str | None) -> np.ndarray:
+def selected_slice(scan: Any, slice_number: float, window: str | None) -> np.ndarray:
     """The slice shown, uint8 (H, W, 3); raises EmitDiffError before a scan has been chosen."""
     if scan is None:
-        raise EmitDiffError("No image yet: choose an example or drop a file first.")
+        raise EmitDiffError("No image yet: choose an example or upload a file first.")
     return scan.image(slice_index(scan, slice_number), window if window in scan.windows else None)
 
 
@@ -138,10 +138,10 @@ def describe_scan(scan: Any) -> str:
     return f"{scan.name}: " + ", ".join(part for part in parts if part)
 
 
-def marked(picture: np.ndarray, scan: Any) -> np.ndarray:
+def with_edge_letters(picture: np.ndarray, scan: Any) -> np.ndarray:
     """uint8 (H, W, 3) with the patient's sides at its edges, as on a reading screen, where the scan's file tells."""
     geometry = getattr(scan, "geometry", None)
-    sides = geometry.sides() if geometry is not None else {}
+    sides = geometry.edge_letters() if geometry is not None else {}
     height, width = picture.shape[:2]
     scale, margin = max(height, width) / 640, max(height, width) // 64
     lines = max(2, round(2 * scale))

@@ -1,4 +1,4 @@
-"""What a person does on the page, step by step: shared by the tests of this folder."""
+"""What a user does on the page, step by step: shared by the tests of this folder."""
 
 from __future__ import annotations
 

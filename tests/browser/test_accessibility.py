@@ -1,4 +1,4 @@
-"""Every tab, light and dark, looked through by axe-core: nothing serious may stand between a person and the page."""
+"""Every tab, light and dark, looked through by axe-core: nothing serious may stand between a user and the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Comparison tab as a person goes through it."""
+"""The Comparison tab as a user goes through it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from page_steps import PATIENCE, choose_example, open_tab, said
 from PIL import Image
 from playwright.sync_api import expect
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The Dataset tab as a person goes through it: a small dataset augmented, found again after a refresh, and exported."""
+"""The Dataset tab as a user goes through it: a small dataset augmented, found again after a refresh, and exported."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from playwright.sync_api import expect
 def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     open_tab(page, "Dataset")
     expect(page.get_by_role("button", name="Augment", exact=True)).to_be_disabled()
-    page.get_by_role("button", name="Try it on four drawn images").click()
+    page.get_by_role("button", name="Try four drawn images").click()
     expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
     unfold(page, "Advanced")
-    page.get_by_label("Steps (0: as the weights suggest)").fill("6")
+    page.get_by_label("Steps (0: checkpoint default)").fill("6")
     page.keyboard.press("Tab")
     page.get_by_role("button", name="Augment", exact=True).click()
-    expect(said(page)).to_contain_text(re.compile("Painting image [234] of 4"), timeout=PATIENCE)
+    expect(said(page)).to_contain_text(re.compile("Generating image [234] of 4"), timeout=PATIENCE)
 
     page.reload()  # the server goes on meanwhile
     open_tab(page, "Dataset")
     expect(said(page)).to_contain_text("4 synthetic images", timeout=PATIENCE)
     unfold(page, "Advanced")
-    expect(page.get_by_label("Steps (0: as the weights suggest)")).to_have_value("6")
+    expect(page.get_by_label("Steps (0: checkpoint default)")).to_have_value("6")
     report = page.frame_locator("iframe.report")
     expect(report.locator("article")).to_have_count(4)
     expect(report.locator("article img").first).to_be_visible()
 
-    page.get_by_label("Take it as").click()
+    page.get_by_label("Export format").click()
     page.get_by_role("option", name="nnU-Net").click()
     page.get_by_label("Images", exact=True).filter(visible=True).click()
-    page.get_by_role("option", name="all that was painted").click()
+    page.get_by_role("option", name="all that was generated").click()
     page.get_by_role("button", name="Prepare ZIP").click()
     expect(page.get_by_text("drawn-ultrasound_all_nnunet.zip")).to_be_visible()
     with page.expect_download() as download:
@@ -52,7 +52,7 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     expect(page.locator("iframe.report")).to_have_count(0)
     page.reload()
     open_tab(page, "Dataset")
-    expect(page.get_by_text("A small dataset in, a larger one out")).to_be_visible()
+    expect(page.get_by_text("Augment a small labelled dataset")).to_be_visible()
 
 
 def test_a_file_that_is_no_dataset_is_said_beside_the_field(page, tmp_path):

@@ -1,4 +1,4 @@
-"""What goes into a run of the synthesis, as a person brings it: an example, an own volume, a PNG made here, a mask."""
+"""What goes into a run of the synthesis, as a user brings it: an example, an own volume, a PNG made here, a mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from page_steps import PATIENCE, choose_example, said, set_number
 from PIL import Image
 from playwright.sync_api import expect
 
-from emitdiff.images import save_synthetic_png
+from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.examples import read_examples
 
 CARDS = {card.title: card for card in read_examples()}
@@ -21,18 +21,18 @@ def view(page, label: str):
 
 def test_an_example_shows_its_stored_results_at_once(page):
     choose_example(page, "Prostate MRI")
-    expect(said(page)).to_contain_text("Stored with the example: 4 images", timeout=PATIENCE)
+    expect(said(page)).to_contain_text("Precomputed results: 4 images", timeout=PATIENCE)
     expect(page.locator(".painted .thumbnail-item")).to_have_count(4)
-    for label in ("Image", "What the network sees"):
+    for label in ("Image", "Control image"):
         expect(view(page, label).first).to_be_visible()
-    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("MRI, prostate, prostate")
+    expect(page.get_by_label("Prompt (editable)")).to_have_value("MRI, prostate, prostate")
     expect(page.get_by_text(re.compile(r"^\d+ of \d+ tokens$"))).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_role("button", name="Download ZIP")).to_be_enabled(timeout=PATIENCE)
 
 
 def test_settings_outlive_a_refresh(page):
     page.locator(".chips button:visible", has_text="Ultrasound, breast").click()
-    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("Ultrasound, breast, benign lesion")
+    expect(page.get_by_label("Prompt (editable)")).to_have_value("Ultrasound, breast, benign lesion")
     set_number(page, "Images", 3)
     page.get_by_label("First seed").fill("42")
     page.get_by_label("First seed").press("Tab")
@@ -40,7 +40,7 @@ def test_settings_outlive_a_refresh(page):
     page.reload()
     expect(page.get_by_label("First seed")).to_have_value("42", timeout=PATIENCE)
     expect(page.get_by_label("number input for Images")).to_have_value("3")
-    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("Ultrasound, breast, benign lesion")
+    expect(page.get_by_label("Prompt (editable)")).to_have_value("Ultrasound, breast, benign lesion")
     expect(page.get_by_label("Finding", exact=True)).to_have_value("benign lesion")
 
 
@@ -55,27 +55,27 @@ def test_a_png_made_here_brings_everything_back(page, tmp_path):
     picture = np.asarray(Image.open(CARDS["Cardiac MRI"].image).convert("RGB"))
     path = save_synthetic_png(picture, tmp_path / "synthetic_heart.png", settings)
     page.locator(".drop input[type=file]").first.set_input_files(path)
-    expect(page.get_by_text("painted from the example Cardiac MRI")).to_be_visible(timeout=PATIENCE)
-    expect(page.get_by_label("Prompt (edit freely)")).to_have_value(settings["prompt"])
+    expect(page.get_by_text("generated from the example Cardiac MRI")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_label("Prompt (editable)")).to_have_value(settings["prompt"])
     expect(page.get_by_label("Appearance", exact=True)).to_have_value("noisy")
     expect(page.get_by_label("First seed")).to_have_value("77")
     expect(page.get_by_label("Edge detector")).to_have_value("canny")
     expect(page.get_by_label("number input for Structure to follow")).to_have_value("0.8")
-    expect(page.locator(".drop", has_text="Its mask")).to_contain_text("drawn_cardiac_mri_mask")
+    expect(page.locator(".drop", has_text="Mask (optional): becomes")).to_contain_text("drawn_cardiac_mri_mask")
 
 
 def test_the_segmenter_proposes_the_mask(page, tmp_path):
     Image.open(CARDS["Chest X-ray"].image).save(tmp_path / "own.png")
     page.locator(".drop input[type=file]").first.set_input_files(tmp_path / "own.png")
     expect(page.get_by_text("own.png: 256 x 256")).to_be_visible(timeout=PATIENCE)
-    page.get_by_role("button", name="Let the segmenter propose it").click()
-    asked = page.get_by_label("What to outline (a word or a sentence)")
+    page.get_by_role("button", name="Propose a mask with the segmenter").click()
+    asked = page.get_by_label("Target (word or sentence)")
     expect(asked).to_be_visible()
     asked.fill("lung")
     asked.press("Enter")
     page.get_by_role("button", name="Propose the mask").click()
     expect(page.get_by_text("Found “lung”")).to_be_visible(timeout=PATIENCE)
-    field = page.locator(".drop", has_text="Its mask")
+    field = page.locator(".drop", has_text="Mask (optional): becomes")
     expect(field).to_contain_text("own_proposed_mask")
     page.get_by_role("button", name="Draw the mask").click()
     canvas = page.locator(".canvas:visible canvas").first
@@ -108,7 +108,7 @@ def test_a_volume_has_a_slice_slider_and_the_patients_sides(page, tmp_path):
 
 def test_a_menu_that_is_only_passed_resets_nothing(page):
     choose_example(page, "Nuclei")
-    prompt = page.get_by_label("Prompt (edit freely)").filter(visible=True)
+    prompt = page.get_by_label("Prompt (editable)").filter(visible=True)
     expect(prompt).to_have_value(re.compile("icroscopy"))
     prompt.fill("my own words")
     page.get_by_label("Organ").filter(visible=True).focus()
@@ -128,7 +128,7 @@ def test_a_menu_that_is_only_passed_resets_nothing(page):
 
 
 def test_words_that_are_pasted_or_erased_reach_the_prompt(page):
-    words, prompt = page.get_by_label("More words"), page.get_by_label("Prompt (edit freely)")
+    words, prompt = page.get_by_label("Additional words"), page.get_by_label("Prompt (editable)")
     page.locator(".chips button:visible", has_text="Ultrasound, breast").click()
     expect(prompt).to_have_value("Ultrasound, breast, benign lesion")
     words.fill("of a child")  # at once, as a paste does
@@ -144,25 +144,25 @@ def test_words_that_are_pasted_or_erased_reach_the_prompt(page):
     expect(prompt).to_have_value("my own words")
 
 
-def test_an_image_taken_away_leaves_its_mask_and_comes_back_with_what_was_painted_from_it(page, tmp_path):
+def test_an_image_taken_away_leaves_its_mask_and_comes_back_with_what_was_generated_from_it(page, tmp_path):
     Image.open(CARDS["Chest X-ray"].image).save(tmp_path / "own.png")
     picture = np.asarray(Image.open(tmp_path / "own.png").convert("RGB"))
     made = save_synthetic_png(picture, tmp_path / "synthetic_own.png", {"prompt": "X-ray", "seed": 7, "source": "own"})
     files = page.locator(".drop:visible", has=page.locator("input[type=file], .file-preview"))
     image, mask = files.nth(0), files.nth(1)
     mask.locator("input[type=file]").set_input_files(CARDS["Chest X-ray"].mask)  # first the mask, then its image
-    expect(page.get_by_text("Painted from the mask alone")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Generated from the mask alone")).to_be_visible(timeout=PATIENCE)
     image.locator("input[type=file]").set_input_files(tmp_path / "own.png")
     expect(page.get_by_text("own.png: 256 x 256")).to_be_visible(timeout=PATIENCE)
-    expect(page.get_by_text("Painted from the mask alone")).to_have_count(0, timeout=PATIENCE)
+    expect(page.get_by_text("Generated from the mask alone")).to_have_count(0, timeout=PATIENCE)
     expect(mask).to_contain_text("drawn_chest_xray_mask")
     shown = view(page, "Image").first
     before = shown.get_attribute("src")
     image.get_by_role("button", name="Clear").click()
-    expect(page.get_by_text("Painted from the mask alone")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("Generated from the mask alone")).to_be_visible(timeout=PATIENCE)
     expect(shown).not_to_have_attribute("src", before)
     image.locator("input[type=file]").set_input_files(made)
-    expect(page.get_by_text("painted from own.png, which is here again")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("generated from own.png, which is loaded again")).to_be_visible(timeout=PATIENCE)
     expect(shown).to_have_attribute("src", before, timeout=PATIENCE)
     expect(mask).to_contain_text("drawn_chest_xray_mask")
 
@@ -177,7 +177,7 @@ def test_an_error_goes_once_its_cause_is_repaired(page, tmp_path):
     expect(alert).to_have_count(0, timeout=PATIENCE)
     page.get_by_role("button", name="Generate").click()
     expect(said(page)).to_contain_text("The prompt is empty", timeout=PATIENCE)
-    page.get_by_label("Prompt (edit freely)").fill("X-ray")
+    page.get_by_label("Prompt (editable)").fill("X-ray")
     expect(said(page)).to_contain_text("press Generate")
     expect(alert).to_have_count(0)
 
@@ -185,7 +185,7 @@ def test_an_error_goes_once_its_cause_is_repaired(page, tmp_path):
 def test_the_words_of_the_canvas_are_beside_its_tools(page):
     choose_example(page, "Chest X-ray")
     page.get_by_role("button", name="Draw the mask").click()
-    expect(page.get_by_text("Paint over what the label should cover.")).to_be_visible()
+    expect(page.get_by_text("Generate over the target.")).to_be_visible()
     canvas = page.locator(".canvas:visible")
     expect(canvas.get_by_role("button", name="Undo")).to_be_visible()
     words = canvas.locator("[data-testid=block-label]").bounding_box()

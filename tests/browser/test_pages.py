@@ -1,4 +1,4 @@
-"""Both tabs as a person goes through them, in headless Chromium, on app.py and the embedded weights."""
+"""Both tabs as a user goes through them, in headless Chromium, on app.py and the embedded weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from page_steps import PATIENCE, choose_example, few_steps, open_tab, said, set_
 from PIL import Image
 from playwright.sync_api import expect
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.examples import read_examples
 
 MODELS = {"synthesis": "emitdiff-mini", "segmentation": "textdiff-mini"}
@@ -34,8 +34,8 @@ def test_the_page_says_what_it_is(page):
 
 def test_an_example_becomes_labelled_synthetic_images(page, tmp_path):
     choose_example(page, "Chest X-ray")
-    expect(page.get_by_label("Prompt (edit freely)")).to_have_value(re.compile("X-ray, chest"))
-    expect(page.locator(".view", has_text="What the network sees").locator("img")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_label("Prompt (editable)")).to_have_value(re.compile("X-ray, chest"))
+    expect(page.locator(".view", has_text="Control image").locator("img")).to_be_visible(timeout=PATIENCE)
     few_steps(page, images=2)
     page.get_by_label("First seed").fill("11")
     page.get_by_role("button", name="Generate").click()
@@ -43,7 +43,7 @@ def test_an_example_becomes_labelled_synthetic_images(page, tmp_path):
     expect(page.locator(".painted .thumbnail-item")).to_have_count(2)
     page.locator(".painted .thumbnail-item").nth(1).click()
     expect(page.get_by_text("seed 12, made in")).to_be_visible()
-    page.get_by_role("button", name="Use its settings").click()
+    page.get_by_role("button", name="Use these settings").click()
     expect(page.get_by_label("First seed")).to_have_value("12")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download ZIP").click()
@@ -65,11 +65,11 @@ def check_archive(download, folder: Path):
 
 def test_a_mask_is_drawn(page):
     choose_example(page, "Cardiac MRI")
-    expect(page.locator(".view", has_text="What the network sees").locator("img")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".view", has_text="Control image").locator("img")).to_be_visible(timeout=PATIENCE)
     page.get_by_role("button", name="Draw the mask").click()
     canvas = page.locator(".canvas canvas").first
     expect(canvas).to_be_visible()
-    page.wait_for_timeout(3000)  # the slice comes onto the canvas, which is built anew for it
+    page.wait_for_timeout(3000)  # the slice comes onto the canvas, which is built again for it
     expect(canvas).to_be_visible()
     box = canvas.bounding_box()
     across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -78,7 +78,7 @@ def test_a_mask_is_drawn(page):
     page.mouse.move(across + 40, down, steps=8)
     page.mouse.up()
     page.wait_for_timeout(500)
-    field = page.locator(".drop", has_text="Its mask")
+    field = page.locator(".drop", has_text="Mask (optional): becomes")
     before = field.inner_text()
     page.get_by_role("button", name="Use the drawing as mask").click()
     expect(field).to_contain_text("png")
@@ -87,12 +87,12 @@ def test_a_mask_is_drawn(page):
 
 def test_structure_a_moved_mask_and_the_merging_mask(page, tmp_path):
     choose_example(page, "Cardiac MRI")
-    control = page.locator(".view", has_text="What the network sees").locator("img")
+    control = page.locator(".view", has_text="Control image").locator("img")
     expect(control).to_be_visible(timeout=PATIENCE)
     before = control.get_attribute("src")
     page.get_by_role("button", name="Edit the mask").click()
     set_number(page, "Move right (of the width)", 0.15)
-    set_number(page, "Structure to follow", 0.6)
+    set_number(page, "Structure", 0.6)
     page.wait_for_timeout(2000)
     assert control.get_attribute("src") != before
     few_steps(page, images=1, steps=2)
@@ -100,7 +100,7 @@ def test_structure_a_moved_mask_and_the_merging_mask(page, tmp_path):
     expect(said(page)).to_contain_text("1 synthetic image", timeout=PATIENCE)
     page.get_by_role("button", name="Merging mask").click()
     expect(page.locator(".merging .view img")).to_be_visible()
-    expect(page.get_by_text("% real. The outline is the label there.")).to_be_visible()
+    expect(page.get_by_text("% real. The outline shows the label.")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download ZIP").click()
     download.value.save_as(tmp_path / "synthetic.zip")
@@ -114,8 +114,8 @@ def test_structure_a_moved_mask_and_the_merging_mask(page, tmp_path):
 
 
 def test_words_alone_are_enough(page):
-    set_number(page, "Structure to follow", 0)
-    page.get_by_label("Prompt (edit freely)").fill("CT, abdomen, liver")
+    set_number(page, "Structure", 0)
+    page.get_by_label("Prompt (editable)").fill("CT, abdomen, liver")
     few_steps(page, images=1, steps=2)
     page.get_by_role("button", name="Generate").click()
     expect(said(page)).to_contain_text("1 synthetic image", timeout=PATIENCE)
@@ -140,11 +140,11 @@ def test_an_own_file_and_a_bad_one(page, tmp_path):
     chooser = page.locator(".drop input[type=file]").first
     chooser.set_input_files(tmp_path / "own.png")
     expect(page.get_by_text("own.png: 200 x 120")).to_be_visible()
-    page.get_by_label("More words").fill("portable")
+    page.get_by_label("Additional words").fill("portable")
     page.get_by_role("button", name="Remove").or_(page.get_by_label("Clear")).first.click()
     page.locator(".drop input[type=file]").first.set_input_files(tmp_path / "broken.png")
     expect(page.get_by_role("alert").filter(has_text="broken.png")).to_be_visible()
-    expect(page.get_by_label("More words")).to_have_value("portable")
+    expect(page.get_by_label("Additional words")).to_have_value("portable")
     expect(page.get_by_text("Traceback")).to_have_count(0)
 
 
@@ -160,8 +160,8 @@ def test_the_words_make_the_prompt(page):
     for label, word in (("Modality", "CT"), ("Organ", "abdomen"), ("Appearance", "high contrast")):
         page.get_by_label(label, exact=True).click()
         page.get_by_role("option", name=word, exact=True).click()
-    expect(page.get_by_label("Prompt (edit freely)")).to_have_value("CT, abdomen, high contrast")
-    page.get_by_label("Prompt (edit freely)").fill("liver, " * 60)
+    expect(page.get_by_label("Prompt (editable)")).to_have_value("CT, abdomen, high contrast")
+    page.get_by_label("Prompt (editable)").fill("liver, " * 60)
     expect(page.get_by_text(re.compile(r"has \d+ tokens"))).to_be_visible(timeout=PATIENCE)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from page_steps import PATIENCE, choose_example, few_steps, said
 from playwright.sync_api import expect
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 
 
 def paint(page, images: int):
@@ -34,7 +34,7 @@ def download(page, folder: Path) -> set[str]:
 def test_images_are_looked_at_dropped_and_taken_away(page, tmp_path):
     paint(page, images=2)
     expect(page.get_by_text(re.compile(r"Beside the real image: edge F1 0\.\d\d, MS-SSIM"))).to_be_visible()
-    page.get_by_label("Before and after").check()
+    page.get_by_label("Side by side").check()
     slider = page.locator(".pair-view")
     expect(slider.locator("img")).to_have_count(2)
     page.locator(".painted .thumbnail-item").nth(1).click()
@@ -61,7 +61,7 @@ def test_another_layout_and_the_segmentation_take_an_image_over(page, tmp_path):
     paint(page, images=2)
     page.get_by_label("Download as").click()
     page.get_by_role("option", name="nnU-Net").click()
-    page.get_by_label("Names of the classes").fill("lung")
+    page.get_by_label("Class names").fill("lung")
     expect(page.get_by_text("synthetic_drawn_chest_xray_nnunet.zip: 2 images.")).to_be_visible()
     page.wait_for_timeout(1000)
     names = download(page, tmp_path)
@@ -71,7 +71,7 @@ def test_another_layout_and_the_segmentation_take_an_image_over(page, tmp_path):
     assert read_synthetic_settings(tmp_path / image)["seed"] == 12
     page.get_by_role("button", name="Send to segmentation").click()
     expect(page.get_by_role("button", name="Find", exact=True)).to_be_visible()
-    expect(page.get_by_text("seed11.png, synthetic, painted on this page.")).to_be_visible()
+    expect(page.get_by_text("seed11.png, a synthetic image generated on this page.")).to_be_visible()
     page.get_by_label("What to find").fill("lung")
     page.get_by_role("button", name="Find", exact=True).click()
     expect(said(page)).to_contain_text(re.compile("Found|Not found"), timeout=PATIENCE)
@@ -81,13 +81,13 @@ def test_another_layout_and_the_segmentation_take_an_image_over(page, tmp_path):
 def test_settings_come_back_and_variations_join_the_others(page):
     paint(page, images=2)
     page.get_by_label("First seed").fill("99")
-    page.get_by_label("Prompt (edit freely)").fill("something else")
+    page.get_by_label("Prompt (editable)").fill("something else")
     page.locator(".painted .thumbnail-item").nth(1).click()
     expect(page.get_by_text("Image 2 of 2: seed 12")).to_be_visible()
-    page.get_by_role("button", name="Use its settings").click()
+    page.get_by_role("button", name="Use these settings").click()
     expect(page.get_by_label("First seed")).to_have_value("12")
-    expect(page.get_by_label("Prompt (edit freely)")).to_have_value(re.compile("X-ray, chest"))
-    page.get_by_role("button", name="Variations of this one").click()
+    expect(page.get_by_label("Prompt (editable)")).to_have_value(re.compile("X-ray, chest"))
+    page.get_by_role("button", name="Generate variations").click()
     expect(said(page)).to_contain_text("2 variations in", timeout=PATIENCE)
     expect(page.get_by_text("Image 2 of 4: seed 12")).to_be_visible()  # it is large, so it stays the chosen one
     page.locator(".painted .preview .thumbnail-item").nth(2).click()
@@ -99,7 +99,7 @@ def test_the_stored_image_beside_the_real_one_is_marked_and_all_images_are_all_a
     choose_example(page, "Chest X-ray")
     tiles = page.locator(".painted .thumbnail-item")
     expect(tiles).to_have_count(4, timeout=PATIENCE)
-    page.get_by_label("Before and after").check()
+    page.get_by_label("Side by side").check()
     expect(tiles.nth(0)).to_have_class(re.compile("selected"))
     tiles.nth(2).click()
     expect(tiles.nth(2)).to_have_class(re.compile("selected"))
@@ -110,7 +110,7 @@ def test_the_stored_image_beside_the_real_one_is_marked_and_all_images_are_all_a
     expect(tiles).to_have_count(4)
     tiles.nth(1).click()
     expect(page.locator(".painted .preview")).to_have_count(1)
-    page.get_by_label("Before and after").check()
+    page.get_by_label("Side by side").check()
     expect(page.locator(".painted .preview")).to_have_count(0)
     expect(tiles.nth(1)).to_have_class(re.compile("selected"))
     choose_example(page, "Nuclei")

@@ -1,4 +1,4 @@
-"""The Segmentation tab as a person goes through it: one slice, a whole volume, a drawn true mask, teaching."""
+"""The Segmentation tab as a user goes through it: one slice, a whole volume, a drawn true mask, training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from page_steps import PATIENCE, choose_example, open_tab, said, set_number, unf
 from PIL import Image
 from playwright.sync_api import expect
 
-ANSWERED = re.compile("Found|Not found|Not present")
+ANSWERED = re.compile("Found|Not found|Target absent")
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +51,14 @@ def paint(page, canvas):
 
 def test_a_sentence_with_and_without_itself(page, tmp_path):
     choose_example(page, "Chest X-ray")
-    page.get_by_role("button", name="Sentences to start from").click()
-    expect(page.get_by_label("Kind of image")).to_have_value("X-ray")
+    page.get_by_role("button", name="Example sentences").click()
+    expect(page.get_by_label("Image modality")).to_have_value("X-ray")
     page.locator(".chips:visible").get_by_text("segment the left lung in this chest X-ray").click()
     expect(page.get_by_label("What to find")).to_have_value("segment the left lung in this chest X-ray")
-    page.get_by_label("Look without the text too").check()
+    page.get_by_label("Compare with the result without text").check()
     page.get_by_role("button", name="Find", exact=True).click()
     expect(said(page)).to_contain_text("read as “left lung”", timeout=PATIENCE)
-    expect(page.get_by_text(re.compile(r"the two masks agree with a Dice of 0\.\d\d"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Dice between the two masks: 0\.\d\d"))).to_be_visible()
     expect(page.locator(".figures:visible b").first).to_have_text(re.compile(r"\d\.\d{3}"))
     expect(page.get_by_role("row", name="without the text")).to_be_visible()
     views = page.locator(".reading .view img")
@@ -80,12 +80,12 @@ def test_what_is_not_there_is_said_plainly(page):
 
 def test_a_drawn_true_mask_is_compared(page, tmp_path):
     choose_example(page, "Cardiac MRI")
-    page.get_by_role("button", name="Draw the true mask").click()
+    page.get_by_role("button", name="Draw the reference mask").click()
     canvas = page.locator(".canvas:visible canvas").first
-    page.wait_for_timeout(3000)  # the slice comes onto the canvas, which is built anew for it
+    page.wait_for_timeout(3000)  # the slice comes onto the canvas, which is built again for it
     paint(page, canvas)
-    page.get_by_role("button", name="Use the drawing as true mask").click()
-    expect(page.locator(".drop", has_text="True mask")).to_contain_text("drawn")
+    page.get_by_role("button", name="Use the drawing as reference mask").click()
+    expect(page.locator(".drop", has_text="Reference mask")).to_contain_text("drawn")
     find(page, "left ventricle")
     expect(page.locator(".figures:visible b").first).to_have_text(re.compile(r"0\.\d{3}"))
     save(page, "Download scores", tmp_path / "scores.csv")
@@ -132,14 +132,14 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     page.get_by_role("button", name="Add as example").click()  # with its true mask
     expect(page.locator(".walk .now")).to_contain_text("Press Teach")
     choose_example(page, "Chest X-ray")
-    page.get_by_role("button", name="Add: shows no target").click()
+    page.get_by_role("button", name="Add without target").click()
     expect(page.get_by_text("2 examples.").first).to_be_visible()
     page.get_by_label("What the masks show").fill("bright disc")
-    set_number(page, "Seconds to learn", 10)
+    set_number(page, "Training time, seconds", 10)
     page.get_by_role("button", name="Teach", exact=True).click()
-    expect(page.locator(".teaching .progress")).to_contain_text("Taught “bright disc”", timeout=PATIENCE)
+    expect(page.locator(".teaching .progress")).to_contain_text("Trained “bright disc”", timeout=PATIENCE)
     choose_example(page, "Cardiac MRI")
-    page.get_by_role("button", name="Find it in the image above").click()
+    page.get_by_role("button", name="Segment the image above").click()
     expect(said(page)).to_contain_text(ANSWERED, timeout=PATIENCE)
     expect(page.get_by_label("What to find")).to_have_value("bright disc")
     expect(page.locator(".chips:visible").get_by_text("bright disc", exact=True)).to_be_visible()

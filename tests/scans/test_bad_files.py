@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 from scan_files import dicom_dataset, ramp, write_series
 
-from emitdiff import dicom, scans
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans import decoding, dicom
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 
 
 def png_chunk(kind, content):
@@ -75,21 +76,21 @@ BAD_FILES = {
     "page.pdf": (b"%PDF-1.7 " * 100, "not a picture or scan"),
     "animation.gif": (picture_bytes("GIF"), "not a picture or scan"),
     "bitmap.png": (picture_bytes("BMP"), "not a picture or scan"),
-    "cut.png": (picture_bytes("PNG")[:-500], "damaged or cut off"),
-    "cut.jpg": (picture_bytes("JPEG")[:600], "damaged or cut off"),
-    "cut.webp": (picture_bytes("WEBP")[:900], "damaged or cut off|not a picture"),
-    "cut.tif": (picture_bytes("TIFF")[:-500], "damaged or cut off"),
-    "cut_16.png": (deep_bytes(".png")[:-5000], "damaged or cut off"),
-    "cut_16.tif": (deep_bytes(".tif")[:-5000], "damaged or cut off"),
-    "head.png": (picture_bytes("PNG")[:20], "damaged or cut off"),
+    "cut.png": (picture_bytes("PNG")[:-500], "damaged or truncated"),
+    "cut.jpg": (picture_bytes("JPEG")[:600], "damaged or truncated"),
+    "cut.webp": (picture_bytes("WEBP")[:900], "damaged or truncated|not a picture"),
+    "cut.tif": (picture_bytes("TIFF")[:-500], "damaged or truncated"),
+    "cut_16.png": (deep_bytes(".png")[:-5000], "damaged or truncated"),
+    "cut_16.tif": (deep_bytes(".tif")[:-5000], "damaged or truncated"),
+    "head.png": (picture_bytes("PNG")[:20], "damaged or truncated"),
     "giant.png": (giant_png(), "too large"),
     "large.png": (giant_png(9000, 9000), "too large"),
     "giant.nii": (nifti_bytes(dim=[3, *GIANT[1:]]), "too large"),
     "giant.nii.gz": (gzip.compress(nifti_bytes(dim=[3, *GIANT[1:]])), "too large"),
     "negative.nii": (nifti_bytes(dim=[3, -4, 5, 6, 1, 1, 1, 1]), "no image"),
-    "cut.nii": (nifti_bytes()[:-50], "damaged or cut off"),
+    "cut.nii": (nifti_bytes()[:-50], "damaged or truncated"),
     "cut.nii.gz": (gzip.compress(nifti_bytes(np.random.default_rng(0).random((9, 9, 9))))[:-900], "damaged"),
-    "head.nii.gz": (gzip.compress(nifti_bytes())[:30], "damaged or cut off"),
+    "head.nii.gz": (gzip.compress(nifti_bytes())[:30], "damaged or truncated"),
     "complex.nii": (nifti_bytes(np.zeros((3, 3, 3), np.complex64)), "complex64 values"),
     "nan.nii": (nifti_bytes(np.full((3, 3, 3), np.nan, np.float32)), "no finite value"),
     "time.nii": (nifti_bytes(np.zeros((3, 3, 3, 4), np.int16)), "4 dimensions"),
@@ -98,17 +99,17 @@ BAD_FILES = {
     "offset.nii": (nifti_bytes(vox_offset=1e12), "damaged"),
     "pair.hdr": (nifti_bytes(magic=b"ni1"), "half of a NIfTI pair"),
     "text.nii.gz": (gzip.compress(b"hello " * 100), "not a NIfTI"),
-    "cut.dcm": (dicom_bytes()[:-100], "damaged or cut off"),
+    "cut.dcm": (dicom_bytes()[:-100], "damaged or truncated"),
     "head.dcm": (dicom_bytes()[:200], "holds no DICOM image|damaged"),
     "giant.dcm": (dicom_bytes(Rows=65000, Columns=65000), "too large"),
     "frames.dcm": (dicom_bytes(NumberOfFrames=2000000), "too large"),
-    "lying.dcm": (dicom_bytes(Rows=2000, Columns=2000), "damaged or cut off"),
+    "lying.dcm": (dicom_bytes(Rows=2000, Columns=2000), "damaged or truncated"),
     "zero.dcm": (dicom_bytes(Rows=0), "no image"),
     "report.dcm": (dicom_bytes(PixelData=None), "without an image|damaged"),
-    "bits.dcm": (dicom_bytes(BitsAllocated=13), "damaged or cut off"),
+    "bits.dcm": (dicom_bytes(BitsAllocated=13), "damaged or truncated"),
     "none.zip": (zip_bytes(), "holds no DICOM image"),
     "texts.zip": (zip_bytes(a="hello", b="again"), "holds no DICOM image"),
-    "cut.zip": (zip_bytes(a=dicom_bytes())[:-30], "damaged or cut off"),
+    "cut.zip": (zip_bytes(a=dicom_bytes())[:-30], "damaged or truncated"),
     "inner.zip": (zip_bytes(a=zip_bytes(b=dicom_bytes())), "holds no DICOM image"),
 }
 
@@ -170,7 +171,7 @@ def test_a_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):
 
 
 def test_the_sum_of_slices_is_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(scans, "MAX_VOXELS", 200)
+    monkeypatch.setattr(decoding, "MAX_VOXELS", 200)
     with pytest.raises(EmitDiffError, match="too large: 8 x 6 pixels, 5 slice"):
         read_scan(write_series(tmp_path / "series"))
     Image.new("RGB", (10, 10)).save(tmp_path / "a.png")
@@ -184,10 +185,11 @@ def test_giants_are_refused_in_little_memory(tmp_path):
     for name in names:
         (tmp_path / name).write_bytes(BAD_FILES[name][0])
     code = (
-        "import resource, sys; from emitdiff import scans, dicom, nifti, pictures; from emitdiff.errors import *\n"
+        "import resource, sys\nfrom emitdiff.errors import *\n"
+        "from emitdiff.scans import dicom, nifti, pictures, reading\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[1:]:\n"
-        "    try: scans.read_scan(path)\n"
+        "    try: reading.read_scan(path)\n"
         "    except EmitDiffError: pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
@@ -198,6 +200,6 @@ def test_giants_are_refused_in_little_memory(tmp_path):
 
 def test_importing_scans_is_light():
     heavy = "torch", "pydicom", "nibabel", "gradio"
-    code = f"import sys, emitdiff.scans, emitdiff.datasets; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, emitdiff.scans.masks, emitdiff.datasets.folder; print(sys.modules.keys() & set({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

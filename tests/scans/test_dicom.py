@@ -15,7 +15,9 @@ from pydicom.pixels import apply_voi_lut
 from scan_files import AXIAL, dicom_dataset, ramp, write_dicom, write_series
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import Window, read_mask, read_scan
+from emitdiff.scans.geometry import Window
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 
 
 def test_ct_windows_are_those_of_the_standard(tmp_path):
@@ -236,7 +238,7 @@ def test_nobody_is_named(tmp_path, caplog, capfd):
 def test_the_sides_of_a_sagittal_and_of_an_oblique_dicom(tmp_path):
     places = {"ImagePositionPatient": [0, 0, 0], "PixelSpacing": [1, 1], "SliceThickness": 3}
     sagittal = {**places, "ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}
-    sides = read_scan(write_dicom(tmp_path / "a.dcm", ramp(), **sagittal)).geometry.sides()
+    sides = read_scan(write_dicom(tmp_path / "a.dcm", ramp(), **sagittal)).geometry.edge_letters()
     assert sides == {"left": "A", "right": "P", "top": "H", "bottom": "F"}
     oblique = {**places, "ImageOrientationPatient": [0.8, 0.6, 0, 0, 0, -1]}
-    assert read_scan(write_dicom(tmp_path / "b.dcm", ramp(), **oblique)).geometry.sides()["right"] == "LP"
+    assert read_scan(write_dicom(tmp_path / "b.dcm", ramp(), **oblique)).geometry.edge_letters()["right"] == "LP"

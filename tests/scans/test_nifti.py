@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scan_files import in_orientation, patient, write_nifti
 
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 
 ORIENTATIONS = ["RAS", "LPS", "LAS", "PIR", "SAL", "ASR", "IPL"]
 
@@ -107,18 +108,18 @@ def test_an_unusable_orientation_is_said_and_kept(tmp_path):
     image.header["sform_code"] = 1  # with rows of zeros
     nibabel.save(image, tmp_path / "a.nii")
     scan = read_scan(tmp_path / "a.nii")
-    assert "cannot be used" in scan.warnings[0]
+    assert "is invalid" in scan.warnings[0]
     assert nibabel.load(scan.save_mask({}, tmp_path)).shape == (7, 9, 11)
     nibabel.save(nibabel.Nifti1Image(patient(), None), tmp_path / "b.nii")
-    assert "does not say" in read_scan(tmp_path / "b.nii").warnings[0]
+    assert "has no orientation" in read_scan(tmp_path / "b.nii").warnings[0]
 
 
 def test_the_patients_sides_are_those_of_the_displayed_slice(tmp_path):
     volume = np.zeros((4, 5, 6), np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-2.0, 2, 3, 1])), tmp_path / "lies.nii")
     axial = {"left": "R", "right": "L", "top": "A", "bottom": "P"}
-    assert read_scan(tmp_path / "lies.nii").geometry.sides() == axial
+    assert read_scan(tmp_path / "lies.nii").geometry.edge_letters() == axial
     unsaid = nibabel.Nifti1Image(volume, None)
     unsaid.header["qform_code"] = unsaid.header["sform_code"] = 0
     nibabel.save(unsaid, tmp_path / "unsaid.nii")
-    assert read_scan(tmp_path / "unsaid.nii").geometry.sides() == {}
+    assert read_scan(tmp_path / "unsaid.nii").geometry.edge_letters() == {}

@@ -9,7 +9,9 @@ from PIL import Image
 from scan_files import ramp, write_dicom, write_nifti
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import Window, read_mask, read_scan
+from emitdiff.scans.geometry import Window
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif"])

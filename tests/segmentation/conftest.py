@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from emitdiff.datasets import DatasetInfo, Sample, write_dataset
-from emitdiff.segmentation.backbone import build_backbone, build_scheduler
-from emitdiff.segmentation.features import DiffusionFeatures, stage_ends
-from emitdiff.segmentation.head_training import build_head
-from emitdiff.segmentation.targets import TARGETS
-from emitdiff.segmentation.text import build_text_encoder
+from emitdiff.datasets.folder import DatasetInfo, Sample
+from emitdiff.datasets.writing import write_dataset
+from emitdiff.segmentation.model.features import DiffusionFeatures, stage_ends
+from emitdiff.segmentation.model.text import build_text_encoder
+from emitdiff.segmentation.training.backbone import build_backbone, build_scheduler
+from emitdiff.segmentation.training.head import build_head
+from emitdiff.segmentation.vocabulary import TARGETS
 
 CHANNELS = (8, 16, 16, 32)
 

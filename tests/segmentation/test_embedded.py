@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.scans import read_scan, read_slice_mask
-from emitdiff.segmentation.pipeline import load_segmenter
-from emitdiff.segmentation.targets import TARGETS
+from emitdiff.scans.masks import read_slice_mask
+from emitdiff.scans.reading import read_scan
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.vocabulary import TARGETS
 from emitdiff.ui.examples import read_examples
 
 

@@ -18,7 +18,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def checkpoint(tiny_synthesis_folder, tmp_path_factory) -> str:
-    """The tiny checkpoint, with a card that has it paint 64 x 64 in 2 steps."""
+    """The tiny checkpoint, with a card that has it generate 64 x 64 in 2 steps."""
     folder = shutil.copytree(tiny_synthesis_folder, tmp_path_factory.mktemp("weights") / "small")
     (folder / "emitdiff.json").write_text(json.dumps({"area": 64 * 64, "defaults": {"num_inference_steps": 2}}))
     return str(folder)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies import blocks
-from emitdiff.studies.blocks import Blocks, as_markdown, dice_of, make_report, names_of, study_blocks
-from emitdiff.studies.rows import read_table
+from emitdiff.studies.blocks import Blocks, as_markdown, cell_names, dice_of, make_report, study_blocks
+from emitdiff.studies.results_table import read_table
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_blocks_steps_and_seeds_may_be_added_but_no_other_images(settings):
     report = study_blocks(replace(settings, blocks=(1, 3), timesteps=(0, 100)))
     assert read_table(settings.out / "results.csv")[: len(first)] == first
     assert [cell["block"] for cell in report["cells"]] == ["1", "1", "3", "3", "together", "together"]
-    with pytest.raises(EmitDiffError, match="begun with images 4, now 5"):
+    with pytest.raises(EmitDiffError, match="started with images 4, now 5"):
         study_blocks(replace(settings, images=5))
 
 
@@ -98,7 +99,7 @@ def test_several_targets_count_alike(settings):
             for (seed, target), dice in dices.items()]  # fmt: skip
     (cell,) = make_report(replace(settings, timesteps=(0,)), (2,), rows, "organs")["cells"]
     assert cell["dice"] == pytest.approx((0.3 + 0.6) / 2) and cell["sd"] == pytest.approx(0.3 / 2**0.5)
-    assert names_of((2,)) == ("2",) and names_of((2, 5)) == ("2", "5", "2+5")
+    assert cell_names((2,)) == ("2",) and cell_names((2, 5)) == ("2", "5", "2+5")
 
 
 @pytest.mark.parametrize(

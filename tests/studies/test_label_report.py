@@ -1,8 +1,8 @@
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.metrics import MEANS
-from emitdiff.studies.label_report import MEAN, Collected, as_markdown, make_report, spread
+from emitdiff.segmentation.evaluation import MEANS
+from emitdiff.studies.label_report import MEAN, RunResults, as_markdown, make_report, spread
 
 T1 = 12.7062  # Student's t at 97.5 % with one degree of freedom
 
@@ -16,7 +16,7 @@ def image(dice, target="nuclei", text="-", truth=100):
 
 
 def run(arm, draw, *rows, seconds=10.0, images=5):
-    return Collected("cells", images, draw, arm, seconds, list(rows))
+    return RunResults("cells", images, draw, arm, seconds, list(rows))
 
 
 def of(report, **wanted):

@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
-from emitdiff.datasets import DatasetInfo, Sample, open_dataset, write_dataset
+from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
+from emitdiff.datasets.writing import write_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies import labels
-from emitdiff.studies.arms import TeachArm, altered_batches, load_base, teach_arm
-from emitdiff.studies.labels import Labels, at_size, measure_arm, sentences_of, study_labels
-from emitdiff.studies.rows import read_table
-from emitdiff.studies.segmenter import TrainSegmenter
+from emitdiff.studies.arms import TrainArm, altered_batches, load_base, train_arm
+from emitdiff.studies.labels import Labels, measure_arm, queries_for, resized, study_labels
+from emitdiff.studies.results_table import read_table
+from emitdiff.studies.unet_baseline import TrainSegmenter
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_row_a_run_the_same_images_for_every_arm_and_a_report(settings, capsys
 
 def test_killed_after_a_run_it_ends_with_the_same_rows(settings, monkeypatch):
     study_labels(replace(settings, out=settings.out.with_name("whole")))
-    taught, teach_one = [], labels.teach_arm
+    taught, teach_one = [], labels.train_arm
 
     def one_arm(*given):
         if taught:
@@ -71,7 +72,7 @@ def test_killed_after_a_run_it_ends_with_the_same_rows(settings, monkeypatch):
         return teach_one(*given)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(labels, "teach_arm", one_arm)
+        patched.setattr(labels, "train_arm", one_arm)
         study_labels(settings)
     assert len(read_table(settings.out / "results.csv")) == 1
     study_labels(settings)
@@ -88,7 +89,7 @@ def test_draws_images_arms_and_datasets_may_be_added_but_nothing_else(settings, 
     assert again[:1] == first and len(again) == 2 * 2 * (1 + 2)
     assert [row["target"] for row in report["results"] if row["dataset"] == "organs"] == ["mean", "spleen", "liver"] * 2
     assert "Dice of each target" in (settings.out / "report.md").read_text()
-    with pytest.raises(EmitDiffError, match="begun with steps 2, now 3"):
+    with pytest.raises(EmitDiffError, match="started with steps 2, now 3"):
         study_labels(replace(settings, steps=3))
 
 
@@ -104,15 +105,15 @@ def test_with_folds_every_image_is_tested_once_a_draw(settings):
 
 def test_an_arm_without_text_learns_discs_by_heart(dataset_folder):
     few = open_dataset(dataset_folder).subset([0, 3, 6, 9])
-    samples = [at_size(sample, 64) for sample in few]
-    segment, seconds = teach_arm(TeachArm("unet", 64, steps=60, learning_rate=3e-3), None, samples, few.info)
+    samples = [resized(sample, 64) for sample in few]
+    segment, seconds = train_arm(TrainArm("unet", 64, steps=60, learning_rate=3e-3), None, samples, few.info)
     measured = measure_arm(segment, samples, few, ("-",))
     assert np.mean([row["dice"] for row in measured]) > 0.85 and seconds > 0
     assert [row["file_name"] for row in measured] == [row["file_name"] for row in few.rows]
 
 
 def test_altered_images_and_their_classes_go_together(organs):
-    samples = [at_size(sample, 64) for sample in organs]
+    samples = [resized(sample, 64) for sample in organs]
     settings = TrainSegmenter(steps=5, batch=4, resolution=64)
     batches = list(altered_batches(settings, samples, organs.info, np.random.default_rng(0)))
     assert len(batches) == 5
@@ -124,16 +125,16 @@ def test_altered_images_and_their_classes_go_together(organs):
 
 
 def test_pictures_of_any_shape_are_squares_with_masks_of_ids(organs):
-    sample = at_size(organs[1], 32)
+    sample = resized(organs[1], 32)
     assert sample.image.shape == (32, 32, 3) and set(np.unique(sample.mask)) == {0, 4, 7}
 
 
 def test_what_is_said_about_an_image(dataset_folder, organs):
     few = open_dataset(dataset_folder).subset([1, 2])
-    said = [asked["said"] for asked in sentences_of(list(few), few, ("own", "none", "shuffled"))]
+    said = [asked["said"] for asked in queries_for(list(few), few, ("own", "none", "shuffled"))]
     assert [one["own"] for one in said] == ["breast lesion", "Ultrasound, breast, lesion"]
     assert all(one["none"] == "" and one["shuffled"] not in ("", one["own"]) for one in said)
-    several = sentences_of(list(organs), organs, ("own",))
+    several = queries_for(list(organs), organs, ("own",))
     assert [(one["label"], one["said"]["own"]) for one in several[:2]] == [
         ("spleen", "CT, abdomen, spleen"), ("liver", "CT, abdomen, liver")
     ]  # fmt: skip

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.studies.image_kind_classifier import ImageKindNetwork
 from emitdiff.studies.prompts import EvaluatePrompts, compare_words, evaluate_prompts
-from emitdiff.studies.recognition import Recogniser
-from emitdiff.synthesis.captions import APPEARANCE_WORDS
+from emitdiff.synthesis.training.captions import APPEARANCE_WORDS
 
 KINDS = [("Ultrasound", "breast"), ("Microscopy", "nuclei")]
 
@@ -25,7 +25,7 @@ def pictures(count: int, seed: int):
 
 
 def test_two_kinds_of_image_are_told_apart():
-    recogniser = Recogniser(KINDS)
+    recogniser = ImageKindNetwork(KINDS)
     recogniser.train(*pictures(40, 0), steps=40)
     images, kinds = pictures(40, 1)
     assert np.mean([found == kind for found, kind in zip(recogniser(images), kinds, strict=True)]) > 0.95

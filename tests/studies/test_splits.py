@@ -1,12 +1,11 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.splits import draw_labelled, split_sides
+from emitdiff.studies.splits import split_train_test
 
 
 @pytest.fixture
@@ -19,40 +18,23 @@ def names(rows):
 
 
 def test_a_fifth_of_the_groups_or_every_fold(discs):
-    ((train, test),) = split_sides(discs)
+    ((train, test),) = split_train_test(discs)
     expected = split_by_group(discs, 0.2, 0)
     assert names(train) == names(expected[0]) and names(test) == names(expected[1])
-    folds = split_sides(discs, folds=5)
+    folds = split_train_test(discs, folds=5)
     assert sorted(name for _, test in folds for name in names(test)) == sorted(names(discs))
     assert all(not set(train.groups) & set(test.groups) for train, test in folds)
 
 
 def test_a_column_may_say_which_rows_are_tested_on(discs):
     rows = [{**row, "split": "train" if int(row["group"]) < 3 else "val"} for row in discs.rows]
-    ((train, test),) = split_sides(replace(discs, rows=rows), column="split")
+    ((train, test),) = split_train_test(replace(discs, rows=rows), column="split")
     assert set(train.groups) == {"0", "1", "2"} and set(test.groups) == {"3", "4"}
     with pytest.raises(EmitDiffError, match="Folds and a column"):
-        split_sides(replace(discs, rows=rows), 2, "split")
+        split_train_test(replace(discs, rows=rows), 2, "split")
 
 
 def test_synthetic_images_are_on_neither_side(discs):
     rows = [{**row, "provenance": "made" if index % 2 else ""} for index, row in enumerate(discs.rows)]
-    ((train, test),) = split_sides(replace(discs, rows=rows))
+    ((train, test),) = split_train_test(replace(discs, rows=rows))
     assert len(train) + len(test) == 5
-
-
-def test_draws_hold_different_groups_and_a_label_and_grow(discs, tmp_path):
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "empty.png")
-    empty = {"0", "3"}
-    rows = [
-        {**row, "mask": str(tmp_path / "empty.png") if row["group"] in empty else row["mask"]} for row in discs.rows
-    ]
-    some = replace(discs, rows=rows)
-    draws = [draw_labelled(some, 3, seed) for seed in range(4)]
-    assert all(set(draw.groups) == {"1", "2", "4"} for draw in draws)
-    assert len({tuple(names(draw)) for draw in draws}) > 1
-    assert names(draw_labelled(some, 6, 0))[:3] == names(draws[0])
-    with pytest.raises(EmitDiffError, match="6 show a label; 7 were asked for"):
-        draw_labelled(some, 7, 0)
-    with pytest.raises(EmitDiffError, match="has 10 images to learn from; 11 were asked for"):
-        draw_labelled(some, 11, 0)

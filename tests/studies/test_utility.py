@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from emitdiff.datasets import open_dataset, write_tables
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
-from emitdiff.studies.rows import read_table, write_table
+from emitdiff.studies.results_table import read_table, write_table
 from emitdiff.studies.utility import Utility, percent_of_real, real_split, reference, study_utility
 
 
@@ -63,7 +64,7 @@ def test_started_again_it_trains_only_what_is_missing(settings):
     again = read_table(path)
     assert len(again) == 6 and again[0]["seconds"] == "12345"
     assert {row["arm"] for row in again} == {"real", "synthetic", "real+synthetic+classical"}
-    with pytest.raises(EmitDiffError, match="begun with steps 2, now 3"):
+    with pytest.raises(EmitDiffError, match="started with steps 2, now 3"):
         study_utility(replace(settings, steps=3))
 
 
@@ -72,14 +73,14 @@ def test_fewer_sources_and_variants_of_a_larger_folder(settings):
     assert report["images"] == {"real": 3, "synthetic": 3, "test": 2}
 
 
-def test_images_painted_from_held_out_groups_are_refused(settings, dataset_folder, tmp_path):
+def test_images_generated_from_held_out_groups_are_refused(settings, dataset_folder, tmp_path):
     leaking = copied(open_dataset(dataset_folder), tmp_path / "leaking")
     with pytest.raises(EmitDiffError, match="held-out groups"):
         study_utility(replace(settings, synthetic=leaking))
     assert not settings.out.exists()
 
 
-def test_without_a_folder_images_are_painted_first(settings):
+def test_without_a_folder_images_are_generated_first(settings):
     whole = {"synthetic": None, "limit": 1, "seeds": 1, "arms": ("synthetic",)}
     report = study_utility(replace(settings, **whole))
     assert report["images"] == {"real": 1, "synthetic": 1, "test": 2} and report["percent_of_real"] == {}

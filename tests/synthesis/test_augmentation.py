@@ -17,20 +17,21 @@ import pytest
 import torch
 from PIL import Image
 
-from emitdiff.dataset_check import check_dataset
-from emitdiff.datasets import open_dataset, split_by_group
+from emitdiff.datasets.check import check_dataset
+from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import DIGITAL_SOURCE_TYPE, read_synthetic_settings
+from emitdiff.progress import Progress
+from emitdiff.provenance import DIGITAL_SOURCE_TYPE, read_synthetic_settings
 from emitdiff.synthesis import augmentation
 from emitdiff.synthesis.augmentation import Augment, augment, plan
 from emitdiff.synthesis.presets import draw_phrase
 from emitdiff.synthesis.prompts import APPEARANCES
-from emitdiff.watch import Watch
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_synthesis_folder, tmp_path_factory) -> Path:
-    """The tiny weights, told to paint 64 x 64 pixels in two steps."""
+    """The tiny weights, told to generate 64 x 64 pixels in two steps."""
     folder = tmp_path_factory.mktemp("weights") / "tiny"
     shutil.copytree(tiny_synthesis_folder, folder)
     card = {"area": 64 * 64, "multiple": 8, "defaults": {"num_inference_steps": 2}}
@@ -123,7 +124,7 @@ def test_names_that_collide_are_told_apart(dataset_folder, settings):
     assert len({job.image.lower() for job in jobs}) == 5 and jobs[-1].image == "images/synthetic_c_0.png"
 
 
-def test_what_is_missing_is_painted_again_and_nothing_else(settings):
+def test_what_is_missing_is_generated_again_and_nothing_else(settings):
     augment(replace(settings, edit=0.5))
     whole = contents(settings.out)
     pictures = sorted(settings.out.glob("images/*.png"))
@@ -140,9 +141,7 @@ def test_killed_and_started_again_it_ends_as_if_never_stopped(settings, tmp_path
     settings = replace(settings, ratio=4, limit=5)
     whole = contents(augment(replace(settings, out=tmp_path / "whole")).folder)
     threads = str(torch.get_num_threads())  # sums in another order may round otherwise
-    process = subprocess.Popen(
-        run(settings), env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(run(settings), env={**os.environ, "OMP_NUM_THREADS": threads}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while len(list(settings.out.glob("images/*.png"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -184,17 +183,17 @@ def test_stopped_by_hand_it_says_how_to_go_on(settings):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "The same command goes on from there." in said and "Traceback" not in said
+    assert process.returncode == 130 and "The same command resumes from there." in said and "Traceback" not in said
 
 
 def test_other_settings_or_another_folder_s_content_are_refused(settings, dataset_folder, tmp_path):
     augment(settings)
     before = contents(settings.out)
-    with pytest.raises(EmitDiffError, match="begun with ratio 2.0, now 3.0; seed 0, now 1"):
+    with pytest.raises(EmitDiffError, match="started with ratio 2.0, now 3.0; seed 0, now 1"):
         augment(replace(settings, ratio=3, seed=1))
     with pytest.raises(EmitDiffError, match="other rows of the dataset"):
         augment(replace(settings, split="train", limit=3))
-    with pytest.raises(EmitDiffError, match="holds something else"):
+    with pytest.raises(EmitDiffError, match="contains other files"):
         augment(replace(settings, out=dataset_folder))
     augment(settings)
     assert contents(settings.out) == before
@@ -206,10 +205,10 @@ def test_other_settings_or_another_folder_s_content_are_refused(settings, datase
 @pytest.mark.parametrize(
     "name", ["report.html", "quality.csv", "augment.json", "dataset.json", "notes/mine.txt", "images/synthetic_7.png"]
 )
-def test_beside_a_file_of_somebody_else_nothing_is_painted(name, settings):
+def test_beside_a_file_of_somebody_else_nothing_is_generated(name, settings):
     (settings.out / name).parent.mkdir(parents=True)
     (settings.out / name).write_text("[]")
-    with pytest.raises(EmitDiffError, match=f"holds something else: {name}. Give another folder"):
+    with pytest.raises(EmitDiffError, match=f"contains other files: {name}. Give another folder"):
         augment(settings)
     assert contents(settings.out) == {name: b"[]"}
 
@@ -222,33 +221,33 @@ def test_a_stopped_run_is_not_mixed_with_what_others_put_there_meanwhile(setting
     (settings.out / ".DS_Store").touch()
     for name in ("report.html", "images/synthetic_7_0.png"):
         (settings.out / name).write_text("mine")
-        with pytest.raises(EmitDiffError, match=f"holds something else: {name}"):
+        with pytest.raises(EmitDiffError, match=f"contains other files: {name}"):
             augment(settings)
         (settings.out / name).unlink()
     augment(settings)
     assert contents(settings.out) == {**whole, ".DS_Store": b""}
 
 
-def test_what_another_process_paints_meanwhile_is_no_stranger_s(settings, monkeypatch):
+def test_what_another_process_generates_meanwhile_is_no_stranger_s(settings, monkeypatch):
     """The record is there before the first image, but not yet when this process looks for files."""
-    look = augmentation.held_files
+    look = augmentation.list_files
 
     def look_and_others_begin(folder):
         seen = look(folder)
         if not (settings.out / "augment.json").exists():
             with monkeypatch.context() as other:
-                other.setattr(augmentation, "held_files", look)
+                other.setattr(augmentation, "list_files", look)
                 augment(settings)
         return seen
 
-    monkeypatch.setattr(augmentation, "held_files", look_and_others_begin)
+    monkeypatch.setattr(augmentation, "list_files", look_and_others_begin)
     assert len(augment(settings)) == 6
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"structure": 0.2}, "no label"),
+        ({"structure": 0.2}, "not be a valid label"),
         ({"edit": 2.0}, "strength of mask edits"),
         ({"ratio": 0.01}, "is none"),
         ({"ratio": -1.0}, "above 0"),
@@ -263,29 +262,29 @@ def test_settings_that_cannot_be_used_are_refused(change, sentence, settings):
     assert len(augment(replace(settings, ratio=1, limit=1))) == 1  # the mistake does not stand in the way
 
 
-def test_nothing_is_painted_from_what_is_synthetic(settings, tmp_path, capsys):
+def test_nothing_is_generated_from_what_is_synthetic(settings, tmp_path, capsys):
     augment(replace(settings, ratio=1, include_real=True))
     again = augment(replace(settings, dataset=settings.out, out=tmp_path / "again", ratio=1, limit=None))
     assert len(again) == 3 and "3 images" in capsys.readouterr().err
     with (tmp_path / "again" / "metadata.csv").open() as file:
         assert all("synthetic" not in row["source"] for row in csv.DictReader(file))
-    with pytest.raises(EmitDiffError, match="is synthetic"):
+    with pytest.raises(EmitDiffError, match="are synthetic"):
         augment(replace(settings, dataset=tmp_path / "again", out=tmp_path / "third"))
 
 
 def test_whoever_watches_hears_how_far_it_is_and_may_end_it(settings):
     told = []
-    watch = Watch(lambda done, total: told.append((done, total)), lambda: (3, 6) in told)
-    written = augment(replace(settings, include_real=True), watch=watch)
+    watch = Progress(lambda done, total: told.append((done, total)), lambda: (3, 6) in told)
+    written = augment(replace(settings, include_real=True), progress=watch)
     assert told == [(0, 6), (1, 6), (2, 6), (3, 6)]
     painted = [row["file_name"] for row in written.rows if row["provenance"]]
     assert len(painted) == 3 and len(written) == 6 and check_dataset(settings.out).ok
     before = contents(settings.out / "images")
-    whole = augment(replace(settings, include_real=True), watch=Watch(lambda done, total: told.append((done, total))))
+    whole = augment(replace(settings, include_real=True), progress=Progress(lambda *counts: told.append(counts)))
     assert told[4:] == [(3, 6), (4, 6), (5, 6)] and len(whole) == 9
     assert before.items() <= contents(settings.out / "images").items()
 
 
-def test_nothing_is_written_where_nothing_was_painted(settings):
-    assert augment(settings, watch=Watch(cancelled=lambda: True)) is None
+def test_nothing_is_written_where_nothing_was_generated(settings):
+    assert augment(settings, progress=Progress(cancelled=lambda: True)) is None
     assert not (settings.out / "metadata.csv").exists()

@@ -63,7 +63,7 @@ def test_edge_f1_meets_a_shift_within_tolerance_only(disc):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"detector": "sobel"}, "choose one of soft, canny, hed"),
+        ({"detector": "sobel"}, "choose one of soft, canny, hed, hed-mini"),
         ({"low": 120, "high": 50}, "expected 0 <= low < high <= 255"),
     ],
 )

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from emitdiff.checkpoints import checkpoints_folder
-from emitdiff.scans import read_mask, read_scan
-from emitdiff.synthesis.edges import edge_f1, edge_ridges
-from emitdiff.synthesis.pipeline import load_synthesizer
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
+from emitdiff.synthesis.edges import detect_edges, edge_f1, edge_ridges
+from emitdiff.synthesis.loading import load_synthesizer
 
 EXAMPLES = Path(__file__).parents[2] / "emitdiff" / "ui" / "examples"
 
@@ -68,3 +69,19 @@ def test_the_folder_holds_weights_their_card_and_nothing_else():
     for name in ("emitdiff-mini", "textdiff-mini"):
         card = (checkpoints_folder() / name / "README.md").read_text(encoding="utf-8")
         assert "research" in card.lower() and "Not a medical device" in card and "@" not in card
+
+
+def test_the_small_edge_detector_draws_outlines_and_not_the_speckle_between_them():
+    """Grey, inverted and coloured discs on a speckled ground: what is drawn lies on the rim, wherever the disc is."""
+    mask = np.zeros((160, 200), np.uint8)
+    cv2.circle(mask, (120, 70), 40, 1, -1)
+    speckle = np.random.default_rng(0).normal(0, 8, mask.shape)
+    grey = np.clip(70 + 90 * mask + speckle, 0, 255).astype(np.uint8)
+    tinted = np.where(mask[..., None] > 0, (200, 60, 120), (90, 140, 60)) + speckle[..., None]
+    rim = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((9, 9), np.uint8)) > 0
+    away = cv2.dilate(rim.astype(np.uint8), np.ones((25, 25), np.uint8)) == 0
+    away[:8], away[-8:], away[:, :8], away[:, -8:] = False, False, False, False
+    for image in (grey, 255 - grey, np.clip(tinted, 0, 255).astype(np.uint8)):
+        edges = detect_edges(image if image.ndim == 3 else np.repeat(image[..., None], 3, -1), "hed-mini")
+        assert edges.shape == mask.shape and edges[rim].mean() > 80
+        assert edges[rim].mean() > 5 * edges[away].mean()

@@ -1,7 +1,7 @@
 import numpy as np
 
-from emitdiff.datasets import DatasetInfo
-from emitdiff.synthesis.prompts import compose_prompt, cut_warning, prompt_of
+from emitdiff.datasets.folder import DatasetInfo
+from emitdiff.synthesis.prompts import compose_prompt, prompt_of, truncation_warning
 
 
 def test_parts_are_joined_in_order_and_empty_ones_left_out():
@@ -21,8 +21,8 @@ def test_a_long_prompt_is_warned_about_with_what_is_lost(tiny_synthesis_folder):
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(tiny_synthesis_folder / "tokenizer")
-    assert cut_warning("CT", tokenizer) == ""
+    assert truncation_warning("CT", tokenizer) == ""
     prompt = " ".join(["liver"] * 100 + ["zebra"])
     count = len(tokenizer(prompt).input_ids)
-    warning = cut_warning(prompt, tokenizer)
+    warning = truncation_warning(prompt, tokenizer)
     assert str(count) in warning and "zebra" in warning.replace(" ", "")

@@ -8,9 +8,11 @@ import torch
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.edges import boundary_of, detect_edges, weaken_edges
+from emitdiff.synthesis.hed.mini import MiniNetwork, save_hed_mini
+from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
-from emitdiff.synthesis.pipeline import load_synthesizer
 from emitdiff.synthesis.presets import APPEARANCE_PHRASES, PRESETS, STYLE, draw_phrase
+from emitdiff.synthesis.sampling import DEFAULTS
 
 ONE = {"prompt": "CT, liver", "num_images": 1, "seed": 3, "num_inference_steps": 2}
 MOVED = MaskEdit(move_x=0.2, scale=0.8, rotate=10, deform=0.5, seed=2)
@@ -77,7 +79,7 @@ def test_half_the_structure_joined_is_the_outline_alone(joined, disc):
     assert not joined.control_image(image, mask, structure=0).any()
 
 
-def test_below_half_the_mask_fades_for_weights_taught_beside_their_controlnet(pipeline, disc):
+def test_below_half_the_mask_fades_for_weights_trained_beside_their_controlnet(pipeline, disc):
     half, quarter = (pipeline.control_image(*disc, structure=structure) for structure in (0.5, 0.25))
     assert np.array_equal(quarter, np.rint(half * 0.5).astype(np.uint8)) and quarter.any()
 
@@ -111,9 +113,9 @@ def test_the_label_is_the_edited_mask_and_its_outline_is_what_the_network_sees(p
     assert control[..., 0][rim].mean() > 3 * np.median(control[..., 0])
 
 
-def test_an_edit_of_nothing_paints_the_same_and_an_edit_without_a_mask_is_refused(pipeline, disc):
+def test_an_edit_of_nothing_generates_the_same_and_an_edit_without_a_mask_is_refused(pipeline, disc):
     assert np.array_equal(pipeline(*disc, **ONE, edit=MaskEdit())[0].image, pipeline(*disc, **ONE)[0].image)
-    with pytest.raises(EmitDiffError, match="none was given"):
+    with pytest.raises(EmitDiffError, match="A mask edit needs a mask"):
         pipeline(disc[0], None, **ONE, edit=MOVED)
     with pytest.raises(EmitDiffError, match="it may have move_x"):
         pipeline(*disc, **ONE, edit={"shift": 3})
@@ -160,7 +162,10 @@ def test_presets_fill_in_what_is_not_given_and_explicit_arguments_win(pipeline, 
     )[0].settings
     assert (explicit["num_inference_steps"], explicit["guidance_scale"], explicit["boundary"]) == (2, 1.5, False)
     card = pipeline(*disc, **text, num_inference_steps=1)[0].settings
-    assert card["guidance_scale"] == pipeline.defaults["guidance_scale"] and card["preset"] == "default"
+    assert (
+        card["guidance_scale"] == {**DEFAULTS, **pipeline.checkpoint_card.defaults}["guidance_scale"]
+        and card["preset"] == "default"
+    )
 
 
 def test_a_given_phrase_is_used_and_the_paper_adds_it(pipeline, disc):
@@ -173,11 +178,22 @@ def test_a_given_phrase_is_used_and_the_paper_adds_it(pipeline, disc):
     assert np.array_equal(joined, pipeline(*disc, **{**ONE, "prompt": "CT, liver, speckled"})[0].image)
 
 
-def test_hed_that_is_not_here_is_a_sentence_with_a_way_out(pipeline, disc, monkeypatch, tmp_path):
+def test_the_papers_preset_generates_without_a_network_and_says_whose_edges_it_followed(
+    pipeline, disc, monkeypatch, tmp_path
+):
+    """Of what is recorded the weights of the edges are told too, and only where a network drew some."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(EmitDiffError, match=r"hf download lllyasviel/Annotators.*another edge detector"):
-        pipeline(*disc, **ONE, preset="paper")
+    monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "nothing"))
+    monkeypatch.setenv("EMITDIFF_CHECKPOINTS", str(tmp_path))
     assert pipeline.control_image(*disc, preset="paper", structure=0.5).any()  # where no edges are wanted none is asked
+    assert "edge_weights" not in pipeline(*disc, **ONE, preset="paper", structure=0.5)[0].settings
+    (tmp_path / "hed-mini").mkdir()
+    save_hed_mini(MiniNetwork(), tmp_path / "hed-mini", {})
+    made = pipeline(*disc, **ONE, preset="paper")[0]
+    assert made.settings["edge_weights"] == "hed-mini" and made.settings["detector"] == "hed"
+    again = pipeline(*disc, **{**ONE, "detector": made.settings["edge_weights"]}, preset="paper")[0]
+    assert np.array_equal(again.image, made.image) and again.settings["edge_weights"] == "hed-mini"
+    assert "edge_weights" not in pipeline(*disc, **ONE, preset="paper", detector="soft")[0].settings
 
 
 def test_presets_scheduler_is_ddim_and_the_checkpoints_own_comes_back(pipeline, disc):

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from emitdiff.agreement import agreement
-from emitdiff.dataset_jobs import DatasetJobs
+from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan, read_scan_mask, read_slice_mask
-from emitdiff.segmentation.pipeline import SegmentationOutput
-from emitdiff.ui.callables import Callables, Model, Preset, Vocabulary
-from emitdiff.ui.dataset_calls import DatasetCalls
+from emitdiff.mask_metrics import compute_mask_metrics
+from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
+from emitdiff.scans.reading import read_scan
+from emitdiff.segmentation.output import SegmentationOutput
+from emitdiff.ui.form import BLANK_FORM
+from emitdiff.ui.interface import Callables, DatasetCalls, ModelInfo, PresetOption, Vocabulary
 
 STEPS = 4
 
@@ -40,27 +41,35 @@ class Painted:
     seconds: float
 
 
+def filled_form(prompt, **fields):
+    """The values of the page's form by field name, as its components hold them."""
+    chosen = {"num_inference_steps": 20, "guidance_scale": 5.0, "controlnet_conditioning_scale": 1.0}
+    return {**BLANK_FORM, **chosen, "detector": "soft", "prompt": prompt, **fields}
+
+
 def control_image(image, mask, request):
-    if image is None or request.structure <= 0.5:
+    settings = request.settings
+    if image is None or settings.structure <= 0.5:
         edges = np.zeros(mask.shape if image is None else image.shape[:2], np.uint8) if mask is None else mask * 255
         return np.repeat(edges[..., None], 3, axis=-1)
-    edges = cv2.Canny(image, request.low_threshold, request.high_threshold)
+    edges = cv2.Canny(image, settings.low_threshold, settings.high_threshold)
     return np.repeat(edges[..., None], 3, axis=-1)
 
 
 def synthesize(image, mask, request, cancelled, pause=0.0):
-    settings = {"prompt": request.prompt, "structure": request.structure, "move_x": request.move_x}
+    asked = request.settings
+    settings = {"prompt": asked.prompt, "structure": asked.structure, "move_x": asked.edit.move_x}
     if image is None:
         image = np.full((*(mask.shape if mask is not None else (64, 64)), 3), 90, np.uint8)
-    for index in range(request.num_images):
-        random = np.random.default_rng(request.seed + index)
+    for index in range(asked.num_images):
+        random = np.random.default_rng(asked.seed + index)
         for step in range(1, STEPS + 1):
             if cancelled():
                 return
             time.sleep(pause)
             yield Step(index, step, STEPS, cv2.GaussianBlur(image, (0, 0), 6 / step))
         noisy = np.clip(image + random.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
-        yield Painted(noisy, mask, request.seed + index, settings, 0.1)
+        yield Painted(noisy, mask, asked.seed + index, settings, 0.1)
 
 
 def quality(source, synthetic):
@@ -71,7 +80,7 @@ def quality(source, synthetic):
 def pack(results, paths, packing, folder):
     archive = Path(folder) / f"synthetic_{packing.name}_{packing.layout}.zip"
     archive.write_text(f"{len(results)} of {packing.classes}")
-    return archive, ("Labels are numbered anew.",)
+    return archive, ("Labels are numbered again.",)
 
 
 def segment(image, text, threshold, checkpoint):
@@ -87,13 +96,13 @@ def segment(image, text, threshold, checkpoint):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingProgress:
     step: int
     steps: int
     seconds: float
     loss: float
     dice: float | None = None
-    picture: np.ndarray | None = None
+    preview: np.ndarray | None = None
     file: Path | None = None
     warning: str = ""
 
@@ -102,9 +111,11 @@ def teach(examples, request):
     if not any(mask.any() for _, mask, _ in examples):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
-        look = {"dice": 0.08 * step, "picture": examples[0][0]} if step % 5 == 0 else {}
-        yield Lesson(step, 10, step / 2, 2 / step, **look)
-    yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="So few steps!")
+        look = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
+        yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
+    yield TrainingProgress(
+        10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!"
+    )
 
 
 def teach_dataset(archive, lesson):
@@ -112,7 +123,7 @@ def teach_dataset(archive, lesson):
         assert "my-data/dataset.json" in zipped.namelist()
     file = Path(tempfile.mkdtemp()) / f"{lesson.label or 'all'}.safetensors"
     file.touch()
-    yield Lesson(10, 10, lesson.seconds, 0.2, 0.8, file=file)
+    yield TrainingProgress(10, 10, lesson.seconds, 0.2, 0.8, file=file)
 
 
 def evaluate(archive, how):
@@ -136,7 +147,7 @@ class Painter:
 
 def dataset_calls() -> DatasetCalls:
     jobs = DatasetJobs(lambda name: Painter(), failing)
-    return DatasetCalls(jobs.take, jobs.look, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
+    return DatasetCalls(jobs.create, jobs.status, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
 
 
 def save_mask(masks: dict[int, np.ndarray], folder: Path) -> Path:
@@ -163,7 +174,7 @@ def prompt_warning(prompt, checkpoint):
 def models():
     settings = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "controlnet_conditioning_scale": 1.0}
     return (
-        Model(
+        ModelInfo(
             "emitdiff-mini",
             "synthesis",
             "Small Stable Diffusion with ControlNet.",
@@ -171,8 +182,10 @@ def models():
             "ready (embedded)",
             settings,
         ),
-        Model("sd15-canny", "synthesis", "Stable Diffusion 1.5.", "OpenRAIL", "not downloaded (5.7 GB)", {}, "canny"),
-        Model("textdiff-mini", "segmentation", "Small text-guided head.", "research only", "ready (embedded)", {}),
+        ModelInfo(
+            "sd15-canny", "synthesis", "Stable Diffusion 1.5.", "OpenRAIL", "not downloaded (5.7 GB)", {}, "canny"
+        ),
+        ModelInfo("textdiff-mini", "segmentation", "Small text-guided head.", "research only", "ready (embedded)", {}),
     )
 
 
@@ -206,9 +219,9 @@ def fake_callables(**changes) -> Callables:
         sentences=lambda checkpoint, modality: (f"segment the lung, {modality or 'any'}",),
         teach=teach,
         teach_dataset=teach_dataset,
-        is_kept=lambda file: file.startswith("heads/"),
+        head_exists=lambda file: file.startswith("heads/"),
         evaluate=evaluate,
-        score=agreement,
+        score=compute_mask_metrics,
         datasets=dataset_calls(),
         models=models,
         prepare=lambda: None,
@@ -219,7 +232,10 @@ def fake_callables(**changes) -> Callables:
             ("normal", "benign lesion", "liver", "prostate", "left ventricle", "fluorescence"),
             ("high contrast",),
             ("soft", "canny", "hed"),
-            (Preset("default", "own", {}), Preset("paper", "as published", {"detector": "hed", "guidance_scale": 9.0})),
+            (
+                PresetOption("default", "own", {}),
+                PresetOption("paper", "as published", {"detector": "hed", "guidance_scale": 9.0}),
+            ),
             (("CT", "abdomen", "liver", ""), ("MRI", "heart", "left ventricle", "high contrast")),
         ),
     )

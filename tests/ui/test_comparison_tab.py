@@ -9,11 +9,10 @@ import cv2
 import gradio as gr
 import numpy as np
 import pytest
-from fakes import STEPS, failing, fake_callables, scan_that_saves
+from fakes import STEPS, failing, fake_callables, filled_form, scan_that_saves
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import SynthesisRequest
 from emitdiff.ui.comparison.axes import NO_TEXT
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.examples import read_examples
@@ -88,7 +87,7 @@ def test_texts_and_thresholds_with_their_dice(tab, example):
         "down": "Threshold", "down_values": "0.3, 0.5",
     }  # fmt: skip
     last = compare(other, example, **page)[-1]
-    assert asked == ["lung", "spleen", "pancreas", ""], "another threshold asks nothing anew"
+    assert asked == ["lung", "spleen", "pancreas", ""], "another threshold asks nothing again"
     html = last[other.table]
     assert len(re.findall(r"Dice <b>[01]\.\d{3}</b>", html)) == 8 and html.count("presence <b>0.90</b>") == 6
     assert html.count('<p class="said">Not found</p>') == 2 and html.count('<p class="said">Not present</p>') == 2
@@ -110,7 +109,7 @@ def test_without_a_mask_there_is_no_dice_and_without_an_image_no_score(tab, exam
          "No image yet"),
         ({"across_values": "1, 2"}, "The structure cannot be 2"),
         ({"synthesis_prompt": " "}, "The prompt is empty"),
-        ({"down": "Structure", "down_values": "1"}, "Structure is varied across already"),
+        ({"down": "Structure", "down_values": "1"}, "Structure is already varied across"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_said_above_the_grid(tab, example, changes, words):
@@ -120,7 +119,7 @@ def test_what_cannot_be_compared_is_said_above_the_grid(tab, example, changes, w
 
 def test_a_cell_that_fails_says_why_and_the_others_come(example):
     def synthesize(image, mask, request, cancelled):
-        if request.seed == 1:
+        if request.settings.seed == 1:
             raise EmitDiffError("Seed 1 is unlucky.")
         yield from fake_callables().synthesize(image, mask, request, cancelled)
 
@@ -130,11 +129,11 @@ def test_a_cell_that_fails_says_why_and_the_others_come(example):
     nothing = build(synthesize=failing)
     last = compare(nothing, example, across_values="1", down_values="0")[-1]
     assert "The weights are not here" in last[nothing.table] and nothing.download not in last
-    assert "No cell could be filled. The weights are not here" in last[nothing.progress]
+    assert "No cell could be computed. The weights are not here" in last[nothing.progress]
 
 
 def test_stop_ends_the_comparison_and_keeps_what_is_filled(tab, example):
-    tab.begin(BROWSER)
+    tab.start_run(BROWSER)
     seen = []
     for update in tab.compare(BROWSER, **page_of(tab, example)):
         seen.append(update)
@@ -142,7 +141,7 @@ def test_stop_ends_the_comparison_and_keeps_what_is_filled(tab, example):
             tab.stop(BROWSER)
     assert "Stopped: 1 of 6 cells" in seen[-1][tab.progress] and tab.download in seen[-1]
     assert len(seen) < 15
-    tab.rest(BROWSER)
+    tab.end_run(BROWSER)
 
 
 def test_a_failing_measure_does_not_take_the_picture(example):
@@ -152,17 +151,17 @@ def test_a_failing_measure_does_not_take_the_picture(example):
 
 
 def test_a_plan_shows_the_image_and_what_is_wrong(tab, example):
-    plan = tab.plan(**page_of(tab, example))
+    plan = tab.preview(**page_of(tab, example))
     assert 'id="cell-source"' in plan[tab.table] and plan[tab.table].count("edges <b>-</b>") == 6
     assert "3 across, 2 down: 6 cells" in plan[tab.form.down_note]
-    plan = tab.plan(**page_of(tab, example, across_values="", down_values="x"))
+    plan = tab.preview(**page_of(tab, example, across_values="", down_values="x"))
     assert "has no values yet" in plan[tab.form.across_note] and "cannot be “x”" in plan[tab.form.down_note]
     assert tab.table not in plan
 
 
 def test_results_stay_while_the_next_values_are_written(tab, example):
     page = page_of(tab, example, across_values="1")
-    assert tab.table in tab.replan(False, **page) and tab.table not in tab.replan(True, **page)
+    assert tab.table in tab.update_preview(False, **page) and tab.table not in tab.update_preview(True, **page)
 
 
 def test_one_class_of_a_true_mask_is_compared(tab, example, tmp_path):
@@ -171,7 +170,7 @@ def test_one_class_of_a_true_mask_is_compared(tab, example, tmp_path):
     Image.fromarray(mask).save(tmp_path / "two.png")
     page = page_of(tab, example, mask_file=str(tmp_path / "two.png"), task="Segmentation", across="Threshold",
                    across_values="0.5", down="nothing")  # fmt: skip
-    menu = tab.plan(**page)[tab.truth_class]
+    menu = tab.preview(**page)[tab.truth_class]
     assert (menu["choices"], menu["value"], menu["visible"]) == ([1, 2], 1, True)
     dice = [
         re.search(r"Dice <b>([\d.]+)", list(tab.compare(BROWSER, **{**page, "truth_class": label}))[-1][tab.table])[1]
@@ -181,7 +180,7 @@ def test_one_class_of_a_true_mask_is_compared(tab, example, tmp_path):
 
 
 def test_the_other_task_brings_its_axes_and_lists_come_back(tab):
-    across, down, synthesis, segmentation = tab.form.turn("Segmentation")
+    across, down, synthesis, segmentation = tab.form.switch_task("Segmentation")
     assert across["choices"] == ["Text", "Threshold", "Weights"] and down["choices"][0] == "nothing"
     assert (synthesis["visible"], segmentation["visible"]) == (False, True)
     fields = {name: getattr(field, "value", None) for name, field in tab.form.fields.items()}
@@ -205,7 +204,7 @@ def test_a_sentence_changes_only_the_lists_that_begin_with_it(tab):
     assert "value" not in tab.form.follow("Segmentation", {}, **fields)[tab.form.across_values], "it is there already"
 
 
-def test_taught_heads_are_compared_by_name(example):
+def test_few_shot_heads_are_compared_by_name(example):
     used = []
 
     def segment(image, text, threshold, checkpoint):
@@ -215,7 +214,7 @@ def test_taught_heads_are_compared_by_name(example):
     tab = build(segment=segment)
     heads = ["/somewhere/disc.safetensors"]
     assert tab.form.take_heads(heads)["choices"] == ["textdiff-mini", "disc"]
-    assert tab.form.axes("Segmentation", heads)["Weights"].typed == "textdiff-mini, disc"
+    assert tab.form.axes("Segmentation", heads)["Weights"].default_text == "textdiff-mini, disc"
     last = compare(tab, example, task="Segmentation", across="Weights", across_values="textdiff-mini, disc",
                    down="nothing", heads=heads)[-1]  # fmt: skip
     assert used == ["textdiff-mini", heads[0]] and "Weights</span> disc" in last[tab.table]
@@ -229,24 +228,24 @@ def test_an_example_brings_its_words(tab):
 
 
 def test_image_and_settings_come_over_from_the_synthesis(tab, example):
-    request = {**vars(SynthesisRequest("MRI, heart", seed=9, move_x=0.25, structure=0.8)), "num_images": 2}
+    request = filled_form("MRI, heart", seed=9, move_x=0.25, structure=0.8, num_images=2)
     scan = scan_that_saves(example.image)
-    updates = tab.take_over(scan, 1, None, str(example.mask), **request)
+    updates = tab.import_synthesis(scan, 1, None, str(example.mask), **request)
     assert updates[tab.source.scan] is scan and updates[tab.mask_file] == str(example.mask)
     assert updates[tab.form.synthesis_prompt] == "MRI, heart" and updates[tab.form.synthesis_structure] == 0.8
-    assert updates[tab.form.carried] == {"move_x": 0.25} and "came along" in updates[tab.source.message]
+    assert updates[tab.form.carried] == {"move_x": 0.25} and "were copied too" in updates[tab.source.message]
     asked = []
 
     def synthesize(image, mask, request, cancelled):
-        asked.append(request)
+        asked.append(request.settings)
         return fake_callables().synthesize(image, mask, request, cancelled)
 
     compare(build(synthesize=synthesize), example, carried={"move_x": 0.25}, across_values="1", down_values="0, 1")
-    assert [(one.move_x, one.num_images, one.seed) for one in asked] == [(0.25, 1, 0), (0.25, 1, 1)]
+    assert [(one.edit.move_x, one.num_images, one.seed) for one in asked] == [(0.25, 1, 0), (0.25, 1, 1)]
     fields = {name: getattr(field, "value", None) for name, field in tab.form.fields.items()}
     filled = tab.form.fill("Synthesis", {}, **{**fields, "synthesis_seed": 9})
-    assert filled[tab.form.down_values]["value"] == "9, 10", "the seed that came along is the first"
-    nothing = tab.take_over(None, 1, None, None, **request)
+    assert filled[tab.form.down_values]["value"] == "9, 10", "the seed that were copied too is the first"
+    nothing = tab.import_synthesis(None, 1, None, None, **request)
     assert "no image yet" in nothing[tab.source.message] and tab.source.scan not in nothing
     assert tab.take_example(SimpleNamespace(index=0))[tab.form.carried] == {}
 
@@ -284,4 +283,4 @@ def test_a_mask_dropped_before_its_image_stays_and_that_of_another_goes_with_a_s
     for before in ({"previous": scan}, {"before": left}):
         updates = tab.take_file(path, mask_file=mask, **before)
         assert updates[tab.mask_file] is None
-        assert "drawn_chest_xray_mask.png was removed: it belonged to" in updates[tab.source.message]
+        assert "drawn_chest_xray_mask.png of" in updates[tab.source.message]

@@ -13,9 +13,9 @@ from fakes import fake_callables
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.dataset.augment_form import AugmentForm
-from emitdiff.ui.dataset.tab import ALL, KEPT, NOTHING, PAIRS, DatasetTab
+from emitdiff.ui.dataset.tab import ALL_IMAGES, NOTHING, ONLY_KEPT, PAIRS, DatasetTab
 from emitdiff.ui.dataset.views import BUSY, check_html, job_line
-from emitdiff.ui.dataset_calls import AugmentRequest
+from emitdiff.ui.interface import AugmentRequest
 from emitdiff.ui.phantoms import write_example_dataset
 
 
@@ -39,14 +39,14 @@ def form(tab, **changes):
 def ended(tab, job):
     """What the page is told once nothing runs any more."""
     for _ in range(1800):  # the first one imports torch
-        if tab.jobs.look(job).stage not in BUSY:
+        if tab.jobs.status(job).stage not in BUSY:
             return tab.follow(job, NOTHING)
         time.sleep(0.05)
     pytest.fail("the job does not end")
 
 
 def test_a_zip_is_checked_and_augmented_and_its_report_shown(tab, packed):
-    taken = tab.take(packed, "")
+    taken = tab.upload(packed, "")
     job = taken[tab.job]
     assert "2 images in 2 groups" in taken[tab.found] and "lesion" in taken[tab.found]
     assert taken[tab.start_button]["interactive"] and not taken[tab.stop_button]["interactive"]
@@ -56,43 +56,45 @@ def test_a_zip_is_checked_and_augmented_and_its_report_shown(tab, packed):
     assert "2 synthetic images: 2 kept, 0 dropped" in done[tab.progress] and not done[tab.timer].active
     frame = done[tab.report]["value"]
     assert frame.startswith("<iframe") and "sandbox" in frame and frame.count("&lt;article") == 2
-    assert not done[tab.gallery]["visible"] and done[tab.which]["value"] == KEPT
+    assert not done[tab.gallery]["visible"] and done[tab.which]["value"] == ONLY_KEPT
     assert done[tab.report_file]["value"].endswith("report.html")
 
 
-def test_what_is_painted_is_shown_as_it_comes(tab, packed):
-    job = tab.take(packed, "")[tab.job]
+def test_what_is_generated_is_shown_as_it_comes(tab, packed):
+    job = tab.upload(packed, "")[tab.job]
     tab.start(job, **form(tab, ratio=10))
-    while tab.jobs.look(job).done < 1:
+    while tab.jobs.status(job).done < 1:
         time.sleep(0.01)
-    updates = tab.follow(job, ("painting", 0))
+    updates = tab.follow(job, ("generating", 0))
     tiles = updates[tab.gallery]
     assert len(tiles) == PAIRS and tiles[0][0].shape[1] > 2 * tiles[0][0].shape[0] and tiles[0][1]
-    assert re.search(r"Painting image \d+ of 20, about \d+ s left", updates[tab.progress])
+    assert re.search(r"Generating image \d+ of 20, about \d+ s left", updates[tab.progress])
     assert not tab.stop(job)["interactive"]
     stopped = ended(tab, job)
-    assert "Stopped" in stopped[tab.progress] and stopped[tab.which]["value"] == ALL
-    assert stopped[tab.start_button]["interactive"] and stopped[tab.takes]["visible"]
+    assert "Stopped" in stopped[tab.progress] and stopped[tab.which]["value"] == ALL_IMAGES
+    assert stopped[tab.start_button]["interactive"] and stopped[tab.export_row]["visible"]
 
 
 def test_a_page_opened_again_finds_the_job_and_its_settings(tab, packed):
-    job = tab.take(packed, "")[tab.job]
+    job = tab.upload(packed, "")[tab.job]
     fields = tab.form.fields
     tab.start(job, **form(tab, edit=0.3, appearance=True, seed=5))
     again = tab.restore(job, NOTHING)
     assert (again[fields["edit"]], again[fields["appearance"]], again[fields["seed"]]) == (0.3, True, 5)
     assert again[tab.timer].active and "2 images in 2 groups" in again[tab.found]
     refused = tab.remove(job)  # in that window, while this one waits
-    assert "stop that first, then remove it" in refused[tab.found] and tab.jobs.look(job)
+    assert "stop the run before removing it" in refused[tab.found] and tab.jobs.status(job)
     tab.stop(job)
     ended(tab, job)
     assert tab.restore("somebody else's", NOTHING) == {tab.job: ""}
-    assert tab.found not in tab.restore(job, ("painting", 3))  # on this page it is shown already
+    assert tab.found not in tab.restore(job, ("generating", 3))  # on this page it is shown already
 
 
-@pytest.mark.parametrize(("layout", "which"), [("dataset folder", KEPT), ("nnU-Net", KEPT), ("COCO", ALL)])
+@pytest.mark.parametrize(
+    ("layout", "which"), [("dataset folder", ONLY_KEPT), ("nnU-Net", ONLY_KEPT), ("COCO", ALL_IMAGES)]
+)
 def test_the_result_is_taken_in_a_layout(tab, packed, layout, which):
-    job = tab.take(packed, "")[tab.job]
+    job = tab.upload(packed, "")[tab.job]
     tab.start(job, **form(tab))
     ended(tab, job)
     updates = tab.export(job, layout, which)
@@ -103,26 +105,26 @@ def test_the_result_is_taken_in_a_layout(tab, packed, layout, which):
 
 def test_what_goes_wrong_is_said_beside_its_field(tab, packed, tmp_path):
     (tmp_path / "no.zip").write_text("no zip")
-    assert "no ZIP file" in tab.take(str(tmp_path / "no.zip"), "")[tab.found]
+    assert "not a ZIP file" in tab.upload(str(tmp_path / "no.zip"), "")[tab.found]
     assert "No dataset yet" in tab.start("", **form(tab))[tab.progress]
-    job = tab.take(packed, "")[tab.job]
+    job = tab.upload(packed, "")[tab.job]
     assert "The seed is 1.5: enter a whole number" in tab.start(job, **form(tab, seed=1.5))[tab.progress]
     assert "The ratio is empty" in tab.start(job, **form(tab, ratio=None))[tab.progress]
-    assert "nothing to export yet" in tab.export(job, "COCO", ALL)[tab.said]
+    assert "Nothing to export yet" in tab.export(job, "COCO", ALL_IMAGES)[tab.said]
     assert tab.stop("gone") and not tab.follow("gone", NOTHING)[tab.timer].active
 
 
-def test_nothing_painted_is_lost_to_another_upload(tab, packed):
-    job = tab.take(packed, "")[tab.job]
+def test_nothing_generated_is_lost_to_another_upload(tab, packed):
+    job = tab.upload(packed, "")[tab.job]
     tab.start(job, **form(tab))
     ended(tab, job)
-    refused = tab.take(packed, job)
-    assert "remove it, then give the next" in refused[tab.found] and tab.job not in refused
+    refused = tab.upload(packed, job)
+    assert "remove it, then upload the next one" in refused[tab.found] and tab.job not in refused
     removed = tab.remove(job)
-    assert removed[tab.job] == "" and tab.jobs.look(job) is None and not removed[tab.takes]["visible"]
-    first = tab.take(packed, "")[tab.job]
-    second = tab.take(packed, first)[tab.job]
-    assert tab.jobs.look(first) is None and tab.jobs.look(second)
+    assert removed[tab.job] == "" and tab.jobs.status(job) is None and not removed[tab.export_row]["visible"]
+    first = tab.upload(packed, "")[tab.job]
+    second = tab.upload(packed, first)[tab.job]
+    assert tab.jobs.status(first) is None and tab.jobs.status(second)
 
 
 def test_defects_are_named_and_stop_what_they_must(tab, packed, tmp_path):
@@ -131,7 +133,7 @@ def test_defects_are_named_and_stop_what_they_must(tab, packed, tmp_path):
             if not name.endswith("masks/drawn_1.png"):
                 less.writestr(name, whole.read(name))
         less.writestr("drawn-ultrasound/images/unlisted<b>.png", b"x")
-    taken = tab.take(str(tmp_path / "less.zip"), "")
+    taken = tab.upload(str(tmp_path / "less.zip"), "")
     assert "missing file: 1" in taken[tab.found] and "unlisted&lt;b&gt;.png" in taken[tab.found]
     assert not taken[tab.start_button]["interactive"] and 'role="alert"' in taken[tab.found]
     assert str(tmp_path) not in taken[tab.found]
@@ -141,7 +143,7 @@ def test_a_dataset_json_that_cannot_be_read_does_not_name_the_server(tab, packed
     with zipfile.ZipFile(packed) as whole, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
         for name in whole.namelist():
             bad.writestr(name, b"{" if name.endswith("dataset.json") else whole.read(name))
-    found = tab.take(str(tmp_path / "bad.zip"), "")[tab.found]
+    found = tab.upload(str(tmp_path / "bad.zip"), "")[tab.found]
     assert "is not valid JSON" in found and str(tmp_path) not in found
 
 
@@ -160,8 +162,8 @@ def test_the_form_makes_the_request_and_takes_it_back():
 
 
 def test_a_failure_is_told_in_its_own_words(tab, packed):
-    job = tab.take(packed, "")[tab.job]
+    job = tab.upload(packed, "")[tab.job]
     tab.start(job, **form(tab, segmenter=True))  # the fake segmenter fails
     updates = ended(tab, job)
-    assert "The weights are not here" in updates[tab.progress] and updates[tab.takes]["visible"]
-    assert "2 images" in check_html(tab.jobs.look(job)) and "alert" in job_line(tab.jobs.look(job))
+    assert "The weights are not here" in updates[tab.progress] and updates[tab.export_row]["visible"]
+    assert "2 images" in check_html(tab.jobs.status(job)) and "alert" in job_line(tab.jobs.status(job))

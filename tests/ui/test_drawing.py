@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.drawing import build_drawing, drawn_mask, ground, save_drawing
+from emitdiff.ui.drawing import build_drawing, canvas_value, drawn_mask, save_drawing
 
 
 def editor_value(painted: np.ndarray) -> dict:
@@ -18,7 +18,7 @@ def editor_value(painted: np.ndarray) -> dict:
 
 
 def test_the_ground_is_the_slice_enlarged_and_unpainted():
-    value = ground(np.zeros((96, 64, 3), np.uint8))
+    value = canvas_value(np.zeros((96, 64, 3), np.uint8))
     assert value["background"].shape == (768, 512, 3) and value["layers"] == []
 
 
@@ -33,7 +33,7 @@ def test_strokes_become_class_ids_at_the_size_of_the_scan(tmp_path):
 
 @pytest.mark.parametrize("value", [None, {"layers": []}, editor_value(np.zeros((8, 8), bool))])
 def test_an_empty_canvas_is_named(value):
-    with pytest.raises(EmitDiffError, match="Nothing is painted yet"):
+    with pytest.raises(EmitDiffError, match="Nothing is drawn yet"):
         drawn_mask(value, (8, 8))
 
 
@@ -45,4 +45,4 @@ def test_a_drawing_makes_outdated_what_was_said_of_another_mask_and_an_empty_one
     assert updates[file].endswith("scan_drawn_mask.png")
     assert updates[said] == updates[beside] == updates[drawing.note] == ""
     empty = drawing.take(file, (beside, said), scan, None)
-    assert set(empty) == {drawing.note} and "Nothing is painted yet" in empty[drawing.note]
+    assert set(empty) == {drawing.note} and "Nothing is drawn yet" in empty[drawing.note]

@@ -17,7 +17,7 @@ from fakes import Lesson, Step, fake_callables
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.demo import build_demo, launch_settings
 from emitdiff.ui.programs.arguments import FILE, Argument, documented, structure_arguments
 from emitdiff.ui.programs.endpoints import Endpoints
@@ -75,7 +75,7 @@ def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_the
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image": None}, "set the structure to free"),
+        ({"image": None}, "set the structure to 0"),
         ({"structure": 2}, "structure is 2"),
         ({"preset": "best"}, "No preset is called"),
         ({"detector": "sobel"}, "No edge detector"),
@@ -116,7 +116,7 @@ def test_edges_are_those_of_preset_and_weights_where_none_are_named(given, used,
     asked = []
 
     def control_image(image, mask, request):
-        asked.append(request.detector)
+        asked.append(request.settings.detector)
         return image
 
     calls = fake_callables(control_image=control_image)
@@ -138,13 +138,17 @@ def test_segment_gives_mask_and_result(client, example):
 
 
 def test_callers_at_the_same_time_get_their_own_results(served, example):
-    def call(seed: int) -> list[int]:
+    clients = [Client(served, verbose=False, httpx_kwargs={"timeout": 120}) for _ in range(6)]
+    everybody = threading.Barrier(6)
+
+    def call(client: Client, seed: int) -> list[int]:
         arguments = {"image": handle_file(str(example.image)), "prompt": "X-ray", "num_images": 2, "seed": seed}
-        _, manifest = Client(served, verbose=False).predict(**arguments, api_name="/synthesize")
+        everybody.wait(120)
+        _, manifest = client.predict(**arguments, api_name="/synthesize")
         return [entry["seed"] for entry in manifest["images"]]
 
     with ThreadPoolExecutor(6) as callers:
-        seeds = list(callers.map(call, range(0, 60, 10)))
+        seeds = list(callers.map(call, clients, range(0, 60, 10)))
     assert seeds == [[seed, seed + 1] for seed in range(0, 60, 10)]
 
 
@@ -180,7 +184,7 @@ def serving(**calls):
 
 
 @pytest.mark.parametrize("leave", ["cancel", "disconnect"])
-def test_painting_ends_with_the_wish_for_it(leave):
+def test_generation_ends_with_the_wish_for_it(leave):
     """Both a caller that cancels and one that is gone: nobody waits for 8 x 200 steps."""
     painting = Endless(Step(0, 1, 1000, None))
     with serving(synthesize=painting) as url:
@@ -195,7 +199,7 @@ def test_painting_ends_with_the_wish_for_it(leave):
         assert painting.was_ended()
 
 
-def test_teaching_ends_with_the_wish_for_it(dataset):
+def test_training_ends_with_the_wish_for_it(dataset):
     teaching = Endless(Lesson(1, 1000, 0.1, 0.5))
     with serving(teach_dataset=teaching) as url:
         job = Client(url, verbose=False).submit(dataset, api_name="/teach")
@@ -209,7 +213,7 @@ def wait_until(there):
         if there():
             return
         time.sleep(0.1)
-    raise AssertionError("nothing was begun")
+    raise AssertionError("nothing was started")
 
 
 def whole_request(url: str) -> list:
@@ -234,7 +238,7 @@ def dataset(tmp_path):
     return handle_file(str(tmp_path / "my-data.zip"))
 
 
-def test_a_dataset_teaches_a_head_that_others_take(client, example, dataset):
+def test_a_dataset_trains_a_head_that_others_take(client, example, dataset):
     head, record = client.predict(dataset, label="lesion", seconds=9, api_name="/teach")
     assert head.endswith("lesion.safetensors") and record["seconds"] == 9 and record["dice"] == 0.8
     assert "Research use only" in record["notice"]
@@ -261,5 +265,5 @@ def test_a_server_takes_only_so_much_at_once(client, dataset, endpoint, changes,
 
 
 def test_a_head_is_a_file_of_weights(client, example, dataset):
-    with pytest.raises(AppError, match="no .safetensors file"):
+    with pytest.raises(AppError, match="not a .safetensors file"):
         client.predict(dataset, head=handle_file(str(example.image)), api_name="/evaluate")

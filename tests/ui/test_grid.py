@@ -10,7 +10,7 @@ from fakes import fake_callables
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.comparison.axes import NO_TEXT, segmentation_axes, synthesis_axes
 from emitdiff.ui.comparison.figure import draw_figure, save_figure
 from emitdiff.ui.comparison.grid import Cell, Grid, aspect, table
@@ -38,14 +38,14 @@ def test_lists_are_read_with_commas_or_lines():
     ("axis", "typed", "words"),
     [
         ("Steps", "", "has no values yet"),
-        ("Steps", "1,2,3,4,5,6,7", "7 values: 6 fit"),
-        ("Steps", "4.5", "write whole numbers from 1 to 200"),
+        ("Steps", "1,2,3,4,5,6,7", "7 values; the maximum is 6"),
+        ("Steps", "4.5", "enter whole numbers from 1 to 200"),
         ("Guidance", "1, much", "cannot be “much”"),
         ("Guidance", "nan", "from 0 to 30"),
         ("Structure", "1, 1.0", "has 1 twice"),
         ("Structure", "2", "from 0 to 1"),
-        ("Edge detector", "sobel", "some of soft, canny, hed"),
-        ("Weights", "mini", "some of emitdiff-mini, sd15-canny"),
+        ("Edge detector", "sobel", "choose from soft, canny, hed"),
+        ("Weights", "mini", "choose from emitdiff-mini, sd15-canny"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_named(axis, typed, words):
@@ -55,8 +55,8 @@ def test_a_list_that_cannot_be_used_is_named(axis, typed, words):
 
 def test_axes_begin_with_lists_that_can_be_used():
     for axis in AXES.values():
-        assert axis.sentences or axis.read(axis.typed)
-    assert AXES["Weights"].typed == "emitdiff-mini", "weights that are not on this machine would be fetched"
+        assert axis.sentences or axis.read(axis.default_text)
+    assert AXES["Weights"].default_text == "emitdiff-mini", "weights that are not on this machine would be fetched"
 
 
 def test_every_cell_has_its_settings():
@@ -78,7 +78,7 @@ def test_the_table_keeps_its_shape_while_cells_come():
     empty = table(grid, being_made=(0, 1))
     assert empty.count("<td>") == 5 and empty.count('class="moving"') == 1 and empty.count("aspect-ratio:1.5") == 5
     grid.cells[0, 0] = Cell(np.zeros((40, 60, 3), np.uint8), '/cache/"x"/image.png', {"edges": "0.90", "time": "1 s"})
-    grid.cells[1, 1] = Cell(None, "", said="No <weights> here.")
+    grid.cells[1, 1] = Cell(None, "", message="No <weights> here.")
     html = table(grid)
     assert html.count("<td>") == 5 and html.count("edges <b>-</b>") == 3 and "edges <b>0.90</b>" in html
     assert "No &lt;weights&gt; here." in html and 'file=/cache/"' not in html
@@ -108,6 +108,6 @@ def test_the_figure_holds_every_cell_and_says_what_it_is(tmp_path):
 
 def test_a_figure_without_rows_and_without_an_image(tmp_path):
     grid = Grid(AXES["Seed"], [0], None, [None], {}, ("time",))
-    grid.cells[0, 0] = Cell(None, "", said="It failed. " * 20)
+    grid.cells[0, 0] = Cell(None, "", message="It failed. " * 20)
     path = save_figure(grid, "a title that is much longer than one tile is wide " * 3, False, tmp_path / "figure.png")
     assert "emitdiff" not in Image.open(path).text and Image.open(path).width < 400

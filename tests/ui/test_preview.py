@@ -13,5 +13,5 @@ def test_a_slice_that_cannot_be_decoded_is_named_below_the_preview(example):
         preview = build_preview(fake_callables(), gr.HTML())
     scan = scan_that_saves(example.image)
     scan.image = failing
-    (told,) = preview.look(scan, 1, None, str(example.mask), prompt="X-ray", num_images=1)
+    (told,) = preview.update(scan, 1, None, str(example.mask), prompt="X-ray", num_images=1)
     assert "The weights are not here" in told[preview.control_note] and told[preview.source_view] is None

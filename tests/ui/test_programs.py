@@ -1,4 +1,4 @@
-"""What README says programs and language models can do, done as it says."""
+"""What docs/app.md says programs and language models can do, done as it says."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
 from benchmarks.application import application
-from emitdiff.dataset_archive import pack_folder
+from emitdiff.datasets.archive import pack_folder
 from emitdiff.ui.demo import build_demo, launch_settings
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "app.md"
 ENDPOINTS = ["synthesize", "edges", "segment", "teach", "evaluate", "models"]
 
 
 @pytest.fixture
 def files(tmp_path, example, monkeypatch):
-    """The files that README names, in the folder where its lines run."""
+    """The files that the page names, in the folder where its lines run."""
     shutil.copy(example.image, tmp_path / "scan.png")
     shutil.copy(example.mask, tmp_path / "mask.png")
     with zipfile.ZipFile(tmp_path / "my-data.zip", "w") as zipped:
@@ -34,14 +34,9 @@ def files(tmp_path, example, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def programs_section() -> str:
-    text = README.read_text(encoding="utf-8")
-    return text[text.index("\n## For programs\n") :].split("\n## ", 2)[1]
-
-
 def run_lines(address: str, monkeypatch) -> dict:
-    """Runs the section's lines as they are written, but for the address; gives the names they leave behind."""
-    blocks = re.findall(r"```python\n(.*?)```", programs_section(), re.DOTALL)
+    """Runs the page's lines as they are written, but for the address; gives the names they leave behind."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert re.findall(r'api_name="/(\w+)"', " ".join(blocks)) == [*ENDPOINTS[:4], "segment", *ENDPOINTS[4:]]
     assert all(len(block.strip().splitlines()) <= 3 for block in blocks[1:])
     asked, real = [], gradio_client.Client
@@ -53,14 +48,14 @@ def run_lines(address: str, monkeypatch) -> dict:
     return names
 
 
-def test_the_lines_of_the_readme_run_as_they_are_written(served, files, monkeypatch, capsys):
+def test_the_lines_of_the_page_run_as_they_are_written(served, files, monkeypatch, capsys):
     run_lines(served, monkeypatch)
     said = capsys.readouterr().out
     assert "synthetic_scan" in said and "True" in said and "textdiff-mini" in said and "0.9" in said
 
 
 @pytest.mark.slow
-def test_the_lines_of_the_readme_run_on_the_embedded_weights(files, dataset_folder, monkeypatch):
+def test_the_lines_of_the_page_run_on_the_embedded_weights(files, dataset_folder, monkeypatch):
     pack_folder(dataset_folder, "my-data.zip", "my-data")
     with application() as (address, _):
         names = run_lines(address, monkeypatch)
@@ -74,7 +69,7 @@ def tools():
     """The address of a page that language models are offered tools by."""
     demo = build_demo(fake_callables())
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, mcp_server=True, **launch_settings())
-    assert re.search(r"http://127.0.0.1:7860(/gradio_api/mcp/)", programs_section())[1] == "/gradio_api/mcp/"
+    assert "http://127.0.0.1:7860/gradio_api/mcp/" in PAGE.read_text(encoding="utf-8")
     yield url.rstrip("/") + "/gradio_api/mcp/"
     demo.close()
 

@@ -20,7 +20,7 @@ def propose(example, text="", organ="", finding="", scan=True, meanwhile=None, *
         proposal, file = build_proposal(fake_callables(**changes)), gr.File()
     shown = {"scan": scan_that_saves(example.image) if scan else None, "slice_number": 1, "window": None}
     updates = proposal.propose(text, organ, finding, **shown)
-    updates |= proposal.place(file, updates.get(proposal.found), **{**shown, **(meanwhile or {})})
+    updates |= proposal.apply(file, updates.get(proposal.found), **{**shown, **(meanwhile or {})})
     assert updates[proposal.found] is None, "nothing waits any longer"
     return updates.get(file), updates[proposal.note]
 
@@ -31,7 +31,7 @@ def test_what_is_found_becomes_the_mask_file(example):
     assert mask.shape == (256, 256) and set(np.unique(mask)) == {0, 255}
     assert path.endswith("drawn_chest_xray_proposed_mask.png")
     assert "Found “lung”" in words and f"{100 * (mask > 0).mean():.1f} % of the image" in words
-    assert "look at its outline" in words
+    assert "check the outline" in words
 
 
 def test_the_words_of_the_prompt_are_asked_for_where_none_is_written(example):
@@ -41,14 +41,14 @@ def test_the_words_of_the_prompt_are_asked_for_where_none_is_written(example):
 
 def test_what_is_not_found_leaves_the_mask_as_it_was(example):
     path, words = propose(example, "spleen")
-    assert path is None and "no pixel answers" in words and "stays as it was" in words
+    assert path is None and "no pixel of" in words and "is unchanged" in words
 
 
 def test_a_mask_does_not_land_on_an_image_that_was_chosen_meanwhile(example):
     same_size = scan_that_saves(example.image)
     for scan in (same_size, None):
         path, words = propose(example, "lung", meanwhile={"scan": scan})
-        assert path is None and "Another image or slice was chosen meanwhile" in words
+        assert path is None and "The image or slice was changed during the run" in words
 
 
 def test_nor_on_another_slice(tmp_path):
@@ -57,17 +57,17 @@ def test_nor_on_another_slice(tmp_path):
     with gr.Blocks():
         proposal, file = build_proposal(fake_callables()), gr.File()
     found = proposal.propose("lung", "", "", scan, 1, None)[proposal.found]
-    assert file in proposal.place(file, found, scan, 1, None)
-    assert file not in proposal.place(file, found, scan, 2, None)
+    assert file in proposal.apply(file, found, scan, 1, None)
+    assert file not in proposal.apply(file, found, scan, 2, None)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"scan": False, "text": "lung"}, "No image yet"),
-        ({"organ": "knee"}, "Say what to outline"),
+        ({"organ": "knee"}, "Name the target"),
         ({"text": "lung", "segment": failing}, "weights are not here"),
-        ({"targets": failing, "organ": "chest"}, "Say what to outline"),
+        ({"targets": failing, "organ": "chest"}, "Name the target"),
     ],
 )
 def test_what_is_missing_is_said(example, given, words):

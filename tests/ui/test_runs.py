@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from fakes import Painted, Step
 
-from emitdiff.images import read_synthetic_settings
+from emitdiff.provenance import read_synthetic_settings
+from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui import archive
-from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.runs import Run
 
 
@@ -22,16 +23,18 @@ def picture(seed: int = 3) -> Painted:
 
 @pytest.fixture
 def run():
-    run = Run(SynthesisRequest("CT", num_images=3, seed=3), np.zeros((8, 6, 3), np.uint8), None, "scan")
+    run = Run(
+        SynthesisRequest(SynthesisSettings("CT", num_images=3, seed=3)), np.zeros((8, 6, 3), np.uint8), None, "scan"
+    )
     yield run
     run.remove()
 
 
 def test_tiles_stand_for_every_image_from_the_start(run):
     assert [caption for _, caption in run.tiles()] == ["seed 3 ...", "seed 4 ...", "seed 5 ..."]
-    assert run.take(Step(0, 1, 4, np.zeros((8, 6, 3), np.uint8)))
-    assert not run.take(Step(0, 2, 4, None))
-    assert run.take(picture())
+    assert run.add_event(Step(0, 1, 4, np.zeros((8, 6, 3), np.uint8)))
+    assert not run.add_event(Step(0, 2, 4, None))
+    assert run.add_event(picture())
     tiles = run.tiles()
     assert len(tiles) == 3 and tiles[0][1] == "seed 3" and "synthetic_scan_000_seed3.png" in tiles[0][0]
     run.running = False
@@ -40,16 +43,16 @@ def test_tiles_stand_for_every_image_from_the_start(run):
 
 def test_progress_in_words(run):
     assert run.words.startswith("Preparing") and run.fraction == 0
-    run.take(Step(1, 2, 4, None))
+    run.add_event(Step(1, 2, 4, None))
     assert run.words.startswith("Image 2 of 3, step 2 of 4") and run.fraction == 0.5
     assert run.summary(stopped=True) == "Stopped before an image was finished."
-    run.take(picture())
+    run.add_event(picture())
     assert run.summary(stopped=True).startswith("Stopped: 1 synthetic image of 3")
 
 
 def test_the_archive_holds_images_masks_and_manifest(run):
     assert run.archive() is None
-    run.take(picture())
+    run.add_event(picture())
     with zipfile.ZipFile(run.archive()) as archive:
         names = set(archive.namelist())
         assert names == {"images/synthetic_scan_000_seed3.png", "masks/synthetic_scan_000_seed3.png", "manifest.json"}
@@ -63,7 +66,7 @@ def test_the_archive_holds_images_masks_and_manifest(run):
         "seconds": 0.5,
         "settings": 0,
     }
-    assert read_synthetic_settings(run.made[0].path)["prompt"] == "CT"
+    assert read_synthetic_settings(run.images[0].path)["prompt"] == "CT"
     run.remove()
     assert not run.folder.exists()
 
@@ -75,9 +78,9 @@ def test_a_folder_that_another_request_removes_is_no_failure(monkeypatch, tmp_pa
 
 
 def test_what_nothing_holds_any_more_leaves_no_files():
-    run = Run(SynthesisRequest("CT", num_images=1, seed=3), None, None, "scan")
-    run.take(picture())
-    path = run.made[0].path
+    run = Run(SynthesisRequest(SynthesisSettings("CT", num_images=1, seed=3)), None, None, "scan")
+    run.add_event(picture())
+    path = run.images[0].path
     assert path.exists()
     del run
     gc.collect()

@@ -32,13 +32,13 @@ SHOWN = {"opacity": 40, "outlined": True, "mapped": "Probability", "form": None}
 
 def settle(tab, told, finding=None, volume=None, **chosen):
     """What the page shows after a run that `told` this, with the source that is `chosen` by then."""
-    updates = tab.settle(told.get(tab.answer), finding, volume, **chosen, **SHOWN)
-    assert updates[tab.answer] is None, "nothing waits any longer"
+    updates = tab.show_result(told.get(tab.result), finding, volume, **chosen, **SHOWN)
+    assert updates[tab.result] is None, "nothing waits any longer"
     return {**told, **updates}
 
 
 def find(tab, example, finding=None, volume=None, meanwhile=None, **changes):
-    """`meanwhile` is what a person chooses while the segmenter works."""
+    """`meanwhile` is what a user chooses while the segmenter works."""
     source = {"scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "threshold": 0.5}
     source |= {name: changes.pop(name) for name in source if name in changes}
     told = tab.find(**{**source, "text": "lung", "checkpoint": "textdiff-mini", "side": False, **changes})
@@ -46,7 +46,7 @@ def find(tab, example, finding=None, volume=None, meanwhile=None, **changes):
 
 
 def look(tab, scan, finding=None, volume=None, slice_number=1, threshold=0.5):
-    return tab.look(finding, volume, scan, slice_number, None, threshold, **SHOWN)
+    return tab.show_slice(finding, volume, scan, slice_number, None, threshold, **SHOWN)
 
 
 def test_find_shows_overlay_probability_and_mask_file(tab, example):
@@ -59,21 +59,21 @@ def test_find_shows_overlay_probability_and_mask_file(tab, example):
 
 def test_not_found_is_said_plainly(tab, example):
     said = find(tab, example, text="spleen")[tab.reading.progress]
-    assert "Not found: no pixel answers to “spleen” (highest probability 0.10, threshold 0.50)" in said
+    assert "Not found: no pixel of “spleen” is above the threshold (highest probability 0.10, threshold 0.50)" in said
 
 
-def test_what_was_not_taught_is_said_in_the_answer(tab, example):
+def test_what_was_not_trained_is_said_in_the_answer(tab, example):
     found = find(tab, example)[tab.finding]
     said = replace(found, output=replace(found.output, target=None, untaught=True)).describe()
-    assert "Found “lung”, though these weights were not taught it: " in said
+    assert "Found “lung”, although these weights were not trained on it: " in said
 
 
 def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
     updates = find(tab, example, text="pancreas")
     said = updates[tab.reading.progress]
-    assert "Not present: this image does not seem to show “pancreas” (presence 0.02, below 0.50)" in said
-    again = tab.rethink(updates[tab.finding], 0.05, **SHOWN)
-    assert "Not present" in again[tab.reading.progress]
+    assert "Target absent: the image does not appear to show “pancreas” (presence 0.02, below 0.50)" in said
+    again = tab.apply_threshold(updates[tab.finding], 0.05, **SHOWN)
+    assert "Target absent" in again[tab.reading.progress]
 
 
 def test_the_second_view_is_the_map_that_is_chosen(tab, example):
@@ -82,7 +82,7 @@ def test_the_second_view_is_the_map_that_is_chosen(tab, example):
     assert np.abs(probability.astype(int) + uncertainty - 255).max() <= 1 and probability.std() > 1
 
 
-@pytest.mark.parametrize(("changes", "words"), [({"scan": None}, "No image yet"), ({"text": " "}, "No sentence yet")])
+@pytest.mark.parametrize(("changes", "words"), [({"scan": None}, "No image yet"), ({"text": " "}, "No text yet")])
 def test_what_is_missing_is_named(tab, example, changes, words):
     assert words in find(tab, example, **changes)[tab.reading.progress]
 
@@ -101,7 +101,7 @@ def test_a_kind_of_image_brings_its_sentences(tab):
     _, sentences = tab.words.offer("textdiff-mini", "MRI")
     assert sentences.constructor_args["samples"] == [["segment the lung, MRI"]]
     assert tab.words.kind_of("mri")[tab.words.kind] == "MRI"
-    assert tab.words.kind_of(None)[tab.words.kind] == "any kind"
+    assert tab.words.kind_of(None)[tab.words.kind] == "any modality"
 
 
 def test_opacity_blends_without_running_the_network(example):
@@ -117,16 +117,16 @@ def test_opacity_blends_without_running_the_network(example):
 
 def test_another_threshold_runs_no_network(tab, example):
     finding = find(tab, example)[tab.finding]
-    updates = tab.rethink(finding, 0.3, **SHOWN)
+    updates = tab.apply_threshold(finding, 0.3, **SHOWN)
     assert updates[tab.finding].output.mask.sum() > finding.output.mask.sum()
     assert updates[tab.reading.download]["interactive"]
-    assert "Not found" in tab.rethink(finding, 0.999, **SHOWN)[tab.reading.progress]
+    assert "Not found" in tab.apply_threshold(finding, 0.999, **SHOWN)[tab.reading.progress]
 
 
 def test_another_threshold_whose_mask_cannot_be_written_is_said(tab, example):
     finding = find(tab, example)[tab.finding]
     finding.scan.save_mask = failing
-    assert "The weights are not here" in tab.rethink(finding, 0.3, **SHOWN)[tab.reading.progress]
+    assert "The weights are not here" in tab.apply_threshold(finding, 0.3, **SHOWN)[tab.reading.progress]
 
 
 def test_with_and_without_the_text_stand_side_by_side(example):
@@ -135,11 +135,11 @@ def test_with_and_without_the_text_stand_side_by_side(example):
     updates = find(tab, example, side=True)
     views = updates[tab.reading.view], updates[tab.reading.without_view]
     assert views[0].shape == views[1].shape and not np.array_equal(*views)
-    assert "the two masks agree with a Dice of 0.00" in updates[tab.reading.without_note]
+    assert "Dice between the two masks: 0.00" in updates[tab.reading.without_note]
     alone = find(tab, example)
     assert alone[tab.reading.without_view] is None and not alone[tab.reading.without_note]
     finding = alone[tab.finding]
-    *_, told = tab.look_without(finding, True)
+    *_, told = tab.toggle_comparison(finding, True)
     shown = {"slice_number": 1, "window": None, "threshold": 0.5}
     later = settle(tab, told, finding, scan=finding.scan, **shown)
     np.testing.assert_array_equal(later[tab.reading.without_view], views[1])
@@ -157,7 +157,7 @@ def test_another_image_clears_what_was_found(tab, example):
 def test_masks_of_other_thresholds_go_with_their_findings(tab, example, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     first = find(tab, example)[tab.finding]
-    second = tab.rethink(first, 0.3, **SHOWN)[tab.finding]
+    second = tab.apply_threshold(first, 0.3, **SHOWN)[tab.finding]
     assert len(list(tmp_path.iterdir())) == 2
     del first
     gc.collect()
@@ -170,7 +170,7 @@ def test_masks_of_other_thresholds_go_with_their_findings(tab, example, monkeypa
 def test_a_mask_that_cannot_be_shown_is_not_left_behind(tab, example, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(tab.reading, "blend", lambda *arguments: 1 / 0)
-    assert "did not foresee" in find(tab, example)[tab.reading.progress]
+    assert "Unexpected error" in find(tab, example)[tab.reading.progress]
     assert not list(tmp_path.iterdir())
 
 
@@ -179,17 +179,17 @@ def test_an_answer_is_not_shown_beside_an_image_that_was_chosen_meanwhile(tab, e
     for meanwhile in ({"scan": other}, {"scan": None}):
         updates = find(tab, example, meanwhile=meanwhile)
         assert tab.finding not in updates and tab.reading.view not in updates
-        assert "another image, slice or window was chosen while this was looked for" in updates[tab.reading.progress]
+        assert "the image, slice or window was changed during the run" in updates[tab.reading.progress]
     finding = find(tab, example)[tab.finding]
-    *_, told = tab.look_without(finding, True)
+    *_, told = tab.toggle_comparison(finding, True)
     late = settle(tab, told, scan=other, slice_number=1, window=None, threshold=0.5)
-    assert tab.reading.without_view not in late and "another image" in late[tab.reading.progress]
+    assert tab.reading.without_view not in late and "was changed during the run" in late[tab.reading.progress]
 
 
 def test_a_run_without_an_answer_takes_away_only_the_warnings_beside_the_sentence(tab, example):
     finding = find(tab, example)[tab.finding]
     updates = find(tab, example, finding=finding, text=" ")
-    assert set(updates) == {tab.answer, tab.reading.progress, tab.words.note} and finding.folder.exists()
+    assert set(updates) == {tab.result, tab.reading.progress, tab.words.note} and finding.folder.exists()
     assert updates[tab.words.note] == ""
 
 
@@ -202,13 +202,16 @@ def test_an_example_brings_sentence_kind_and_truth(tab):
 
 def test_of_what_the_browser_kept_only_the_usable_comes_back(tab):
     with gr.Blocks() as demo:
-        tab.keep(demo)
+        tab.persist(demo)
     kept = {"text": "liver", "side": True, "checkpoint": "elsewhere", "opacity": 400, "threshold": 0.3, "mapped": None}
     updates = tab.restore(kept, [])
-    reading, always = tab.reading, [tab.reading.without_view, tab.teaching.heads, tab.teaching.kept, tab.checkpoint]
+    reading, always = (
+        tab.reading,
+        [tab.reading.without_view, tab.teaching.heads, tab.teaching.stored_heads, tab.checkpoint],
+    )
     assert updates.pop(reading.without_view).visible
     assert "value" not in updates.pop(tab.checkpoint).constructor_args and updates.pop(tab.teaching.heads) == []
-    assert updates.pop(tab.teaching.kept) == []
+    assert updates.pop(tab.teaching.stored_heads) == []
     assert updates == {tab.words.text: "liver", tab.side: True, reading.threshold: 0.3}
     assert list(tab.restore([1], None)) == list(tab.restore({"checkpoint": [], "mapped": {}}, [])) == always
 
@@ -217,23 +220,23 @@ def test_what_a_browser_sends_of_heads_is_read_once_and_checked(tab):
     """A choice of the weights may be any file or repository: what becomes one is never the browser's unchecked word."""
     with gr.Blocks() as demo:
         own = SegmentationTab(fake_callables(), read_examples())
-        own.keep(demo)
-    readers = [fn.fn.__name__ for fn in demo.fns.values() if own.teaching.kept in fn.inputs]
+        own.persist(demo)
+    readers = [fn.fn.__name__ for fn in demo.fns.values() if own.teaching.stored_heads in fn.inputs]
     assert readers == ["restore"]
 
 
-def test_heads_taught_in_this_browser_come_back_while_their_files_are_there(tab):
+def test_heads_trained_in_this_browser_come_back_while_their_files_are_there(tab):
     with gr.Blocks() as demo:
-        tab.keep(demo)
+        tab.persist(demo)
     heads = [["disc", "heads/disc.safetensors"], ["cup", "/etc/cup.safetensors"], ["odd"], [1, 2], "ab"]
     updates = tab.restore({"checkpoint": "heads/disc.safetensors"}, heads)
-    assert updates[tab.teaching.heads] == updates[tab.teaching.kept] == [("disc", "heads/disc.safetensors")]
+    assert updates[tab.teaching.heads] == updates[tab.teaching.stored_heads] == [("disc", "heads/disc.safetensors")]
     chosen = updates[tab.checkpoint].constructor_args
     assert chosen["choices"] == [("textdiff-mini", "textdiff-mini"), ("disc", "heads/disc.safetensors")]
     assert chosen["value"] == "heads/disc.safetensors"
     teaching = tab.teaching
     assert updates[teaching.taught] == "disc" and updates[teaching.try_button].interactive
-    assert updates[teaching.download].interactive and "“disc” was taught here before" in updates[teaching.progress]
+    assert updates[teaching.download].interactive and "“disc” was trained here before" in updates[teaching.progress]
     gone = tab.restore({"checkpoint": "/etc/cup.safetensors"}, heads)[tab.checkpoint]
     assert "value" not in gone.constructor_args
 
@@ -252,7 +255,7 @@ def volume_file(tmp_path):
 
 
 def find_all(tab, scan, meanwhile=None):
-    """What is told until the end, and what is shown then; `meanwhile` is what a person chooses during the run."""
+    """What is told until the end, and what is shown then; `meanwhile` is what a user chooses during the run."""
     source = {"scan": scan, "slice_number": 5, "window": None, "threshold": 0.5}
     *told, last = tab.find_all(SimpleNamespace(session_hash="one"), **source, text="lung", checkpoint="textdiff-mini")
     return [*told, settle(tab, last, **{**source, **(meanwhile or {})})]
@@ -278,7 +281,7 @@ def test_another_slice_of_a_volume_shows_what_was_found_there(tab, volume_file):
     updates = look(tab, scan, last[tab.finding], last[tab.volume], slice_number=1)
     assert updates[tab.finding].index == 0 and "Not found" in updates[tab.reading.progress]
     assert updates[tab.reading.download]["value"] == last[tab.reading.download]["value"]
-    lower = tab.rethink(updates[tab.finding], 0.05, **SHOWN)
+    lower = tab.apply_threshold(updates[tab.finding], 0.05, **SHOWN)
     saved = np.asarray(nibabel.load(lower[tab.reading.download]["value"]).dataobj)
     assert saved.sum() > last[tab.volume].masks(0.5).sum()
     other = look(tab, scan_that_saves(volume_file), None, last[tab.volume])
@@ -292,7 +295,7 @@ def test_during_a_run_one_may_go_to_another_slice_but_not_to_another_scan(tab, v
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for meanwhile in ({"scan": scan_that_saves(volume_file)}, {"window": "Lung"}):
         updates = find_all(tab, scan, meanwhile=meanwhile)[-1]
-        assert tab.volume not in updates and "another image" in updates[tab.reading.progress]
+        assert tab.volume not in updates and "was changed during the run" in updates[tab.reading.progress]
     assert not list(tmp_path.glob("emitdiff_*")), "a patient's masks are not left behind"
 
 
@@ -306,7 +309,7 @@ def test_a_slice_that_cannot_be_shown_is_said(tab, volume_file, monkeypatch):
     assert "The weights are not here" in updates[tab.reading.progress]
     assert updates[tab.finding] is None and updates[tab.reading.view] is None and updates[tab.volume] is volume
     assert "Not found" in look(tab, scan, None, volume, slice_number=1)[tab.reading.progress], "another try helps"
-    monkeypatch.setattr("emitdiff.ui.segmentation.tab.image_of", failing)
+    monkeypatch.setattr("emitdiff.ui.segmentation.tab.selected_slice", failing)
     assert "The weights are not here" in look(tab, scan, finding, volume)[tab.reading.progress]
 
 
@@ -328,14 +331,14 @@ def test_stop_keeps_the_slices_that_are_done(volume_file):
     seen = []
     tab = build(segment=lambda *arguments: (seen.append(1), fake_callables().segment(*arguments))[1])
     scan, request = scan_that_saves(volume_file), SimpleNamespace(session_hash="one")
-    tab.begin_all(request)
+    tab.start_all(request)
     running = tab.find_all(request, scan, 1, None, 0.5, "lung", "textdiff-mini")
     next(running), next(running)
     tab.stop(request)
     told = list(running)[-1]
     last = settle(tab, told, scan=scan, slice_number=5, window=None, threshold=0.5)
     assert last[tab.finding] is None and last[tab.reading.map_view] is None, "slice 5 was not reached"
-    assert len(seen) == 2 and "stopped after 2 of 5, the rest is empty" in last[tab.reading.progress]
+    assert len(seen) == 2 and "stopped after 2 of 5, the remaining slices are empty" in last[tab.reading.progress]
     assert sorted(last[tab.volume].answers) == [0, 1]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.source import at_view_size, describe_scan, image_of, marked, slice_index
+from emitdiff.ui.source import at_view_size, describe_scan, selected_slice, slice_index, with_edge_letters
 
 
 def scan(**changes):
@@ -27,13 +27,13 @@ def test_a_scan_is_described_by_what_its_file_says():
 
 def test_slices_are_counted_from_one_and_kept_within_the_scan():
     assert [slice_index(scan(), number) for number in (None, 1, 24, 99)] == [0, 0, 23, 23]
-    assert image_of(scan(windows={"lung": 1}), 3, "lung") == (2, "lung")
-    assert image_of(scan(), 3, "a window of the last scan") == (2, None)
+    assert selected_slice(scan(windows={"lung": 1}), 3, "lung") == (2, "lung")
+    assert selected_slice(scan(), 3, "a window of the last scan") == (2, None)
 
 
 def test_no_scan_is_named():
     with pytest.raises(EmitDiffError, match="No image yet"):
-        image_of(None, 1, None)
+        selected_slice(None, 1, None)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_volume_opens_at_its_middle_with_windows_as_the_command_line_takes_the
     import nibabel
     from fakes import fake_callables
 
-    from emitdiff.scans import read_scan
+    from emitdiff.scans.reading import read_scan
     from emitdiff.ui.source import build_source
 
     values = np.linspace(-1000, 1000, 8 * 8 * 6).reshape(8, 8, 6).astype(np.int16)
@@ -65,9 +65,9 @@ def test_a_volume_opens_at_its_middle_with_windows_as_the_command_line_takes_the
 
 def test_sides_are_marked_only_where_they_are_known():
     black = np.zeros((640, 768, 3), np.uint8)
-    assert marked(black, scan()) is black
+    assert with_edge_letters(black, scan()) is black
     letters = {"left": "R", "right": "L", "top": "A", "bottom": "P"}
-    shown = marked(black, scan(geometry=SimpleNamespace(sides=lambda: letters)))
+    shown = with_edge_letters(black, scan(geometry=SimpleNamespace(edge_letters=lambda: letters)))
     assert not black.any()
     for part in (shown[:, :60], shown[:, -60:], shown[:60], shown[-60:]):
         assert part.max() > 200
@@ -84,7 +84,7 @@ def test_the_error_of_a_file_is_over_once_something_else_works(tmp_path):
         source = build_source(fake_callables(), [], "Your image")
     (tmp_path / "own.png").touch()
     error = source.upload(str(tmp_path / "own.png"))[source.message]
-    assert "is empty" in error and ACCEPTED in source.mend(None, error)
-    assert "brain.nii.gz: MRI, 160 x 200" in source.mend(scan(), error)
+    assert "is empty" in error and ACCEPTED in source.clear_error(None, error)
+    assert "brain.nii.gz: MRI, 160 x 200" in source.clear_error(scan(), error)
     said = source.show(scan(middle=0, warnings=()))[source.message]
-    assert source.mend(scan(), said) == gr.skip()
+    assert source.clear_error(scan(), said) == gr.skip()

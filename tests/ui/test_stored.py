@@ -1,4 +1,5 @@
-"""Results that lie beside the examples: whole, small, shown without computing anything, and made again by a command."""
+"""Results that are stored beside the examples: whole, small, shown without computing anything, and made again by a
+command."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ import pytest
 from fakes import failing, fake_callables
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import read_mask, read_scan
+from emitdiff.scans.masks import read_mask
+from emitdiff.scans.reading import read_scan
 from emitdiff.ui.examples import FOLDER, read_examples
+from emitdiff.ui.form import fill_form
 from emitdiff.ui.synthesis.stored import STORED, read_picture, read_stored, write_stored
 from emitdiff.ui.synthesis.tab import SynthesisTab
 
@@ -58,8 +61,8 @@ def test_a_click_shows_everything_and_computes_nothing(tab):
     run = results[tab.results.run]
     tiles = results[tab.results.gallery]
     assert len(tiles) == 4 and tiles[2][1].startswith("seed 2, edges 0.")
-    assert "Stored with the example" in results[tab.results.progress]
-    assert all(made.path.is_file() for made in run.made)
+    assert "Precomputed results" in results[tab.results.progress]
+    assert all(made.path.is_file() for made in run.images)
     _, other = click(tab, 1, previous=run)
     assert not run.folder.exists(), "what is no longer shown leaves nothing behind"
     other[tab.results.run].remove()
@@ -68,8 +71,9 @@ def test_a_click_shows_everything_and_computes_nothing(tab):
 def test_the_form_shows_what_the_stored_images_were_made_with(tab):
     form, results = click(tab, 4)
     run = results[tab.results.run]
+    shown = fill_form(run.request)
     for name, field in tab.form.items():
-        assert form[field] == getattr(run.request, name), name
+        assert form[field] == shown[name], name
     assert form[tab.input.words.modality] == "Ultrasound"
     run.remove()
 
@@ -80,10 +84,10 @@ def test_other_weights_have_nothing_stored(tab):
 
 
 def test_a_run_is_not_disturbed(tab):
-    tab.results.painting.stops.begin(BROWSER)
+    tab.generation.cancellation.begin(BROWSER)
     _, results = click(tab, 0)
     assert set(results) == {tab.results.progress}
-    tab.results.painting.stops.end(BROWSER)
+    tab.generation.cancellation.end(BROWSER)
 
 
 def test_they_can_be_made_again(tmp_path):
@@ -91,7 +95,7 @@ def test_they_can_be_made_again(tmp_path):
     write_stored(fake_callables(), cards, tmp_path)
     mask = read_mask(cards[0].mask)
     stored = read_stored(cards[0], mask, tmp_path)
-    assert len(stored.images) == 4 and stored.request.prompt == "X-ray, chest, normal"
+    assert len(stored.images) == 4 and stored.request.settings.prompt == "X-ray, chest, normal"
     assert np.abs(stored.images[0].image.astype(int) - read_scan(cards[0].image).image(0)).mean() < 20
     assert read_stored(read_examples()[1], None, tmp_path) is None
     with pytest.raises(EmitDiffError, match="makes it again"):
@@ -101,10 +105,11 @@ def test_they_can_be_made_again(tmp_path):
 @pytest.mark.slow
 def test_the_embedded_weights_still_make_them():
     """Fails after the weights were trained again: then `python docs/stored_examples.py`."""
-    from emitdiff.services import build_callables
+    from emitdiff.backend.services import build_callables
 
     card, calls = read_examples()[0], build_callables("emitdiff-mini", "textdiff-mini")
     image, mask = read_scan(card.image).image(0), read_mask(card.mask)
     stored = read_stored(card, mask)
-    made = [*calls.synthesize(image, mask, replace(stored.request, num_images=1), lambda: False)][-1]
+    one = replace(stored.request, settings=stored.request.settings.replace(num_images=1))
+    made = [*calls.synthesize(image, mask, one, lambda: False)][-1]
     assert np.abs(made.image.astype(int) - stored.images[0].image).mean() < 4

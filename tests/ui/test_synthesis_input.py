@@ -8,15 +8,14 @@ import cv2
 import gradio as gr
 import numpy as np
 import pytest
-from fakes import failing, fake_callables, scan_that_saves
+from fakes import failing, fake_callables, filled_form, scan_that_saves
 
-from emitdiff.images import save_synthetic_png
-from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
 from emitdiff.ui.synthesis.prompt_panel import chips
 
-FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
+FORM = filled_form("X-ray, chest", num_images=2, seed=5)
 SET = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale", "detector")  # by weights and presets
 
 
@@ -35,9 +34,9 @@ def form():
 
 
 def test_the_preview_says_what_is_missing(form, example):
-    shown, control = form.preview.look(None, 1, None, str(example.mask), **FORM)
+    shown, control = form.preview.update(None, 1, None, str(example.mask), **FORM)
     assert "mask alone" in shown[form.mask.note] and control[form.preview.control_view].any()
-    (nothing,) = form.preview.look(None, 1, None, None, **FORM)
+    (nothing,) = form.preview.update(None, 1, None, None, **FORM)
     assert nothing[form.preview.control_view] is None
 
 
@@ -52,7 +51,7 @@ def test_a_mask_of_another_size_is_named_beside_it(form, example, tmp_path):
     small = tmp_path / "small.png"
     cv2.imwrite(str(small), cv2.resize(cv2.imread(str(example.mask)), (64, 64), interpolation=cv2.INTER_NEAREST))
     given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    first, second = form.preview.look(mask_file=str(small), **given)
+    first, second = form.preview.update(mask_file=str(small), **given)
     assert "small.png" in first[form.mask.note] and "64 x 64" in first[form.mask.note]
     assert form.preview.source_view in first and second[form.preview.control_view].shape == (256, 256, 3)
 
@@ -60,14 +59,14 @@ def test_a_mask_of_another_size_is_named_beside_it(form, example, tmp_path):
 def test_an_empty_mask_is_said_to_be_empty_beside_it(form, example, tmp_path):
     cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((256, 256), np.uint8))
     given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    first, _ = form.preview.look(mask_file=str(tmp_path / "empty.png"), **given)
+    first, _ = form.preview.update(mask_file=str(tmp_path / "empty.png"), **given)
     assert "The mask is empty" in first[form.mask.note]
 
 
 def test_a_preview_that_fails_is_named_below_it(example):
     form = build(control_image=failing)
     given = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}
-    _, second = form.preview.look(mask_file=None, **given)
+    _, second = form.preview.update(mask_file=None, **given)
     assert second[form.preview.control_view] is None and "The weights are not here" in second[form.preview.control_note]
 
 
@@ -118,7 +117,7 @@ def test_a_synthetic_image_brings_its_settings_and_its_example_back(form, tmp_pa
     assert updates[form.words.finding] == "liver" and updates[form.words.free_text] == "of a child"
     assert updates[form.source.scan].name == "drawn_abdominal_ct.png"
     assert updates[form.mask.file].endswith("drawn_abdominal_ct_mask.png")
-    assert "painted from the example Abdominal CT" in updates[form.source.message]
+    assert "generated from the example Abdominal CT" in updates[form.source.message]
 
 
 def own(folder, example, size=None):
@@ -143,13 +142,13 @@ def test_the_mask_of_the_image_before_goes_with_a_sentence(form, tmp_path, examp
     for before in ({"previous": scan}, {"before": left}):
         updates = form.take_file(path, mask_file=str(example.mask), **before)
         assert updates[form.mask.file] is None and updates[form.before] is None
-        said = "The mask drawn_chest_xray_mask.png was removed: it belonged to drawn_chest_xray.png."
+        said = "The mask drawn_chest_xray_mask.png of drawn_chest_xray.png was removed."
         assert said in updates[form.source.message]
     updates = form.take_file(path, mask_file=str(read_examples()[1].mask), before=left)
     assert form.mask.file not in updates, "it was given after the image had gone"
 
 
-def test_an_upload_that_was_taken_away_is_found_again_by_what_was_painted_from_it(form, tmp_path, example):
+def test_an_upload_that_was_taken_away_is_found_again_by_what_was_generated_from_it(form, tmp_path, example):
     scan = scan_that_saves(example.image)
     scan.name, mask = "own.png", str(example.mask)
     away = form.take_away(scan, 1, None, mask)
@@ -157,23 +156,23 @@ def test_an_upload_that_was_taken_away_is_found_again_by_what_was_painted_from_i
     path = str(made_here(tmp_path, "own", seed=77))
     updates = form.take_file(path, None, mask, away[form.before])
     assert updates[form.source.scan] is scan and updates[form.form["seed"]] == 77
-    assert "painted from own.png, which is here" in updates[form.source.message]
+    assert "generated from own.png, which is loaded" in updates[form.source.message]
     assert form.mask.file not in updates, "the mask that is there stays"
     assert form.take_file(path, None, None, away[form.before])[form.mask.file] == mask
     example_between = form.take_file(path, scan_that_saves(read_examples()[1].image), "other.png", away[form.before])
     assert example_between[form.source.scan] is scan and example_between[form.mask.file] == mask
 
 
-def test_a_mask_alone_is_found_again_by_what_was_painted_from_it(form, tmp_path, example):
+def test_a_mask_alone_is_found_again_by_what_was_generated_from_it(form, tmp_path, example):
     path = made_here(tmp_path, "drawn_chest_xray_mask")
     updates = form.take_file(str(path), None, str(example.mask))
     assert updates[form.source.scan] is None and form.mask.file not in updates
-    assert "from the mask alone, which is here" in updates[form.source.message]
+    assert "from the mask alone, which is loaded" in updates[form.source.message]
 
 
-def test_an_image_painted_without_a_negative_prompt_empties_the_field(form, tmp_path):
+def test_an_image_generated_without_a_negative_prompt_empties_the_field(form, tmp_path):
     updates = form.take_file(str(made_here(tmp_path, "drawn_abdominal_ct", negative_prompt=None)))
-    assert updates[form.form["negative_prompt"]] == "" and "Not known here" not in updates[form.source.message]
+    assert updates[form.form["negative_prompt"]] == "" and "Unknown here" not in updates[form.source.message]
 
 
 def test_its_source_stays_where_it_is_the_image_shown(form, tmp_path, example):
@@ -182,7 +181,7 @@ def test_its_source_stays_where_it_is_the_image_shown(form, tmp_path, example):
     scan.name = "own.dcm"
     updates = form.take_file(str(path), scan)
     assert form.source.scan not in updates and form.mask.file not in updates
-    assert "not changed: checkpoint" in updates[form.source.message] and form.form["checkpoint"] not in updates
+    assert "left unchanged: checkpoint" in updates[form.source.message] and form.form["checkpoint"] not in updates
     alone = form.take_file(str(path))
     assert alone[form.source.scan].name == "synthetic_a.png" and "“own”" in alone[form.source.message]
 
@@ -194,14 +193,14 @@ def test_a_prompt_of_other_words_is_kept_as_it_is(form):
 
 
 def test_what_the_browser_kept_comes_back_and_what_makes_no_sense_does_not(form):
-    updates = form.recall({**FORM, "structure": 0.4, "num_images": 99, "boundary": "yes"})
+    updates = form.restore_stored({**FORM, "structure": 0.4, "num_images": 99, "boundary": "yes"})
     assert updates[form.form["structure"]] == 0.4 and updates[form.words.organ] == "chest"
     assert form.form["num_images"] not in updates and form.form["boundary"] not in updates
     for nothing in (None, {}, "old", {"prompt": 3}):
-        assert set(form.recall(nothing)) == {form.words.prompt}
+        assert set(form.restore_stored(nothing)) == {form.words.prompt}
 
 
 def test_an_image_of_words_alone_needs_no_source(form, tmp_path):
     updates = form.take_file(str(made_here(tmp_path, "text", structure=0)))
     assert updates[form.source.scan] is None and updates[form.form["structure"]] == 0
-    assert "words alone" in updates[form.source.message]
+    assert "text alone" in updates[form.source.message]

@@ -10,10 +10,10 @@ import pytest
 from fakes import fake_callables, scan_that_saves
 
 from emitdiff.images import PALETTE
-from emitdiff.scans import read_mask
+from emitdiff.scans.masks import read_mask
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation.tab import SegmentationTab
-from emitdiff.ui.segmentation.teach_panel import MOST, STEPS, Shown, loss_curve, walk
+from emitdiff.ui.segmentation.teach_panel import MAX_EXAMPLES, STEPS, LabelledExample, loss_curve, step_list
 from emitdiff.ui.segmentation.truth_panel import Truth
 
 
@@ -34,12 +34,12 @@ def add(panel, example, shown=(), canvas=None, truth=None, label=0):
     return panel.add(list(shown), canvas, scan_that_saves(example.image), 1, None, truth, label)
 
 
-def test_a_painted_mask_and_a_true_mask_become_examples(panel, example):
+def test_a_generated_mask_and_a_true_mask_become_examples(panel, example):
     drawn = add(panel, example, canvas=painted(panel, example))
-    (one,) = drawn[panel.shown]
+    (one,) = drawn[panel.examples]
     assert one.image.shape[:2] == one.mask.shape and 0 < one.mask.mean() < 0.1
     assert not drawn[panel.canvas]["layers"] and "1 example." in drawn[panel.said]
-    (true,) = add(panel, example, canvas=None, truth=Truth(read_mask(example.mask)[None]))[panel.shown]
+    (true,) = add(panel, example, canvas=None, truth=Truth(read_mask(example.mask)[None]))[panel.examples]
     assert true.mask.any() and not np.array_equal(true.mask, one.mask)
 
 
@@ -47,16 +47,16 @@ def test_of_several_classes_one_is_chosen(panel, example):
     classes = read_mask(example.mask)
     classes[:4] = 2
     assert "holds the classes 1, 2: choose one" in add(panel, example, truth=Truth(classes[None]))[panel.said]
-    (one,) = add(panel, example, truth=Truth(classes[None]), label=2)[panel.shown]
+    (one,) = add(panel, example, truth=Truth(classes[None]), label=2)[panel.examples]
     assert one.mask[:4].all() and not one.mask[4:].any()
 
 
 def test_the_walk_says_where_one_is(panel, example):
-    assert "now" in walk(1) and walk(1).count("done") == 0 and walk(6).count("done") == len(STEPS)
+    assert "now" in step_list(1) and step_list(1).count("done") == 0 and step_list(6).count("done") == len(STEPS)
     shown = add(panel, example, canvas=painted(panel, example))
-    assert shown[panel.walk] == walk(2)
-    walked = [update[panel.walk] for update in teach(panel, shown[panel.shown]) if panel.walk in update]
-    assert walked == [walk(3), walk(4)]
+    assert shown[panel.steps] == step_list(2)
+    walked = [update[panel.steps] for update in teach(panel, shown[panel.examples]) if panel.steps in update]
+    assert walked == [step_list(3), step_list(4)]
 
 
 def test_nothing_is_drawn_on_while_the_panel_is_closed(panel, example):
@@ -66,14 +66,16 @@ def test_nothing_is_drawn_on_while_the_panel_is_closed(panel, example):
 
 def test_an_image_that_does_not_show_the_target_is_an_example_too(panel, example):
     updates = panel.add_empty([], scan_that_saves(example.image), 1, None)
-    assert not updates[panel.shown][0].mask.any() and updates[panel.gallery]["visible"]
+    assert not updates[panel.examples][0].mask.any() and updates[panel.gallery]["visible"]
 
 
 def test_what_cannot_be_added_is_said(panel, example):
-    assert "Nothing is painted yet" in add(panel, example)[panel.said]
-    once = add(panel, example, canvas=painted(panel, example))[panel.shown]
-    assert "among the examples already" in add(panel, example, once, painted(panel, example))[panel.said]
-    many = [Shown(np.full((8, 8, 3), k, np.uint8), np.ones((8, 8), np.uint8), "x") for k in range(MOST)]
+    assert "Nothing is drawn yet" in add(panel, example)[panel.said]
+    once = add(panel, example, canvas=painted(panel, example))[panel.examples]
+    assert "already an example" in add(panel, example, once, painted(panel, example))[panel.said]
+    many = [
+        LabelledExample(np.full((8, 8, 3), k, np.uint8), np.ones((8, 8), np.uint8), "x") for k in range(MAX_EXAMPLES)
+    ]
     assert "emitdiff teach" in add(panel, example, many, painted(panel, example))[panel.said]
     assert "No image yet" in panel.add_empty([], None, 1, None)[panel.said]
 
@@ -82,24 +84,24 @@ def teach(panel, shown, name="optic disc", heads=()):
     return list(panel.teach(shown, name, "MRI", "", 60, list(heads)))
 
 
-def test_teaching_shows_how_it_goes_and_the_head_is_chosen(panel, example):
-    shown = add(panel, example, canvas=painted(panel, example))[panel.shown]
+def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
+    shown = add(panel, example, canvas=painted(panel, example))[panel.examples]
     updates = teach(panel, shown)
     told = [update for update in updates if panel.figures in update]
     assert "Step 5 of 10" in told[0][panel.progress] and "0.40" in told[0][panel.figures]
     assert told[0][panel.view].shape[2] == 3 and "<polyline" in told[-1][panel.figures]
     last = updates[-1]
-    assert "Taught “optic disc” in 10 steps, 5 s. Find uses it now. So few steps!" in last[panel.progress]
+    assert "Trained on “optic disc” in 10 steps, 5 s. Find uses it now. Too few training steps!" in last[panel.progress]
     assert last[panel.download].interactive
     assert last[panel.checkpoint].value == "optic disc.safetensors"
     assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"
     assert last[panel.heads] == [("optic disc (taught here)", "optic disc.safetensors")]
 
 
-def test_what_cannot_be_taught_is_said(panel, example):
-    assert "Say what the masks show" in teach(panel, [], name=" ")[-1][panel.progress]
-    assert "no examples yet" in teach(panel, [])[-1][panel.progress]
-    empty = panel.add_empty([], scan_that_saves(example.image), 1, None)[panel.shown]
+def test_what_cannot_be_trained_is_said(panel, example):
+    assert "Name what the masks show" in teach(panel, [], name=" ")[-1][panel.progress]
+    assert "No examples yet" in teach(panel, [])[-1][panel.progress]
+    empty = panel.add_empty([], scan_that_saves(example.image), 1, None)[panel.examples]
     assert "None of the images shows it" in teach(panel, empty)[-1][panel.progress]
 
 
@@ -108,7 +110,7 @@ def test_a_downloaded_head_becomes_a_choice_again(panel):
     assert updates[panel.heads] == [("cup", "cup.safetensors"), ("disc", "heads/disc.safetensors")]
     assert "disc.safetensors is in use" in updates[panel.loaded]
     (wrong,) = panel.load("uploads/notes.txt", []).items()
-    assert wrong[0] is panel.loaded and "notes.txt is no taught head" in wrong[1] and "uploads" not in wrong[1]
+    assert wrong[0] is panel.loaded and "notes.txt is not a few-shot head" in wrong[1] and "uploads" not in wrong[1]
 
 
 def test_the_curve_goes_from_the_first_loss_to_the_last():

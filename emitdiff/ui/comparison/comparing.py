@@ -1,4 +1,4 @@
-"""Fills a grid cell by cell: paints or finds with the settings of each, and measures what came of it."""
+"""Fills a comparison grid: generates or segments with the settings of each cell and computes the metrics."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 
 from emitdiff.images import overlay, resize_image, resize_mask
-from emitdiff.ui.callables import Callables, SynthesisRequest
-from emitdiff.ui.comparison.axes import MOST
-from emitdiff.ui.comparison.grid import Cell, Grid, Place
-from emitdiff.ui.form import check_request
+from emitdiff.ui.comparison.axes import MAX_VALUES
+from emitdiff.ui.comparison.grid import Cell, CellIndex, Grid
+from emitdiff.ui.form import BLANK_FORM, check_request
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.views import picture_file
 
 CELL_SIDE = 768  # pixels of the longer side that a cell keeps at most
 SCORES = {"edges": "edge_f1", "MS-SSIM": "ms_ssim"}  # names beneath a cell, and in the answer of `quality`
-DEFAULTS = vars(SynthesisRequest(""))  # of what the page does not ask for
 
 
 @dataclass(frozen=True)
-class Given:
+class ComparisonInput:
     """What all cells are made from: `image` uint8 (H, W, 3) and `mask`, class ids (H, W), either of them or neither.
 
     `cache` is the folder from which the page is served its pictures.
@@ -38,23 +37,23 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Moment:
+class CellProgress:
     """How far a comparison is: the cell being made, and a line about it; `changed` when the table has news."""
 
-    place: Place
-    words: str
+    place: CellIndex
+    text: str
     fraction: float
     changed: bool = False
 
 
-def measures(task: str, given: Given) -> tuple[str, ...]:
+def measures(task: str, given: ComparisonInput) -> tuple[str, ...]:
     """The names of what is measured in every cell."""
     if task == "Synthesis":
         return (*(SCORES if given.image is not None else ()), "time")
     return (*(("Dice",) if given.mask is not None else ()), "area", "presence")
 
 
-def corner(given: Given) -> Cell | None:
+def source_cell(given: ComparisonInput) -> Cell | None:
     """The image with the outline of its mask, or the mask alone."""
     if given.image is None and given.mask is None:
         return None
@@ -62,29 +61,31 @@ def corner(given: Given) -> Cell | None:
     return _cell(image if given.mask is None else _outlined(image, given.mask, 0.0), given.cache)
 
 
-def paint(calls: Callables, grid: Grid, given: Given, stopped: Callable[[], bool]) -> Iterator[Moment]:
-    """Paints one image for each cell; one that cannot be painted says why, and the next one comes."""
+def generate_cells(
+    calls: Callables, grid: Grid, given: ComparisonInput, stopped: Callable[[], bool]
+) -> Iterator[CellProgress]:
+    """Generates one image for each cell; one that cannot be generated says why, and the next one comes."""
     places, done, first = grid.places(), 0, None
     steps = [int(grid.settings(place)["num_inference_steps"] or 1) for place in places]  # an empty field fails below
     for index, place in enumerate(places):
         before, words = sum(steps[:index]), f"Cell {index + 1} of {len(places)}"
-        yield Moment(place, f"{words}: {grid.words(place)}", before / sum(steps), changed=True)
+        yield CellProgress(place, f"{words}: {grid.words(place)}", before / sum(steps), changed=True)
         try:
-            request = check_request({**DEFAULTS, **grid.settings(place), "num_images": 1})
+            request = check_request({**BLANK_FORM, **grid.settings(place), "num_images": 1})
             for event in calls.synthesize(given.image, given.mask, request, stopped):
                 if getattr(event, "image", None) is not None:
-                    grid.cells[place] = _painted(calls, event, given)
+                    grid.cells[place] = _generated_cell(calls, event, given)
                     continue
                 done, first = before + event.step, first or time.monotonic()
-                left = _left(time.monotonic() - first, (done - 1) / (sum(steps) - 1) if done > 3 else 0.0)
-                yield Moment(place, f"{words}, step {event.step} of {event.steps}{left}", done / sum(steps))
+                left = _remaining(time.monotonic() - first, (done - 1) / (sum(steps) - 1) if done > 3 else 0.0)
+                yield CellProgress(place, f"{words}, step {event.step} of {event.steps}{left}", done / sum(steps))
         except Exception as error:
-            grid.cells[place] = Cell(None, "", said=sentence(error))
+            grid.cells[place] = Cell(None, "", message=sentence(error))
         if stopped():
             return
 
 
-def _painted(calls: Callables, result: Any, given: Given) -> Cell:
+def _generated_cell(calls: Callables, result: Any, given: ComparisonInput) -> Cell:
     measured, said = {"time": f"{result.seconds:.1f} s"}, ""
     if given.image is not None:
         try:
@@ -95,12 +96,12 @@ def _painted(calls: Callables, result: Any, given: Given) -> Cell:
     return _cell(_fitted(result.image), given.cache, measured, said)
 
 
-def find(
-    calls: Callables, grid: Grid, given: Given, files: dict[str, str], stopped: Callable[[], bool]
-) -> Iterator[Moment]:
+def segment_cells(
+    calls: Callables, grid: Grid, given: ComparisonInput, files: dict[str, str], stopped: Callable[[], bool]
+) -> Iterator[CellProgress]:
     """Asks for each cell; `files` are the heads among the weights, by name, and `given.mask` the truth, 0 and 1."""
 
-    @lru_cache(maxsize=MOST)  # another threshold is no other question
+    @lru_cache(maxsize=MAX_VALUES)  # another threshold is no other question
     def answer(text: str, checkpoint: str) -> Any:
         return calls.segment(given.image, text, 0.5, files.get(checkpoint, checkpoint))
 
@@ -109,16 +110,16 @@ def find(
         if stopped():
             return
         words, fraction = f"Cell {index + 1} of {len(places)}: {grid.words(place)}", index / len(places)
-        yield Moment(place, words + _left(time.monotonic() - started, fraction), fraction, changed=True)
+        yield CellProgress(place, words + _remaining(time.monotonic() - started, fraction), fraction, changed=True)
         settings = grid.settings(place)
         try:
             output = answer(settings["text"], settings["checkpoint"]).at(settings["threshold"])
-            grid.cells[place] = _found(calls, output, given)
+            grid.cells[place] = _segmented_cell(calls, output, given)
         except Exception as error:
-            grid.cells[place] = Cell(None, "", said=sentence(error))
+            grid.cells[place] = Cell(None, "", message=sentence(error))
 
 
-def _found(calls: Callables, output: Any, given: Given) -> Cell:
+def _segmented_cell(calls: Callables, output: Any, given: ComparisonInput) -> Cell:
     measured = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "presence": f"{output.present:.2f}"}
     if given.mask is not None:
         measured["Dice"] = f"{calls.score(output.mask, given.mask)['dice']:.3f}"
@@ -126,12 +127,12 @@ def _found(calls: Callables, output: Any, given: Given) -> Cell:
     return _cell(_outlined(given.image, output.mask, 0.35), given.cache, measured, said)
 
 
-def _left(elapsed: float, fraction: float) -> str:
+def _remaining(elapsed: float, fraction: float) -> str:
     return f", about {duration(elapsed / fraction * (1 - fraction))} left" if fraction else ""
 
 
-def _cell(picture: np.ndarray, cache: Path, measured: dict[str, str] | None = None, said: str = "") -> Cell:
-    return Cell(picture, picture_file(picture, cache), measured or {}, said)
+def _cell(picture: np.ndarray, cache: Path, measured: dict[str, str] | None = None, message: str = "") -> Cell:
+    return Cell(picture, picture_file(picture, cache), measured or {}, message)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:

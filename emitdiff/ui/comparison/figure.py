@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from emitdiff.images import resize_image, save_synthetic_png
+from emitdiff.images import resize_image
+from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.comparison.grid import Grid
 
 INK, FAINT, GROUND = (24, 28, 32), (96, 104, 112), (255, 255, 255)
@@ -78,7 +79,7 @@ def _below(grid: Grid, place, width: int) -> list[str]:
     if cell is None:
         return ["not made"]
     measures = "   ".join(f"{name} {cell.measures[name]}" for name in grid.measures if name in cell.measures)
-    return [line for text in (cell.said, measures) if text for line in _wrapped(text, width, 13)]
+    return [line for text in (cell.message, measures) if text for line in _wrapped(text, width, 13)]
 
 
 def _tile_size(grid: Grid) -> tuple[int, int]:

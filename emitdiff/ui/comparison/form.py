@@ -8,18 +8,16 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import HEAD_SUFFIX, Callables
-from emitdiff.ui.comparison.axes import MOST, NO_TEXT, Axis, segmentation_axes, synthesis_axes
-from emitdiff.ui.comparison.comparing import DEFAULTS
+from emitdiff.ui.comparison.axes import MAX_VALUES, NO_TEXT, Axis, segmentation_axes, synthesis_axes
 from emitdiff.ui.comparison.grid import Grid
-from emitdiff.ui.form import sampling_defaults
-from emitdiff.ui.menus import on_choice
+from emitdiff.ui.events import on_choice, on_leaving
+from emitdiff.ui.form import BLANK_FORM, sampling_defaults
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.typed import on_leaving
 
 NOTHING = "nothing"
 FIRST = {"Synthesis": ("Structure", "Seed"), "Segmentation": ("Text", "Threshold")}  # across, down
-LOOKS = ("dark", "bright")  # what the first list of prompts adds to the prompt
+APPEARANCES = ("dark", "bright")  # what the first list of prompts adds to the prompt
 SHARED = {
     "Synthesis": (
         "prompt", "structure", "detector", "num_inference_steps", "guidance_scale", "controlnet_conditioning_scale",
@@ -38,8 +36,8 @@ class ComparisonForm:
         self.models = {
             task: {model.name: model for model in calls.models() if model.kind == task.lower()} for task in FIRST
         }
-        self.carried = gr.State({})  # fields of a request that came with an image and that this form does not show
-        self.typed = gr.State({})  # the lists a person has written, by task and axis: they come back with the axis
+        self.carried = gr.State({})  # fields of the synthesis form that came with an image and are not shown here
+        self.typed = gr.State({})  # the lists a user has written, by task and axis: they come back with the axis
         across, down = FIRST["Synthesis"]
         with gr.Group():
             self.across = gr.Dropdown(list(self.axes("Synthesis")), value=across, label="Vary across")
@@ -56,13 +54,13 @@ class ComparisonForm:
 
     def _list(self, name: str, axis: str) -> gr.Textbox:
         chosen = self.axes("Synthesis")[axis]
-        return gr.Textbox(chosen.typed, label=f"{name}, {chosen.how}", lines=1, max_lines=MOST)
+        return gr.Textbox(chosen.default_text, label=f"{name}, {chosen.format_hint}", lines=1, max_lines=MAX_VALUES)
 
     def _lay_out_synthesis(self) -> None:
         name = self.calls.synthesis_checkpoint
         defaults = sampling_defaults(self.models["Synthesis"][name])
         self.synthesis_prompt = gr.Textbox(label="Prompt", lines=2, max_lines=4)
-        with gr.Accordion("What else stays the same", open=False):
+        with gr.Accordion("Fixed settings", open=False):
             self.synthesis_structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure", buttons=[])
             self.synthesis_detector = gr.Dropdown(
                 list(self.calls.vocabulary.detectors), value=defaults["detector"], label="Edge detector"
@@ -81,13 +79,13 @@ class ComparisonForm:
 
     def _lay_out_segmentation(self) -> None:
         self.segmentation_text = gr.Textbox(label="What to find", placeholder="e.g. lung", max_lines=3)
-        with gr.Accordion("What else stays the same", open=False):
+        with gr.Accordion("Fixed settings", open=False):
             self.segmentation_threshold = gr.Slider(0.05, 0.95, value=0.5, step=0.05, label="Threshold", buttons=[])
             self.segmentation_checkpoint = gr.Dropdown(
                 list(self.models["Segmentation"]), value=self.calls.segmentation_checkpoint, label="Weights"
             )
         self.heads = gr.File(
-            label="Taught heads to compare (optional)", file_count="multiple", file_types=[HEAD_SUFFIX], height=92,
+            label="Few-shot heads to compare (optional)", file_count="multiple", file_types=[HEAD_SUFFIX], height=92,
             elem_classes="drop",
         )  # fmt: skip
 
@@ -117,7 +115,7 @@ class ComparisonForm:
             "outputs": self.outputs, "queue": False, "trigger_mode": "always_last", **quiet,
         }  # fmt: skip
         turned = task.input(
-            self.turn, task, [self.across, self.down, self.synthesis, self.segmentation], queue=False, **quiet
+            self.switch_task, task, [self.across, self.down, self.synthesis, self.segmentation], queue=False, **quiet
         ).then(**fill)
         chosen = on_choice([self.across, self.down], self.fill, fill["inputs_kwargs"], self.outputs, queue=False)
         lists, known = [self.across_values, self.down_values], {"task": task, **self.fields}
@@ -148,20 +146,20 @@ class ComparisonForm:
         ready = [name for name, model in self.models[task].items() if model.status.startswith("ready")]
         return segmentation_axes((*self.models[task], *head_files(heads)), ", ".join([*ready, *head_files(heads)]))
 
-    def turn(self, task: str) -> tuple[Any, ...]:
+    def switch_task(self, task: str) -> tuple[Any, ...]:
         """The other task: its axes, and its settings instead of the other's."""
         (across, down), names = FIRST[task], list(self.axes(task))
         shown = [gr.update(visible=task == name) for name in FIRST]
         return gr.update(choices=names, value=across), gr.update(choices=[NOTHING, *names], value=down), *shown
 
     def remember(self, typed: dict[str, str], task: str, **fields: Any) -> dict[str, str]:
-        """The lists that differ from those they begin with are a person's own."""
+        """The lists that differ from those they begin with are a user's own."""
         axes, typed = self.axes(task, fields["heads"]), dict(typed)
         for side in ("across", "down"):
             if axis := axes.get(fields[side]):
                 values, name = fields[f"{side}_values"], f"{task} {axis.name}"
                 typed.pop(name, None)
-                if (values or "").strip() and values != self._begin(axis, fields):
+                if (values or "").strip() and values != self._default_list(axis, fields):
                     typed[name] = values
         return typed
 
@@ -171,12 +169,12 @@ class ComparisonForm:
         return tuple(defaults[field] for field in SHARED["Synthesis"][2:6])
 
     def take_heads(self, heads: list[str] | None) -> Any:
-        """Files of taught heads may be chosen like weights."""
+        """Files of few-shot heads may be chosen like weights."""
         names = [*self.models["Segmentation"], *head_files(heads)]
         return gr.update(choices=names, value=names[-1] if heads else self.calls.segmentation_checkpoint)
 
     def fill(self, task: str, typed: dict[str, str], **fields: Any) -> dict[Any, Any]:
-        """Each list as a person last wrote it for this axis, or one to begin with; then what is wrong with them."""
+        """Each list as a user last wrote it for this axis, or one to begin with; then what is wrong with them."""
         axes, updates = self.axes(task, fields["heads"]), {}
         for side in ("across", "down"):
             axis, values = axes.get(fields[side]), getattr(self, f"{side}_values")
@@ -185,10 +183,10 @@ class ComparisonForm:
                 continue
             name = f"{side}_values"
             shown = fields[name]
-            fields[name] = typed.get(f"{task} {axis.name}") or self._begin(axis, fields)
+            fields[name] = typed.get(f"{task} {axis.name}") or self._default_list(axis, fields)
             # What is there already is not sent again: it would undo what is typed meanwhile.
             new = {} if fields[name] == shown else {"value": fields[name]}
-            updates[values] = gr.update(label=f"Values {side}, {axis.how}", visible=True, **new)
+            updates[values] = gr.update(label=f"Values {side}, {axis.format_hint}", visible=True, **new)
         return updates | self.check(task, **fields)
 
     def follow(self, task: str, typed: dict[str, str], **fields: Any) -> dict[Any, Any]:
@@ -200,14 +198,14 @@ class ComparisonForm:
         values = {f"{side}_values": filled[lists[side]].get("value", fields[f"{side}_values"]) for side in begun}
         return {lists[side]: filled[lists[side]] for side in begun} | self.check(task, **{**fields, **values})
 
-    def _begin(self, axis: Axis, fields: dict[str, Any]) -> str:
+    def _default_list(self, axis: Axis, fields: dict[str, Any]) -> str:
         """A list to begin with."""
         if axis.field == "seed":
             seed = int(fields["synthesis_seed"] or 0)
             return f"{seed}, {seed + 1}"
         if axis.field == "prompt":
             prompt = (fields["synthesis_prompt"] or "").strip()
-            return "\n".join([prompt, *(f"{prompt}, {look}" for look in LOOKS)]) if prompt else ""
+            return "\n".join([prompt, *(f"{prompt}, {look}" for look in APPEARANCES)]) if prompt else ""
         if axis.field == "text":
             text = (fields["segmentation_text"] or "").strip()
             try:
@@ -215,7 +213,7 @@ class ComparisonForm:
             except EmitDiffError:
                 others = []
             return "\n".join([*([text] if text else []), *others, NO_TEXT])
-        return axis.typed
+        return axis.default_text
 
     def check(self, task: str, **fields: Any) -> dict[Any, Any]:
         """Beside each list what is wrong with it, or how large the grid is."""
@@ -234,7 +232,7 @@ class ComparisonForm:
         if side == "down" and fields["down"] not in axes:
             return None, [None]
         if side == "down" and fields["down"] == fields["across"]:
-            raise EmitDiffError(f"{fields['down']} is varied across already: vary something else down, or {NOTHING}.")
+            raise EmitDiffError(f"{fields['down']} is already varied across: vary another setting down, or {NOTHING}.")
         axis = axes[fields[side]]
         return axis, axis.read(fields[f"{side}_values"])
 
@@ -282,11 +280,11 @@ class ComparisonForm:
         except EmitDiffError:
             return False
 
-    def take_over(self, settings: dict[str, Any]) -> dict[Any, Any]:
-        """Updates for the settings of a run of the synthesis, by the fields of a request."""
+    def import_settings(self, settings: dict[str, Any]) -> dict[Any, Any]:
+        """Updates for the settings of a run of the synthesis, by the fields of its form."""
         shown = {getattr(self, f"synthesis_{name}"): settings[name] for name in SHARED["Synthesis"]}
-        others = set(DEFAULTS) - {*SHARED["Synthesis"], "num_images"}
-        return {**shown, self.carried: {name: settings[name] for name in others if settings[name] != DEFAULTS[name]}}
+        others = set(BLANK_FORM) - {*SHARED["Synthesis"], "num_images"}
+        return {**shown, self.carried: {name: settings[name] for name in others if settings[name] != BLANK_FORM[name]}}
 
 
 def head_files(heads: list[str] | None) -> dict[str, str]:

@@ -11,17 +11,17 @@ import numpy as np
 
 from emitdiff.ui.comparison.axes import Axis
 
-Place = tuple[int, int]  # row, column
+CellIndex = tuple[int, int]  # row, column
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One result: `picture` uint8 (H, W, 3) and the `file` that shows it, or neither and why in `said`."""
+    """One result: `picture` uint8 (H, W, 3) and the `file` that shows it, or neither and why in `message`."""
 
     picture: np.ndarray | None
     file: str
     measures: dict[str, str] = field(default_factory=dict)
-    said: str = ""
+    message: str = ""
 
 
 @dataclass(eq=False)
@@ -39,15 +39,15 @@ class Grid:
     fixed: dict[str, Any]
     measures: tuple[str, ...] = ()
     corner: Cell | None = None
-    cells: dict[Place, Cell] = field(default_factory=dict)
+    cells: dict[CellIndex, Cell] = field(default_factory=dict)
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[CellIndex]:
         """Every cell in the order of the work: row by row, but with one set of weights after the other."""
         everywhere = [(row, column) for row in range(len(self.down)) for column in range(len(self.across))]
         weights = list(dict.fromkeys(self.settings(place).get("checkpoint") for place in everywhere))
         return sorted(everywhere, key=lambda place: weights.index(self.settings(place).get("checkpoint")))
 
-    def settings(self, place: Place) -> dict[str, Any]:
+    def settings(self, place: CellIndex) -> dict[str, Any]:
         """What the cell at `place` is made with."""
         row, column = place
         varied = {self.columns.field: self.across[column]}
@@ -55,7 +55,7 @@ class Grid:
             varied[self.rows.field] = self.down[row]
         return {**self.fixed, **varied}
 
-    def words(self, place: Place) -> str:
+    def words(self, place: CellIndex) -> str:
         """ "Guidance 2, Steps 8"."""
         row, column = place
         parts = [f"{self.columns.name} {self.columns.show(self.across[column])}"]
@@ -71,7 +71,7 @@ class Grid:
         return count if self.rows is None else f"{columns} across, {rows} down: {count}"
 
 
-def table(grid: Grid, being_made: Place | None = None) -> str:
+def table(grid: Grid, being_made: CellIndex | None = None) -> str:
     """HTML of the grid as far as it is. Pictures are buttons that show themselves large.
 
     The page changes only what differs, so cells keep their places and pictures while others arrive.
@@ -91,26 +91,26 @@ def _head(scope: str, axis: Axis, value: Any) -> str:
     return f'<th scope="{scope}"><span>{escape(axis.name)}</span> {escape(axis.show(value))}</th>'
 
 
-def _row(grid: Grid, row: int, being_made: Place | None) -> Iterator[str]:
+def _row(grid: Grid, row: int, being_made: CellIndex | None) -> Iterator[str]:
     yield '<th scope="row"></th>' if grid.rows is None else _head("row", grid.rows, grid.down[row])
     for column in range(len(grid.across)):
         place = (row, column)
         yield f"<td>{_cell(grid, place, place == being_made)}</td>"
 
 
-def _cell(grid: Grid, place: Place, being_made: bool) -> str:
+def _cell(grid: Grid, place: CellIndex, being_made: bool) -> str:
     cell = grid.cells.get(place)
     shape = f'style="aspect-ratio:{_aspect(grid)}"'
     below = _measures(grid, cell)
     if cell is None:
         moving = '<div class="bar"><span class="moving"></span></div>' if being_made else ""
         return f'<div class="tile" {shape}>{moving}</div>{below}'
-    said = f'<p class="said">{escape(cell.said)}</p>' if cell.said else ""
+    said = f'<p class="said">{escape(cell.message)}</p>' if cell.message else ""
     if cell.picture is None:
         return f'<div class="tile" {shape}>{said}</div>{below}'
     words = grid.words(place)
     told = [f"{name} {cell.measures[name]}" for name in grid.measures if name in cell.measures]
-    large = ". ".join([words, *([cell.said.rstrip(".")] if cell.said else []), ", ".join(told)]) + "."
+    large = ". ".join([words, *([cell.message.rstrip(".")] if cell.message else []), ", ".join(told)]) + "."
     return _enlargeable(f"cell-{place[0]}-{place[1]}", cell.file, words, large, shape, said) + below
 
 
@@ -124,7 +124,7 @@ def _measures(grid: Grid, cell: Cell | None) -> str:
 def _corner(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    words = "The image, with the outline of its mask if it has one"
+    words = "Source image, with the outline of its mask if given"
     return _enlargeable("cell-source", cell.file, words, words, f'style="aspect-ratio:{aspect(cell.picture)}"', "")
 
 

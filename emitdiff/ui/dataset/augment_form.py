@@ -6,17 +6,16 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables
-from emitdiff.ui.dataset_calls import AugmentRequest
 from emitdiff.ui.form import LIMITS, check_number
+from emitdiff.ui.interface import AugmentRequest, Callables
 
-SPLITS = {"all": "all", "without what the weights keep aside": "train", "what they keep aside": "held-out"}
+SPLITS = {"all": "all", "training groups of the checkpoint": "train", "held-out groups of the checkpoint": "held-out"}
 # field: (what it is called in a sentence, lowest, highest)
 NUMBERS = {
     "ratio": ("The ratio", 0.01, 1000),
     "structure": ("The structure", 0.5, 1),
     "edit": ("The strength of mask edits", 0, 1),
-    "limit": ("The number of images to paint from", 1, 100_000),
+    "limit": ("The number of source images", 1, 100_000),
     "seed": LIMITS["seed"],
     "steps": LIMITS["num_inference_steps"],
     "guidance": LIMITS["guidance_scale"],
@@ -35,17 +34,17 @@ class AugmentForm:
         weights = [model.name for model in calls.models() if model.kind == "synthesis"]
         presets = [preset.name for preset in calls.vocabulary.presets]
         self.fields = {
-            "ratio": gr.Slider(0.5, 10, value=1, step=0.5, label="Synthetic images for each real one", buttons=[]),
+            "ratio": gr.Slider(0.5, 10, value=1, step=0.5, label="Synthetic images per real image", buttons=[]),
             "structure": gr.Slider(
-                0.5, 1, value=1, step=0.05, label="Structure to follow: the mask alone, to every edge", buttons=[]
+                0.5, 1, value=1, step=0.05, label="Structure: from mask only to all edges", buttons=[]
             ),
-            "edit": gr.Slider(0, 1, value=0, step=0.05, label="Random edits of the mask: strength", buttons=[]),
+            "edit": gr.Slider(0, 1, value=0, step=0.05, label="Strength of random mask edits", buttons=[]),
         }
         with gr.Column(elem_classes="ticks"):
             self.fields |= {
-                "appearance": gr.Checkbox(False, label="Vary the look by words like dark, grainy", container=False),
-                "include_real": gr.Checkbox(True, label="Put the real images in, too", container=False),
-                "segmenter": gr.Checkbox(False, label="Ask the segmenter whether labels fit (slow)", container=False),
+                "appearance": gr.Checkbox(False, label="Vary appearance words (dark, noisy, ...)", container=False),
+                "include_real": gr.Checkbox(True, label="Include the real images", container=False),
+                "segmenter": gr.Checkbox(False, label="Check labels with the segmenter (slow)", container=False),
             }
         with gr.Accordion("Advanced", open=False):
             self.fields |= self._lay_out_advanced(weights, presets)
@@ -54,11 +53,11 @@ class AugmentForm:
         return {
             "checkpoint": gr.Dropdown(weights, value=self.calls.synthesis_checkpoint, label="Weights"),
             "preset": gr.Dropdown(presets, value=presets[0], label="Preset"),
-            "steps": gr.Number(0, label="Steps (0: as the weights suggest)"),
-            "guidance": gr.Number(0, label="Guidance: weight of the words (0: as they suggest)"),
-            "control_strength": gr.Number(0, label="Control strength: weight of the edges (0: as they suggest)"),
-            "split": gr.Dropdown(list(SPLITS.items()), value="all", label="Groups to paint from"),
-            "limit": gr.Number(0, label="At most so many images to paint from (0: all)"),
+            "steps": gr.Number(0, label="Steps (0: checkpoint default)"),
+            "guidance": gr.Number(0, label="Guidance scale (0: checkpoint default)"),
+            "control_strength": gr.Number(0, label="ControlNet conditioning scale (0: checkpoint default)"),
+            "split": gr.Dropdown(list(SPLITS.items()), value="all", label="Groups to augment"),
+            "limit": gr.Number(0, label="Maximum number of source images (0: all)"),
             "seed": gr.Number(0, label="Seed"),
         }
 

@@ -9,25 +9,24 @@ import gradio as gr
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.views import BUSY, EMPTY, GUIDE, THEME, check_html, job_line, pair_picture, report_frame
-from emitdiff.ui.events import QUIET
-from emitdiff.ui.menus import on_choice
+from emitdiff.ui.events import QUIET, on_choice
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, note, notes, sentence
 from emitdiff.ui.phantoms import write_example_dataset
 from emitdiff.ui.source import mirror
 from emitdiff.ui.views import written_once
 
-IDLE = "Give a zipped dataset folder, or try the drawn example."
+IDLE = "Upload a zipped dataset folder, or try the drawn example."
 GIVE = "A ZIP of a folder with dataset.json, metadata.csv, images and masks."
 LAYOUTS = {
     "dataset folder": "dataset", "nnU-Net": "nnunet", "COCO": "coco", "MONAI": "monai", "paired folders": "paired"
 }  # fmt: skip
-RUNNING = "This dataset is being augmented: stop that first, then remove it."
-KEPT, ALL = "those the report keeps", "all that was painted"
-PAIRS = 4  # of the last ones painted
-LOOK_SECONDS = 1.0
+RUNNING = "This dataset is being augmented: stop the run before removing it."
+ONLY_KEPT, ALL_IMAGES = "images that pass the filter", "all generated images"
+PAIRS = 4  # of the last ones generated
+POLL_INTERVAL = 1.0
 NOTHING = ("", 0)
 
 
@@ -41,8 +40,8 @@ class DatasetTab:
         self.calls, self.jobs = calls, calls.datasets
         # Not in the tab: what is there has no value in the browser before the tab is opened.
         self.job = gr.BrowserState("", storage_key="emitdiff_dataset_job", render=False)
-        self.timer = gr.Timer(LOOK_SECONDS, active=False, render=False)
-        self.seen = gr.State(NOTHING)  # the stage and the number of images shown last
+        self.timer = gr.Timer(POLL_INTERVAL, active=False, render=False)
+        self.last_shown = gr.State(NOTHING)  # the stage and the number of images shown last
         with gr.Row(elem_classes="workspace two"):
             with gr.Column(elem_classes="pane"):
                 self._lay_out_controls()
@@ -51,8 +50,8 @@ class DatasetTab:
         self._connect()
 
     def _lay_out_controls(self) -> None:
-        self.file = gr.File(label="Your dataset, zipped", file_types=[".zip"], height=92, elem_classes="drop")
-        self.example = gr.Button("Try it on four drawn images", size="sm")
+        self.file = gr.File(label="Dataset (ZIP)", file_types=[".zip"], height=92, elem_classes="drop")
+        self.example = gr.Button("Try four drawn images", size="sm")
         self.found = gr.HTML(note(GIVE), elem_classes="beside")
         self.remove_button = gr.Button("Remove this dataset", size="sm", visible=False)
         self.form = AugmentForm(self.calls)
@@ -67,21 +66,21 @@ class DatasetTab:
         self.guide = gr.HTML(GUIDE)
         self.gallery = written_once(
             gr.Gallery(
-                label="Painted last: real, synthetic", columns=2, object_fit="contain", format="png", height="100%",
+                label="Latest pairs: real, synthetic", columns=2, object_fit="contain", format="png", height="100%",
                 interactive=False, buttons=["fullscreen"], elem_classes="painted pairs", visible=False,
             )
         )  # fmt: skip
         self.report = gr.HTML(visible=False)
-        with gr.Row(elem_classes="after", visible=False) as self.takes:
-            self.layout = gr.Dropdown(list(LAYOUTS), value="dataset folder", label="Take it as", min_width=150)
-            self.which = gr.Dropdown([KEPT, ALL], value=KEPT, label="Images", min_width=190)
+        with gr.Row(elem_classes="after", visible=False) as self.export_row:
+            self.layout = gr.Dropdown(list(LAYOUTS), value="dataset folder", label="Export format", min_width=150)
+            self.which = gr.Dropdown([ONLY_KEPT, ALL_IMAGES], value=ONLY_KEPT, label="Images", min_width=190)
             self.pack = gr.Button("Prepare ZIP", size="sm", scale=0, min_width=120)
             self.download = gr.DownloadButton(
                 "Download ZIP", size="sm", scale=0, min_width=130, interactive=False, elem_classes="download"
             )
         self.said = gr.HTML(elem_classes="beside")
         with gr.Row(elem_classes="after", visible=False) as self.files:
-            gr.HTML(note("The report as one page, and every score as a table."), elem_classes="beside")
+            gr.HTML(note("The quality report as one HTML page, and all scores as a table."), elem_classes="beside")
             self.report_file = gr.DownloadButton("Report", size="sm", scale=0, min_width=90)
             self.scores_file = gr.DownloadButton("Scores (CSV)", size="sm", scale=0, min_width=120)
 
@@ -89,25 +88,34 @@ class DatasetTab:
     def outputs(self) -> list[Any]:
         """What the state of a job changes."""
         buttons = [self.start_button, self.stop_button, self.remove_button, self.timer]
-        views = [self.progress, self.guide, self.gallery, self.report, self.takes, self.files]
-        return [self.seen, *buttons, *views, self.report_file, self.scores_file, self.which, self.download, self.said]
+        views = [self.progress, self.guide, self.gallery, self.report, self.export_row, self.files]
+        return [
+            self.last_shown,
+            *buttons,
+            *views,
+            self.report_file,
+            self.scores_file,
+            self.which,
+            self.download,
+            self.said,
+        ]
 
     def _connect(self) -> None:
         at_once = {"queue": False, **QUIET}
         taken = {"inputs_kwargs": {"job": self.job}, "outputs": [self.job, self.file, self.found, *self.outputs]}
         upload = {"inputs_kwargs": {"path": self.file, "job": self.job}, "outputs": taken["outputs"]}
-        self.file.upload(self.take, concurrency_id="preview", **upload, **QUIET)
+        self.file.upload(self.upload, concurrency_id="preview", **upload, **QUIET)
         self.example.click(self.take_example, concurrency_id="preview", **taken, **QUIET)
         self.start_button.click(
             self.start, inputs_kwargs={"job": self.job, **self.form.fields}, outputs=self.outputs, **at_once
         )
         self.stop_button.click(self.stop, self.job, self.stop_button, **at_once)
         self.timer.tick(
-            self.follow, inputs_kwargs={"job": self.job, "seen": self.seen}, outputs=self.outputs,
+            self.follow, inputs_kwargs={"job": self.job, "seen": self.last_shown}, outputs=self.outputs,
             trigger_mode="once", **at_once,
         )  # fmt: skip
         menus = {"layout": self.layout, "which": self.which}
-        on_choice([*menus.values()], self.unpack, menus, [self.download, self.said], **at_once)
+        on_choice([*menus.values()], self.reset_download, menus, [self.download, self.said], **at_once)
         self.pack.click(
             self.export, inputs_kwargs={"job": self.job, "layout": self.layout, "which": self.which},
             outputs=[self.download, self.said], concurrency_id="preview", **QUIET,
@@ -121,47 +129,49 @@ class DatasetTab:
         self.job.render()
         self.timer.render()
         tab.select(
-            self.restore, inputs_kwargs={"job": self.job, "seen": self.seen},
+            self.restore, inputs_kwargs={"job": self.job, "seen": self.last_shown},
             outputs=[self.job, self.found, *self.form.fields.values(), *self.outputs],
             **QUIET,
         )  # fmt: skip
 
-    def take(self, path: str | None, job: str) -> dict[Any, Any]:
+    def upload(self, path: str | None, job: str) -> dict[Any, Any]:
         """A ZIP was given: it is checked, and takes the place of what was here, where nothing was made of that yet."""
-        here = self.jobs.look(job or "")
+        here = self.jobs.status(job or "")
         try:
-            if here and (here.painted or here.stage in BUSY):
-                raise EmitDiffError("The dataset here has synthetic images: take them, remove it, then give the next.")
-            name = self.jobs.take(path)
+            if here and (here.generated or here.stage in BUSY):
+                raise EmitDiffError(
+                    "The dataset here has synthetic images: export them, remove it, then upload the next one."
+                )
+            name = self.jobs.create(path)
         except Exception as error:
             known = check_html(here) if here else ""
             return {self.found: note(sentence(error), "error") + known, self.file: None}
         self.jobs.remove(job or "")
-        state = self.jobs.look(name)
-        return {self.job: name, self.file: None, self.found: check_html(state), **self.shown(name, state)}
+        state = self.jobs.status(name)
+        return {self.job: name, self.file: None, self.found: check_html(state), **self.job_updates(name, state)}
 
     def take_example(self, job: str) -> dict[Any, Any]:
-        return self.take(str(write_example_dataset(answer_folder() / "drawn_ultrasound.zip")), job)
+        return self.upload(str(write_example_dataset(answer_folder() / "drawn_ultrasound.zip")), job)
 
     def restore(self, job: str, seen: tuple[str, int]) -> dict[Any, Any]:
         """What the server knows of the job, where this page has not shown it yet."""
         if tuple(seen) != NOTHING or not job:
             return {self.job: gr.skip()}
-        state = self.jobs.look(job)
+        state = self.jobs.status(job)
         if state is None:
             return {self.job: ""}
         settings = self.form.values(state.request) if state.request else {}
-        return {self.found: check_html(state), **settings, **self.shown(job, state)}
+        return {self.found: check_html(state), **settings, **self.job_updates(job, state)}
 
     def start(self, job: str, **form: Any) -> dict[Any, Any]:
         """Begins in the background, or says beside the button why not."""
         try:
             if not job:
-                raise EmitDiffError("No dataset yet: give a ZIP, or try the drawn example.")
+                raise EmitDiffError("No dataset yet: upload a ZIP, or try the drawn example.")
             self.jobs.start(job, self.form.request(form))
         except Exception as error:
             return {self.progress: finished(sentence(error), "error")}
-        return self.shown(job, self.jobs.look(job))
+        return self.job_updates(job, self.jobs.status(job))
 
     def stop(self, job: str) -> Any:
         with suppress(EmitDiffError):  # gone meanwhile: the next look says so
@@ -170,23 +180,23 @@ class DatasetTab:
 
     def follow(self, job: str, seen: tuple[str, int]) -> dict[Any, Any]:
         """Once a second while something runs: what changed since the last look."""
-        state = self.jobs.look(job or "")
+        state = self.jobs.status(job or "")
         if state is None:
             return {self.timer: gr.Timer(active=False), self.progress: finished(IDLE)}
         if state.stage not in BUSY or state.stage != seen[0]:
-            return self.shown(job, state)
+            return self.job_updates(job, state)
         updates = {self.progress: job_line(state)}
-        if state.stage == "painting" and state.done != seen[1]:
-            updates |= {self.seen: (state.stage, state.done), self.gallery: self._pairs(job)}
+        if state.stage == "generating" and state.done != seen[1]:
+            updates |= {self.last_shown: (state.stage, state.done), self.gallery: self._pairs(job)}
         return updates
 
-    def shown(self, job: str, state: Any) -> dict[Any, Any]:
+    def job_updates(self, job: str, state: Any) -> dict[Any, Any]:
         """Everything the page shows of a job, for whatever stage it is in."""
-        busy, there = state.stage in BUSY, bool(state.painted) and state.stage not in BUSY
+        busy, there = state.stage in BUSY, bool(state.generated) and state.stage not in BUSY
         scored = state.report is not None
         pairs = self._pairs(job) if (busy or there) and not scored else []
         return {
-            self.seen: (state.stage, state.done),
+            self.last_shown: (state.stage, state.done),
             self.timer: gr.Timer(active=busy),
             self.progress: job_line(state),
             self.start_button: gr.update(interactive=state.usable and not busy),
@@ -195,27 +205,27 @@ class DatasetTab:
             self.guide: gr.update(visible=not (busy or there)),
             self.gallery: gr.update(value=pairs, visible=bool(busy or there) and not scored, selected_index=None),
             self.report: gr.update(value=report_frame(state.report) if scored else "", visible=scored),
-            self.takes: gr.update(visible=there),
+            self.export_row: gr.update(visible=there),
             self.files: gr.update(visible=scored),
             self.report_file: gr.update(value=str(state.report) if scored else None),
             self.scores_file: gr.update(value=str(state.scores) if scored else None),
-            self.which: gr.update(value=KEPT if state.kept else ALL),
-            **self.unpack(),
+            self.which: gr.update(value=ONLY_KEPT if state.kept else ALL_IMAGES),
+            **self.reset_download(),
         }
 
     def _pairs(self, job: str) -> list[tuple[Any, str]]:
         tiles = [(pair_picture(pair), pair.name) for pair in self.jobs.pairs(job, PAIRS)]
         return tiles + [(EMPTY, "")] * (PAIRS - len(tiles))
 
-    def unpack(self, **chosen: str) -> dict[Any, Any]:
+    def reset_download(self, **chosen: str) -> dict[Any, Any]:
         """Other choices: the ZIP made before is not the one asked for now."""
         return {self.download: gr.DownloadButton("Download ZIP", value=None, interactive=False), self.said: ""}
 
     def export(self, job: str, layout: str, which: str) -> dict[Any, Any]:
         try:
-            archive, words = self.jobs.export(job, LAYOUTS[layout], which == KEPT)
+            archive, words = self.jobs.export(job, LAYOUTS[layout], which == ONLY_KEPT)
         except Exception as error:
-            return {**self.unpack(), self.said: note(sentence(error), "error")}
+            return {**self.reset_download(), self.said: note(sentence(error), "error")}
         size = f"{archive.stat().st_size / 2**20:,.1f} MiB"
         return {
             self.download: gr.DownloadButton("Download ZIP", value=str(archive), interactive=True),
@@ -223,16 +233,16 @@ class DatasetTab:
         }
 
     def remove(self, job: str) -> dict[Any, Any]:
-        """The dataset, what was painted from it and the files on the server go at once, if nothing runs."""
-        here = self.jobs.look(job or "")
+        """The dataset, what was generated from it and the files on the server go at once, if nothing runs."""
+        here = self.jobs.status(job or "")
         if here and here.stage in BUSY:  # begun in another window of this browser
-            return {self.found: check_html(here) + note(RUNNING, "error"), **self.shown(job, here)}
+            return {self.found: check_html(here) + note(RUNNING, "error"), **self.job_updates(job, here)}
         self.jobs.remove(job or "")
-        hidden = (self.remove_button, self.gallery, self.report, self.takes, self.files)
+        hidden = (self.remove_button, self.gallery, self.report, self.export_row, self.files)
         return {
-            self.job: "", self.file: None, self.found: note(GIVE), self.seen: NOTHING,
-            self.progress: finished("Removed. " + IDLE), self.timer: gr.Timer(active=False),
+            self.job: "", self.file: None, self.found: note(GIVE), self.last_shown: NOTHING,
+            self.progress: finished("Dataset removed. " + IDLE), self.timer: gr.Timer(active=False),
             self.start_button: gr.update(interactive=False), self.stop_button: gr.update(interactive=False),
             self.guide: gr.update(visible=True), **{part: gr.update(visible=False) for part in hidden},
-            **self.unpack(),
+            **self.reset_download(),
         }  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from emitdiff.images import overlay, resize_image
 from emitdiff.ui.messages import duration, finished, note, progress, sentence
 
-BUSY = ("waiting", "painting", "scoring")
+BUSY = ("waiting", "generating", "scoring")
 DEFECTS = 20  # named one by one
 GAP = 6  # pixels of black between the images of a pair
 EMPTY = np.full((256, 2 * 256 + GAP, 3), 24, np.uint8)  # in place of a pair to come
@@ -24,13 +24,13 @@ LAYOUT = """my-data/
   metadata.csv   file_name, mask, group, finding, text
   images/        PNG, JPEG, WebP, TIFF, DICOM, NIfTI, one slice each
   masks/         class ids, the same size as the image"""
-GUIDE = f"""<div class="guide"><h2>A small dataset in, a larger one out</h2>
-<ol><li>Give a ZIP of a dataset folder, or try the drawn example. It is checked first.</li>
-<li>Choose how many synthetic images to paint for each real one. The mask stays the label.</li>
-<li>Look at the report, worst images first, and take the result in the layout your trainer reads.</li></ol>
+GUIDE = f"""<div class="guide"><h2>Augment a small labelled dataset</h2>
+<ol><li>Upload a ZIP of a dataset folder, or try the drawn example. It is checked first.</li>
+<li>Choose how many synthetic images to generate per real image. The mask stays the label.</li>
+<li>Review the report, worst images first, and export the result in the layout of your training framework.</li></ol>
 <pre tabindex="0" role="region" aria-label="What is in the folder">{escape(LAYOUT)}</pre>
-<p>Painting goes on in the server when this page is closed: open it again in this browser, and the dataset is found. It
-is kept for a day at most, or until you remove it; where many come, what lies idle goes sooner.</p></div>"""
+<p>Generation continues on the server when this page is closed; reopen it in this browser to see the dataset. It is
+kept for at most a day, or until you remove it; on a busy server idle datasets are removed earlier.</p></div>"""
 
 
 def check_html(state: Any) -> str:
@@ -56,36 +56,38 @@ def _defects(state: Any) -> str:
         return note("No defects.")
     kinds = ", ".join(f"{kind}: {count}" for kind, count in Counter(found.kind for found in defects).items())
     if state.usable:
-        said = note(f"It can be used. Worth a look: {kinds}.", "warning")
+        said = note(f"The dataset can be used. Warnings: {kinds}.", "warning")
     else:
-        said = note(f"It cannot be painted from until this is mended: {kinds}. Pack it anew then.", "error")
+        said = note(
+            f"The dataset cannot be augmented until these defects are fixed: {kinds}. Then upload it again.", "error"
+        )
     items = "".join(f"<li>{escape(found.where)}: {escape(found.what)}</li>" for found in defects[:DEFECTS])
     more = f"<li>and {len(defects) - DEFECTS} more</li>" if len(defects) > DEFECTS else ""
-    return f"{said}<details class='defects'><summary>Show them</summary><ul>{items}{more}</ul></details>"
+    return f"{said}<details class='defects'><summary>Show defects</summary><ul>{items}{more}</ul></details>"
 
 
 def job_line(state: Any) -> str:
     """HTML of the progress line for any stage."""
     if state.stage == "waiting":
-        return progress("Waiting for its turn. The first run after a start loads the weights.", None)
+        return progress("Queued. The first run after a server start loads the weights.", None)
     if state.stage in BUSY:
         return progress(_words(state), state.done / max(state.total, 1))
-    images = f"{state.painted} synthetic image{'' if state.painted == 1 else 's'}"
+    images = f"{state.generated} synthetic image{'' if state.generated == 1 else 's'}"
     if state.stage == "failed":
         return finished(sentence(state.error), "error")
     if state.stage == "done":
-        dropped = state.painted - state.kept
-        return finished(f"{images}: {state.kept} kept, {dropped} dropped. The report has the worst first.")
+        dropped = state.generated - state.kept
+        return finished(f"{images}: {state.kept} kept, {dropped} dropped. The report lists the worst first.")
     if state.stage == "stopped":
-        return finished(f"Stopped: {images} painted and kept. Augment goes on from there." if state.painted else
-                        "Stopped before an image was painted.")  # fmt: skip
-    ready = "Checked. Choose the settings, press Augment."
-    return finished(ready) if state.usable else finished("This dataset has defects: see what was found.", "error")
+        return finished(f"Stopped: {images} generated and kept. Augment resumes from there." if state.generated else
+                        "Stopped before the first image was finished.")  # fmt: skip
+    ready = "Dataset checked. Choose the settings and press Augment."
+    return finished(ready) if state.usable else finished("This dataset has defects; see the list.", "error")
 
 
 def _words(state: Any) -> str:
-    """ "Painting image 3 of 20, about 40 s left"."""
-    doing = "Painting" if state.stage == "painting" else "Scoring"
+    """ "Generating image 3 of 20, about 40 s left"."""
+    doing = "Generating" if state.stage == "generating" else "Scoring"
     text = f"{doing} image {min(state.done + 1, state.total)} of {state.total}"
     return text if state.seconds_left is None else f"{text}, about {duration(state.seconds_left)} left"
 

@@ -10,27 +10,27 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables, SynthesisRequest
-from emitdiff.ui.form import LIMITS, WHOLE_NUMBERS
+from emitdiff.ui.form import BLANK_FORM, LIMITS, WHOLE_NUMBERS
+from emitdiff.ui.interface import Callables
 
-NEEDED = Parameter.empty  # the default of an argument that has none
+REQUIRED = Parameter.empty  # the default of an argument that has none
 FILE, TEXT, NUMBER, WHOLE = "file", "text", "number", "whole number"
 SCAN = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series"
-SUITS = "left out: what suits preset and weights"
+DEFAULT_HINT = "default: from preset and checkpoint"
 
 
 @dataclass(frozen=True)
 class Argument:
     """One argument of an endpoint. `choices` are told to callers; what is not among them is refused by a sentence."""
 
-    words: str
+    description: str
     kind: str = TEXT
     default: Any = None
     choices: tuple[str, ...] = ()
 
     def component(self, name: str) -> gr.components.Component:
         """The hidden component that gives the argument its type where Gradio describes the endpoint."""
-        value = None if self.default is NEEDED else self.default
+        value = None if self.default is REQUIRED else self.default
         if self.kind == FILE:
             return gr.File(label=name)
         if self.choices:
@@ -49,7 +49,7 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
 
     The docstring of `function` is "sentence" or "sentence, Returns: and one line for each output".
     """
-    defaults = {name: one.default for name, one in arguments.items() if one.default is not NEEDED}
+    defaults = {name: one.default for name, one in arguments.items() if one.default is not REQUIRED}
 
     def given(values: dict[str, Any]) -> dict[str, Any]:
         return defaults | {name: value for name, value in values.items() if value is not None or name not in defaults}
@@ -69,7 +69,7 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
     endpoint.__signature__ = Signature([Parameter(name, kind, default=one.default) for name, one in arguments.items()])
     endpoint.__annotations__ = {}
     sentence, marker, returns = (function.__doc__ or "").partition("Returns:")
-    lines = "\n".join(f"    {name}: {argument.words}" for name, argument in arguments.items())
+    lines = "\n".join(f"    {name}: {argument.description}" for name, argument in arguments.items())
     endpoint.__doc__ = f"{sentence.strip()}\nParameters:\n{lines}\n{marker}{returns}"
     return endpoint
 
@@ -85,19 +85,21 @@ def structure_arguments(calls: Callables) -> Arguments:
     """What /synthesize and /edges share: everything that the control image depends on besides the image."""
     presets = tuple(preset.name for preset in calls.vocabulary.presets)
     return {
-        "mask": Argument("class ids at the size of the image; its outline joins the edges, and it is the label", FILE),
+        "mask": Argument(
+            "class ids at the size of the image; used as the label, and its outline is added to the edges", FILE
+        ),
         "slice_number": Argument("slice of a volume; 1 is the first", WHOLE, 1),
         "checkpoint": checkpoint_argument(calls, "synthesis"),
-        "preset": Argument("named settings; what is given beside them wins", TEXT, presets[0], presets),
-        "detector": Argument(f"edge detector; {SUITS}", choices=calls.vocabulary.detectors),
+        "preset": Argument("named settings; explicit arguments override them", TEXT, presets[0], presets),
+        "detector": Argument(f"edge detector; {DEFAULT_HINT}", choices=calls.vocabulary.detectors),
         "low_threshold": _field("low_threshold", "of the detector canny"),
         "high_threshold": _field("high_threshold", "of the detector canny"),
-        "structure": _field("structure", "1 follows every edge, 0.5 the mask alone, 0 nothing: then text is enough"),
-        "move_x": _field("move_x", "moves mask and edges of the target to the right, a fraction of the width"),
-        "move_y": _field("move_y", "moves them down, a fraction of the height"),
-        "scale": _field("scale", "scales them, a factor"),
-        "rotate": _field("rotate", "turns them, degrees anticlockwise"),
-        "deform": _field("deform", "deforms them smoothly"),
+        "structure": _field("structure", "1: all edges, 0.5: mask only, 0: text only"),
+        "move_x": _field("move_x", "shift of the target to the right, fraction of the width"),
+        "move_y": _field("move_y", "shift down, fraction of the height"),
+        "scale": _field("scale", "scale factor"),
+        "rotate": _field("rotate", "rotation, degrees anticlockwise"),
+        "deform": _field("deform", "strength of a smooth deformation"),
         "edit_seed": _field("edit_seed", "seed of the deformation"),
     }
 
@@ -105,17 +107,19 @@ def structure_arguments(calls: Callables) -> Arguments:
 def sampling_arguments() -> Arguments:
     """What only /synthesize has, besides image and prompt."""
     return {
-        "num_images": _field("num_images", "how many; image i is painted with seed + i", 1),
+        "num_images": _field("num_images", "number of images; image i uses seed + i", 1),
         "seed": _field("seed", "seed of the first image"),
-        "num_inference_steps": _field("num_inference_steps", f"denoising steps; {SUITS}", None),
-        "guidance_scale": _field("guidance_scale", f"weight of the words; {SUITS}", None),
-        "controlnet_conditioning_scale": _field("controlnet_conditioning_scale", f"weight of the edges; {SUITS}", None),
+        "num_inference_steps": _field("num_inference_steps", f"denoising steps; {DEFAULT_HINT}", None),
+        "guidance_scale": _field("guidance_scale", f"guidance scale; {DEFAULT_HINT}", None),
+        "controlnet_conditioning_scale": _field(
+            "controlnet_conditioning_scale", f"ControlNet conditioning scale; {DEFAULT_HINT}", None
+        ),
         "negative_prompt": Argument("what to avoid", default=""),
     }
 
 
 def _field(name: str, words: str, *default: Any) -> Argument:
-    """A number of the request: its limits in words; without `default`, the request's own."""
+    """A number of the request: its limits in words; without `default`, the form's own."""
     _, low, high = LIMITS[name]
-    value = default[0] if default else SynthesisRequest.__dataclass_fields__[name].default
+    value = default[0] if default else BLANK_FORM[name]
     return Argument(f"{words}; {low} to {high}", WHOLE if name in WHOLE_NUMBERS else NUMBER, value)

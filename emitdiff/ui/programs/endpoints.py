@@ -14,13 +14,13 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
-from emitdiff.ui.callables import HEAD_SUFFIX, Callables, DatasetLesson, Evaluation, SynthesisRequest
-from emitdiff.ui.form import check_request, find_preset, sampling_defaults
+from emitdiff.ui.form import BLANK_FORM, check_request, find_preset, sampling_defaults
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables, EvaluateRequest, SynthesisRequest, TeachDatasetRequest
 from emitdiff.ui.messages import sentence
 from emitdiff.ui.programs.arguments import (
     FILE,
-    NEEDED,
     NUMBER,
+    REQUIRED,
     SCAN,
     TEXT,
     WHOLE,
@@ -31,14 +31,14 @@ from emitdiff.ui.programs.arguments import (
     sampling_arguments,
     structure_arguments,
 )
-from emitdiff.ui.synthesis.preview import given
+from emitdiff.ui.synthesis.preview import read_inputs
 
 HEAVY = {"concurrency_id": "device", "concurrency_limit": 1}
 LIGHT = {"concurrency_id": "preview", "concurrency_limit": 2}
 SAMPLING = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale", "detector")
 NOTICE = "Research use only, not a medical device."
-HEAD = Argument("a head that teach made (.safetensors), in place of the one of the weights", FILE)
-DATASET = Argument("zip of a dataset folder: dataset.json, metadata.csv, images/ and masks/", FILE, NEEDED)
+HEAD = Argument("few-shot head from teach (.safetensors), replaces the head of the weights", FILE)
+DATASET = Argument("zip of a dataset folder: dataset.json, metadata.csv, images/ and masks/", FILE, REQUIRED)
 SPLITS = ("all", "train", "held-out")
 TEXTS = ("own", "none", "shuffled", "all")
 BOUNDS = {"seconds": (5, 300), "images": (1, 100), "limit": (1, 200), "threshold": (0, 1)}
@@ -55,8 +55,10 @@ class Endpoints:
             _add(
                 self.synthesize,
                 {
-                    "image": Argument(f"{SCAN}; left out: painted from the mask, or the words, alone", FILE),
-                    "prompt": Argument("what to paint, like X-ray, chest", default=NEEDED),
+                    "image": Argument(
+                        f"{SCAN}; optional: without it, generated from the mask or the prompt alone", FILE
+                    ),
+                    "prompt": Argument("text prompt, like X-ray, chest", default=REQUIRED),
                     **structure,
                     **sampling_arguments(),
                 },
@@ -67,9 +69,9 @@ class Endpoints:
             _add(
                 self.segment,
                 {
-                    "image": Argument(SCAN, FILE, NEEDED),
-                    "text": Argument("a sentence, or a target listed by models, like left lung", default=NEEDED),
-                    "threshold": Argument("probability from which a pixel is in the mask; 0 to 1", NUMBER, 0.5),
+                    "image": Argument(SCAN, FILE, REQUIRED),
+                    "text": Argument("a sentence, or a target listed by models, like left lung", default=REQUIRED),
+                    "threshold": Argument("probability threshold; 0 to 1", NUMBER, 0.5),
                     "slice_number": structure["slice_number"],
                     "checkpoint": segmenter,
                     "head": HEAD,
@@ -81,10 +83,10 @@ class Endpoints:
                 self.teach,
                 {
                     "dataset": DATASET,
-                    "label": Argument("the label of dataset.json to learn; left out: all of them"),
-                    "images": Argument("learn from so many, evenly spread; left out: from all; 1 to 100", WHOLE),
-                    "seconds": Argument("the time that learning may take; 5 to 300", NUMBER, 60),
-                    "split": Argument("train leaves out the groups that held-out takes", TEXT, "all", SPLITS),
+                    "label": Argument("label of dataset.json to train on; default: all labels"),
+                    "images": Argument("number of images, evenly spread; default: all; 1 to 100", WHOLE),
+                    "seconds": Argument("training time in seconds; 5 to 300", NUMBER, 60),
+                    "split": Argument("train excludes the held-out groups", TEXT, "all", SPLITS),
                     "seed": Argument("same seed, same head", WHOLE, 0),
                     "checkpoint": segmenter,
                 },
@@ -95,10 +97,10 @@ class Endpoints:
                 self.evaluate,
                 {
                     "dataset": DATASET,
-                    "text": Argument("whose sentences ask: own, none, shuffled, or all three", TEXT, "own", TEXTS),
-                    "split": Argument("which groups, as the weights were trained", TEXT, "all", SPLITS),
-                    "limit": Argument("so many images, evenly spread; 1 to 200", WHOLE, 30),
-                    "threshold": Argument("probability from which a pixel is in the mask; 0 to 1", NUMBER, 0.5),
+                    "text": Argument("text variant: own, none, shuffled, or all three", TEXT, "own", TEXTS),
+                    "split": Argument("groups, split as in training", TEXT, "all", SPLITS),
+                    "limit": Argument("number of images, evenly spread; 1 to 200", WHOLE, 30),
+                    "threshold": Argument("probability threshold; 0 to 1", NUMBER, 0.5),
                     "checkpoint": segmenter,
                     "head": HEAD,
                 },
@@ -117,7 +119,7 @@ class Endpoints:
             a manifest with every setting, seed and mask. Research use only, not a medical device.
         """
         request = self._request(form)
-        pixels, stem, label = self._read(image, mask, slice_number, request.structure)
+        pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
         results = []
         for event in self.calls.synthesize(pixels, label, request, lambda: False):
             if getattr(event, "image", None) is not None:
@@ -134,7 +136,7 @@ class Endpoints:
             a PNG file
         """
         request = self._request({**form, "prompt": "edges"})
-        pixels, stem, label = self._read(image, mask, slice_number, request.structure)
+        pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
         control = self.calls.control_image(pixels, label, request)
         path = answer_folder() / f"{stem}_edges.png"
         cv2.imwrite(str(path), np.ascontiguousarray(control[..., ::-1]))
@@ -152,7 +154,7 @@ class Endpoints:
         if not (text or "").strip():
             raise EmitDiffError("The text is empty: say what to find, for example “lung”.")
         weights, index = self._segmenter(checkpoint, head), int(slice_number) - 1
-        _within(threshold=threshold)
+        _check_bounds(threshold=threshold)
         scan = self.calls.read_scan(image)
         output = self.calls.segment(scan.image(index), text.strip(), float(threshold), weights)
         saved = scan.save_mask({index: output.mask}, answer_folder())
@@ -175,12 +177,12 @@ class Endpoints:
 
         Returns:
             the head, a .safetensors file
-            what it finds, from how much, and its Dice on an image kept aside at first (from four images on)
+            what it finds, from how much, and its Dice on an image held out at first (from four images on)
         """
-        _within(seconds=seconds, images=images)
+        _check_bounds(seconds=seconds, images=images)
         weights = self._model(checkpoint, "segmentation").name
         for lesson in self.calls.teach_dataset(  # noqa: B007  the last one is told of below
-            dataset, DatasetLesson(weights, images, seconds, **how)
+            dataset, TeachDatasetRequest(weights, images, seconds, **how)
         ):
             yield None, None  # as in synthesize
         record = {
@@ -200,9 +202,9 @@ class Endpoints:
         Returns:
             Dice, IoU, HD95 and more over the images and for each target alone; distances in pixels
         """
-        _within(limit=limit, threshold=how["threshold"])
+        _check_bounds(limit=limit, threshold=how["threshold"])
         weights = self._segmenter(checkpoint, head)
-        return {**self.calls.evaluate(dataset, Evaluation(weights, limit, **how)), "notice": NOTICE}
+        return {**self.calls.evaluate(dataset, EvaluateRequest(weights, limit, **how)), "notice": NOTICE}
 
     def models(self) -> list[dict]:
         """The weights known here: kind, summary, licence, whether they are on this machine, defaults, targets."""
@@ -219,11 +221,11 @@ class Endpoints:
         model = self._model(form["checkpoint"], "synthesis")
         suits = sampling_defaults(model, find_preset(self.calls.vocabulary.presets, form["preset"]))
         given = {name: value for name, value in form.items() if value is not None}
-        blank = vars(SynthesisRequest("", num_images=1))
-        request = check_request({**blank, **{name: suits[name] for name in SAMPLING}, **given})
-        if request.detector not in self.calls.vocabulary.detectors:
+        suits = {"num_images": 1, **{name: suits[name] for name in SAMPLING}}
+        request = check_request({**BLANK_FORM, **suits, **given})
+        if (detector := request.settings.detector) not in self.calls.vocabulary.detectors:
             known = ", ".join(self.calls.vocabulary.detectors)
-            raise EmitDiffError(f"No edge detector is called {request.detector!r}: give one of {known}.")
+            raise EmitDiffError(f"No edge detector is called {detector!r}: give one of {known}.")
         return request
 
     def _model(self, name: str, kind: str) -> Any:
@@ -236,7 +238,7 @@ class Endpoints:
 
     def _segmenter(self, checkpoint: str, head: str | None) -> str:
         if head and not head.endswith(HEAD_SUFFIX):
-            raise EmitDiffError("The head is no .safetensors file: give the file that /teach or the page made.")
+            raise EmitDiffError("The head is not a .safetensors file: give the file from /teach or from the page.")
         return head or self._model(checkpoint, "segmentation").name
 
     def _read(
@@ -245,14 +247,14 @@ class Endpoints:
         scan = self.calls.read_scan(image) if image else None
         if scan is not None:
             scan.image(int(slice_number) - 1)  # first, for it refuses a slice that is not there
-        pixels, label, stem = given(self.calls, scan, slice_number, None, mask, structure)
+        pixels, label, stem = read_inputs(self.calls, scan, slice_number, None, mask, structure)
         return pixels, stem, label
 
 
 def _add(function: Callable[..., Any], arguments: Arguments, outputs: list[Any], place: dict[str, Any]) -> None:
     """One endpoint, named as its function; a failure is answered with a sentence."""
     gr.Button().click(
-        documented(_answering(function), arguments),
+        documented(_with_readable_errors(function), arguments),
         inputs_kwargs={name: one.component(name) for name, one in arguments.items()},
         outputs=outputs,
         api_name=function.__name__,
@@ -260,28 +262,28 @@ def _add(function: Callable[..., Any], arguments: Arguments, outputs: list[Any],
     )
 
 
-def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_readable_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` whose failures are sentences; a generator stays one."""
     if not isgeneratorfunction(function):
-        return _sentences()(function)
+        return _readable_errors()(function)
 
     @wraps(function)
     def answers(**values: Any) -> Iterator[Any]:
-        with _sentences():
+        with _readable_errors():
             yield from function(**values)
 
     return answers
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _readable_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
         raise gr.Error(sentence(error), print_exception=False) from error
 
 
-def _within(**values: float | None) -> None:
+def _check_bounds(**values: float | None) -> None:
     """Raises EmitDiffError for a number beyond its `BOUNDS`; None is left to the default."""
     for name, value in values.items():
         low, high = BOUNDS[name]

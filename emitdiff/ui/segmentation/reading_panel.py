@@ -1,4 +1,4 @@
-"""The image with what was found in it: large, with and without the text, its maps, and the mask file."""
+"""Segmentation result: overlay with and without text, probability and uncertainty maps, mask file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from emitdiff.ui.finding import MAPS, Finding
 from emitdiff.ui.messages import finished, note
-from emitdiff.ui.segmentation.finding import MAPS, Finding
-from emitdiff.ui.source import at_view_size, marked
+from emitdiff.ui.source import at_view_size, with_edge_letters
 from emitdiff.ui.views import written_once
 
-IDLE = "Choose an image, say what to find, press Find."
+IDLE = "Choose an image, describe the target and press Find."
 
 
 class ReadingPanel:
@@ -31,7 +31,7 @@ class ReadingPanel:
             self.outlined = gr.Checkbox(True, label="Outline", min_width=90, scale=0)
 
     def lay_out_map(self) -> None:
-        self.map_view = _view("0 (black) to 1 (white)", "Map of the probability, or of how unsure it is")
+        self.map_view = _view("0 (black) to 1 (white)", "Probability or uncertainty map")
         self.mapped = gr.Radio(list(MAPS), value="Probability", label="Map")
 
     def lay_out_file(self) -> None:
@@ -72,7 +72,7 @@ class ReadingPanel:
     def show(self, finding: Finding, opacity: float, outlined: bool, mapped: str, form: str | None) -> dict[Any, Any]:
         """Everything about a finding. Raises EmitDiffError where its mask cannot be written."""
         saved = finding.save(form if form in finding.scan.mask_forms else None)
-        words = f"{saved.name}: 1 inside, 0 outside, size and geometry of {finding.scan.name}."
+        words = f"{saved.name}: 1 inside, 0 outside; size and geometry of {finding.scan.name}."
         if finding.volume is not None:
             words = f"{finding.volume.describe(finding.threshold)} {words}"
         return {
@@ -85,7 +85,7 @@ class ReadingPanel:
         }
 
     def blend(self, finding: Finding | None, opacity: float, outlined: bool) -> dict[Any, Any]:
-        """The image with its masks laid over it; nothing is computed anew."""
+        """The image with its masks laid over it; nothing is computed again."""
         if finding is None:
             return {self.view: gr.skip()}
         without = finding.picture(opacity, outlined, without=True) if finding.without is not None else None
@@ -95,7 +95,7 @@ class ReadingPanel:
         """The slice uint8 (H, W, 3) of `scan` with nothing found in it, or nothing at all."""
         return {
             self.progress: finished(IDLE),
-            self.view: None if image is None else marked(at_view_size(image), scan),
+            self.view: None if image is None else with_edge_letters(at_view_size(image), scan),
             self.without_view: None,
             self.without_note: "",
             self.map_view: None,

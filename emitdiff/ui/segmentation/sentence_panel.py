@@ -1,4 +1,4 @@
-"""What to find: a sentence, the words that the loaded head was taught, and sentences to start from."""
+"""Text input: a sentence, the targets of the loaded head, and example sentences."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.interface import Callables
 
-ANY = "any kind"
+ANY = "any modality"
 
 
 class SentencePanel:
@@ -22,24 +22,24 @@ class SentencePanel:
         first = calls.segmentation_checkpoint
         self.chips = gr.Dataset(
             components=[gr.Textbox(visible=False)], samples=self._samples(calls.targets, first),
-            label="This head was taught", elem_classes="chips", type="values", samples_per_page=40,
+            label="Targets of these weights", elem_classes="chips", type="values", samples_per_page=40,
         )  # fmt: skip
-        with gr.Accordion("Sentences to start from", open=False):
-            self.kind = gr.Dropdown([ANY, *calls.vocabulary.modalities], value=ANY, label="Kind of image")
+        with gr.Accordion("Example sentences", open=False):
+            self.kind = gr.Dropdown([ANY, *calls.vocabulary.modalities], value=ANY, label="Image modality")
             self.sentences = gr.Dataset(
                 components=[gr.Textbox(visible=False)], samples=self._samples(calls.sentences, first, ""),
-                label="Press one, then change it", elem_classes="chips", type="values", samples_per_page=40,
+                label="Choose one and edit it", elem_classes="chips", type="values", samples_per_page=40,
             )  # fmt: skip
 
     def connect(self, checkpoint: gr.Dropdown, quiet: dict[str, Any]) -> None:
-        """A chip becomes the text; another `checkpoint` or kind of image brings other chips."""
+        """A chip becomes the text; another `checkpoint` or image kind brings other chips."""
         for chips in (self.chips, self.sentences):
             chips.click(lambda sample: sample[0], chips, self.text, queue=False, **quiet)
         gr.on([checkpoint.change, self.kind.change], self.offer, [checkpoint, self.kind],
               [self.chips, self.sentences], **quiet)  # fmt: skip
 
     def offer(self, checkpoint: str, kind: str | None) -> tuple[gr.Dataset, gr.Dataset]:
-        """The words and sentences of these weights, for this kind of image."""
+        """The words and sentences of these weights, for this image kind."""
         modality = "" if kind in (None, ANY) else kind
         sentences = self._samples(self.calls.sentences, checkpoint, modality)
         return gr.Dataset(samples=self._samples(self.calls.targets, checkpoint)), gr.Dataset(samples=sentences)

@@ -10,25 +10,25 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.browser_settings import persist_settings
+from emitdiff.ui.cancellation import Cancellation
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
+from emitdiff.ui.finding import MAPS, Finding, Volume
 from emitdiff.ui.form import word_in
-from emitdiff.ui.kept import keep_settings
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import duration, finished, note, notes, progress, sentence
-from emitdiff.ui.segmentation.finding import MAPS, Finding, Volume
 from emitdiff.ui.segmentation.reading_panel import ReadingPanel
 from emitdiff.ui.segmentation.sentence_panel import SentencePanel
 from emitdiff.ui.segmentation.teach_panel import TeachPanel
 from emitdiff.ui.segmentation.truth_panel import TruthPanel
-from emitdiff.ui.source import KEPT_SECONDS, build_source, image_of, mirror, slice_index
-from emitdiff.ui.stops import Stops
+from emitdiff.ui.source import SESSION_SECONDS, build_source, mirror, selected_slice, slice_index
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
 
 LONGEST_TEXT = 2000  # of a text that is taken from the browser's storage
-WAITING = "Looking. The first time after a start the weights are loaded."
-LATE = "Not shown: another image, slice or window was chosen while this was looked for. Ask again for this one."
+RUNNING = "Segmenting. The first run after a server start loads the weights."
+OUTDATED_RESULT = "Result discarded: the image, slice or window was changed during the run. Press Find again."
 
 
 class SegmentationTab:
@@ -38,13 +38,13 @@ class SegmentationTab:
         self.calls = calls
         self.cards = [card for card in cards if card.text]
         self.models = {model.name: model for model in calls.models() if model.kind == "segmentation"}
-        self.stops = Stops()
+        self.cancellation = Cancellation()
         self.finding, self.volume = (
-            gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda kept: kept and kept.remove())
+            gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=lambda kept: kept and kept.remove())
             for _ in range(2)
         )
         # A Finding or Volume, until it is known that the page still shows what was asked about.
-        self.answer = gr.State(None, time_to_live=KEPT_SECONDS)
+        self.result = gr.State(None, time_to_live=SESSION_SECONDS)
         self.reading, self.truth = ReadingPanel(), TruthPanel(calls)
         with gr.Row(elem_classes="workspace"):
             with gr.Column(elem_classes="pane"):
@@ -61,7 +61,7 @@ class SegmentationTab:
     def _lay_out_controls(self) -> None:
         self.source = build_source(self.calls, self.cards, "Your image")
         self.words = SentencePanel(self.calls)
-        self.side = gr.Checkbox(False, label="Look without the text too, side by side")
+        self.side = gr.Checkbox(False, label="Compare with the result without text")
         self.truth.lay_out_input()
         with gr.Accordion("Advanced", open=False):
             self.checkpoint = gr.Dropdown(list(self.models), value=self.calls.segmentation_checkpoint, label="Weights")
@@ -77,27 +77,27 @@ class SegmentationTab:
         compare = self.truth.connect(source, self.finding, QUIET)
         seen = {"finding": self.finding, "volume": self.volume, **source.inputs, "threshold": reading.threshold}
         results = [self.finding, self.volume, *reading.outputs, self.words.note]
-        look = {"fn": self.look, "inputs_kwargs": {**seen, **reading.inputs}, "outputs": results, **QUIET}
+        look = {"fn": self.show_slice, "inputs_kwargs": {**seen, **reading.inputs}, "outputs": results, **QUIET}
         self._arrived = look, compare  # what follows once another image is there
         self._connect_source(look, compare)
         self.words.connect(self.checkpoint, QUIET)
-        told = [self.answer, reading.progress, self.words.note]
+        told = [self.result, reading.progress, self.words.note]
         heavy = {"outputs": told, "concurrency_id": "device", "concurrency_limit": 1, **QUIET}
         asked = {**source.inputs, "threshold": reading.threshold, "text": self.words.text,
                  "checkpoint": self.checkpoint}  # fmt: skip
-        settle = {"fn": self.settle, "inputs_kwargs": {"answer": self.answer, **seen, **reading.inputs},
-                  "outputs": [*results, self.answer], **QUIET}  # fmt: skip
+        settle = {"fn": self.show_result, "inputs_kwargs": {"result": self.result, **seen, **reading.inputs},
+                  "outputs": [*results, self.result], **QUIET}  # fmt: skip
         self._connect_runs(asked, heavy, settle, compare)
         self.side.input(
-            self.look_without,
+            self.toggle_comparison,
             inputs_kwargs={"finding": self.finding, "side": self.side},
-            **{**heavy, "outputs": [self.answer, self.finding, *reading.outputs]},
+            **{**heavy, "outputs": [self.result, self.finding, *reading.outputs]},
         ).then(**settle).then(**compare)
         reading.connect(self.finding, QUIET)
         again = {"finding": self.finding, "threshold": reading.threshold, **reading.inputs}
         gr.on(
             [reading.threshold.input, reading.form.input],
-            self.rethink,
+            self.apply_threshold,
             inputs_kwargs=again,
             outputs=[*reading.outputs, self.finding],
             trigger_mode="always_last",
@@ -118,9 +118,9 @@ class SegmentationTab:
             self.take_result, [results.run, results.chosen_index], [tabs, *self._of_source], queue=False, **QUIET
         ).then(**look).then(**compare)
 
-    def keep(self, demo: gr.Blocks) -> None:
-        """Words, views and taught heads outlive a refresh; images and masks do not."""
-        reading, words, heads = self.reading, self.words, self.teaching.kept
+    def persist(self, demo: gr.Blocks) -> None:
+        """Words, views and few-shot heads outlive a refresh; images and masks do not."""
+        reading, words, heads = self.reading, self.words, self.teaching.stored_heads
         heads.render()
         fields = {"text": words.text, "side": self.side, "checkpoint": self.checkpoint, "opacity": reading.opacity,
                   "threshold": reading.threshold, "outlined": reading.outlined, "mapped": reading.mapped}  # fmt: skip
@@ -128,7 +128,7 @@ class SegmentationTab:
         self.kept = fields
         outputs = [*(field for field in fields.values() if field is not self.checkpoint), reading.without_view,
                    *self.teaching.restored]  # fmt: skip
-        keep_settings(demo, "emitdiff_segmentation", fields, events, self.restore, outputs, [heads])
+        persist_settings(demo, "emitdiff_segmentation", fields, events, self.restore, outputs, [heads])
 
     def restore(self, kept: Any, heads: Any) -> dict[Any, Any]:
         """Updates from what the browser kept; what cannot be used is left as it is."""
@@ -156,7 +156,7 @@ class SegmentationTab:
         source.file.upload(
             self.take_file, source.file, new, concurrency_limit=2, **QUIET
         ).then(**look).then(**compare)  # fmt: skip
-        source.file.clear(lambda: {**source.clear(), **self._offer(None)}, outputs=new, **QUIET).then(**look).then(
+        source.file.clear(lambda: {**source.clear(), **self._for_scan(None)}, outputs=new, **QUIET).then(**look).then(
             **compare
         )
         source.examples.select(
@@ -171,13 +171,13 @@ class SegmentationTab:
         # and what is shown in the end is decided by what is chosen then, for nothing keeps anybody from going on.
         buttons = [self.find_button, self.all_button, self.stop_button]
         begin = {"outputs": [*buttons, self.reading.progress], "queue": False, **QUIET}
-        rest = {"fn": self.rest, "outputs": buttons, "queue": False, **QUIET}
+        rest = {"fn": self.end_run, "outputs": buttons, "queue": False, **QUIET}
         tried = self.teaching.connect(self.source, self.truth, self.checkpoint, self.words.text)
         for start in (self.find_button.click, self.words.text.submit, tried.then):
-            start(self.begin, **begin).then(self.find, inputs_kwargs={**asked, "side": self.side}, **heavy).then(
+            start(self.start_run, **begin).then(self.find, inputs_kwargs={**asked, "side": self.side}, **heavy).then(
                 **settle
             ).then(**rest).then(**compare)
-        self.all_button.click(self.begin_all, **begin).then(self.find_all, inputs_kwargs=asked, **heavy).then(
+        self.all_button.click(self.start_all, **begin).then(self.find_all, inputs_kwargs=asked, **heavy).then(
             **settle
         ).then(**rest).then(**compare)
         self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **QUIET)
@@ -188,20 +188,20 @@ class SegmentationTab:
         if self.source.scan not in updates:
             return updates
         scan = updates[self.source.scan]
-        return {**updates, **self._offer(scan), **self.words.kind_of(scan.modality)}
+        return {**updates, **self._for_scan(scan), **self.words.kind_of(scan.modality)}
 
     def take_result(self, run: Run | None, chosen: int) -> dict[Any, Any]:
         """Image `chosen` of a run of the synthesis is taken as if its file and its mask had been dropped here."""
-        if run is None or chosen >= len(run.made):
+        if run is None or chosen >= len(run.images):
             return {self.source.message: gr.skip()}
-        made, label = run.made[chosen], run.label_file(chosen)
+        made, label = run.images[chosen], run.label_file(chosen)
         updates = self.source.load(made.path)
         return {
             **updates,
-            **self._offer(updates[self.source.scan]),
-            **self.words.kind_of(word_in(made.request.prompt, self.calls.vocabulary.modalities)),
+            **self._for_scan(updates[self.source.scan]),
+            **self.words.kind_of(word_in(made.request.settings.prompt, self.calls.vocabulary.modalities)),
             self.source.file: None,
-            self.source.message: note(f"{made.path.name}, synthetic, painted on this page."),
+            self.source.message: note(f"{made.path.name}, a synthetic image generated on this page."),
             self.truth.file: None if label is None else str(label),
             self.tabs: gr.update(selected="segmentation"),
         }
@@ -211,10 +211,10 @@ class SegmentationTab:
         example, updates = self.source.card(event.index)
         truth = str(example.mask) if example.mask else None
         kind = self.words.kind_of(example.modality)
-        offered = self._offer(updates[self.source.scan])
+        offered = self._for_scan(updates[self.source.scan])
         return {**updates, **offered, **kind, self.truth.file: truth, self.words.text: example.text}
 
-    def _offer(self, scan: Any) -> dict[Any, Any]:
+    def _for_scan(self, scan: Any) -> dict[Any, Any]:
         """What a new scan allows: buttons for volumes, kinds of mask files; it has no true mask yet."""
         volume = scan is not None and scan.num_slices > 1
         words = f"All {scan.num_slices} slices" if volume else "All slices"
@@ -225,7 +225,7 @@ class SegmentationTab:
             self.stop_button: gr.update(visible=volume, interactive=False),
         }
 
-    def look(
+    def show_slice(
         self, finding: Finding | None, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
         threshold: float, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
@@ -234,10 +234,15 @@ class SegmentationTab:
             volume.remove()
             volume = None
         try:
-            image = None if scan is None else image_of(scan, slice_number, window)
+            image = None if scan is None else selected_slice(scan, slice_number, window)
             index = 0 if scan is None else slice_index(scan, slice_number)
             whole = volume is not None and volume.window == window
-            if not whole and finding is not None and image is not None and finding.is_of(scan, index, image, volume):
+            if (
+                not whole
+                and finding is not None
+                and image is not None
+                and finding.belongs_to(scan, index, image, volume)
+            ):
                 return {self.finding: finding}
             found = volume.finding(index, image, threshold) if whole and index in volume.answers else None
             views = self.reading.show(found, **shown) if found else self.reading.blank(image, scan)
@@ -248,20 +253,20 @@ class SegmentationTab:
             finding.remove()
         return {self.finding: found, self.volume: volume, **views, self.words.note: ""}
 
-    def begin(self) -> dict[Any, Any]:
+    def start_run(self) -> dict[Any, Any]:
         waiting = {button: gr.Button(interactive=False) for button in (self.find_button, self.all_button)}
-        return {**waiting, self.reading.progress: progress(WAITING, None)}
+        return {**waiting, self.reading.progress: progress(RUNNING, None)}
 
-    def begin_all(self, request: gr.Request) -> dict[Any, Any]:
-        self.stops.begin(request)
-        return {**self.begin(), self.stop_button: gr.Button(interactive=True)}
+    def start_all(self, request: gr.Request) -> dict[Any, Any]:
+        self.cancellation.begin(request)
+        return {**self.start_run(), self.stop_button: gr.Button(interactive=True)}
 
     def stop(self, request: gr.Request) -> Any:
-        self.stops.stop(request)
+        self.cancellation.cancel(request)
         return gr.Button(interactive=False)
 
-    def rest(self, request: gr.Request) -> dict[Any, Any]:
-        self.stops.end(request)
+    def end_run(self, request: gr.Request) -> dict[Any, Any]:
+        self.cancellation.end(request)
         ready = {button: gr.Button(interactive=True) for button in (self.find_button, self.all_button)}
         return {**ready, self.stop_button: gr.Button(interactive=False)}
 
@@ -271,56 +276,56 @@ class SegmentationTab:
     ) -> dict[Any, Any]:  # fmt: skip
         """Runs the segmenter once; every failure ends as a sentence above the image."""
         try:
-            image, text = self._question(scan, slice_number, window, text)
+            image, text = self._query(scan, slice_number, window, text)
             output = self.calls.segment(image, text, threshold, checkpoint)
             without = self.calls.segment(image, "", threshold, checkpoint) if side else None
         except Exception as error:
-            return {self.answer: None, self.words.note: "", self.reading.progress: finished(sentence(error), "error")}
+            return {self.result: None, self.words.note: "", self.reading.progress: finished(sentence(error), "error")}
         found = Finding(scan, image, slice_index(scan, slice_number), output, text, threshold, checkpoint, without)
-        return {self.answer: found, self.words.note: notes(output.warnings, "warning")}
+        return {self.result: found, self.words.note: notes(output.warnings, "warning")}
 
-    def settle(
-        self, answer: Finding | Volume | None, finding: Finding | None, volume: Volume | None, scan: Any,
+    def show_result(
+        self, result: Finding | Volume | None, finding: Finding | None, volume: Volume | None, scan: Any,
         slice_number: float, window: str | None, threshold: float, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
         """A run is over: its answer takes the place of the last one, or is dropped, and that is said, where the page
         shows another image by now. Without an answer nothing changes."""
-        if answer is None:
-            return {self.answer: None}
+        if result is None:
+            return {self.result: None}
         try:
-            updates = self._show(answer, volume, scan, slice_number, window, threshold, **shown)
+            updates = self._result_updates(result, volume, scan, slice_number, window, threshold, **shown)
         except Exception as error:
-            if answer is not finding:
-                answer.remove()
-            return {self.answer: None, self.words.note: "", self.reading.progress: finished(sentence(error), "error")}
-        for replaced in (finding, volume if isinstance(answer, Volume) else None):
-            if replaced not in (None, answer):
+            if result is not finding:
+                result.remove()
+            return {self.result: None, self.words.note: "", self.reading.progress: finished(sentence(error), "error")}
+        for replaced in (finding, volume if isinstance(result, Volume) else None):
+            if replaced not in (None, result):
                 replaced.remove()
-        return {**updates, self.answer: None}
+        return {**updates, self.result: None}
 
-    def _show(
-        self, answer: Finding | Volume, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
+    def _result_updates(
+        self, result: Finding | Volume, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
         threshold: float, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
         """What is shown of an answer where it is one to the slice that is chosen now; else raises EmitDiffError."""
-        if answer.scan is not scan:
-            raise EmitDiffError(LATE)
-        index, image = slice_index(scan, slice_number), image_of(scan, slice_number, window)
-        if isinstance(answer, Finding):
-            if not answer.is_of(scan, index, image, volume):
-                raise EmitDiffError(LATE)
-            return {self.finding: answer, **self.reading.show(answer, **shown)}
-        if answer.window != window:
-            raise EmitDiffError(LATE)
-        found = answer.finding(index, image, threshold) if index in answer.answers else None
+        if result.scan is not scan:
+            raise EmitDiffError(OUTDATED_RESULT)
+        index, image = slice_index(scan, slice_number), selected_slice(scan, slice_number, window)
+        if isinstance(result, Finding):
+            if not result.belongs_to(scan, index, image, volume):
+                raise EmitDiffError(OUTDATED_RESULT)
+            return {self.finding: result, **self.reading.show(result, **shown)}
+        if result.window != window:
+            raise EmitDiffError(OUTDATED_RESULT)
+        found = result.finding(index, image, threshold) if index in result.answers else None
         views = self.reading.show(found, **shown) if found else self.reading.blank(image, scan)
-        said = finished(answer.describe(threshold), "info" if answer.masks(threshold).any() else "absent")
-        return {self.volume: answer, self.finding: found, **views, self.reading.progress: said}
+        said = finished(result.describe(threshold), "info" if result.masks(threshold).any() else "absent")
+        return {self.volume: result, self.finding: found, **views, self.reading.progress: said}
 
-    def _question(self, scan: Any, slice_number: float, window: str | None, text: str) -> tuple[np.ndarray, str]:
-        image = image_of(scan, slice_number, window)
+    def _query(self, scan: Any, slice_number: float, window: str | None, text: str) -> tuple[np.ndarray, str]:
+        image = selected_slice(scan, slice_number, window)
         if not (text or "").strip():
-            raise EmitDiffError("No sentence yet: write what to find, or press one of the words below the field.")
+            raise EmitDiffError("No text yet: describe the target, or choose one of the terms below the field.")
         return image, text.strip()
 
     def find_all(
@@ -328,20 +333,20 @@ class SegmentationTab:
         checkpoint: str,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Asks every slice, from the first to the last; after Stop what was found stays, and the rest is empty."""
-        stop, line, whole = self.stops.of(request), self.reading.progress, None
+        stop, line, whole = self.cancellation.event(request), self.reading.progress, None
         try:
-            _, text = self._question(scan, slice_number, window, text)
+            _, text = self._query(scan, slice_number, window, text)
             whole = Volume(scan, window, text, checkpoint)
             for update in self._slices(whole, threshold, stop.is_set):
                 yield {line: update}
             if not whole.answers:
-                raise EmitDiffError("Stopped before a slice was finished.")
+                raise EmitDiffError("Stopped before the first slice was finished.")
         except Exception as error:
             if whole:
                 whole.remove()
-            yield {self.answer: None, self.words.note: "", line: finished(sentence(error), "error")}
+            yield {self.result: None, self.words.note: "", line: finished(sentence(error), "error")}
             return
-        yield {self.answer: whole, self.words.note: notes(whole.answers[min(whole.answers)].warnings, "warning")}
+        yield {self.result: whole, self.words.note: notes(whole.answers[min(whole.answers)].warnings, "warning")}
 
     def _slices(self, whole: Volume, threshold: float, stopped: Any) -> Iterator[str]:
         """Fills `whole`, saying how far it is."""
@@ -354,7 +359,7 @@ class SegmentationTab:
             left = (time.monotonic() - started) / (index + 1) * (total - index - 1)
             yield progress(f"Slice {index + 1} of {total}, about {duration(left)} left", (index + 1) / total)
 
-    def look_without(self, finding: Finding | None, side: bool) -> Iterator[dict[Any, Any]]:
+    def toggle_comparison(self, finding: Finding | None, side: bool) -> Iterator[dict[Any, Any]]:
         """The second view comes or goes; an answer that is there already is compared with one without the text."""
         view = {self.reading.without_view: gr.Image(visible=side)}
         yield view
@@ -365,11 +370,11 @@ class SegmentationTab:
             return
         try:
             finding.without = self.calls.segment(finding.image, "", finding.threshold, finding.checkpoint)
-            yield {self.answer: finding}
+            yield {self.result: finding}
         except Exception as error:
-            yield {self.answer: None, self.reading.progress: finished(sentence(error), "error")}
+            yield {self.result: None, self.reading.progress: finished(sentence(error), "error")}
 
-    def rethink(self, finding: Finding | None, threshold: float, **shown: Any) -> dict[Any, Any]:
+    def apply_threshold(self, finding: Finding | None, threshold: float, **shown: Any) -> dict[Any, Any]:
         """Another threshold or kind of file for the same probabilities: a new mask, and no network runs."""
         if finding is None:
             return {self.reading.progress: gr.skip()}

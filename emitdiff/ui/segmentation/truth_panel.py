@@ -1,4 +1,4 @@
-"""The true mask, uploaded or drawn, and how far what was found agrees with it: figures, a table, a CSV file."""
+"""Reference mask, uploaded or drawn, and the metrics of the prediction: figures, a table, a CSV file."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem
+from emitdiff.files import file_stem
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import build_drawing
+from emitdiff.ui.finding import Finding
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import figures, note, sentence
-from emitdiff.ui.segmentation.finding import Finding
-from emitdiff.ui.source import KEPT_SECONDS, Source, slice_index
+from emitdiff.ui.source import SESSION_SECONDS, Source, slice_index
 
 MEASURES = ("dice", "iou", "precision", "recall", "hd95")
 COLUMNS = ("image", "slice", "text", "weights", "threshold", "class", *MEASURES, "hd95_unit", "notice")
 NOTICE = "research use only, not a medical device"
-BEST = 0  # in the menu of classes: the one that fits best
-NO_TARGET = "The true mask is empty: it says that the target is not there, so whatever is found scores 0."
-ASK = "Add a true mask, or draw one, to compare with."
+BEST_CLASS = 0  # in the menu of classes: the one that fits best
+NO_TARGET = "The reference mask is empty: the target is absent, so any predicted mask scores 0."
+ASK = "Add or draw a reference mask to compare with."
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,9 @@ class Truth:
         if self.index is None:
             return self.classes[index]
         if self.index != index:
-            raise EmitDiffError(f"The true mask is of slice {self.index + 1}: go there, or give one of this slice.")
+            raise EmitDiffError(
+                f"The reference mask belongs to slice {self.index + 1}: go to that slice, or add one for this slice."
+            )
         return self.classes[0]
 
 
@@ -49,13 +51,13 @@ class TruthPanel:
 
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
-        self.truth = gr.State(None, time_to_live=KEPT_SECONDS)
+        self.truth = gr.State(None, time_to_live=SESSION_SECONDS)
 
     def lay_out_input(self) -> None:
-        self.file = gr.File(label="True mask (optional): gives Dice, IoU, HD95", height=92, elem_classes="drop")
+        self.file = gr.File(label="Reference mask (optional): for Dice, IoU, HD95", height=92, elem_classes="drop")
         self.note = gr.HTML(elem_classes="beside")
-        self.drawing = build_drawing("Draw the true mask", "Use the drawing as true mask")
-        self.label = gr.Dropdown([("the one that fits best", BEST)], value=BEST, label="Class of the true mask",
+        self.drawing = build_drawing("Draw the reference mask", "Use the drawing as reference mask")
+        self.label = gr.Dropdown([("best match", BEST_CLASS)], value=BEST_CLASS, label="Class of the reference mask",
                                  visible=False)  # fmt: skip
 
     def lay_out_scores(self) -> None:
@@ -88,18 +90,18 @@ class TruthPanel:
 
     def take(self, file: str | None, scan: Any, slice_number: float) -> dict[Any, Any]:
         """The file was chosen, drawn or taken away: its classes; one that does not fit is named beside it."""
-        hidden = gr.update(visible=False, value=BEST)
+        hidden = gr.update(visible=False, value=BEST_CLASS)
         if not file:
             return {self.truth: None, self.label: hidden, self.note: ""}
         try:
             if scan is None:
-                raise EmitDiffError("There is no image yet that this mask could belong to: choose it first.")
+                raise EmitDiffError("Choose an image before its reference mask.")
             truth = self._read(file, scan, slice_index(scan, slice_number))
         except Exception as error:
             return {self.truth: None, self.label: hidden, self.note: note(sentence(error), "error")}
         classes = [int(label) for label in np.unique(truth.classes) if label]
-        menu = [("the one that fits best", BEST), *((f"class {label}", label) for label in classes)]
-        shown = gr.update(choices=menu, value=BEST, visible=len(classes) > 1)
+        menu = [("best match", BEST_CLASS), *((f"class {label}", label) for label in classes)]
+        shown = gr.update(choices=menu, value=BEST_CLASS, visible=len(classes) > 1)
         return {self.truth: truth, self.label: shown, self.note: "" if classes else note(NO_TARGET)}
 
     def _read(self, file: str, scan: Any, index: int) -> Truth:
@@ -116,16 +118,16 @@ class TruthPanel:
         if finding is None or truth is None:
             return {self.figures: blank("" if truth else ASK), **nothing}
         try:
-            rows, chosen = self._rows(finding, truth, label or BEST)
+            rows, chosen = self._rows(finding, truth, label or BEST_CLASS)
             file = write_csv(rows, finding)
         except Exception as error:
             return {**nothing, self.figures: blank(), self.note: note(sentence(error), "error")}
         first = next(row for row in rows if row["class"] == chosen)
         unit = first["hd95_unit"]
         shown = {"Dice": number(first["dice"]), "IoU": number(first["iou"]), f"HD95, {unit}": number(first["hd95"], 1)}
-        words = f"“{finding.text}” against the true mask, {first['where']}"
+        words = f"“{finding.text}” compared with the reference mask, {first['where']}"
         if len({row["class"] for row in rows}) > 1:
-            words += f", class {chosen}" + ("" if label else " (fits best)")
+            words += f", class {chosen}" + ("" if label else " (best match)")
         return {
             self.figures: figures(shown, words),
             self.table: scores_table(rows, chosen) if len(rows) > 1 else "",

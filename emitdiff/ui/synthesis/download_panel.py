@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables, Packing
 from emitdiff.ui.form import word_in
+from emitdiff.ui.interface import Callables, PackRequest
 from emitdiff.ui.messages import note, notes, sentence
 from emitdiff.ui.synthesis.runs import Run
 
@@ -26,7 +26,7 @@ class DownloadPanel:
         with gr.Row(elem_classes="after takes"):
             self.layout = gr.Dropdown(list(LAYOUTS), value=PLAIN, label="Download as", min_width=230, scale=0)
             self.classes = gr.Textbox(
-                label="Names of the classes, by id", placeholder="e.g. liver, spleen", max_lines=1, visible=False,
+                label="Class names, in order of id", placeholder="e.g. liver, spleen", max_lines=1, visible=False,
                 min_width=190, scale=0,
             )  # fmt: skip
             self.button = gr.DownloadButton(
@@ -57,17 +57,17 @@ class DownloadPanel:
         return {self.button: gr.update(value=None, interactive=False), self.words: ""}
 
     def pack(self, run: Run | None, layout: str, classes: str) -> dict[Any, Any]:
-        """Writes the file anew; why there is none is said below the button."""
-        if run is None or run.running or not run.made:
+        """Writes the file again; why there is none is said below the button."""
+        if run is None or run.running or not run.images:
             return self.wait()
         kept = run.kept
         try:
             if not kept:
-                raise EmitDiffError("Every image is dropped: tick Keep for those the file should hold.")
+                raise EmitDiffError("All images are dropped: tick Keep for those to download.")
             path, words = self._write(run, layout, classes)
         except Exception as error:
             return {**self.wait(), self.words: note(sentence(error), "error")}
-        left_out = f"{len(run.made) - len(kept)} dropped, " if len(kept) < len(run.made) else ""
+        left_out = f"{len(run.images) - len(kept)} dropped, " if len(kept) < len(run.images) else ""
         words = [f"{path.name}: {left_out}{len(kept)} image{'s' if len(kept) != 1 else ''}.", *words]
         return {self.button: gr.update(value=str(path), interactive=True), self.words: notes(words)}
 
@@ -75,8 +75,8 @@ class DownloadPanel:
         if LAYOUTS[layout] is None:
             return run.archive(), ()
         names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
-        prompt, words = run.request.prompt, self.calls.vocabulary
-        packing = Packing(
+        prompt, words = run.request.settings.prompt, self.calls.vocabulary
+        packing = PackRequest(
             layout=LAYOUTS[layout],
             name=run.stem,
             modality=word_in(prompt, words.modalities) or "medical",

@@ -1,4 +1,4 @@
-"""What a run of the synthesis is made from: image, mask, words and settings, and the preview of what they come to."""
+"""Inputs of a synthesis run: image, mask, prompt and settings, with a preview of the control image."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, read_synthetic_settings
-from emitdiff.ui.callables import Callables, SynthesisRequest
-from emitdiff.ui.events import QUIET
+from emitdiff.files import file_stem
+from emitdiff.provenance import read_synthetic_settings
+from emitdiff.ui.browser_settings import persist_settings
+from emitdiff.ui.events import QUIET, on_choice
 from emitdiff.ui.examples import Example
-from emitdiff.ui.form import find_preset, form_values, sampling_defaults
-from emitdiff.ui.kept import keep_settings
-from emitdiff.ui.masks import Before, owner_of, removed
-from emitdiff.ui.menus import on_choice
+from emitdiff.ui.form import BLANK_FORM, EDIT_FIELDS, fill_form, find_preset, form_values, sampling_defaults
+from emitdiff.ui.interface import Callables
+from emitdiff.ui.masks import RemovedImage, mask_removal_note, owner_of
 from emitdiff.ui.messages import note
-from emitdiff.ui.source import KEPT_SECONDS, build_source
+from emitdiff.ui.source import SESSION_SECONDS, build_source
 from emitdiff.ui.synthesis.mask_panel import build_mask_panel
-from emitdiff.ui.synthesis.preview import FROM_WORDS, build_preview
+from emitdiff.ui.synthesis.preview import TEXT_ONLY, build_preview
 from emitdiff.ui.synthesis.prompt_panel import build_prompt_panel
 from emitdiff.ui.synthesis.sampling_controls import build_sampling_controls
 from emitdiff.ui.synthesis.stored import Stored, read_stored
-from emitdiff.ui.synthesis.structure_controls import EDIT_FIELDS, build_structure_controls, thresholds_of
+from emitdiff.ui.synthesis.structure_controls import build_structure_controls, thresholds_of
 
 
 class SynthesisInput:
@@ -36,7 +36,7 @@ class SynthesisInput:
 
     def lay_out_controls(self) -> None:
         self.source = build_source(self.calls, self.cards, "Your image")
-        self.before = gr.State(None, time_to_live=KEPT_SECONDS)  # an upload that was taken away, for what came of it
+        self.before = gr.State(None, time_to_live=SESSION_SECONDS)  # an upload that was taken away, for what came of it
         self.mask = build_mask_panel(self.calls)
         self.words = build_prompt_panel(self.calls)
         self.sampling = build_sampling_controls(self.calls, self.models)
@@ -44,9 +44,9 @@ class SynthesisInput:
     def lay_out_views(self) -> None:
         self.preview = build_preview(self.calls, self.mask.note)
         detector = self.models[self.calls.synthesis_checkpoint].detector
-        self.structure = build_structure_controls(self.calls.vocabulary.detectors, detector)
+        self.structure = build_structure_controls(self.calls.vocabulary, detector)
         fields = {"prompt": self.words.prompt, **self.sampling.fields, **self.structure.fields}
-        self.form = {name: fields[name] for name in SynthesisRequest.__dataclass_fields__}
+        self.form = {name: fields[name] for name in BLANK_FORM}
 
     @property
     def given(self) -> dict[str, Any]:
@@ -59,16 +59,16 @@ class SynthesisInput:
         return [*self.words.words.values(), *self.form.values(), self.structure.thresholds]
 
     @property
-    def look(self) -> dict[str, Any]:
+    def preview_event(self) -> dict[str, Any]:
         """The arguments of an event after which the preview shows what there is now."""
         return {
-            "fn": self.preview.look, "inputs_kwargs": {**self.given, **self.form}, "outputs": self.preview.outputs,
+            "fn": self.preview.update, "inputs_kwargs": {**self.given, **self.form}, "outputs": self.preview.outputs,
             "concurrency_id": "preview", "concurrency_limit": 2, **QUIET,
         }  # fmt: skip
 
     def connect(self) -> None:
         """Ties everything of the two panes together."""
-        source, look = self.source, self.look
+        source, look = self.source, self.preview_event
         loaded = [
             source.file.upload(
                 self.take_file, [source.file, source.scan, self.mask.file, self.before],
@@ -80,7 +80,7 @@ class SynthesisInput:
                 inputs=self.sampling.checkpoint, queue=False, **QUIET,
             ),
         ]  # fmt: skip
-        # The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
+        # The canvas holds one slice: with another one it closes, and fetches again when it is opened.
         close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **QUIET}
         taken_away = source.file.clear(
             self.take_away, inputs_kwargs=self.given, outputs=[self.before, *source.outputs], **QUIET
@@ -88,7 +88,7 @@ class SynthesisInput:
         for event in (*loaded, taken_away):
             event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
         gr.on([source.slice.input, source.window.input], **close)
-        source.mending([self.mask.file.change, source.slice.input, source.window.input], QUIET)
+        source.clear_errors_on([self.mask.file.change, source.slice.input, source.window.input], QUIET)
         self.mask.connect(source, self.words, look, QUIET)
         self.words.connect(self.sampling.checkpoint, QUIET)
         self.sampling.connect(QUIET)
@@ -109,18 +109,18 @@ class SynthesisInput:
         outputs = [*sampling.fields.values(), sampling.note, self.structure.detector, self.structure.thresholds]
         on_choice([*menus.values()], self.take_defaults, menus, outputs, **QUIET).then(**look)
 
-    def keep(self, demo: gr.Blocks) -> None:
+    def persist(self, demo: gr.Blocks) -> None:
         """The settings outlive a refresh, image and mask do not."""
         changed = [field.change for field in self.form.values()]
-        keep_settings(demo, "emitdiff_synthesis", self.form, changed, self.recall, self.restored)
+        persist_settings(demo, "emitdiff_synthesis", self.form, changed, self.restore_stored, self.restored)
 
-    def recall(self, kept: Any) -> dict[Any, Any]:
+    def restore_stored(self, kept: Any) -> dict[Any, Any]:
         """Updates for `restored` from what the browser kept; whatever cannot be used is left as it is."""
         updates, _ = self.restore(kept if isinstance(kept, dict) else {})
         return updates or {self.words.prompt: gr.skip()}
 
     def take_file(
-        self, path: str, previous: Any = None, mask_file: str | None = None, before: Before | None = None
+        self, path: str, previous: Any = None, mask_file: str | None = None, before: RemovedImage | None = None
     ) -> dict[Any, Any]:
         """A file was chosen: its slices and windows, the modality when the file names it. A mask stays that was there
         alone and fits; the image `previous` and its mask go."""
@@ -128,7 +128,7 @@ class SynthesisInput:
         scan = updates.get(self.source.scan)
         if scan is None:
             return updates
-        goes = removed(self.calls, mask_file, scan, owner_of(mask_file, previous, before))
+        goes = mask_removal_note(self.calls, mask_file, scan, owner_of(mask_file, previous, before))
         mask = self.mask.take() if goes or not mask_file else self.mask.keep()
         updates = {**updates, **mask, self.before: None}
         try:
@@ -137,49 +137,51 @@ class SynthesisInput:
             named = [word for word in self.calls.vocabulary.modalities if word.lower() == str(scan.modality).lower()]
             updates[self.source.message] += goes
             return {**updates, **({self.words.modality: named[0]} if named else {})}
-        return self.take_back(Path(path).name, settings, updates, goes, previous, mask_file, before)
+        return self.restore_from_image(Path(path).name, settings, updates, goes, previous, mask_file, before)
 
     def take_away(self, scan: Any, slice_number: float, window: str | None, mask_file: str | None) -> dict[Any, Any]:
         """The image was taken away; its mask stays, alone. Both are remembered: only now can a PNG be dropped that was
-        painted from them."""
-        before = gr.skip() if scan is None else Before(scan, slice_number, window, mask_file)
+        generated from them."""
+        before = gr.skip() if scan is None else RemovedImage(scan, slice_number, window, mask_file)
         return {**self.source.clear(), self.before: before}
 
-    def take_back(
+    def restore_from_image(
         self, name: str, settings: dict, updates: dict[Any, Any], goes: str, previous: Any, mask_file: str | None,
-        before: Before | None,
+        before: RemovedImage | None,
     ) -> dict[Any, Any]:  # fmt: skip
-        """A synthetic image came back: its settings, and what it was painted from where that is known.
+        """A synthetic image came back: its settings, and what it was generated from where that is known.
 
         Its source is an example, the image that is there already (`previous`) or was taken away (`before`), the mask
         that is there alone, or unknown; then it stands in itself, with the `updates` for it, which say what `goes`.
         """
         values, unusable = self.restore(settings)
-        said, also = f"All settings of {name} are back.", ""
+        said, also = f"All settings of {name} restored.", ""
         origin = file_stem(str(settings.get("variation_of") or settings.get("source")))
         if card := next((card for card in self.cards if file_stem(card.image.name) == origin), None):
             updates = {**self.source.load(card.image), self.source.file: None}
             updates |= self.mask.take(card.mask, card.text)
-            said += f" It was painted from the example {card.title}."
+            said += f" It was generated from the example {card.title}."
         elif previous is not None and file_stem(previous.name) == origin:
             updates = {self.source.file: None}
-            said += f" It was painted from {previous.name}, which is here."
+            said += f" It was generated from {previous.name}, which is loaded."
         elif before is not None and file_stem(before.scan.name) == origin:
             updates = self.source.show(before.scan, before.slice_number, before.window) | {self.source.file: None}
             if previous is not None or not mask_file:
                 there = before.mask_file and Path(before.mask_file).exists()
                 updates |= self.mask.take(before.mask_file if there else None)
-            said += f" It was painted from {before.scan.name}, which is here again."
+            said += f" It was generated from {before.scan.name}, which is loaded again."
         elif previous is None and mask_file and file_stem(mask_file) == origin:
             updates = {**self.source.clear(), self.source.file: None}
-            said += " It was painted from the mask alone, which is here."
-        elif origin == FROM_WORDS:
+            said += " It was generated from the mask alone, which is loaded."
+        elif origin == TEXT_ONLY:
             updates = {**self.source.clear(), **self.preview.clear(), self.source.file: None, **self.mask.take()}
-            said += " It was painted from words alone."
+            said += " It was generated from text alone."
         else:
-            said += f" It was painted from “{origin}”; until that file is dropped, it stands in itself."
+            said += (
+                f" It was generated from “{origin}”; until that file is uploaded, the synthetic image is the source."
+            )
             also = goes
-        lost = f"Not known here, so not changed: {', '.join(unusable)}." if unusable else ""
+        lost = f"Unknown here and left unchanged: {', '.join(unusable)}." if unusable else ""
         return {**updates, **values, self.source.message: note(said) + also + note(lost, "warning")}
 
     def restore(self, settings: dict[str, Any]) -> tuple[dict[Any, Any], list[str]]:
@@ -204,7 +206,7 @@ class SynthesisInput:
         image, mask, stored = self.example(event.index, checkpoint)
         if stored is None:
             return updates
-        settings, _ = self.restore(vars(stored.request))
+        settings, _ = self.restore(fill_form(stored.request))
         return {**updates, **settings, **words, **self.preview.show(image, mask, stored.control)}
 
     def example(self, index: int, checkpoint: str) -> tuple[np.ndarray, np.ndarray | None, Stored | None]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.drawing import Drawing, build_drawing
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.source import Source
 from emitdiff.ui.synthesis.prompt_panel import PromptPanel
 from emitdiff.ui.synthesis.proposal import Proposal, build_proposal
@@ -49,5 +49,5 @@ class MaskPanel:
 
 def build_mask_panel(calls: Callables) -> MaskPanel:
     """Lays the panel out inside the current Blocks context."""
-    file = gr.File(label="Its mask (optional): becomes the label", height=92, elem_classes="drop")
+    file = gr.File(label="Mask (optional): becomes the label", height=92, elem_classes="drop")
     return MaskPanel(calls, file, gr.HTML(elem_classes="beside"), build_drawing(), build_proposal(calls))

@@ -10,7 +10,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
 from emitdiff.ui.source import at_view_size
 from emitdiff.ui.synthesis.runs import Run
@@ -51,13 +51,13 @@ class MergingPanel:
             return {self.view: None, self.words: note(sentence(error), "error" if run else "info")}
         shown = at_view_size(picture)
         outlined = shown if label is None else overlay(shown, at_view_size(label), 0.0)
-        return {self.view: outlined, self.words: note(f"{share:.0%} real. The outline is the label there.")}
+        return {self.view: outlined, self.words: note(f"{share:.0%} real. The outline shows the label.")}
 
     def _mix(self, run: Run | None, chosen: int, alpha, patch, seed) -> tuple[np.ndarray, np.ndarray | None, float]:
         if run is None or not run.results:
-            raise EmitDiffError("Generate images first; this then shows one of them mixed with the real image.")
+            raise EmitDiffError("Generate images first to see one mixed with the real image.")
         if run.source is None:
-            raise EmitDiffError("These images were painted without a real image, so there is none to mix in.")
+            raise EmitDiffError("These images were generated without a real image, so there is nothing to mix.")
         for name, value, low, high in (("alpha", alpha, 0, 1), ("patch", patch, 1, 4096), ("seed", seed, 0, 2**32 - 1)):
             if value is None or not low <= value <= high:
                 raise EmitDiffError(f"The {name} of the merging mask must be a number from {low} to {high}.")
@@ -73,10 +73,10 @@ class MergingPanel:
 def build_merging_panel(calls: Callables) -> MergingPanel:
     """Lays the panel out inside the current Blocks context."""
     with gr.Accordion("Merging mask", open=False, elem_classes="merging") as panel:
-        gr.HTML(note("Real and synthetic in one training image, by squares, as EMIT-Diff trains a segmenter."))
+        gr.HTML(note("Patches of real and synthetic images mixed in one training image, as in EMIT-Diff."))
         with gr.Row(elem_classes="settings"):
-            alpha = gr.Slider(0, 1, value=0.6, step=0.05, label="Alpha: share of real squares", buttons=[])
-            patch = gr.Number(64, label="Patch, pixels a side", precision=0, min_width=90)
+            alpha = gr.Slider(0, 1, value=0.6, step=0.05, label="Alpha: fraction of real patches", buttons=[])
+            patch = gr.Number(64, label="Patch size, pixels", precision=0, min_width=90)
             seed = gr.Number(0, label="Seed", precision=0, min_width=90)
         words = gr.HTML(elem_classes="beside")
         view = written_once(

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.callables import Callables
 from emitdiff.ui.form import check_request
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
 from emitdiff.ui.source import mirror
-from emitdiff.ui.stops import Stops
-from emitdiff.ui.synthesis.preview import given as given_to
+from emitdiff.ui.synthesis.preview import read_inputs as given_to
+from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
 
-if TYPE_CHECKING:
-    from emitdiff.ui.synthesis.results_panel import ResultsPanel
 
-
-class Painting:
+class Generation:
     """What Generate, Variations and Stop do; `panel` shows it."""
 
     def __init__(self, calls: Callables, panel: ResultsPanel) -> None:
         self.calls, self.panel = calls, panel
-        self.stops = Stops()
+        self.cancellation = panel.cancellation
 
     def connect(
         self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
         quiet: dict[str, Any],
     ) -> list[Any]:  # fmt: skip
-        """As `ResultsPanel.connect`; returns the events of a run's end."""
+        """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
+        stop, `line` beside them repeats the progress. Returns the events of a run's end."""
         self.generate_button, self.stop_button = buttons
         panel = self.panel
         states = [*buttons, panel.vary]
@@ -56,17 +54,17 @@ class Painting:
         }
         # Three events: the buttons answer at once even when the run must queue, and recover whatever happens to it.
         ended = [
-            button.click(self.begin, outputs=[*states, panel.progress], queue=False, **quiet)
+            button.click(self.start_run, outputs=[*states, panel.progress], queue=False, **quiet)
             .then(**start, **run)
-            .then(self.rest, panel.run, states, queue=False, **quiet)
+            .then(self.end_run, panel.run, states, queue=False, **quiet)
             for button, start in starts.items()
         ]
         mirror(panel.progress, line)
         self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **quiet)
         return ended
 
-    def begin(self, request: gr.Request) -> dict[Any, Any]:
-        self.stops.begin(request)
+    def start_run(self, request: gr.Request) -> dict[Any, Any]:
+        self.cancellation.begin(request)
         return {
             self.generate_button: gr.update(interactive=False),
             self.stop_button: gr.update(interactive=True),
@@ -75,15 +73,15 @@ class Painting:
         }
 
     def stop(self, request: gr.Request) -> Any:
-        self.stops.stop(request)
+        self.cancellation.cancel(request)
         return gr.update(interactive=False)
 
-    def rest(self, request: gr.Request, run: Run | None) -> dict[Any, Any]:
-        self.stops.end(request)
+    def end_run(self, request: gr.Request, run: Run | None) -> dict[Any, Any]:
+        self.cancellation.end(request)
         return {
             self.generate_button: gr.update(interactive=True),
             self.stop_button: gr.update(interactive=False),
-            self.panel.vary: gr.update(interactive=bool(run and run.made)),
+            self.panel.vary: gr.update(interactive=bool(run and run.images)),
         }
 
     def generate(
@@ -104,9 +102,9 @@ class Painting:
     def vary(self, request: gr.Request, run: Run | None, chosen: int, wanted: float) -> Iterator[dict[Any, Any]]:
         """More images like the chosen one: its settings, its own edges and label, new seeds."""
         try:
-            if run is None or not run.made:
-                raise EmitDiffError("No image yet: generate some, then select the one to vary.")
-            parent = run.made[min(chosen, len(run.made) - 1)]
+            if run is None or not run.images:
+                raise EmitDiffError("No image yet: generate images, then select one to vary.")
+            parent = run.images[min(chosen, len(run.images) - 1)]
             run.vary(parent, random.randrange(2**31), int(wanted or 1))
         except Exception as error:
             yield {self.panel.progress: finished(sentence(error), "error")}
@@ -116,14 +114,14 @@ class Painting:
     def _paint(
         self, request: gr.Request, run: Run, image: np.ndarray | None, mask: np.ndarray | None
     ) -> Iterator[dict[Any, Any]]:
-        panel, stop, failure = self.panel, self.stops.of(request), ""
+        panel, stop, failure = self.panel, self.cancellation.event(request), ""
         yield panel.started(run)
         try:
             for event in self.calls.synthesize(image, mask, run.request, stop.is_set):
-                changed = run.take(event)
-                yield panel.went_on(run, changed)
+                changed = run.add_event(event)
+                yield panel.progressed(run, changed)
                 if run.measure(self.calls.quality):
-                    yield panel.went_on(run, True)
+                    yield panel.progressed(run, True)
         except Exception as error:
             failure = sentence(error)
         run.running = False

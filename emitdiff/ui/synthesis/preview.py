@@ -1,4 +1,4 @@
-"""What a run of the synthesis is given, read from the page, and shown there before anything is painted."""
+"""What a run of the synthesis is given, read from the page, and shown there before anything is generated."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem, overlay
-from emitdiff.ui.callables import Callables, SynthesisRequest
+from emitdiff.files import file_stem
+from emitdiff.images import overlay
+from emitdiff.ui.form import read_form
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.source import at_view_size, image_of, marked, slice_index
+from emitdiff.ui.source import at_view_size, selected_slice, slice_index, with_edge_letters
 from emitdiff.ui.views import written_once
 
-ALONE = "Painted from the mask alone; or choose the image this mask belongs to."
-EMPTY = "The mask is empty: it labels nothing, and nothing will be labelled in what is painted from it."
-FREE = "Nothing: these images are painted freely, from the words alone."
-FROM_WORDS = "text"  # stands for the name of a file where there is none
-LAYERS = "Red: edges. Green: boundary of the mask. Blue: its inside."
+FROM_MASK_NOTE = "Images are generated from the mask alone. To use edges, choose the image of this mask."
+EMPTY_MASK_NOTE = "The mask is empty: the synthetic images will have no label."
+FROM_TEXT_NOTE = "No control image: images are generated from the prompt alone."
+TEXT_ONLY = "text"  # stands for the name of a file where there is none
+LAYERS_NOTE = "Red: edges. Green: boundary of the mask. Blue: its inside."
 
 
 @dataclass(frozen=True)
@@ -41,45 +43,45 @@ class Preview:
         """Updates for an image that was taken away."""
         return {self.source_view: None, self.control_view: None, self.control_note: ""}
 
-    def look(
+    def update(
         self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
     ) -> Iterator[dict[Any, Any]]:
         """The slice with its mask's outline at once, then the control image the network would get."""
         image, mask, words = None, None, ""
         try:
-            image = image_of(scan, slice_number, window) if scan is not None else None
+            image = selected_slice(scan, slice_number, window) if scan is not None else None
         except Exception as error:
             yield {**self.clear(), self.control_note: note(sentence(error), "error")}
             return
         try:
             mask = read_mask(self.calls, mask_file, scan, slice_number)
-            words = note(ALONE) if image is None and mask is not None else ""
-            words += note(EMPTY, "warning") if mask is not None and not mask.any() else ""
+            words = note(FROM_MASK_NOTE) if image is None and mask is not None else ""
+            words += note(EMPTY_MASK_NOTE, "warning") if mask is not None and not mask.any() else ""
         except Exception as error:
             words = note(sentence(error), "error")
         if image is None and mask is None:
             yield {**self.clear(), self.mask_note: words}
             return
         ground = np.zeros((*mask.shape, 3), np.uint8) if image is None else image
-        yield {self.source_view: marked(outlined(ground, mask), scan), self.mask_note: words}
+        yield {self.source_view: with_edge_letters(outlined(ground, mask), scan), self.mask_note: words}
         yield self._control(image, mask, form)
 
     def _control(self, image: np.ndarray | None, mask: np.ndarray | None, form: dict[str, Any]) -> dict[Any, Any]:
         try:
             known = {name: value for name, value in form.items() if value is not None}
-            control = self.calls.control_image(image, mask, SynthesisRequest(**known))
+            control = self.calls.control_image(image, mask, read_form(known))
         except Exception as error:
             return {self.control_view: None, self.control_note: note(sentence(error), "error")}
-        return self._seen(control)
+        return self._control_updates(control)
 
-    def _seen(self, control: np.ndarray) -> dict[Any, Any]:
+    def _control_updates(self, control: np.ndarray) -> dict[Any, Any]:
         layered = (control != control[..., :1]).any()
-        words = LAYERS if layered else "" if control.any() else FREE
+        words = LAYERS_NOTE if layered else "" if control.any() else FROM_TEXT_NOTE
         return {self.control_view: control, self.control_note: note(words)}
 
     def show(self, image: np.ndarray, mask: np.ndarray | None, control: np.ndarray) -> dict[Any, Any]:
         """Updates for an image, its mask and a control image that are there already."""
-        return {self.source_view: outlined(image, mask), self.mask_note: "", **self._seen(control)}
+        return {self.source_view: outlined(image, mask), self.mask_note: "", **self._control_updates(control)}
 
 
 def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -95,7 +97,7 @@ def build_preview(calls: Callables, mask_note: gr.HTML) -> Preview:
         gr.Image(label="Image", alt_text="The chosen slice with the outline of its mask", **look)
     )
     control_view = written_once(
-        gr.Image(label="What the network sees", alt_text="The control image: edges of the chosen slice", **look)
+        gr.Image(label="Control image", alt_text="The control image: edges of the chosen slice", **look)
     )
     return Preview(calls, source_view, control_view, gr.HTML(elem_classes="beside"), mask_note)
 
@@ -107,13 +109,13 @@ def read_mask(calls: Callables, mask_file: str | None, scan: Any, slice_number: 
     return calls.read_mask(mask_file, scan, 0 if scan is None else slice_index(scan, slice_number))
 
 
-def given(
+def read_inputs(
     calls: Callables, scan: Any, slice_number: float, window: str | None, mask_file: str | None, structure: float | None
 ) -> tuple[np.ndarray | None, np.ndarray | None, str]:
     """Image, mask and a name for files. Raises EmitDiffError with neither, unless text alone is enough."""
     mask = read_mask(calls, mask_file, scan, slice_number)
     if scan is not None:
-        return image_of(scan, slice_number, window), mask, file_stem(scan.name)
+        return selected_slice(scan, slice_number, window), mask, file_stem(scan.name)
     if mask is None and structure != 0:
-        raise EmitDiffError("No image yet: choose an example, drop a file or a mask, or set the structure to free.")
-    return None, mask, FROM_WORDS if mask is None else file_stem(mask_file)
+        raise EmitDiffError("No image yet: choose an example, drop a file or a mask, or set the structure to 0.")
+    return None, mask, TEXT_ONLY if mask is None else file_stem(mask_file)

@@ -1,4 +1,4 @@
-"""What to paint, in words: drop-downs, free text and chips that make the prompt, and the prompt, edited freely."""
+"""Prompt input: drop-downs, free text and example prompts, and the editable prompt."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.events import on_choice, on_leaving
 from emitdiff.ui.form import menu
-from emitdiff.ui.menus import on_choice
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.typed import on_leaving
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,12 @@ def build_prompt_panel(calls: Callables) -> PromptPanel:
     with gr.Row(elem_classes="pair"):
         finding = gr.Dropdown(menu(words.findings), value="", label="Finding")
         appearance = gr.Dropdown(menu(words.appearances), value="", label="Appearance")
-    free_text = gr.Textbox(label="More words", placeholder="e.g. portable, low contrast", max_lines=2)
+    free_text = gr.Textbox(label="Additional words", placeholder="e.g. portable, low contrast", max_lines=2)
     examples = gr.Dataset(
-        components=[gr.Textbox(visible=False)], samples=chips(calls), label="Prompts to begin with",
+        components=[gr.Textbox(visible=False)], samples=chips(calls), label="Example prompts",
         elem_classes="chips", samples_per_page=20, visible=bool(words.example_words),
     )  # fmt: skip
-    prompt = gr.Textbox(label="Prompt (edit freely)", lines=2, max_lines=4)
+    prompt = gr.Textbox(label="Prompt (editable)", lines=2, max_lines=4)
     counted = gr.HTML(elem_classes="beside")
     return PromptPanel(calls, modality, organ, finding, appearance, free_text, examples, prompt, counted)
 

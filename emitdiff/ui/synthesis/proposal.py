@@ -8,16 +8,16 @@ from typing import Any
 import gradio as gr
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import file_stem
-from emitdiff.ui.callables import Callables
+from emitdiff.files import file_stem
 from emitdiff.ui.drawing import save_mask_file
+from emitdiff.ui.finding import Finding
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.segmentation.finding import Finding
-from emitdiff.ui.source import KEPT_SECONDS, Source, image_of, slice_index
+from emitdiff.ui.source import SESSION_SECONDS, Source, selected_slice, slice_index
 
 THRESHOLD = 0.5
-CHECK = "A proposal, not a finding: look at its outline, and draw it yourself where it is wrong."
-LATE = "Another image or slice was chosen meanwhile: the mask proposed for the last one is dropped. Ask again for this."
+CHECK = "A proposal, not ground truth: check the outline and correct it where needed."
+OUTDATED_PROPOSAL = "The image or slice was changed during the run, so the proposed mask was discarded. Propose again."
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Proposal:
             [self.text, self.suggested], self.text, queue=False, **quiet,
         )  # fmt: skip
         asked = {"text": self.text, **words, **source.inputs}
-        # The last event reads the page anew: nobody is kept from choosing another image while the segmenter works.
+        # The last event reads the page again: nobody is kept from choosing another image while the segmenter works.
         return self.button.click(
-            lambda: (None, note("Asking the segmenter. The first time after a start its weights are loaded.")),
+            lambda: (None, note("Running the segmenter. The first run after a server start loads its weights.")),
             outputs=[self.found, self.note], queue=False, **quiet,
         ).then(
             self.propose, inputs_kwargs=asked, outputs=[self.found, self.note],
             concurrency_id="device", concurrency_limit=1, **quiet,
         ).then(
-            lambda **now: self.place(file, **now), inputs_kwargs={"found": self.found, **source.inputs},
+            lambda **now: self.apply(file, **now), inputs_kwargs={"found": self.found, **source.inputs},
             outputs=[file, self.note, self.found], **quiet,
         )  # fmt: skip
 
@@ -71,9 +71,9 @@ class Proposal:
     ) -> dict[Any, Any]:  # fmt: skip
         """Asks the segmenter once."""
         try:
-            image, asked = image_of(scan, slice_number, window), self.suggest(text, organ, finding)
+            image, asked = selected_slice(scan, slice_number, window), self.suggest(text, organ, finding)
             if not asked:
-                raise EmitDiffError("Say what to outline: choose one of the words, or write a sentence.")
+                raise EmitDiffError("Name the target: choose one from the list, or write a sentence.")
             weights = self.calls.segmentation_checkpoint
             output = self.calls.segment(image, asked, THRESHOLD, weights)
         except Exception as error:
@@ -81,7 +81,7 @@ class Proposal:
         index = slice_index(scan, slice_number)
         return {self.found: Finding(scan, image, index, output, asked, THRESHOLD, weights)}
 
-    def place(
+    def apply(
         self, file: gr.File, found: Finding | None, scan: Any, slice_number: float, window: str | None
     ) -> dict[Any, Any]:
         """What was found becomes the mask `file`; where it is nothing, or of another slice than the page shows now, the
@@ -89,9 +89,9 @@ class Proposal:
         if found is None:
             return {self.found: None}
         if found.scan is not scan or found.index != slice_index(scan, slice_number):
-            return {self.found: None, self.note: note(LATE, "warning")}
+            return {self.found: None, self.note: note(OUTDATED_PROPOSAL, "warning")}
         if not found.output.found:
-            return {self.found: None, self.note: note(found.describe() + " The mask stays as it was.", "warning")}
+            return {self.found: None, self.note: note(found.describe() + " The mask is unchanged.", "warning")}
         try:
             path = save_mask_file(found.output.mask, f"{file_stem(scan.name)}_proposed_mask")
         except Exception as error:
@@ -117,8 +117,8 @@ def build_proposal(calls: Callables) -> Proposal:
         targets = list(calls.targets(calls.segmentation_checkpoint))
     except EmitDiffError:  # the page must come up without weights
         targets = []
-    with gr.Accordion("Let the segmenter propose it", open=False) as panel:
-        text = gr.Dropdown(targets, value=None, label="What to outline (a word or a sentence)", allow_custom_value=True)
+    with gr.Accordion("Propose a mask with the segmenter", open=False) as panel:
+        text = gr.Dropdown(targets, value=None, label="Target (word or sentence)", allow_custom_value=True)
         button = gr.Button("Propose the mask", size="sm")
         words = gr.HTML(elem_classes="beside")
-    return Proposal(calls, panel, text, button, words, gr.State(None, time_to_live=KEPT_SECONDS), gr.State(""))
+    return Proposal(calls, panel, text, button, words, gr.State(None, time_to_live=SESSION_SECONDS), gr.State(""))

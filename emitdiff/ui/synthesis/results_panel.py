@@ -1,4 +1,4 @@
-"""What the synthesis makes: progress, the images as they come, and what is done with them."""
+"""Results of a synthesis run: progress, the generated images, and actions on them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.images import overlay
-from emitdiff.ui.callables import Callables
+from emitdiff.ui.cancellation import Cancellation
 from emitdiff.ui.events import QUIET
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, note, notes, progress
-from emitdiff.ui.source import KEPT_SECONDS, at_view_size
+from emitdiff.ui.source import SESSION_SECONDS, at_view_size
 from emitdiff.ui.synthesis.download_panel import DownloadPanel
 from emitdiff.ui.synthesis.merging_panel import build_merging_panel
-from emitdiff.ui.synthesis.painting import Painting
-from emitdiff.ui.synthesis.runs import Made, Run
+from emitdiff.ui.synthesis.runs import GeneratedImage, Run
 from emitdiff.ui.views import written_once
 
-IDLE = "Choose an image, check the words, press Generate."
+IDLE = "Choose an image, check the prompt and press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; up to nine: three; more: four
-GRID, BESIDE = "All images", "Before and after"
-SIDES = "Left: real. Right: synthetic"
-SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean difference"}
+GRID, BESIDE = "All images", "Side by side"
+PAIR_LABEL = "Left: real. Right: synthetic"
+SCORES = {"edge_f1": "edge F1", "ms_ssim": "MS-SSIM", "ssim": "SSIM", "mae": "mean absolute error"}
 # An error is over once something is changed that may have caused it; a run that goes on is reported on.
-MEND = """html => html.includes("progress still error") ? IDLE : {__type__: "update"}"""
+CLEAR_ERROR = """html => html.includes("progress still error") ? IDLE : {__type__: "update"}"""
 # What is marked beside the real image would fill the box among all images. From the server no null reaches the page.
-ALL = f"""shown => ({{__type__: "update", ...(shown === "{GRID}" ? {{selected_index: null}} : {{}})}})"""
-NOTHING_CHOSEN = "Every image keeps its own seed and settings."
+DESELECT = f"""shown => ({{__type__: "update", ...(shown === "{GRID}" ? {{selected_index: null}} : {{}})}})"""
+NOTHING_CHOSEN = "Each image stores its seed and settings."
 
 
 class ResultsPanel:
-    """Lays the panel out inside the current Blocks context; `connect` joins it to the form."""
+    """Lays the panel out inside the current Blocks context; `connect` joins it to the runs."""
 
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
         self.chosen_index, self.large = gr.State(0), gr.State(None)  # large: the index of the image that fills the box
-        self.run = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=lambda run: run and run.remove())
+        self.run = gr.State(None, time_to_live=SESSION_SECONDS, delete_callback=lambda run: run and run.remove())
         self.progress = gr.HTML(finished(IDLE))
         with gr.Row(elem_classes="after looks"):
             self.shown = gr.Radio([GRID, BESIDE], value=GRID, label="Show", container=False)
             self.outlines = gr.Checkbox(False, label="Mask outline", container=False, scale=0, min_width=120)
             self.line = gr.Slider(
-                0, 100, value=50, step=1, label="Line between real and synthetic", buttons=[], visible=False,
+                0, 100, value=50, step=1, label="Divider between real and synthetic", buttons=[], visible=False,
                 elem_classes="line",
             )  # fmt: skip
         self.gallery = written_once(
@@ -54,7 +54,7 @@ class ResultsPanel:
         )  # fmt: skip
         self.slider = written_once(
             gr.ImageSlider(
-                label=SIDES, interactive=False, format="png", buttons=["fullscreen"], visible=False,
+                label=PAIR_LABEL, interactive=False, format="png", buttons=["fullscreen"], visible=False,
                 max_height=4096, elem_classes="view pair-view",
             )
         )  # fmt: skip
@@ -62,12 +62,12 @@ class ResultsPanel:
         with gr.Row(elem_classes="after acts"):
             self.kept = gr.Checkbox(True, label="Keep", container=False, interactive=False, scale=0, min_width=70)
             quiet_button = {"size": "sm", "scale": 0, "min_width": 118, "interactive": False}
-            self.use_settings = gr.Button("Use its settings", **quiet_button)
-            self.vary = gr.Button("Variations of this one", **{**quiet_button, "min_width": 150})
+            self.use_settings = gr.Button("Use these settings", **quiet_button)
+            self.vary = gr.Button("Generate variations", **{**quiet_button, "min_width": 150})
             self.send = gr.Button("Send to segmentation", **{**quiet_button, "min_width": 150})
         self.downloads = DownloadPanel(calls)
         self.merging = build_merging_panel(calls)
-        self.painting = Painting(calls, self)
+        self.cancellation = Cancellation()
 
     @property
     def outputs(self) -> list[Any]:
@@ -76,15 +76,10 @@ class ResultsPanel:
         views = [self.shown, self.gallery, self.slider, self.line]
         return [self.run, self.progress, *views, *chosen, *self.downloads.outputs]
 
-    def connect(
-        self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
-        stored: list[Any],
-    ) -> None:  # fmt: skip
-        """`given` holds the components of image and mask, `form` those of a request, by name; `buttons` start and
-        stop, `line` beside them repeats the progress; `stored` are events that bring images made earlier."""
+    def connect(self, ended: list[Any]) -> None:
+        """`ended` are the events after which there are other images."""
         at_once = {"queue": False, **QUIET}
         of_image = {"run": self.run, "chosen": self.chosen_index}
-        ended = [*self.painting.connect(given, form, buttons, line, QUIET), *stored]
         selected = self.gallery.select(
             self.choose,
             inputs_kwargs={"run": self.run, "shown": self.shown},
@@ -106,9 +101,9 @@ class ResultsPanel:
             "trigger_mode": "always_last", **at_once,
         }  # fmt: skip
         views = [self.gallery, self.slider, self.line]
-        self.outlines.input(self.look, outputs=views, **looks)
-        self.shown.input(self.turn, outputs=[*views, self.large], **looks)
-        self.shown.change(None, self.shown, self.gallery, js=ALL, **at_once)
+        self.outlines.input(self.refresh, outputs=views, **looks)
+        self.shown.input(self.switch_view, outputs=[*views, self.large], **looks)
+        self.shown.change(None, self.shown, self.gallery, js=DESELECT, **at_once)
         # The line can be dragged with a mouse alone; this is its way for the keyboard.
         self.line.input(lambda share: gr.update(slider_position=share), self.line, self.slider, **at_once)
         kept = self.kept.input(
@@ -122,16 +117,16 @@ class ResultsPanel:
 
     def idle(self, request: gr.Request) -> dict[Any, Any]:
         """Another image takes away what was said of the last one, unless a run is being reported there."""
-        return {self.progress: gr.skip() if self.painting.stops.running(request) else finished(IDLE)}
+        return {self.progress: gr.skip() if self.cancellation.running(request) else finished(IDLE)}
 
-    def mending(self, events: list[Any], quiet: dict[str, Any]) -> None:
+    def clear_errors_on(self, events: list[Any], quiet: dict[str, Any]) -> None:
         """Events after which an error no longer stands above the gallery. The server is not asked."""
-        js = MEND.replace("IDLE", json.dumps(finished(IDLE)))
+        js = CLEAR_ERROR.replace("IDLE", json.dumps(finished(IDLE)))
         gr.on(events, None, self.progress, self.progress, js=js, queue=False, **quiet)
 
     def end_session(self, request: gr.Request) -> None:
         """The page was closed: whatever still runs for it stops."""
-        self.painting.stops.end(request)
+        self.cancellation.end(request)
 
     def started(self, run: Run) -> dict[Any, Any]:
         """Updates for `outputs` when a run, or variations of one of its images, begins."""
@@ -144,28 +139,28 @@ class ResultsPanel:
             self.gallery: gr.update(value=tiles, columns=columns, allow_preview=True),
             self.slider: gr.update(visible=False),
             self.line: gr.update(visible=False),
-            **(self._say(run, 0) if not run.made else {}),
+            **(self._describe_image(run, 0) if not run.images else {}),
             **self.downloads.wait(),
         }
 
-    def went_on(self, run: Run, changed: bool) -> dict[Any, Any]:
+    def progressed(self, run: Run, changed: bool) -> dict[Any, Any]:
         """Updates while it runs; `changed`: the gallery has something new."""
         line = {self.progress: progress(run.words, run.fraction)}
         return {**line, self.gallery: run.tiles()} if changed else line
 
     def ended(self, run: Run, stopped: bool, failure: str) -> dict[Any, Any]:
         """Updates once nothing runs any more; the chosen image is the one that is large, else the first new one."""
-        chosen = min(run.first if run.large is None else run.large, max(len(run.made) - 1, 0))
+        chosen = min(run.first if run.large is None else run.large, max(len(run.images) - 1, 0))
         return {
             self.progress: finished(failure or run.summary(stopped), "error" if failure else "info"),
             self.gallery: run.tiles(),
             self.chosen_index: chosen,
-            **self._say(run, chosen),
+            **self._describe_image(run, chosen),
         }
 
     def choose(self, run: Run | None, shown: str, event: gr.SelectData) -> dict[Any, Any]:
         """An image of the gallery was selected: what is known of it, and it beside the real one if that is shown."""
-        if run is None or event.index >= len(run.made):
+        if run is None or event.index >= len(run.images):
             return {self.words: gr.skip()}
         run.large = event.index
         slider = {self.slider: self._beside(run, event.index)} if shown == BESIDE else {}
@@ -173,7 +168,7 @@ class ResultsPanel:
             self.chosen_index: event.index,
             self.large: event.index,
             self.vary: gr.update(interactive=not run.running),
-            **self._say(run, event.index),
+            **self._describe_image(run, event.index),
             **slider,
         }
 
@@ -182,23 +177,23 @@ class ResultsPanel:
         if run is not None:
             run.large = None
 
-    def _say(self, run: Run, chosen: int) -> dict[Any, Any]:
+    def _describe_image(self, run: Run, chosen: int) -> dict[Any, Any]:
         """What is known of image `chosen`, and whether anything can be done with it."""
-        there = chosen < len(run.made)
+        there = chosen < len(run.images)
         return {
-            self.words: describe(run.made[chosen], chosen, len(run.made)) if there else note(NOTHING_CHOSEN),
-            self.kept: gr.update(value=run.made[chosen].kept if there else True, interactive=there),
+            self.words: describe(run.images[chosen], chosen, len(run.images)) if there else note(NOTHING_CHOSEN),
+            self.kept: gr.update(value=run.images[chosen].kept if there else True, interactive=there),
             self.use_settings: gr.update(interactive=there),
             self.send: gr.update(interactive=there),
         }
 
-    def turn(self, run: Run | None, chosen: int, shown: str, outlines: bool) -> dict[Any, Any]:
+    def switch_view(self, run: Run | None, chosen: int, shown: str, outlines: bool) -> dict[Any, Any]:
         """Between the two ways to show them; back to all images none is large."""
         if shown == GRID:
             self.close(run)
-        return {**self.look(run, chosen, shown, outlines), self.large: run.large if run else None}
+        return {**self.refresh(run, chosen, shown, outlines), self.large: run.large if run else None}
 
-    def look(self, run: Run | None, chosen: int, shown: str, outlines: bool) -> dict[Any, Any]:
+    def refresh(self, run: Run | None, chosen: int, shown: str, outlines: bool) -> dict[Any, Any]:
         """All images, or the chosen one beside the real one with the others as a strip; outlines or none."""
         beside = shown == BESIDE
         if run is None:
@@ -212,14 +207,14 @@ class ResultsPanel:
         }
 
     def _beside(self, run: Run, chosen: int) -> dict[str, Any]:
-        label = SIDES if run.source is not None else SIDES.replace("real", "mask")
+        label = PAIR_LABEL if run.source is not None else PAIR_LABEL.replace("real", "mask")
         return gr.update(value=self._pair(run, chosen), label=label, visible=True)
 
     def _pair(self, run: Run, chosen: int) -> tuple[np.ndarray, np.ndarray] | None:
         """The real image, or the label where there is none, and the synthetic one; None without either."""
-        if chosen >= len(run.made) or (run.source is None and run.label is None):
+        if chosen >= len(run.images) or (run.source is None and run.label is None):
             return None
-        result = run.made[chosen].result
+        result = run.images[chosen].result
         synthetic = at_view_size(result.image)
         if run.source is None:
             return overlay(np.zeros_like(synthetic), at_view_size(run.label), 0.6), synthetic
@@ -232,19 +227,19 @@ class ResultsPanel:
 
     def keep(self, run: Run | None, chosen: int, kept: bool) -> dict[Any, Any]:
         """The chosen image goes into the download, or is left out."""
-        if run is None or chosen >= len(run.made):
+        if run is None or chosen >= len(run.images):
             return {self.words: gr.skip()}
-        run.made[chosen].kept = kept
-        return {self.gallery: run.tiles(), self.words: describe(run.made[chosen], chosen, len(run.made))}
+        run.images[chosen].kept = kept
+        return {self.gallery: run.tiles(), self.words: describe(run.images[chosen], chosen, len(run.images))}
 
 
-def describe(made: Made, index: int, count: int) -> str:
+def describe(made: GeneratedImage, index: int, count: int) -> str:
     """HTML of what is known of image `index`, counted from 0, of `count`."""
     result = made.result
-    text = f"Image {index + 1} of {count}: seed {result.seed}, made in {result.seconds:.1f} s"
+    text = f"Image {index + 1} of {count}: seed {result.seed}, generated in {result.seconds:.1f} s"
     if made.parent is not None:
-        text += f", from the edges of the synthetic image with seed {made.parent}"
+        text += f", variation of the synthetic image with seed {made.parent}"
     scores = ", ".join(f"{words} {made.scores[name]:.2f}" for name, words in SCORES.items() if name in made.scores)
-    beside = "Beside the real image, whose mask was not edited" if made.edited else "Beside the real image"
+    beside = "Compared with the real image (unedited mask)" if made.edited else "Compared with the real image"
     lines = [f"{text}.", f"{beside}: {scores}." if scores else ""]
-    return notes(lines) + note("" if made.kept else "Dropped: it is left out of the download.")
+    return notes(lines) + note("" if made.kept else "Dropped: excluded from the download.")

@@ -1,4 +1,4 @@
-"""The images of one source as the page sees them: the tiles of the gallery, how far a run is, what it leaves behind."""
+"""State of the synthesis runs of one source: gallery tiles, progress and files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay, save_synthetic_png
+from emitdiff.images import overlay
+from emitdiff.provenance import save_synthetic_png
+from emitdiff.synthesis_settings import MaskEdit
 from emitdiff.ui.archive import folder_of, save_archive, save_result
-from emitdiff.ui.callables import SynthesisRequest
+from emitdiff.ui.form import fill_form
+from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.source import at_view_size
 
 PREVIEW_INTERVAL = 0.5  # seconds between pictures sent while one is being made
-SQUARE = (256, 256)  # of a tile that waits for what is painted from text alone
-MOST = 24  # images of one run with all its variations
-IN_PLACE = {"move_x": 0.0, "move_y": 0.0, "scale": 1.0, "rotate": 0.0, "deform": 0.0, "edit_seed": 0}
+SQUARE = (256, 256)  # of a tile that waits for what is generated from text alone
+MAX_IMAGES = 24  # images of one run with all its variations
 DROPPED = "Dropped, "  # the tile of what is left out of the download is dimmed by this beginning
 
 
 @dataclass(eq=False)
-class Made:
-    """One finished image with its file, the request it was painted with and what was said of it since."""
+class GeneratedImage:
+    """One finished image with its file, the request it was generated with and what was said of it since."""
 
     result: Any
     path: Path
@@ -41,7 +43,8 @@ class Made:
     @property
     def edited(self) -> bool:
         """Whether the mask was moved, turned, scaled or deformed."""
-        return any(getattr(self.request, name) != IN_PLACE[name] for name in IN_PLACE if name != "edit_seed")
+        edit = self.request.settings.edit
+        return edit is not None and not edit.changes_nothing
 
     @property
     def caption(self) -> str:
@@ -57,7 +60,7 @@ class Made:
 class Run:
     """What was made from one source; `folder` is its own temporary folder and goes with it.
 
-    `request` is that of the images being made, which follow the `first` of `made`.
+    `request` is that of the images being made, which follow the `first` of `images`.
     """
 
     request: SynthesisRequest
@@ -66,9 +69,9 @@ class Run:
     stem: str
     folder: Path = field(init=False)
     started: float = field(default_factory=time.monotonic)
-    made: list[Made] = field(default_factory=list)
+    images: list[GeneratedImage] = field(default_factory=list)
     first: int = 0
-    parent: Made | None = None
+    parent: GeneratedImage | None = None
     running: bool = True
     outlines: bool = False  # of the labels, on the tiles
     large: int | None = None  # index of the image that fills the box
@@ -83,49 +86,50 @@ class Run:
 
     @property
     def results(self) -> list[Any]:
-        return [made.result for made in self.made]
+        return [made.result for made in self.images]
 
-    def vary(self, parent: Made, seed: int, count: int) -> None:
+    def vary(self, parent: GeneratedImage, seed: int, count: int) -> None:
         """From now on `count` variations of `parent` are made: its settings, other seeds, its own edges and label.
 
         Raises EmitDiffError where they would be too many.
         """
-        if len(self.made) + count > MOST:
+        if len(self.images) + count > MAX_IMAGES:
             raise EmitDiffError(
-                f"There are {len(self.made)} images here, and {count} more would pass the limit of {MOST}: set the "
+                f"There are {len(self.images)} images; {count} more would exceed the limit of {MAX_IMAGES}: set the "
                 "number of images lower, or download these and press Generate."
             )
         # The label it comes with is the edited mask already.
-        self.request = replace(parent.request, num_images=count, seed=seed, **IN_PLACE)
-        self.parent, self.first, self.running = parent, len(self.made), True
+        settings = parent.request.settings.replace(num_images=count, seed=seed, edit=MaskEdit())
+        self.request = replace(parent.request, settings=settings)
+        self.parent, self.first, self.running = parent, len(self.images), True
         self.started, self.first_step, self.steps_done, self.steps_total = time.monotonic(), None, 0, 0
 
-    def take(self, event: Any) -> bool:
+    def add_event(self, event: Any) -> bool:
         """Takes in a step or a finished image; True when the gallery has something new to show."""
         now = time.monotonic()
         if getattr(event, "image", None) is not None:
-            self._keep(event)
+            self._add_image(event)
             return True
         self.first_step = self.first_step or now
         self.steps_done = event.image_index * event.steps + event.step
-        self.steps_total = self.request.num_images * event.steps
+        self.steps_total = self.request.settings.num_images * event.steps
         if event.preview is None or now - self.shown < PREVIEW_INTERVAL:
             return False
         self.preview, self.shown = event.preview, now
         return True
 
-    def _keep(self, result: Any) -> None:
+    def _add_image(self, result: Any) -> None:
         parent = None
         if self.parent is not None:
             parent = self.parent.result.seed
             result = replace(result, settings={**result.settings, "variation_of": self.parent.path.name})
-        path = save_result(result, len(self.made), self.stem, self.folder)
-        self.made.append(Made(result, path, self.request, parent))
+        path = save_result(result, len(self.images), self.stem, self.folder)
+        self.images.append(GeneratedImage(result, path, self.request, parent))
         self.preview = None
 
     def measure(self, quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]) -> bool:
         """Compares the last image with the real one; True when that gave scores."""
-        made = self.made[-1] if self.made else None
+        made = self.images[-1] if self.images else None
         if made is None or made.scores or self.source is None or made.unmeasurable:
             return False
         try:
@@ -137,14 +141,15 @@ class Run:
     def tiles(self) -> list[tuple[Any, str]]:
         """The gallery: finished images; during a run also the one being made and an empty tile for each to come."""
         tiles: list[tuple[Any, str]] = [
-            (str(self.outlined(made) if self.outlines else made.path), made.caption) for made in self.made
+            (str(self.outlined(made) if self.outlines else made.path), made.caption) for made in self.images
         ]
-        for index in range(len(tiles) - self.first, self.request.num_images if self.running else 0):
-            being_made = self.first + index == len(self.made) and self.preview is not None
-            tiles.append((self.preview if being_made else self._empty(), f"seed {self.request.seed + index} ..."))
+        for index in range(len(tiles) - self.first, self.request.settings.num_images if self.running else 0):
+            being_made = self.first + index == len(self.images) and self.preview is not None
+            seed = self.request.settings.seed + index
+            tiles.append((self.preview if being_made else self._empty(), f"seed {seed} ..."))
         return tiles
 
-    def outlined(self, made: Made) -> Path:
+    def outlined(self, made: GeneratedImage) -> Path:
         """The file of the image with the outline of its label, large enough for a fine line; without one the image."""
         if made.result.mask is None:
             return made.path
@@ -166,11 +171,11 @@ class Run:
     def words(self) -> str:
         """ "Image 2 of 4, step 5 of 20, about 12 s left"."""
         if not self.steps_total:
-            return "Preparing. The first run after a start loads the weights."
-        steps = self.steps_total // self.request.num_images
+            return "Preparing. The first run after a server start loads the weights."
+        steps = self.steps_total // self.request.settings.num_images
         image, step = divmod(max(self.steps_done - 1, 0), steps)
         kind = "Image" if self.parent is None else "Variation"
-        text = f"{kind} {image + 1} of {self.request.num_images}, step {step + 1} of {steps}"
+        text = f"{kind} {image + 1} of {self.request.settings.num_images}, step {step + 1} of {steps}"
         elapsed = time.monotonic() - (self.first_step or self.started)
         if self.steps_done < 3:
             return text
@@ -178,33 +183,33 @@ class Run:
 
     def summary(self, stopped: bool) -> str:
         """The line that stays when the run is over."""
-        made, wanted = len(self.made) - self.first, self.request.num_images
+        made, wanted = len(self.images) - self.first, self.request.settings.num_images
         kind = "synthetic image" if self.parent is None else "variation"
         images = f"{made} {kind}{'s' if made != 1 else ''}"
         if stopped and made < wanted:
             if not made:
                 return f"Stopped before {'an image' if self.parent is None else 'a variation'} was finished."
             return f"Stopped: {images} of {wanted} finished and kept."
-        return f"{images} in {duration(time.monotonic() - self.started)}. Select one to see it large."
+        return f"{images} in {duration(time.monotonic() - self.started)}. Select one to enlarge it."
 
     @property
-    def kept(self) -> list[Made]:
+    def kept(self) -> list[GeneratedImage]:
         """What goes into the download."""
-        return [made for made in self.made if made.kept]
+        return [made for made in self.images if made.kept]
 
     def settings(self, index: int) -> dict[str, Any]:
-        """What image `index` was painted with, by field of a request; how many are wanted is not part of it."""
-        if index >= len(self.made):
+        """What image `index` was generated with, by field of the form; how many are wanted is not part of it."""
+        if index >= len(self.images):
             return {}
-        made = self.made[index]
+        made = self.images[index]
         return {
-            name: value for name, value in {**vars(made.request), "seed": made.result.seed}.items()
+            name: value for name, value in {**fill_form(made.request), "seed": made.result.seed}.items()
             if name != "num_images"
         }  # fmt: skip
 
     def label_file(self, index: int) -> Path | None:
         """A PNG of the class ids that image `index` was made for, None where there are none."""
-        made = self.made[index]
+        made = self.images[index]
         if made.result.mask is None:
             return None
         path = self.folder / "labels" / f"{made.path.stem}_mask.png"

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.callables import Callables, Model
 from emitdiff.ui.form import find_preset, sampling_defaults
+from emitdiff.ui.interface import Callables, ModelInfo
 from emitdiff.ui.messages import note
 
 NUMBERS = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")
@@ -20,7 +20,7 @@ class SamplingControls:
     """The components; those of `fields` are named as in a request."""
 
     calls: Callables
-    models: dict[str, Model]
+    models: dict[str, ModelInfo]
     num_images: gr.Slider
     seed: gr.Number
     random_seed: gr.Button
@@ -49,7 +49,7 @@ class SamplingControls:
         return {**{getattr(self, key): defaults[key] for key in NUMBERS}, self.note: words}
 
 
-def build_sampling_controls(calls: Callables, models: dict[str, Model]) -> SamplingControls:
+def build_sampling_controls(calls: Callables, models: dict[str, ModelInfo]) -> SamplingControls:
     """Lays the controls out inside the current Blocks context."""
     defaults = sampling_defaults(models[calls.synthesis_checkpoint])
     presets = [preset.name for preset in calls.vocabulary.presets]
@@ -58,14 +58,12 @@ def build_sampling_controls(calls: Callables, models: dict[str, Model]) -> Sampl
         random_seed = gr.Button("Random", size="sm", render=False)
         seed = gr.Number(0, label="First seed", buttons=[random_seed])
     with gr.Accordion("Advanced", open=False):
-        preset = gr.Dropdown(presets, value=presets[0], label="Preset: sets the fields below")
+        preset = gr.Dropdown(presets, value=presets[0], label="Preset for the fields below")
         steps = gr.Slider(1, 100, value=defaults["num_inference_steps"], step=1, label="Steps", buttons=[])
-        guidance = gr.Slider(
-            0, 20, value=defaults["guidance_scale"], step=0.1, label="Guidance: weight of the words", buttons=[]
-        )
+        guidance = gr.Slider(0, 20, value=defaults["guidance_scale"], step=0.1, label="Guidance scale", buttons=[])
         strength = gr.Slider(
             0, 2, value=defaults["controlnet_conditioning_scale"], step=0.05,
-            label="Control strength: weight of the edges", buttons=[],
+            label="ControlNet conditioning scale", buttons=[],
         )  # fmt: skip
         negative_prompt = gr.Textbox(label="Negative prompt: what to avoid", max_lines=2)
         checkpoint = gr.Dropdown(list(models), value=calls.synthesis_checkpoint, label="Weights")

@@ -1,4 +1,4 @@
-"""What the network is shown: how much structure, which edges, and what is done to the mask first."""
+"""Controls of the control image: structure, edge detector, and mask edits."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from typing import Any
 
 import gradio as gr
 
-ENDS = '<div class="ends" aria-hidden="true"><span>free</span><span>only the mask</span><span>every edge</span></div>'
-EDIT_FIELDS = ("move_x", "move_y", "scale", "rotate", "deform", "edit_seed")
+from emitdiff.ui.form import EDIT_FIELDS
+from emitdiff.ui.interface import Vocabulary
+
+STRUCTURE_SCALE = (
+    '<div class="ends" aria-hidden="true"><span>text only</span><span>mask only</span><span>all edges</span></div>'
+)
 UNCHANGED = (0, 0, 1, 0, 0, 0)
+HED_HERE = "hed is the original network here."
+HED_NOT_HERE = "The original of hed is not on this machine; hed-mini stands in until it is."
 
 
 @dataclass(frozen=True)
@@ -43,24 +49,25 @@ class StructureControls:
         self.reset.click(lambda: UNCHANGED, outputs=edits, queue=False, **quiet)
 
 
-def build_structure_controls(detectors: tuple[str, ...], detector: str) -> StructureControls:
+def build_structure_controls(vocabulary: Vocabulary, detector: str) -> StructureControls:
     """Lays the controls out inside the current Blocks context."""
-    structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure to follow", buttons=[])
-    gr.HTML(ENDS, elem_classes="under")
-    choice = gr.Dropdown(list(detectors), value=detector, label="Edge detector")
-    boundary = gr.Checkbox(True, label="Add the mask's boundary")
-    with gr.Group(visible=detector != "hed") as thresholds:
+    structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure", buttons=[])
+    gr.HTML(STRUCTURE_SCALE, elem_classes="under")
+    note = HED_HERE if vocabulary.hed_network == "original" else HED_NOT_HERE
+    choice = gr.Dropdown(list(vocabulary.detectors), value=detector, label="Edge detector", info=note)
+    boundary = gr.Checkbox(True, label="Add the mask boundary")
+    with gr.Group(visible=has_thresholds(detector)) as thresholds:
         low = gr.Slider(0, 255, value=50, step=1, label="Low threshold", buttons=[])
         high = gr.Slider(0, 255, value=120, step=1, label="High threshold", buttons=[])
     with gr.Accordion("Edit the mask", open=False) as panel:
-        gr.HTML('<p class="note">Label and edges of the target move together.</p>', elem_classes="beside")
+        gr.HTML('<p class="note">The label and the edges of the target are moved together.</p>', elem_classes="beside")
         move_x = gr.Slider(-0.5, 0.5, value=0, step=0.01, label="Move right (of the width)", buttons=[])
         move_y = gr.Slider(-0.5, 0.5, value=0, step=0.01, label="Move down (of the height)", buttons=[])
         scale = gr.Slider(0.25, 3, value=1, step=0.05, label="Scale", buttons=[])
         rotate = gr.Slider(-180, 180, value=0, step=1, label="Rotate (degrees, anticlockwise)", buttons=[])
         deform = gr.Slider(0, 1, value=0, step=0.05, label="Deform", buttons=[])
         edit_seed = gr.Number(0, label="Seed of the deformation")
-        reset = gr.Button("As it was", size="sm")
+        reset = gr.Button("Reset", size="sm")
     return StructureControls(
         structure,
         choice,
@@ -80,5 +87,9 @@ def build_structure_controls(detectors: tuple[str, ...], detector: str) -> Struc
 
 
 def thresholds_of(detector: str) -> gr.Group:
-    """HED has no thresholds to set."""
-    return gr.Group(visible=detector != "hed")
+    return gr.Group(visible=has_thresholds(detector))
+
+
+def has_thresholds(detector: str) -> bool:
+    """The networks, hed and hed-mini, have none to set."""
+    return not detector.startswith("hed")

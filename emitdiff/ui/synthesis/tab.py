@@ -6,12 +6,13 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.images import file_stem
-from emitdiff.ui.callables import Callables
+from emitdiff.files import file_stem
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.examples import Example
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
+from emitdiff.ui.synthesis.painting import Generation
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
 
@@ -29,6 +30,7 @@ class SynthesisTab:
                 self.input.lay_out_views()
             with gr.Column(elem_classes="pane results"):
                 self.results = ResultsPanel(calls)
+        self.generation = Generation(calls, self.results)
         self.form, self.checkpoint = self.input.form, self.input.sampling.checkpoint
         self.input.connect()
         self._connect_results()
@@ -44,20 +46,21 @@ class SynthesisTab:
         source = self.input.source
         source.file.upload(self.results.idle, outputs=self.results.progress, queue=False, **QUIET)
         changed = [field.change for field in self.form.values()]
-        self.results.mending([*changed, self.input.mask.file.change], QUIET)
-        source.mending([self.generate_button.click], QUIET)
+        self.results.clear_errors_on([*changed, self.input.mask.file.change], QUIET)
+        source.clear_errors_on([self.generate_button.click], QUIET)
         stored = source.examples.select(
             self.show_stored, [self.checkpoint, self.results.run, self.results.large],
             [*self.results.outputs, self.results.vary], queue=False, **QUIET,
         )  # fmt: skip
         buttons = (self.generate_button, self.stop_button)
-        self.results.connect(self.input.given, self.form, buttons, self.mirror, [stored])
+        ended = self.generation.connect(self.input.given, self.form, buttons, self.mirror, QUIET)
+        self.results.connect([*ended, stored])
         self.results.use_settings.click(
             self.take_settings, [self.results.run, self.results.chosen_index], self.input.restored, queue=False, **QUIET
-        ).then(**self.input.look)
+        ).then(**self.input.preview_event)
 
     def take_settings(self, run: Run | None, chosen: int) -> dict[Any, Any]:
-        """Everything the chosen image was painted with goes back into the form, its own seed as the first one."""
+        """Everything the chosen image was generated with goes back into the form, its own seed as the first one."""
         settings = run.settings(chosen) if run else {}
         return self.input.restore(settings)[0] or {self.form["seed"]: gr.skip()}
 
@@ -66,12 +69,12 @@ class SynthesisTab:
     ) -> dict[Any, Any]:
         """An example was chosen: what was made of it earlier stands in the gallery at once; no network runs."""
         image, mask, stored = self.input.example(event.index, checkpoint)
-        if stored is None or self.results.painting.stops.running(request):
+        if stored is None or self.results.cancellation.running(request):
             return self.results.idle(request)
         if previous:
             previous.remove()
         run = stored.run(image, mask, file_stem(self.input.cards[event.index].image.name))
         run.large = large
         shown = {**self.results.started(run), **self.results.ended(run, False, "")}
-        said = f"Stored with the example: {len(run.made)} images made earlier. Generate paints them anew."
+        said = f"Precomputed results: {len(run.images)} images generated earlier. Press Generate to recompute them."
         return {**shown, self.results.progress: finished(said), self.results.vary: gr.Button(interactive=True)}

@@ -1,0 +1,68 @@
+"""The weights in memory: each loaded once, by whoever asks first, and the ones used last kept."""
+
+from __future__ import annotations
+
+from threading import Condition, Lock
+from typing import TYPE_CHECKING
+
+from cachetools import LRUCache, cached
+
+from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints, local_folder
+from emitdiff.errors import EmitDiffError
+from emitdiff.ui.interface import HEAD_SUFFIX
+
+if TYPE_CHECKING:
+    from emitdiff.segmentation.pipeline import SegmentationPipeline
+    from emitdiff.synthesis.pipeline import SynthesisPipeline
+
+MAX_LOADED = 2  # pipelines of each kind, the ones used last
+# Held while networks are built, not while files are fetched: transformers builds them on a default device of its own,
+# which all threads share, and what another thread builds meanwhile has no data.
+_build_lock = Lock()
+
+
+@cached(LRUCache(MAX_LOADED), condition=Condition())
+def synthesizer(name: str) -> SynthesisPipeline:
+    """Loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
+    from emitdiff.synthesis.loading import load_synthesizer
+
+    local_folder(find_checkpoint(name, "synthesis"))
+    with _build_lock:
+        return load_synthesizer(name)
+
+
+@cached(LRUCache(MAX_LOADED), condition=Condition())
+def segmenter(name: str) -> SegmentationPipeline:
+    """As `synthesizer`; also of the file of a few-shot head."""
+    from emitdiff.segmentation.loading import load_segmenter
+
+    if name.endswith(HEAD_SUFFIX):
+        return _few_shot_pipeline(name)
+    local_folder(find_checkpoint(name, "segmentation"))
+    with _build_lock:
+        return load_segmenter(name)
+
+
+def _few_shot_pipeline(file: str) -> SegmentationPipeline:
+    """A head on the weights it was trained on, which are shared with others. The file may come from anyone: it cannot
+    have the server fetch weights."""
+    from emitdiff.segmentation.few_shot.head import load_few_shot_head, read_few_shot_head
+
+    name = str(read_few_shot_head(file)[0]["checkpoint"])
+    base = next((found for found in known_checkpoints("segmentation") if found.name == name), None)
+    if base is None or not is_ready(base):
+        raise EmitDiffError(f"This head was trained on the weights {name}, which are not among those of this page.")
+    pipeline = segmenter(name)
+    with _build_lock:
+        return load_few_shot_head(file, pipeline).pipeline()
+
+
+def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:
+    """Loads the weights chosen at first, so that the first press of a button need not wait. Downloads nothing."""
+    for checkpoint, load in ((synthesis, synthesizer), (segmentation, segmenter)):
+        if is_ready(checkpoint):
+            load(checkpoint.name)
+
+
+def is_ready(checkpoint: Checkpoint) -> bool:
+    return checkpoint_status(checkpoint).startswith("ready")

@@ -1,0 +1,298 @@
+"""The functions that app.py hands to the pages: real work behind plain callables, weights loaded once, on first use.
+
+Nothing here imports torch before one of these functions needs it, so the page is up first.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emitdiff.backend.dataset_jobs import DatasetJobs
+from emitdiff.backend.encoded_images import encode
+from emitdiff.backend.pipelines import prepare, segmenter, synthesizer
+from emitdiff.checkpoints import (
+    Checkpoint,
+    cached_folder,
+    checkpoint_status,
+    find_checkpoint,
+    hed_network_name,
+    known_checkpoints,
+)
+from emitdiff.datasets.archive import strip_folders, unpack_dataset
+from emitdiff.errors import EmitDiffError
+from emitdiff.mask_metrics import compute_mask_metrics
+from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
+from emitdiff.scans.reading import read_scan
+from emitdiff.synthesis import edges, presets, prompts
+from emitdiff.synthesis.merging import merging_mask
+from emitdiff.synthesis_settings import SynthesisSettings
+from emitdiff.ui.interface import (
+    HEAD_SUFFIX,
+    Callables,
+    DatasetCalls,
+    EvaluateRequest,
+    ModelInfo,
+    PackRequest,
+    PresetOption,
+    SynthesisRequest,
+    TeachDatasetRequest,
+    TeachRequest,
+    Vocabulary,
+)
+
+if TYPE_CHECKING:
+    from emitdiff.backend.teaching import HeadProgress
+
+SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
+MAX_EXAMPLES = 100  # of a zipped dataset are learnt from at once
+
+
+def build_callables(synthesis: str, segmentation: str) -> Callables:
+    """Everything the pages need, with the named weights chosen at first. Raises EmitDiffError for an unknown name."""
+    chosen = (_checkpoint_of(synthesis, "synthesis"), _checkpoint_of(segmentation, "segmentation"))
+    words = (prompts.MODALITIES, prompts.ORGANS, prompts.FINDINGS, prompts.APPEARANCES)
+    jobs = DatasetJobs(synthesizer, segmenter)
+    return Callables(
+        read_scan=read_scan,
+        read_mask=read_label,
+        read_masks=read_scan_mask,
+        control_image=control_image,
+        compose_prompt=prompts.compose_prompt,
+        prompt_warning=prompt_warning,
+        token_count=token_count,
+        synthesize=synthesize,
+        quality=quality,
+        pack=pack,
+        segment=segment,
+        targets=targets,
+        sentences=sentences,
+        teach=teach,
+        teach_dataset=teach_dataset,
+        head_exists=head_exists,
+        evaluate=evaluate,
+        score=compute_mask_metrics,
+        merging_mask=merging_mask,
+        datasets=DatasetCalls(**{name: getattr(jobs, name) for name in DatasetCalls.__dataclass_fields__}),
+        models=lambda: list_models(chosen),
+        describe_device=describe_device,
+        prepare=lambda: prepare(*chosen),
+        vocabulary=Vocabulary(*words, edges.DETECTORS, list_presets(), prompts.EXAMPLE_WORDS, hed_network_name()),
+        synthesis_checkpoint=chosen[0].name,
+        segmentation_checkpoint=chosen[1].name,
+    )
+
+
+def _checkpoint_of(name: str, kind: str) -> Checkpoint:
+    """A known name is taken even where its weights are missing: the page then says so and what to run."""
+    known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints(kind)}
+    return known.get(name) or find_checkpoint(name, kind)
+
+
+def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[ModelInfo, ...]:
+    """The known weights and the chosen ones, with their state on this machine right now."""
+    listed = {checkpoint.name: checkpoint for checkpoint in (*known_checkpoints(), *chosen)}
+    return tuple(_model(checkpoint) for checkpoint in listed.values())
+
+
+def _model(checkpoint: Checkpoint) -> ModelInfo:
+    """With a damaged record the page still comes up and says so; whoever uses the weights gets the whole sentence."""
+    status, own = checkpoint_status(checkpoint), {}
+    try:
+        own = _read_record(checkpoint, "emitdiff.json")
+    except EmitDiffError:
+        status = "damaged (emitdiff.json cannot be read)"
+    return ModelInfo(
+        name=checkpoint.name,
+        kind=checkpoint.kind,
+        summary=checkpoint.summary,
+        licence=checkpoint.licence,
+        status=status,
+        defaults={**checkpoint.defaults, **own.get("defaults", {})},
+        detector=own.get("detector") or checkpoint.detector or "soft",
+    )
+
+
+def list_presets() -> tuple[PresetOption, ...]:
+    """The presets with what each sets of the settings."""
+    fields = [name for name in SynthesisSettings.__dataclass_fields__ if hasattr(presets.SamplingPreset, name)]
+    return tuple(
+        PresetOption(
+            name, preset.summary, {key: value for key in fields if (value := getattr(preset, key)) is not None}
+        )
+        for name, preset in presets.PRESETS.items()
+    )
+
+
+def read_label(path: str | Path, scan: Any, index: int) -> np.ndarray:
+    """Class ids (H, W) of slice `index` of `scan`, or with no scan of the file's own (which then has that slice)."""
+    return read_mask(path) if scan is None else read_slice_mask(path, scan, index)
+
+
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[HeadProgress]:
+    """Lessons as they come; the last one names the file of the head, which stays for a day."""
+    from emitdiff.backend.teaching import dataset_from_examples, stream_progress
+    from emitdiff.segmentation.few_shot.training import TrainFewShot
+    from emitdiff.segmentation.few_shot.training import train_few_shot as lessons
+
+    samples, info = dataset_from_examples(examples, request.name, request.modality, request.organ)
+    settings = TrainFewShot(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
+    return stream_progress(lessons(segmenter(request.checkpoint), samples, info, settings), request.name)
+
+
+def head_exists(file: str) -> bool:
+    """Whether a head that was trained here is still there."""
+    from emitdiff.backend import teaching
+
+    return teaching.head_exists(file)
+
+
+def teach_dataset(archive: str | Path, request: TeachDatasetRequest) -> Iterator[HeadProgress]:
+    """As `train_few_shot`, from a zipped dataset folder; of a large one, `MAX_EXAMPLES` real images are taken."""
+    from emitdiff.backend.teaching import stream_progress
+    from emitdiff.datasets.folder import open_dataset
+    from emitdiff.datasets.splits import choose_rows
+    from emitdiff.segmentation.few_shot.training import TrainFewShot
+    from emitdiff.segmentation.few_shot.training import train_few_shot as lessons
+
+    with _unpacked(archive) as folder:
+        dataset = choose_rows(open_dataset(folder).real(), request.split, request.images or MAX_EXAMPLES)
+        settings = TrainFewShot(request.seconds, request.label, request.checkpoint, request.seed)
+        # The folder itself, not a list: its images are read one by one, and what is kept of each is small.
+        steps = lessons(segmenter(request.checkpoint), dataset, dataset.info, settings)
+        yield from stream_progress(steps, request.label or dataset.info.name)
+
+
+def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:
+    """The measures of `emitdiff evaluate-segmentation` on a zipped dataset folder."""
+    from emitdiff.segmentation.evaluation import EvaluateSegmentation, run_evaluation
+
+    with _unpacked(archive) as folder:
+        settings = EvaluateSegmentation(folder, **vars(how))
+        found = run_evaluation(segmenter(how.checkpoint), settings)
+    return {**found, "checkpoint": Path(how.checkpoint).name}  # of a head, not where it is stored
+
+
+@contextmanager
+def _unpacked(archive: str | Path) -> Iterator[Path]:
+    """The dataset folder in a ZIP while it is needed; what is wrong with it is said without where it lay."""
+    with tempfile.TemporaryDirectory(prefix="emitdiff_dataset_") as place:
+        try:
+            yield unpack_dataset(archive, place)
+        except EmitDiffError as error:
+            raise EmitDiffError(strip_folders(str(error), Path(place))) from error
+
+
+def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
+    """What these weights would be given, uint8 (h, w, 3). Only their card is read: a preview downloads nothing."""
+    from emitdiff.synthesis.card import read_card
+    from emitdiff.synthesis.control import build_control
+
+    checkpoint = _checkpoint_of(request.checkpoint, "synthesis")
+    return build_control(image, mask, request.settings, read_card(checkpoint, _folder(checkpoint))).picture
+
+
+def prompt_warning(prompt: str, checkpoint: str) -> str:
+    """What the tokenizer cuts off, in a sentence; "" also while the weights are not on this machine."""
+    tokenizer = None if len(prompt.encode()) <= SHORT_PROMPT else _tokenizer_here(checkpoint)
+    return prompts.truncation_warning(prompt, tokenizer) if tokenizer else ""
+
+
+def token_count(prompt: str, checkpoint: str) -> tuple[int, int] | None:
+    """How many tokens the prompt has and how many are read; None while the weights are not on this machine."""
+    tokenizer = _tokenizer_here(checkpoint)
+    return prompts.count_tokens(prompt, tokenizer) if tokenizer else None
+
+
+def _tokenizer_here(checkpoint: str) -> Any:
+    folder = cached_folder(_checkpoint_of(checkpoint, "synthesis"))
+    return _load_tokenizer(folder / "tokenizer") if folder and (folder / "tokenizer").is_dir() else None
+
+
+@lru_cache(maxsize=4)
+def _load_tokenizer(folder: Path) -> Any:
+    """Alone, without the weights: a second instead of half a minute."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def targets(checkpoint: str) -> tuple[str, ...]:
+    """The phrases the head was trained on, from the record beside its weights, or of the file of a few-shot head."""
+    if checkpoint.endswith(HEAD_SUFFIX):
+        from emitdiff.segmentation.few_shot.head import read_few_shot_head
+
+        return tuple(read_few_shot_head(checkpoint)[0]["targets"])
+    return tuple(_read_record(_checkpoint_of(checkpoint, "segmentation"), "segmenter.json").get("targets", ()))
+
+
+def _read_record(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """A JSON file beside weights on this machine; {} where there is none (yet). Cheaper than loading them.
+
+    Raises EmitDiffError where the file is damaged.
+    """
+    path = Path(checkpoint.card or _folder(checkpoint)) / name  # a fine-tuned ControlNet is stored beside its own
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise EmitDiffError(_damaged(path, str(error))) from error
+    if not isinstance(record, dict):
+        raise EmitDiffError(_damaged(path, f"it holds a {type(record).__name__}"))
+    return record
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is damaged ({reason}); restore it from where the weights came from, or train them again."
+
+
+def _folder(checkpoint: Checkpoint) -> Path:
+    """Where the records of `checkpoint` lie, if anywhere; a Hub repository's are in the cache."""
+    return cached_folder(checkpoint) or Path(checkpoint.base)
+
+
+def synthesize(
+    image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool]
+) -> Iterator[Any]:
+    """Steps and images as they come; ends early, between two steps, once `cancelled()` is true."""
+    return synthesizer(request.checkpoint).stream(image, mask, request.settings, cancelled=cancelled)
+
+
+def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    from emitdiff.synthesis.evaluation import quick_scores
+
+    return quick_scores(source, synthetic)
+
+
+def pack(results: list[Any], paths: list[Path], packing: PackRequest, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    from emitdiff.backend.packing import pack_results
+
+    return pack_results(results, paths, packing, folder)
+
+
+def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> Any:
+    """As calling the pipeline; an image that anybody asked about lately is not encoded again."""
+    pipeline, started = segmenter(checkpoint), time.perf_counter()
+    found = pipeline.segment(encode(pipeline, image), text, threshold)
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def sentences(checkpoint: str, modality: str) -> tuple[str, ...]:
+    """Sentences to start from, about the targets of a head at home in `modality` ("" for all)."""
+    from emitdiff.segmentation.vocabulary import example_sentences
+
+    return example_sentences(targets(checkpoint), modality)
+
+
+def describe_device() -> str:
+    from emitdiff import devices
+
+    return devices.describe_device()

@@ -1,0 +1,79 @@
+"""Few-shot training as a service: progress without networks in it, and the head as a file."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emitdiff.datasets.folder import DatasetInfo, Sample
+from emitdiff.segmentation.few_shot.head import SUFFIX
+from emitdiff.segmentation.few_shot.training import TrainingProgress
+
+HEAD_LIFETIME = 24 * 3600  # a head can be used and downloaded
+# what its folder's name begins with; the rest is at random and known to who trained it
+HEAD_FOLDER_PREFIX = "emitdiff_head_"
+
+
+@dataclass(frozen=True)
+class HeadProgress:
+    """A `TrainingProgress` without its head; `file` is the head's, in the last one."""
+
+    step: int
+    steps: int
+    seconds: float
+    loss: float
+    dice: float | None
+    preview: np.ndarray | None
+    file: Path | None
+    warning: str = ""
+
+
+def stream_progress(updates: Iterable[TrainingProgress], name: str) -> Iterator[HeadProgress]:
+    """Lessons as they come; the head of the last one is written to a file called after `name`."""
+    for update in updates:
+        file = None
+        if update.head:
+            stem = "".join(letter if letter.isalnum() else "-" for letter in name.lower())[:40]
+            file = update.head.save(_head_folder() / f"{stem}{SUFFIX}")
+        yield HeadProgress(update.step, update.steps, update.seconds, update.loss, update.dice, update.preview, file,
+                         update.warning)  # fmt: skip
+
+
+def dataset_from_examples(
+    examples: Sequence[tuple[np.ndarray, np.ndarray, str]], name: str, modality: str, organ: str
+) -> tuple[list[Sample], DatasetInfo]:
+    """Examples (image uint8 (H, W, 3), mask 0/1 (H, W), file name) of one target `name` as a dataset to teach from."""
+    kind = (modality or "medical", organ or "image")  # words for sentences, where none were given
+    info = DatasetInfo("drawn on the page", *kind, {"background": 0, name: 1})
+    return [
+        Sample(image, mask, "", f"{file} {k}", "", file, {}) for k, (image, mask, file) in enumerate(examples)
+    ], info
+
+
+def head_exists(file: str | Path) -> bool:
+    """Whether `stream_progress` wrote `file` on this machine and it is still there. The name may come from anyone."""
+    try:
+        path = Path(file).resolve()
+        own = (
+            path.parent.name.startswith(HEAD_FOLDER_PREFIX)
+            and path.parent.parent == Path(tempfile.gettempdir()).resolve()
+        )
+        return own and path.suffix == SUFFIX and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # no path at all
+        return False
+
+
+def _head_folder() -> Path:
+    """A new folder; those of heads trained long ago are removed."""
+    for old in Path(tempfile.gettempdir()).glob(f"{HEAD_FOLDER_PREFIX}*"):
+        with suppress(FileNotFoundError):  # another server was quicker
+            if time.time() - old.stat().st_mtime > HEAD_LIFETIME:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=HEAD_FOLDER_PREFIX))

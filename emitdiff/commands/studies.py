@@ -1,0 +1,167 @@
+"""The command `study` and the studies it knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from emitdiff.commands.arguments import (
+    SPLIT_COLUMN_HELP,
+    Backbone,
+    Count,
+    Dataset,
+    Datasets,
+    Folder,
+    Mix,
+    Network,
+    Output,
+    SegmentationWeights,
+    Strength,
+    SynthesisWeights,
+)
+from emitdiff.commands.io import require_datasets
+
+
+@dataclass(frozen=True)
+class Utility:
+    """Train a segmenter on synthetic images, test on real ones, and compare with training on real images."""
+
+    dataset: Dataset
+    # Folder for results.csv, report.md, report.json and what is generated; a rerun resumes where it stopped.
+    out: Output
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    synthetic: Folder = None  # Folder that `augment` wrote; without it, images are generated into OUT/synthetic.
+    # Training sets, joined by +: real, synthetic; classical adds flips, rotation, scale and contrast.
+    arms: tuple[str, ...] = ("real", "synthetic")
+    # Images generated from each real one, 1 if not given; of --synthetic, at most so many, else all.
+    ratio: Count = None
+    limit: Count = None  # Maximum number of training images; all arms use the same ones.
+    network: Network = "unet"  # Which segmenter is trained.
+    steps: int = 300  # Training steps of every arm and seed.
+    resolution: int = 128  # Side of the training images in pixels, a multiple of 32.
+    seeds: int = 3  # How often each arm is trained, with seeds 0, 1, ...
+    mix: Mix = "inputs"  # How real and synthetic are combined: merging mask on inputs or logits, or one pool.
+    alpha: float = 0.6  # Fraction of real patches in the merging mask.
+    patch: Count = None  # Patch size in pixels; default: a sixth of the resolution, as in the paper.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        from emitdiff.studies.utility import Utility as Settings
+        from emitdiff.studies.utility import study_utility
+
+        study_utility(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Metrics and time over sampling steps, guidance scale and scheduler, on held-out images."""
+
+    datasets: Datasets
+    out: Output  # Folder for results.csv, report.md and report.json; a rerun resumes where it stopped.
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    steps: tuple[int, ...] = (4, 6, 8, 12, 20, 50)  # Sampling steps to try.
+    guidance: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)  # Guidance scales to try.
+    schedulers: tuple[Literal["ddim", "unipc", "dpm++"], ...] = ("ddim",)  # Samplers to try.
+    limit: int = 4  # Images of each dataset, spread evenly over its held-out groups; two are generated from each.
+    seed: int = 0  # Seed of the images generated; the same for every setting.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        require_datasets(self.datasets)
+        from emitdiff.studies.sampling_steps import Steps as Settings
+        from emitdiff.studies.sampling_steps import study_steps
+
+        study_steps(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Test for memorization: compare samples and held-out real images with their nearest training images."""
+
+    datasets: Datasets
+    # Folder for copies.json, sheets of the nearest pairs and what is generated; a rerun resumes where it stopped.
+    out: Output
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    samples: int = 500  # Images generated per dataset from held-out edges, and as many from masks alone.
+    minutes: Strength = None  # Stop generating after this time and evaluate what exists.
+    seed: int = 0  # Sample i uses this + i.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        require_datasets(self.datasets)
+        from emitdiff.studies.memorization import Memorization as Settings
+        from emitdiff.studies.memorization import study_memorization
+
+        study_memorization(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Compare decoder blocks and timesteps of a backbone by linear probing; draws a heat map."""
+
+    dataset: Dataset
+    out: Output  # Folder for results.csv, blocks.png, report.md and report.json; a rerun resumes where it stopped.
+    checkpoint: SegmentationWeights = "textdiff-mini"
+    backbone: Backbone = None
+    blocks: tuple[int, ...] = ()  # Decoder blocks, numbered from 0; without it, all.
+    timesteps: tuple[int, ...] = (0, 20, 50, 100, 150, 250, 500)  # Timesteps (noise levels).
+    images: int = 20  # Labelled training images per probe.
+    test: int = 20  # Maximum number of held-out test images.
+    seeds: int = 3  # Draws of the labelled images.
+    resolution: int = 256  # Short side of the images in pixels.
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        from emitdiff.studies.blocks import Blocks as Settings
+        from emitdiff.studies.blocks import study_blocks
+
+        study_blocks(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label efficiency: few-shot heads and U-Nets trained on the same few labelled images, repeatedly drawn."""
+
+    datasets: Datasets
+    out: Output  # Folder for results.csv, labels.png, report.md and report.json; a rerun resumes where it stopped.
+    images: tuple[int, ...] = (5, 10, 20)  # Numbers of labelled images.
+    draws: int = 5  # How often each is drawn; draw and training have seed 0, 1, ...
+    arms: tuple[Literal["ours", "unet", "attention-unet"], ...] = ("ours", "unet", "attention-unet")  # What to compare.
+    texts: tuple[Literal["own", "none", "shuffled"], ...] = ("own", "none", "shuffled")  # Sentences for ours.
+    checkpoint: SegmentationWeights = "textdiff-mini"
+    backbone: Backbone = None
+    steps: int = 1000  # Training steps of each network.
+    batch: int = 4  # Batch size of the networks.
+    learning_rate: float = 3e-3  # Learning rate of the networks, cosine schedule.
+    seconds: float = 300.0  # Maximum training time of ours.
+    resolution: int = 256  # Side to which all images are resized, a multiple of 32.
+    split_column: Annotated[str | None, arg(metavar="NAME", help=SPLIT_COLUMN_HELP, help_behavior_hint="")] = None
+    folds: Count = None  # Folds by group instead of a fifth held out, so that every image is tested once.
+    test_limit: Count = None  # Maximum number of test images per fold.
+    # Datasets whose sentences were derived from their masks, noted in the report.
+    derived: Annotated[tuple[str, ...], arg(metavar="[NAME ...]")] = ()
+    json: bool = False  # Print one JSON object as the last line.
+
+    def run(self) -> int:
+        require_datasets(self.datasets)
+        from emitdiff.studies.labels import Labels as Settings
+        from emitdiff.studies.labels import study_labels
+
+        study_labels(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """Experiments on dataset folders, one result row per run; reruns resume."""
+
+    study: Utility | Steps | Copies | Blocks | Labels
+
+    def run(self) -> int:
+        return self.study.run()

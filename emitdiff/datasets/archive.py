@@ -1,0 +1,134 @@
+"""A dataset folder as one ZIP file: unpacked only where it is safe and not too large, and packed again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from emitdiff.datasets.folder import escapes_folder
+from emitdiff.errors import EmitDiffError
+from emitdiff.files import file_stem, make_folder, write_atomically
+from emitdiff.zips import open_zip
+
+MAX_FILES = 20_000
+MAX_BYTES = 2 * 2**30  # unpacked
+MAX_TABLE_BYTES = 32 * 2**20  # of dataset.json and metadata.csv, which are read as a whole
+TABLES = ("dataset.json", "metadata.csv")
+
+
+def unpack_dataset(archive: str | Path, into: str | Path) -> Path:
+    """Unpacks a ZIP of a dataset folder (or of what lies in it) below the folder `into`; returns the dataset folder.
+
+    Nothing is written before every entry has been looked at; hidden files and those of macOS are left out.
+
+    Raises:
+        EmitDiffError: no ZIP, damaged, with a password, too many or too large files, entries that would land outside
+            the folder, or no dataset.json or metadata.csv.
+    """
+    archive = Path(archive)
+    with _opened(archive) as zipped:
+        entries = _checked_entries(zipped, archive.name)
+        top = _dataset_root(entries, archive.name)
+        folder = make_folder(Path(into) / file_stem(top.name or archive.name))
+        for name, entry in entries.items():
+            if name.is_relative_to(top):
+                _write_entry(zipped, entry, folder / name.relative_to(top))
+    return folder
+
+
+def unpacked_bytes(archive: str | Path) -> int:
+    """How much `unpack_dataset` writes at most. Raises EmitDiffError as that does for what the list of files tells."""
+    archive = Path(archive)
+    with _opened(archive) as zipped:
+        entries = _checked_entries(zipped, archive.name)
+        _dataset_root(entries, archive.name)
+        return sum(entry.file_size for entry in entries.values())
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """The ZIP while it is read; what goes wrong with it meanwhile is said in a sentence."""
+    try:
+        with open_zip(archive, MAX_FILES) as zipped:
+            yield zipped
+    except NotImplementedError:
+        raise EmitDiffError(f"'{archive.name}' uses an unsupported compression: pack it again.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError):
+        raise EmitDiffError(f"'{archive.name}' is not a ZIP file or is damaged: pack it again.") from None
+    except OSError as error:
+        raise EmitDiffError(f"'{archive.name}' cannot be unpacked ({error.strerror}).") from error
+
+
+def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """The files to unpack by their path in the archive. Raises EmitDiffError for what cannot be unpacked safely."""
+    entries = [entry for entry in zipped.infolist() if not entry.is_dir()]
+    size = sum(entry.file_size for entry in entries)
+    if len(entries) > MAX_FILES or size > MAX_BYTES:
+        raise EmitDiffError(
+            f"'{named}' unpacks to {len(entries):,} files and {size / 2**20:,.0f} MiB. Limits: {MAX_FILES:,} files and "
+            f"{MAX_BYTES / 2**20:,.0f} MiB. For more, use `python -m emitdiff augment` with the folder."
+        )
+    for entry in entries:
+        if escapes_folder(entry.filename) or "\\" in entry.filename:
+            raise EmitDiffError(
+                f"'{named}' holds the path '{entry.filename}', which is outside its folder: pack it again."
+            )
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise EmitDiffError(f"'{named}' contains the link '{entry.filename}': pack the files themselves.")
+        if entry.flag_bits & 1:
+            raise EmitDiffError(f"'{named}' is protected by a password: pack it without one.")
+    paths = {PurePosixPath(entry.filename): entry for entry in entries}
+    return {
+        path: entry
+        for path, entry in paths.items()
+        if not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    }
+
+
+def _dataset_root(entries: dict[PurePosixPath, zipfile.ZipInfo], named: str) -> PurePosixPath:
+    """The folder in the archive that holds both tables. Raises EmitDiffError where there is none, or several."""
+    places = [path.parent for path in entries if path.name == TABLES[0] and path.parent / TABLES[1] in entries]
+    if len(places) != 1:
+        found = f"{len(places)} of them" if places else "none"
+        raise EmitDiffError(
+            f"'{named}' should hold one dataset folder, with dataset.json, metadata.csv, images/ and masks/; it holds "
+            f"{found}. Pack only that folder."
+        )
+    for table in TABLES:
+        if entries[places[0] / table].file_size > MAX_TABLE_BYTES:
+            raise EmitDiffError(f"{table} in '{named}' has more than {MAX_TABLE_BYTES / 2**20:.0f} MiB.")
+    return places[0]
+
+
+def _write_entry(zipped: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipped.open(entry) as packed, path.open("wb") as file:  # never more than the size it was checked with
+        shutil.copyfileobj(packed, file, 2**20)
+
+
+def pack_folder(folder: str | Path, archive: str | Path, name: str) -> Path:
+    """Writes all files of `folder` into the ZIP `archive`, below a folder called `name`; it is there whole or not."""
+    folder, archive = Path(folder), Path(archive)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+
+    def write(partial: Path) -> None:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as zipped:  # pictures are compressed already
+            for path in files:
+                packed = zipfile.ZIP_DEFLATED if path.suffix in (".csv", ".json", ".html") else None
+                zipped.write(path, f"{name}/{path.relative_to(folder).as_posix()}", packed)
+
+    write_atomically(archive, write)
+    return archive
+
+
+def strip_folders(text: str, *places: Path) -> str:
+    """A sentence without the folders of this server, `places`, which whoever gave the ZIP never saw."""
+    for place in sorted(map(str, places), key=len, reverse=True):
+        text = text.replace(f"{place}{os.sep}", "")
+    return text

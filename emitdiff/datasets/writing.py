@@ -1,0 +1,72 @@
+"""Dataset folders written: samples as they come, or the tables of pictures that are already there."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from emitdiff.datasets.folder import (
+    FIRST_COLUMNS,
+    DatasetFolder,
+    DatasetInfo,
+    Sample,
+    mask_defects,
+    open_dataset,
+    row_problems,
+)
+from emitdiff.errors import EmitDiffError
+from emitdiff.files import check_no_foreign_files, write_atomically, write_text
+from emitdiff.images import to_rgb
+
+
+def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sample]) -> DatasetFolder:
+    """Write samples as they come: images lossless (WebP where the name ends so, else PNG), masks as PNG of class ids.
+
+    Every column of a sample's row is kept. metadata.csv is written last, so a folder with one is complete; a folder
+    that holds files already is refused.
+    """
+    folder = Path(folder)
+    check_no_foreign_files(folder)
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    rows: dict[str, dict[str, str]] = {}
+    for sample in tqdm(samples, desc=f"writing {info.name}", unit="image", delay=2):
+        stem = PurePosixPath(sample.name).stem
+        if stem in rows:
+            raise EmitDiffError(f"Two samples are called '{stem}'. Give every sample its own name.")
+        rows[stem] = _write_sample(folder, info, sample, stem)
+    return write_tables(folder, info, list(rows.values()))
+
+
+def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str]]) -> DatasetFolder:
+    """dataset.json and metadata.csv of pictures that are already there; each appears whole or not at all."""
+    folder = Path(folder)
+    content = {**asdict(info), "count": len(rows), "groups": len({row["group"] for row in rows})}
+    table = io.StringIO(newline="")
+    columns = dict.fromkeys((*FIRST_COLUMNS, *(key for row in rows for key in row)))
+    writer = csv.DictWriter(table, list(columns), restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "metadata.csv", lambda partial: partial.write_bytes(table.getvalue().encode()))
+    return open_dataset(folder)
+
+
+def _write_sample(folder: Path, info: DatasetInfo, sample: Sample, stem: str) -> dict[str, str]:
+    suffix = ".webp" if sample.name.lower().endswith(".webp") else ".png"
+    row = {"file_name": f"images/{stem}{suffix}", "mask": f"masks/{stem}.png", "group": sample.group}
+    row |= {"finding": sample.finding, "text": sample.text}
+    defects = mask_defects(row["mask"], sample.mask, sample.image.shape[:2], info)
+    for problem in row_problems(row) + [defect.what for defect in defects]:
+        raise EmitDiffError(f"The sample '{sample.name}' cannot be written: {problem}.")
+    Image.fromarray(to_rgb(sample.image)).save(folder / row["file_name"], lossless=True)
+    Image.fromarray(sample.mask.astype(np.uint8)).save(folder / row["mask"], optimize=True)
+    return {**{key: str(value) for key, value in sample.row.items()}, **row}

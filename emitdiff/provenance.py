@@ -1,0 +1,90 @@
+"""That a picture is synthetic and how it was made: said in every PNG, and read again from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.images import to_rgb
+
+SETTINGS_KEY = "emitdiff"  # the PNG text chunk that keeps how a synthetic image was made
+NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
+USE_NOTICE = "Research use only, not a medical device."  # in every mask file
+DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+# IPTC's term for pictures made by a trained model, written as XMP so that other software can tell them from scans.
+SYNTHETIC_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE_TYPE}"/>
+</rdf:RDF></x:xmpmeta>
+<?xpacket end="r"?>"""
+
+
+def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict) -> Path:
+    """Write uint8 (H, W, 3) as a PNG that says it is synthetic and how it was made.
+
+    `settings` is kept as JSON in the text chunk "emitdiff" (`read_synthetic_settings` gives it back), the origin as XMP
+    DigitalSourceType trainedAlgorithmicMedia. A name without "synthetic_" in front gets it. Returns the path written.
+    """
+    path = Path(path)
+    if not path.name.startswith("synthetic_"):
+        path = path.with_name(f"synthetic_{path.name}")
+    text = PngImagePlugin.PngInfo()
+    text.add_text(SETTINGS_KEY, json.dumps({"synthetic": True, **settings}, sort_keys=True))
+    text.add_text("Comment", NOTICE)
+    text.add_itxt("XML:com.adobe.xmp", SYNTHETIC_XMP)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_rgb(image)).save(path, format="PNG", pnginfo=text)
+    return path
+
+
+def read_synthetic_settings(path: str | Path) -> dict:
+    """The settings `save_synthetic_png` kept in a PNG. Raises EmitDiffError for any file without them."""
+    try:
+        with Image.open(path, formats=["PNG"]) as png:
+            png.load()  # text chunks may stand behind the pixels
+            settings = json.loads(png.text[SETTINGS_KEY])
+    except FileNotFoundError as error:
+        raise EmitDiffError(f"{path} does not exist: give a PNG that emitdiff wrote.") from error
+    except (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError) as error:
+        raise EmitDiffError(
+            f"{Path(path).name} carries no synthesis settings: give a PNG that emitdiff wrote and nobody re-saved."
+        ) from error
+    if not isinstance(settings, dict):
+        raise EmitDiffError(f"{Path(path).name} carries settings of an unknown form: give a PNG that emitdiff wrote.")
+    return settings
+
+
+def copy_png_text(source: str | Path) -> PngImagePlugin.PngInfo | None:
+    """The text chunks of a PNG, to be given to `Image.save(pnginfo=...)`; None where `source` is none or has none."""
+    try:
+        with Image.open(source, formats=["PNG"]) as png:
+            png.load()
+            chunks = dict(png.text)
+    except (OSError, SyntaxError):
+        return None
+    text = PngImagePlugin.PngInfo()
+    for key, value in chunks.items():
+        text.add_text(key, value)  # XMP comes as iTXt and stays it
+    return text if chunks else None
+
+
+def manifest_entry(result: Any, file: str, mask: str | None) -> dict:
+    """One synthetic image (`seed`, `seconds`, `settings`) in a manifest, with the names of its file and its label."""
+    return {
+        "file": file,
+        "mask": mask,
+        "seed": result.seed,
+        "seconds": round(result.seconds, 2),
+        "settings": result.settings,
+    }
+
+
+def synthetic_manifest(source: str, entries: list[dict]) -> dict:
+    """What was made from `source` and how, JSON-able; the form is the same wherever images are written."""
+    return {"notice": NOTICE, "digital_source_type": DIGITAL_SOURCE_TYPE, "source": source, "images": entries}

@@ -1,0 +1,1 @@
+"""TextDiff as its paper has it, on OpenAI's ADM."""

@@ -1,0 +1,124 @@
+"""Training the embedded segmenter: a diffusion backbone without labels, then words and masks and the backbone along."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from emitdiff.datasets.folder import DatasetFolder, open_dataset
+from emitdiff.datasets.splits import split_by_group
+from emitdiff.errors import EmitDiffError
+from emitdiff.files import begin_record, check_output_folder, check_record, read_record, write_text
+from emitdiff.images import image_to_tensor, resize_image
+from emitdiff.segmentation.model.features import load_features, working_size
+from emitdiff.segmentation.model.presence import ImageKindClassifier, signature
+from emitdiff.segmentation.training.backbone import build_scheduler, export_backbone, train_backbone
+from emitdiff.segmentation.training.examples import LabelledImage, read_labelled, trained_phrases
+from emitdiff.segmentation.training.head import train_head
+from emitdiff.segmentation.training.presence import train_presence
+from emitdiff.segmentation.training.settings import TrainSegmentation
+from emitdiff.segmentation.vocabulary import image_kind_name
+
+START_RECORD = "begun.json"  # beside the state of a stage: what it was started with
+# by which a run knows its folder
+RUN_MARKERS = (f"backbone/{START_RECORD}", "backbone/state.pt", "checkpoint/backbone")
+IMAGES_PER_KIND = 36  # of each dataset, to learn what its image kind looks like
+BACKBONE_SHARE = 0.25  # of the minutes, where all stages are trained
+PRESENCE_SHARE = 0.05  # of the head's minutes
+
+
+def train_segmentation(settings: TrainSegmentation) -> Path:
+    """Train on the groups of `settings.datasets` that are not held out; returns the checkpoint folder.
+
+    Raises EmitDiffError when a dataset cannot be read or has no labels to train on, for a resolution that
+    cannot be used, and for an `out` that holds something else, lies in a dataset, was started with other settings or
+    has a head already where the backbone alone is to learn.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.resolution < 64 or settings.resolution % 64:
+        raise EmitDiffError(f"A resolution of {settings.resolution} was given: it must be a multiple of 64.")
+    check_output_folder(settings.out, RUN_MARKERS, settings.datasets)
+    from emitdiff.devices import choose_device
+
+    device, out = choose_device(), Path(settings.out)
+    train = [split_by_group(open_dataset(folder), settings.held_out, settings.seed)[0] for folder in settings.datasets]
+    for dataset in train:
+        if settings.stage != "backbone" and not any(dataset.info.labels.values()):
+            raise EmitDiffError(
+                f"'{dataset.info.name}' labels nothing but background: name what its masks show under \"labels\" in "
+                "dataset.json, leave it out, or use --stage backbone."
+            )
+    checkpoint, records = out / "checkpoint", _stages(settings, train)
+    for stage, record in records.items():
+        check_record(out / stage / START_RECORD, record, out)
+    if settings.stage == "backbone" and (out / "head" / "state.pt").exists():
+        raise EmitDiffError(
+            f"{out} holds a head that reads its backbone and would not fit another: give another --out for a backbone "
+            "of its own, or go on with the --stage that the head was started with."
+        )
+    if "backbone" not in records:
+        load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed)  # says so where there is none
+    sets = read_labelled(train, settings.resolution)
+    share = {"all": BACKBONE_SHARE, "backbone": 1.0}.get(settings.stage, 0.0)
+    if share:
+        begin_record(out / "backbone" / START_RECORD, records["backbone"], out)
+        images = [labelled.image for images in sets for labelled in images]
+        unet = train_backbone(images, out / "backbone", settings.minutes * share, settings.resolution, settings.seed,
+                              device=device)  # fmt: skip
+        export_backbone(unet, build_scheduler(), checkpoint / "backbone")
+    if share < 1:
+        begin_record(out / "head" / START_RECORD, records["head"], out)
+        joint = settings.stage != "head"
+        minutes = settings.minutes * (1 - share)
+        train_head(sets, settings, checkpoint, minutes * (1 - PRESENCE_SHARE), device, joint)
+        train_presence(sets, settings, checkpoint, minutes * PRESENCE_SHARE, device)
+        train_image_kinds(sets, settings, checkpoint, device)
+    _write_record(settings, train, sets)
+    return checkpoint
+
+
+def _stages(settings: TrainSegmentation, train: list[DatasetFolder]) -> dict[str, dict]:
+    """What the backbone and the head depend on, of those that `settings.stage` trains: started with other settings, two
+    models would be mixed, and held-out images with training."""
+    common = {"datasets": sorted(dataset.info.name for dataset in train), "held_out": settings.held_out,
+              "resolution": settings.resolution, "seed": settings.seed}  # fmt: skip
+    head = {**common, "stage": "head" if settings.stage == "head" else "joint", "timesteps": settings.timesteps}
+    backbone = {"backbone": common} if settings.stage in ("all", "backbone") else {}
+    return backbone if settings.stage == "backbone" else {**backbone, "head": head}
+
+
+def _write_record(settings: TrainSegmentation, train: list[DatasetFolder], sets: list[list[LabelledImage]]) -> None:
+    """checkpoint/training.json: what the stage trained last learnt from, and under "backbone" what that was started
+    with."""
+    out = Path(settings.out)
+    path = out / "checkpoint" / "training.json"
+    record = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
+                           if k not in ("datasets", "out")},
+              "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
+              "split": {"rule": "split_by_group", "held_out": settings.held_out, "seed": settings.seed},
+              "targets": trained_phrases(sets)}  # fmt: skip
+    record["backbone"] = read_record(out / "backbone" / START_RECORD, out)
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def train_image_kinds(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path,
+                 device: torch.device) -> None:  # fmt: skip
+    """scenes.safetensors: what image kinds the head was trained on look like; none where it is a single kind."""
+    features = load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed).to(device)
+    rng = np.random.default_rng(settings.seed)
+    signatures: dict[str, list[torch.Tensor]] = {}
+    for images in tqdm(sets, desc="scenes", unit="set"):
+        kind = image_kind_name(images[0].info)
+        for index in rng.permutation(len(images))[:IMAGES_PER_KIND]:
+            image = images[index].image
+            small = resize_image(image, working_size(image.shape[:2], settings.resolution))
+            found = signature(features(image_to_tensor(small).to(device)), features.with_coordinates)
+            signatures.setdefault(kind, []).append(found)
+    if len(signatures) > 1:
+        ImageKindClassifier.fit(signatures).save(checkpoint / "scenes.safetensors")

@@ -1,0 +1,1 @@
+"""The ControlNet of a checkpoint trained on a user's own images."""

@@ -1,0 +1,1 @@
+"""Training the embedded weights: the autoencoder, then the denoiser, then its ControlNet."""

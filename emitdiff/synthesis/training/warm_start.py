@@ -1,0 +1,32 @@
+"""Weights of one network as the start of a wider one of the same kind."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from emitdiff.errors import EmitDiffError
+
+ADVICE = "start from weights that train-synthesis made, or give --train controlnet."
+
+
+@torch.no_grad()
+def copy_weights(model: nn.Module, source: nn.Module) -> None:
+    """Copies every parameter of `source` into `model`, in place; both have the same layers.
+
+    Where `model` is wider, the source's channels come first. New input channels get weights of zero, so that at first
+    they change nothing; new output channels keep their random weights.
+
+    Raises:
+        EmitDiffError: other layers, or a parameter that is narrower in `model` than in `source`.
+    """
+    ours, theirs = dict(model.named_parameters()), dict(source.named_parameters())
+    if other := sorted(ours.keys() ^ theirs.keys()):
+        raise EmitDiffError(f"The weights to start from have other layers ({other[0]}): {ADVICE}")
+    for name, given in theirs.items():
+        mine = ours[name]
+        if mine.ndim != given.ndim or any(wide < narrow for wide, narrow in zip(mine.shape, given.shape, strict=True)):
+            raise EmitDiffError(f"{name} {tuple(given.shape)} does not fit into the new network: {ADVICE}")
+        if mine.ndim > 1 and mine.shape[1] > given.shape[1]:
+            mine[:, given.shape[1] :] = 0
+        mine[tuple(slice(length) for length in given.shape)] = given.to(mine)

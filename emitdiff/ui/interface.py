@@ -1,0 +1,204 @@
+"""Interface between the pages and the backend: plain functions and the vocabulary of the menus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emitdiff.synthesis_settings import SynthesisSettings
+
+HEAD_SUFFIX = ".safetensors"  # what the file of a few-shot head ends in, by which it is told from other weights
+
+
+@dataclass(frozen=True)
+class SynthesisRequest:
+    """Everything a run of the synthesis depends on besides the image; a form has it flat (see form.py)."""
+
+    settings: SynthesisSettings = SynthesisSettings()
+    checkpoint: str = "emitdiff-mini"
+
+
+@dataclass(frozen=True)
+class PackRequest:
+    """How finished images leave the page: `layout` is "nnunet" or "coco", `classes` names the class ids 1, 2, ..."""
+
+    layout: str
+    name: str
+    modality: str
+    organ: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PresetOption:
+    """Named settings: `settings` are fields of the synthesis settings, set where a user sets none."""
+
+    name: str
+    summary: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TeachRequest:
+    """What is trained: the `name` of the target, on which image kind, on whose frozen backbone."""
+
+    name: str
+    modality: str
+    organ: str
+    checkpoint: str = "textdiff-mini"
+    seconds: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TeachDatasetRequest:
+    """What is trained on a dataset folder: one `label` or all of them, `images` evenly spread or all of them."""
+
+    checkpoint: str
+    images: int | None = None
+    seconds: float = 60.0
+    label: str | None = None
+    split: str = "all"  # "train": without the groups that "held-out" takes
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """How a dataset folder is segmented to be measured: whose `text` asks is "own", "none", "shuffled" or "all"."""
+
+    checkpoint: str
+    limit: int | None = None
+    text: str = "own"
+    split: str = "all"
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One line of the list of weights: `kind` is "synthesis" or "segmentation", `status` is a phrase for users."""
+
+    name: str
+    kind: str
+    summary: str
+    licence: str
+    status: str
+    defaults: dict[str, Any]
+    detector: str = "soft"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The choices of the prompt's drop-downs and of the edge detector."""
+
+    modalities: tuple[str, ...]
+    organs: tuple[str, ...]
+    findings: tuple[str, ...]
+    appearances: tuple[str, ...]
+    detectors: tuple[str, ...]
+    presets: tuple[PresetOption, ...] = (PresetOption("default", "what suits the weights", {}),)
+    # words to begin with: (modality, organ, finding, appearance), some of them ""
+    example_words: tuple[tuple[str, str, str, str], ...] = ()
+    hed_network: str = "original"  # what the detector "hed" stands for here, else "hed-mini"
+
+
+@dataclass(frozen=True)
+class AugmentRequest:
+    """How a dataset is augmented; the field names are those of the form and of `emitdiff augment`. `segmenter` is asked
+    whether the labels fit; "" for none."""
+
+    ratio: float = 1.0
+    checkpoint: str = "emitdiff-mini"
+    split: str = "all"
+    limit: int | None = None
+    seed: int = 0
+    steps: int | None = None
+    guidance: float | None = None
+    control_strength: float | None = None
+    structure: float = 1.0
+    preset: str = "default"
+    edit: float = 0.0
+    appearance: bool = False
+    include_real: bool = True
+    segmenter: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetCalls:
+    """Any of them may raise `EmitDiffError`; those that take a name do so for one that is not known any more."""
+
+    # ZIP of a dataset folder -> name of a job, checked and ready to start
+    create: Callable[[str | Path], str]
+    # name -> None where there is none, else stage, check (info, num_images, num_groups, classes, findings, defects),
+    # usable, request, done, total, seconds_left, generated, kept, error, report and scores (files or None)
+    status: Callable[[str], Any | None]
+    start: Callable[[str, AugmentRequest], None]
+    stop: Callable[[str], None]
+    # name, how many -> the last ones generated (name, source, source_mask, image, mask), the latest first
+    pairs: Callable[[str, int], list[Any]]
+    # name, layout ("dataset", "nnunet", "coco", "monai", "paired"), only those the report keeps -> ZIP, sentences
+    export: Callable[[str, str, bool], tuple[Path, tuple[str, ...]]]
+    remove: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Callables:
+    """The functions behind the pages. Any of them may raise `EmitDiffError`, whose sentence is shown beside the field.
+
+    Images are uint8 (H, W, 3), masks uint8 class ids (H, W), probabilities float32 (H, W) in 0..1.
+    """
+
+    # file -> Scan (num_slices, middle, size, windows, warnings, name, image(index, window), save_mask(mask, folder))
+    read_scan: Callable[[str | Path], Any]
+    # file, scan it belongs to or None, slice -> class ids (H, W) of that slice
+    read_mask: Callable[[str | Path, Any, int], np.ndarray]
+    # file, scan it belongs to -> class ids (S, H, W) of the whole scan
+    read_masks: Callable[[str | Path, Any], np.ndarray]
+    # image or None, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
+    control_image: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest], np.ndarray]
+    # modality, organ, finding, appearance, free text -> prompt
+    compose_prompt: Callable[[str, str, str, str, str], str]
+    # prompt, checkpoint -> "" or a sentence saying which words the tokenizer cuts
+    prompt_warning: Callable[[str, str], str]
+    # prompt, checkpoint -> (tokens it has, tokens that are read), None while the tokenizer is not on this machine
+    token_count: Callable[[str, str], tuple[int, int] | None]
+    # image or None, mask or None, request, cancelled ->
+    # steps (image_index, step, steps, preview) and images (image, mask, seed, settings, seconds)
+    synthesize: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
+    # real image, synthetic image of its size -> {"edge_f1": .., "ssim": .., "ms_ssim": .., "mae": ..}, all in 0..1
+    quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]
+    # finished images, their PNGs, how, a folder for it -> a ZIP in that folder, what its user should know in sentences
+    pack: Callable[[list[Any], list[Path], PackRequest, Path], tuple[Path, tuple[str, ...]]]
+    # image, text, threshold, checkpoint -> mask, probability, found, target, present, uncertainty, seconds, warnings,
+    # absent, untaught, at(threshold)
+    segment: Callable[[np.ndarray, str, float, str], Any]
+    # checkpoint -> the phrases its head was trained on
+    targets: Callable[[str], tuple[str, ...]]
+    # checkpoint, modality or "" -> sentences to start from
+    sentences: Callable[[str, str], tuple[str, ...]]
+    # examples (image, mask 0/1, name), request -> lessons (step, steps, seconds, loss, dice and picture or None, file:
+    # None but in the last, whose file is the head and may be given as a checkpoint)
+    teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
+    # zip of a dataset folder, what to teach from it -> lessons, like those of `teach`
+    teach_dataset: Callable[[str | Path, TeachDatasetRequest], Iterator[Any]]
+    # file that a lesson named, or anything a browser sent instead -> whether it is such a file and still there
+    head_exists: Callable[[str], bool]
+    # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone
+    evaluate: Callable[[str | Path, EvaluateRequest], dict[str, Any]]
+    # prediction, truth (both 0/1, (H, W) or (S, H, W)), optionally the spacing of each axis -> dice, iou, precision,
+    # recall, hd95 (in pixels without a spacing); None where a measure is not defined
+    score: Callable[..., dict[str, float | None]]
+    # height, width, patch in pixels, share of real squares, generator -> (H, W) True where the real image stays
+    merging_mask: Callable[[int, int, int, float, np.random.Generator], np.ndarray]
+    # a zipped dataset folder, augmented in the background
+    datasets: DatasetCalls
+    models: Callable[[], tuple[ModelInfo, ...]]
+    describe_device: Callable[[], str]
+    # called once a page is open: may load what the first run would wait for
+    prepare: Callable[[], None]
+    vocabulary: Vocabulary
+    synthesis_checkpoint: str = "emitdiff-mini"
+    segmentation_checkpoint: str = "textdiff-mini"

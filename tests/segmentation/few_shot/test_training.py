@@ -1,0 +1,313 @@
+import json
+import resource
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
+from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, load_few_shot_head
+from emitdiff.segmentation.few_shot.queries import QuerySampler, View, read_examples
+from emitdiff.segmentation.few_shot.training import (
+    Recipe,
+    StepSchedule,
+    TrainFewShot,
+    decision_threshold,
+    dice_on_cells,
+    shift_threshold,
+    train_few_shot,
+)
+from emitdiff.segmentation.loading import load_segmenter
+from emitdiff.segmentation.model.features import DiffusionFeatures, stage_ends
+from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
+from emitdiff.segmentation.pipeline import SegmentationPipeline
+from emitdiff.segmentation.training.backbone import build_backbone, build_scheduler
+from emitdiff.segmentation.training.head import build_head
+
+BRIEF = Recipe(views=4, steps=6, batch=2)
+QUICK = Recipe(views=16, steps=70, batch=4)
+INFO = DatasetInfo("cells", "Microscopy", "plankton", {"background": 0, "liver": 1, "spleen": 2}, "CC0", "drawn")
+
+
+@pytest.fixture(scope="module")
+def base():
+    torch.manual_seed(0)
+    unet = build_backbone((8, 16, 16, 32), sample_size=64)
+    features = DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
+    text = load_segmenter().text  # one that tells words apart
+    return SegmentationPipeline(features, text, build_head(features, text).eval(), ("liver",), resolution=64)
+
+
+@pytest.fixture(scope="module")
+def lessons(base):
+    """Of five images with two labels."""
+    torch.set_num_threads(1)
+    return list(
+        train_few_shot(base, [drawn(index) for index in range(5)], INFO, TrainFewShot(seconds=600), recipe=QUICK)
+    )
+
+
+def drawn(index, shows=(1, 2)):
+    """A bright ring with a dark core somewhere on grey noise."""
+    rng = np.random.default_rng(index)
+    rows, columns = np.mgrid[:64, :72]
+    distance = np.hypot(rows - rng.uniform(24, 40), columns - rng.uniform(24, 48))
+    mask = np.where(distance < 8, 2, np.where(distance < 18, 1, 0)).astype(np.uint8)
+    mask[~np.isin(mask, shows)] = 0
+    image = rng.uniform(100, 130, (64, 72)) + 90 * (mask == 1) - 90 * (mask == 2)
+    name = f"images/{index}.png"
+    return Sample(image.astype(np.uint8)[..., None].repeat(3, 2), mask, "", str(index), "", name, {})
+
+
+def last_lesson(pipeline, samples, recipe, settings=None, **more):
+    *_, lesson = train_few_shot(pipeline, samples, INFO, settings or TrainFewShot(seconds=600), recipe=recipe, **more)
+    return lesson
+
+
+def dice(found, truth):
+    return 2 * (found & truth).sum() / (found.sum() + truth.sum())
+
+
+def test_several_labels_become_targets_answered_by_name(lessons):
+    segment = lessons[-1].head.pipeline()
+    assert segment.targets == ("liver", "spleen")
+    for text, phrase, value in (("please mark the liver", "liver", 1), ("Where is the SPLEEN?", "spleen", 2)):
+        tests = [drawn(index) for index in range(9, 14)]
+        found = [segment(test.image, text) for test in tests]
+        assert {one.target for one in found} == {phrase}
+        overlaps = [dice(one.mask > 0, test.mask == value) for one, test in zip(found, tests, strict=True)]
+        assert np.mean(overlaps) > 0.6
+    assert found[0].uncertainty.shape == tests[0].mask.shape and 0 <= found[0].present <= 1
+
+
+def test_updates_tell_how_far_it_is_and_hold_one_image_back(lessons):
+    assert [lesson.step for lesson in lessons] == [*range(1, 71), 70]
+    assert lessons[-2].loss < lessons[0].loss and all(lesson.head is None for lesson in lessons[:-1])
+    assert "Too few training steps" in lessons[-1].warning and not lessons[-2].warning
+    assert not replace(lessons[-1], step=100).warning
+    looks = [lesson for lesson in lessons[:-1] if lesson.preview is not None]
+    assert len(looks) == 5 and all(0 <= lesson.dice <= 1 for lesson in looks)
+    assert looks[-1].step < 70 * 2 / 3 and lessons[-1].dice == looks[-1].dice  # then it is learnt from
+    assert looks[0].preview.shape[0] == 64 and looks[0].preview.dtype == np.uint8
+    head = lessons[-1].head
+    assert head.card["validation_dice"] == round(lessons[-1].dice, 4)
+    assert (head.card["images"], head.card["groups"], head.card["licence"]) == (5, 5, "CC0")
+
+
+def test_few_images_are_all_learnt_from_and_a_given_one_is_looked_at(base):
+    assert last_lesson(base, [drawn(0), drawn(1)], BRIEF).dice is None
+    assert last_lesson(base, [drawn(0), drawn(1)], BRIEF, validation=drawn(2)).dice > 0
+
+
+def test_the_same_seed_trains_the_same_and_changes_neither_backbone_nor_text(base):
+    samples, parts = [drawn(0), drawn(1)], (base.features.unet, base.text.model)
+    before = [{name: value.clone() for name, value in part.state_dict().items()} for part in parts]
+    first, again = (last_lesson(base, samples, BRIEF).head.head.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    for part, old in zip(parts, before, strict=True):
+        assert all(torch.equal(value, old[name]) for name, value in part.state_dict().items())
+
+
+def test_the_time_is_kept_whatever_the_recipe_asks_for(base):
+    recipe = Recipe(views=8, steps=100_000, batch=4)
+    *_, lesson = train_few_shot(base, [drawn(0), drawn(1)], INFO, TrainFewShot(seconds=2), recipe=recipe)
+    assert lesson.seconds < 3 and 1 <= lesson.step < 100_000
+
+
+def test_a_saved_head_answers_alike_bit_for_bit(base, lessons, tmp_path):
+    head = lessons[-1].head
+    path = head.save(tmp_path / "mine" / "rings.safetensors")
+    again = load_few_shot_head(path, base)
+    assert again.card == json.loads(json.dumps(head.card))
+    test = drawn(9).image
+    first, second = head.pipeline()(test, "the liver"), again.pipeline()(test, "the liver")
+    assert np.array_equal(first.mask, second.mask) and np.array_equal(first.probability, second.probability)
+    assert path.stat().st_size < 2**20
+    card = path.with_suffix(".md").read_text()
+    assert "liver, spleen" in card and "Research use only" in card and "licence of the images: CC0" in card
+
+
+def test_another_backbone_is_refused(base, lessons, tmp_path):
+    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+    torch.manual_seed(1)
+    unet = build_backbone((8, 16, 16, 32), sample_size=64)
+    features = DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
+    with pytest.raises(EmitDiffError, match="trained on another backbone"):
+        load_few_shot_head(path, SegmentationPipeline(features, base.text, base.head, ("liver",), resolution=64))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", b"\x10\0\0\0\0\0\0\0{}"])
+def test_what_is_no_few_shot_head_is_said(tmp_path, content):
+    path = tmp_path / "wrong.safetensors"
+    with pytest.raises(EmitDiffError, match="no file"):
+        load_segmenter(str(path))
+    path.write_bytes(content)
+    with pytest.raises(EmitDiffError, match="cannot be read|no few-shot head"):
+        load_segmenter(str(path))
+
+
+def test_cards_that_disagree_with_the_weights_are_said(base, lessons, tmp_path):
+    head = lessons[-1].head
+    odd = FewShotHead(head.head, base, {**head.card, "config": {**head.card["config"], "dim": 8}})
+    with pytest.raises(EmitDiffError, match="damaged"):
+        load_few_shot_head(odd.save(tmp_path / "odd.safetensors"), base)
+    with pytest.raises(EmitDiffError, match="ends in .safetensors"):
+        head.save(tmp_path / "head.pt")
+
+
+def test_what_nothing_can_be_trained_from_is_said(base):
+    empty = drawn(0, shows=())
+    small = drawn(0)
+    odd = Sample(small.image[:32], small.mask, "", "", "", "images/odd.png", {})
+    for samples, settings, words in (
+        ([empty], None, "None of the 1 image"),
+        ([], None, "None of the 0 image"),
+        ([odd], None, "must be of one size"),
+        ([small], TrainFewShot(label="kidney"), "has no label 'kidney': it has liver, spleen"),
+        ([small], TrainFewShot(seconds=0), "0 seconds"),
+    ):
+        with pytest.raises(EmitDiffError, match=words):
+            next(train_few_shot(base, samples, INFO, settings))
+
+
+def test_the_pixels_are_looked_at_again_where_masks_are_fine(base):
+    _, coarse = read_examples([drawn(0, shows=(1,))], INFO, "liver", 64)
+    dots = np.zeros((64, 72), np.uint8)
+    dots[8:60:6, 8:66:6] = dots[9:60:6, 8:66:6] = 1
+    _, fine = read_examples([replace(drawn(0), mask=dots)], INFO, "liver", 64)
+    assert dice_on_cells(coarse, 4) > 0.85 > 0.3 > dice_on_cells(fine, 4)
+    assert dice_on_cells(coarse, 1) == dice_on_cells(fine, 1) == 1
+    taught_so = [last_lesson(base, [replace(drawn(0), mask=mask)], replace(BRIEF, hidden=(8, 8)))
+                 for mask in (dots, np.pad(np.ones((32, 40), np.uint8), 16))]  # fmt: skip
+    assert [lesson.head.head.config.detail for lesson in taught_so] == [BRIEF.refinement_channels, 0]
+    assert [lesson.head.pipeline().sizes for lesson in taught_so] == [(64, 96), (64,)]
+
+
+def test_images_without_the_target_teach_that_it_may_be_absent(base):
+    shown, empty = [drawn(0), drawn(1)], [drawn(index, shows=()) for index in (2, 3)]
+    assert last_lesson(base, [*shown, empty[0]], BRIEF).head.head.presence is None
+    head = last_lesson(base, [*shown, *empty], BRIEF).head
+    answer = head.pipeline()(empty[0].image, "the liver")
+    assert head.head.presence is not None and answer.present != float(answer.probability.max())
+
+
+def test_one_label_can_be_trained_alone(base):
+    head = last_lesson(base, [drawn(0), drawn(1)], BRIEF, TrainFewShot(600, "spleen")).head
+    assert head.card["targets"] == ["spleen"]
+
+
+def test_the_text_of_a_row_is_asked_with_its_sides_kept(base):
+    one = Sample(*vars(drawn(0)).values())
+    one = Sample(one.image, one.mask, "a spleen in the upper left", "", "", "images/0.png", {})
+    info, examples = read_examples([one], INFO, "spleen", 64)
+    asker, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [asker.sample(view, True, np.random.default_rng(seed))[0] for seed in range(30)]
+    assert "a spleen in the upper left" in asked and "" in asked and len(set(asked)) > 5
+    both, several = read_examples([one], INFO, None, 64)
+    assert several[0].text == "" and set(both.labels) == {"liver", "spleen"}
+
+
+def test_what_is_surely_not_there_is_asked_about_too(base, lesions):
+    info, examples = read_examples(list(lesions), lesions.info, None, 64)
+    asker, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [asker.sample(view, False, np.random.default_rng(seed)) for seed in range(10)]
+    assert not any(mask.any() for _, mask in asked) and view.masks["breast lesion"].any()
+
+
+def test_reducing_is_folded_into_the_projections():
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 9 + 5, 4, 4) * 3 + 7, torch.randn(2, 20 + 5, 8, 8) / 50]
+    reduction = PcaReduction(maps, 6, 0.5)
+    reduced = reduction(maps)
+    assert [part.shape[1] for part in reduced] == [11, 11]
+    assert torch.equal(reduced[0][:, -5:], maps[0][:, -5:])  # coordinates pass
+    head = TextDiff(HeadConfig((11, 11), (0, 1), 8, 16, 2, 4, (8, 8), light=True)).eval()
+    tokens = torch.randn(2, 3, 16)
+    torch.testing.assert_close(reduction.folded(head)(maps, tokens), head(reduced, tokens), rtol=1e-3, atol=1e-4)
+
+
+def test_reducing_stays_on_the_device_of_the_maps():
+    reduction = PcaReduction([torch.zeros(2, 13, 4, 4, device="meta")], 4, 0.5)
+    assert {buffer.device.type for buffer in reduction.buffers()} == {"meta"}
+
+
+def test_pixels_are_one_more_scale(features):
+    image = torch.rand(1, 3, 64, 96) * 2 - 1
+    *maps, pixels = PixelFeatures(features, 4)(image)
+    plain = features(image)
+    assert all(torch.equal(part[:, :-5], old) for part, old in zip(maps, plain, strict=True))
+    assert pixels.shape == (1, 3 * 16 + 5, 16, 24)
+    assert torch.equal(pixels[0, :16, 0, 0], image[0, 0, :4, :4].flatten())
+
+
+def test_logits_lean_towards_the_target():
+    head = TextDiff(HeadConfig((11, 11), (0, 1), 8, 16, 2, 4, (8, 8), subpixels=2, light=True)).eval()
+    maps, tokens = [torch.randn(1, 11, 4, 4), torch.randn(1, 11, 8, 8)], torch.randn(1, 3, 16)
+    before = head(maps, tokens).softmax(1)[0, 1]
+    shift_threshold(head, 0.3)
+    after = head(maps, tokens).softmax(1)[0, 1]
+    assert after.shape == (16, 16) and torch.equal(after > 0.5, before > 0.3)
+    assert [decision_threshold(value) for value in (0.1, 0.8, 0.99, 1.0)] == [0.3, 0.4, 0.495, 0.5]
+
+
+def test_the_plan_is_cut_to_the_time():
+    pace = StepSchedule(1000, started=0.0, seconds=1.0)  # long over
+    pace.step = 10
+    assert not pace.has_next_step() and pace.steps == 10
+
+
+@pytest.mark.slow
+def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_checkpoint(lesions, tmp_path):
+    base = load_segmenter()
+    dataset = open_dataset(lesions.folder)
+    recipe = Recipe(views=24, steps=40, batch=4)
+    *_, lesson = train_few_shot(base, list(dataset), dataset.info, TrainFewShot(seconds=600), recipe=recipe)
+    path = lesson.head.save(tmp_path / "lesion.safetensors")
+    segment = load_segmenter(str(path))
+    test = dataset[1]
+    first, again = lesson.head.pipeline()(test.image, "the lesion"), segment(test.image, "the lesion")
+    assert np.array_equal(first.mask, again.mask) and segment.targets == ("breast lesion",)
+    assert dice(again.mask > 0, test.mask > 0) > 0.5
+
+
+def test_more_time_buys_more_views_and_steps_up_to_a_point():
+    recipe = Recipe()
+    assert recipe.with_time(20) == recipe.with_time(60) == recipe
+    longer, longest = recipe.with_time(120), recipe.with_time(240)
+    assert recipe.views < longer.views < longest.views and recipe.steps < longer.steps < longest.steps
+    assert recipe.with_time(3600) == longest
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("config", "dim"), 2_000_000),
+        (("config", "hidden"), [2_000_000, 24]),
+        (("config", "feature_channels"), [8] * 100_000),
+        (("resolution",), 10**9),
+        (("cell",), 0),
+        (("sizes",), [64, 96] * 100),
+        (("sizes",), [64, 32 * 10**5]),
+        (("targets",), []),
+        (("targets",), ["x" * 10_000]),
+    ],
+)
+def test_a_card_cannot_ask_for_more_than_its_file_holds(base, lessons, tmp_path, place, value):
+    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+    with safe_open(path, "pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
+        metadata = file.metadata()
+    card = json.loads(metadata["card"])
+    inside = card
+    for name in place[:-1]:
+        inside = inside[name]
+    inside[place[-1]] = value
+    save_file(weights, path, {**metadata, "card": json.dumps(card)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EmitDiffError, match="damaged"):
+        load_few_shot_head(path, base)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
