@@ -1,8 +1,9 @@
-# make demo   set everything up and serve the application at the address it prints (PORT=8000 make demo: another port)
-# make test   set everything up and run linter and tests
-# make format the code as the linter wants it
-# make lock   after a change of requirements.txt or requirements-test.txt: the lock files anew
-# make hooks  the linter before every commit, the types before every push
+# make demo      set everything up and serve the application at the address it prints (PORT=8000 make demo: another port)
+# make test      set everything up and run linter and tests
+# make coverage  the same, and which lines of the package no test runs
+# make format    the code as the linter wants it
+# make lock      after a change of requirements.txt or requirements-test.txt: the lock files anew
+# make hooks     the linter before every commit, the types before every push
 #
 # Only python3 (3.11 or newer) and pip are presumed; by make test also Chromium, which the test of the page drives. The first run creates .venv and installs into it, later ones start at once.
 
@@ -16,14 +17,14 @@ demo: $(VENV)/.installed
 	$(if $(PORT),GRADIO_SERVER_PORT=$(PORT)) $(VENV)/bin/python app.py
 
 test: lint
-	$(VENV)/bin/python -m pytest --cov --cov-report=
+	$(VENV)/bin/python -m pytest $(COVERAGE)
 
 test-slow: lint
 	$(VENV)/bin/python -m pytest -m slow
 
-# File by file, what the last `make test` ran.
-coverage: $(VENV)/.installed-test
-	$(VENV)/bin/python -m coverage report --skip-covered --sort=cover
+# Counting lines takes a fifth more processor time, so not every run does it.
+coverage: COVERAGE = --cov --cov-report=term:skip-covered
+coverage: test
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/python -m ruff check .

@@ -52,9 +52,10 @@ def test_wheel_holds_types_weights_and_what_the_page_needs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
-    assert "emitdiff/py.typed" in names
-    for ending in (".css", ".html", ".js"):
-        assert any(name.startswith("emitdiff/") and name.endswith(ending) for name in names), ending
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "emitdiff").rglob("*") if path.is_file()}
+    wanted = {name for name in here if not any(part in name for part in ("/__pycache__/", "/.", "/ruff.toml"))}
+    assert "emitdiff/py.typed" in wanted
+    assert wanted - set(names) == set()
     for checkpoint in ("emitdiff-mini", "textdiff-mini"):
         assert any(f"/{checkpoint}/" in name and name.endswith(".safetensors") for name in names), checkpoint
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
