@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
+
+from emitdiff.files import write_atomically
 
 SAVE_EVERY_SECONDS = 60.0
 
@@ -41,9 +42,8 @@ class StageState:
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         stored = {name: part.state_dict() for name, part in self.parts.items()}
-        partial = self.path.with_suffix(".partial")
-        torch.save({**stored, "seconds": self.seconds, "steps": self.steps}, partial)
-        os.replace(partial, self.path)
+        stored |= {"seconds": self.seconds, "steps": self.steps}
+        write_atomically(self.path, lambda partial: torch.save(stored, partial))
         if self.after_save:
             self.after_save()
 

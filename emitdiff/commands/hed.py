@@ -61,7 +61,7 @@ class EvaluateHed:
     datasets: Datasets
     teacher: Teacher = None
     student: Annotated[Path | None, STUDENT] = None
-    split: Split = "held-out"
+    split: Split = "held-out"  # held-out: only the fifth of the groups not used for training; train: the others.
     limit: Count = None  # Maximum number of images per dataset.
     side: int = 256  # Short side of the images in pixels.
     json: bool = False  # Print one JSON object for each dataset, too.

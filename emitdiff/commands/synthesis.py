@@ -50,6 +50,7 @@ from emitdiff.commands.io import (
     write_png,
 )
 from emitdiff.errors import EmitDiffError
+from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
 FINETUNING = (
@@ -87,40 +88,24 @@ class Synthesize:
 
     def run(self) -> int:
         from emitdiff.provenance import manifest_entry, save_synthetic_png, synthetic_manifest
-        from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
+        from emitdiff.synthesis.mask_edits import edit_mask
 
         if self.size is not None and (self.image or self.mask):
             raise EmitDiffError(
                 f"--size {self.size} is for text-only generation: other images have the size of their source."
             )
         stem, index, image, mask = read_source(self.image, self.mask, self.slice, self.window)
-        edit = MaskEdit(*self.move, self.scale, self.rotate, self.deform, self.deform_seed)
-        size = read_size(self.size)
+        settings = self._settings()
         pipeline = load("load_synthesizer", self.checkpoint)
         if warning := pipeline.prompt_warning(self.prompt):
             say(warning)
-        images = pipeline.stream(
-            image,
-            mask,
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            num_images=self.num_images,
-            seed=self.seed,
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance,
-            controlnet_conditioning_scale=self.control_strength,
-            detector=self.detector,
-            structure=self.structure,
-            edit=edit,
-            preset=self.preset,
-            size=size,
-        )
+        images = pipeline.stream(image, mask, settings)
         source = {"source": stem, "slice": index, "window": self.window}
         folder = output_folder(self.out, self.image, self.mask)
         entries = read_manifest_entries(folder)
         label = None
         if mask is not None and self.structure > 0:  # what is generated freely follows no mask
-            label = write_label(folder, stem, edit_mask(mask, edit)).name
+            label = write_label(folder, stem, edit_mask(mask, settings.edit)).name
         said = False
         for result in show_sampling(images, self.num_images):
             said = said or say_edges(result.settings.get("edge_weights"))
@@ -133,6 +118,22 @@ class Synthesize:
             write_json(folder / MANIFEST, manifest)  # each time: a stop loses nothing
         print(f"{self.num_images} synthetic images and {MANIFEST} are in {folder}")
         return 0
+
+    def _settings(self) -> SynthesisSettings:
+        return SynthesisSettings(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            num_images=self.num_images,
+            seed=self.seed,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            controlnet_conditioning_scale=self.control_strength,
+            detector=self.detector,
+            structure=self.structure,
+            edit=MaskEdit(*self.move, self.scale, self.rotate, self.deform, self.deform_seed),
+            preset=self.preset,
+            size=read_size(self.size),
+        )
 
 
 @dataclass(frozen=True)

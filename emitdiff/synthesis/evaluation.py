@@ -22,6 +22,7 @@ from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
 from emitdiff.synthesis.realism import SETS, SPECTRUM, FeatureExtractor, Realism, spectrum_gap
 from emitdiff.synthesis.similarity import LabelPredictor, mean_dice
+from emitdiff.synthesis_settings import SynthesisSettings
 
 VARIANTS = 2
 QUICK_SIDE = 256  # pixels of the short side on which images are compared while a user waits
@@ -116,22 +117,21 @@ def measure_sample(
     pipeline: SynthesisPipeline,
     sample: Sample,
     info: DatasetInfo,
-    seed: int,
+    settings: SynthesisSettings,
     predict_labels: LabelPredictor | None = None,
     realism: Realism | None = None,
-    **sampling,
 ) -> dict[str, float]:
     """Generates `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
 
     `predict_labels` is a segmenter (see similarity.py): its Dice with the mask on the generated images and on the
-    source is added, NaN for an image without any label. `realism` is given the images as well. `sampling` goes to the
-    pipeline: num_inference_steps, structure, ...
+    source is added, NaN for an image without any label. `realism` is given the images as well. Of `settings` the prompt
+    and the number of images are set here.
     """
     size = pipeline.working_size(*sample.mask.shape)
     source, mask = resize_image(sample.image, size), resize_mask(sample.mask, size)
     prompt = prompt_of(info, mask, sample.finding)
     started = time.perf_counter()
-    painted = pipeline(source, mask, prompt=prompt, num_images=VARIANTS, seed=seed, **sampling)
+    painted = pipeline(source, mask, settings, prompt=prompt, num_images=VARIANTS)
     seconds = time.perf_counter() - started
     rows = [measure_pair(source, one.image) | spectrum_gap(source, one.image) for one in painted]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
@@ -172,11 +172,11 @@ def evaluate_synthesis(
     chosen = choose_rows(
         dataset, settings.split, settings.limit, training.get("held_out", 0.2), training.get("split_seed", 0)
     )
-    sampling = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
+    asked = SynthesisSettings(num_inference_steps=settings.steps, guidance_scale=settings.guidance)
     rows, realism = [], Realism(extract)
     for index in tqdm(range(len(chosen)), desc=f"generating {dataset.info.name}", unit="image"):
-        seed = settings.seed + index * VARIANTS
-        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, predict_labels, realism, **sampling))
+        own = asked.replace(seed=settings.seed + index * VARIANTS)
+        rows.append(measure_sample(pipeline, chosen[index], dataset.info, own, predict_labels, realism))
     result = summary(rows, realism)
     result |= {"n": len(rows), "groups": len(set(chosen.groups))}
     result["images_per_second"] = round(VARIANTS * len(rows) / sum(row["seconds"] for row in rows), 3)

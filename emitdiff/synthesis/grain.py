@@ -11,9 +11,11 @@ filters and in where they are strong.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
@@ -31,6 +33,7 @@ SHAPES = (
 FILTER_SIZE = 9
 COARSEST = 8  # pixels; brightness over larger distances is left as it is
 MULTIPLE = 8  # the sides of images must be divisible by it
+STRENGTHS = {"smooth": 0.4, "noisy": 1.8}  # words of a prompt
 STRONGEST = 0.12  # amplitude of one filter's noise; grain beyond that is dirt
 
 
@@ -110,12 +113,19 @@ def load_grain(folder: Path) -> GrainNetwork | None:
         ) from error
 
 
+def grain_strength(prompt: str) -> float:
+    """By how much the prompt's words multiply the grain: "smooth" weakens it, "noisy" strengthens it, else 1."""
+    words = set(re.findall(r"[a-z]+", prompt.lower()))
+    return float(np.prod([factor for word, factor in STRENGTHS.items() if word in words]))
+
+
 @torch.inference_mode()
-def add_grain(network: GrainNetwork, image: Tensor, seed: int) -> Tensor:
-    """`image`, float (3, H, W) in [-1, 1], with grain that depends on `seed` and the image alone."""
+def add_grain(network: GrainNetwork, image: Tensor, seed: int, strength: float = 1.0) -> Tensor:
+    """`image`, float (3, H, W) in [-1, 1], sharpened and with grain that depends on `seed` and the image alone."""
     height, width = image.shape[-2:]
     padding = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
     padded = F.pad(image[None], padding, mode="replicate")
     weight = next(network.parameters())
-    added = sum(network(padded.to(weight), torch.Generator().manual_seed(seed)))[0].to(image)
+    sharpening, grain = network(padded.to(weight), torch.Generator().manual_seed(seed))
+    added = (sharpening + strength * grain)[0].to(image)
     return (image + added[..., :height, :width]).clamp(-1, 1)

@@ -361,13 +361,20 @@ def test_many_who_come_at_once_do_not_fill_more_than_there_is(jobs, packed, tmp_
 
 
 def test_labels_are_judged_by_a_segmenter_where_one_is_named(painter, packed, tmp_path, monkeypatch):
-    class Found:
-        def __init__(self, image):
+    class Bright:
+        """Finds what is bright, whatever the text."""
+
+        def encode(self, image):
             self.mask = (image[..., 0] > 120).astype(np.uint8)
+            return self
+
+        def segment(self, encoded, text):
+            asked.append(text)
+            return encoded
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     asked = []
-    jobs = DatasetJobs(lambda name: painter, lambda name: lambda image, text: asked.append(text) or Found(image))
+    jobs = DatasetJobs(lambda name: painter, lambda name: Bright())
     name = jobs.create(packed)
     jobs.start(name, replace(REQUEST, segmenter="textdiff-mini"))
     assert ended(jobs, name).stage == "done" and len(asked) == 4 and "breast lesion" in asked

@@ -18,6 +18,7 @@ from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.segmentation.output import SegmentationOutput
+from emitdiff.ui.form import BLANK_FORM
 from emitdiff.ui.interface import Callables, DatasetCalls, ModelInfo, PresetOption, Vocabulary
 
 STEPS = 4
@@ -40,27 +41,35 @@ class Painted:
     seconds: float
 
 
+def filled_form(prompt, **fields):
+    """The values of the page's form by field name, as its components hold them."""
+    chosen = {"num_inference_steps": 20, "guidance_scale": 5.0, "controlnet_conditioning_scale": 1.0}
+    return {**BLANK_FORM, **chosen, "detector": "soft", "prompt": prompt, **fields}
+
+
 def control_image(image, mask, request):
-    if image is None or request.structure <= 0.5:
+    settings = request.settings
+    if image is None or settings.structure <= 0.5:
         edges = np.zeros(mask.shape if image is None else image.shape[:2], np.uint8) if mask is None else mask * 255
         return np.repeat(edges[..., None], 3, axis=-1)
-    edges = cv2.Canny(image, request.low_threshold, request.high_threshold)
+    edges = cv2.Canny(image, settings.low_threshold, settings.high_threshold)
     return np.repeat(edges[..., None], 3, axis=-1)
 
 
 def synthesize(image, mask, request, cancelled, pause=0.0):
-    settings = {"prompt": request.prompt, "structure": request.structure, "move_x": request.move_x}
+    asked = request.settings
+    settings = {"prompt": asked.prompt, "structure": asked.structure, "move_x": asked.edit.move_x}
     if image is None:
         image = np.full((*(mask.shape if mask is not None else (64, 64)), 3), 90, np.uint8)
-    for index in range(request.num_images):
-        random = np.random.default_rng(request.seed + index)
+    for index in range(asked.num_images):
+        random = np.random.default_rng(asked.seed + index)
         for step in range(1, STEPS + 1):
             if cancelled():
                 return
             time.sleep(pause)
             yield Step(index, step, STEPS, cv2.GaussianBlur(image, (0, 0), 6 / step))
         noisy = np.clip(image + random.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
-        yield Painted(noisy, mask, request.seed + index, settings, 0.1)
+        yield Painted(noisy, mask, asked.seed + index, settings, 0.1)
 
 
 def quality(source, synthetic):
@@ -102,7 +111,7 @@ def teach(examples, request):
     if not any(mask.any() for _, mask, _ in examples):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
-        look = {"dice": 0.08 * step, "picture": examples[0][0]} if step % 5 == 0 else {}
+        look = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
         yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
     yield TrainingProgress(
         10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!"

@@ -183,7 +183,7 @@ def test_an_answer_is_not_shown_beside_an_image_that_was_chosen_meanwhile(tab, e
     finding = find(tab, example)[tab.finding]
     *_, told = tab.toggle_comparison(finding, True)
     late = settle(tab, told, scan=other, slice_number=1, window=None, threshold=0.5)
-    assert tab.reading.without_view not in late and "another image" in late[tab.reading.progress]
+    assert tab.reading.without_view not in late and "was changed during the run" in late[tab.reading.progress]
 
 
 def test_a_run_without_an_answer_takes_away_only_the_warnings_beside_the_sentence(tab, example):
@@ -295,7 +295,7 @@ def test_during_a_run_one_may_go_to_another_slice_but_not_to_another_scan(tab, v
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for meanwhile in ({"scan": scan_that_saves(volume_file)}, {"window": "Lung"}):
         updates = find_all(tab, scan, meanwhile=meanwhile)[-1]
-        assert tab.volume not in updates and "another image" in updates[tab.reading.progress]
+        assert tab.volume not in updates and "was changed during the run" in updates[tab.reading.progress]
     assert not list(tmp_path.glob("emitdiff_*")), "a patient's masks are not left behind"
 
 

@@ -8,15 +8,14 @@ import cv2
 import gradio as gr
 import numpy as np
 import pytest
-from fakes import failing, fake_callables, scan_that_saves
+from fakes import failing, fake_callables, filled_form, scan_that_saves
 
 from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
 from emitdiff.ui.synthesis.prompt_panel import chips
 
-FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
+FORM = filled_form("X-ray, chest", num_images=2, seed=5)
 SET = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale", "detector")  # by weights and presets
 
 

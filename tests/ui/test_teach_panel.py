@@ -91,7 +91,7 @@ def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
     assert "Step 5 of 10" in told[0][panel.progress] and "0.40" in told[0][panel.figures]
     assert told[0][panel.view].shape[2] == 3 and "<polyline" in told[-1][panel.figures]
     last = updates[-1]
-    assert "Trained “optic disc” in 10 steps, 5 s. Find uses it now. Too few training steps!" in last[panel.progress]
+    assert "Trained on “optic disc” in 10 steps, 5 s. Find uses it now. Too few training steps!" in last[panel.progress]
     assert last[panel.download].interactive
     assert last[panel.checkpoint].value == "optic disc.safetensors"
     assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"

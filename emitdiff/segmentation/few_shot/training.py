@@ -21,7 +21,8 @@ from torch.nn import functional
 from emitdiff.datasets.folder import DatasetInfo, Sample
 from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay, resize_image, resize_mask
+from emitdiff.images import normalize, overlay, resize_image, resize_mask
+from emitdiff.mask_metrics import dice
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, config_record, fingerprints
 from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples
 from emitdiff.segmentation.laterality import rewrite_directions
@@ -87,7 +88,7 @@ class Recipe:
         Dice.
         """
         factor = min(max(seconds / 60, 1.0), 4.0)
-        return replace(self, views=round(self.views * factor), most=round(self.views_per_image * factor),
+        return replace(self, views=round(self.views * factor), views_per_image=round(self.views_per_image * factor),
                        steps=round(self.steps * factor**0.58))  # fmt: skip
 
 
@@ -285,7 +286,7 @@ class FewShotTrainer:
             return part[..., unit * top : unit * (top + side), unit * left : unit * (left + side)]
 
         images = torch.from_numpy(np.stack([self.images[row] for row in batch])).permute(0, 3, 1, 2)
-        pixels = window(images, cell).to(masks).div(127.5).sub(1)
+        pixels = normalize(window(images, cell).to(masks))
         with self._autocast(masks.device):
             seen = head.encode_pixels(pixels)[indices]
             corrected = window(logits, cell) + head.detail(seen, window(hidden, 1))
@@ -297,9 +298,10 @@ class FewShotTrainer:
         image, masks = validation.labelled.image, validation.labelled.masks
         phrases = [phrase for phrase, mask in masks.items() if mask.any()] or list(masks)[:1]
         pipeline = self._few_shot_head(head, {}).pipeline()
-        found = [pipeline(image, phrase).mask > 0 for phrase in phrases]
-        dice = [_dice(mask, masks[phrase]) for mask, phrase in zip(found, phrases, strict=True)]
-        return float(np.mean(dice)), overlay(image, found[0].astype(np.uint8))
+        encoded = pipeline.encode(image)
+        found = [pipeline.segment(encoded, phrase).mask > 0 for phrase in phrases]
+        scores = [dice(mask, masks[phrase]) for mask, phrase in zip(found, phrases, strict=True)]
+        return float(np.mean(scores)), overlay(image, found[0].astype(np.uint8))
 
     def _few_shot_head(self, head: TextDiff, card: dict) -> FewShotHead:
         phrases = trained_phrases([[one.labelled for one in self.examples]])
@@ -375,7 +377,7 @@ def build_few_shot_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe:
 def dice_on_cells(examples: Sequence[Example], cell: int) -> float:
     """Mean Dice in 0..1 of the masks with what is left of them when every `cell` x `cell` pixels are all in or out."""
     masks = [mask for one in examples for mask in one.labelled.masks.values() if mask.any()]
-    return float(np.mean([_dice(_coarsened(mask, cell), mask) for mask in masks])) if masks else 1.0
+    return float(np.mean([dice(_coarsened(mask, cell), mask) for mask in masks])) if masks else 1.0
 
 
 def _coarsened(mask: np.ndarray, cell: int) -> np.ndarray:
@@ -400,8 +402,3 @@ def shift_threshold(head: TextDiff, probability: float) -> None:
     last.bias[len(last.bias) // head.config.num_classes :] += math.log((1 - probability) / probability)
     if head.presence is not None:
         head.presence.layers[-1].bias += math.log((1 - FEW_SHOT_PRESENCE_THRESHOLD) / FEW_SHOT_PRESENCE_THRESHOLD)
-
-
-def _dice(found: np.ndarray, truth: np.ndarray) -> float:
-    total = int(found.sum() + truth.sum())
-    return 2 * int((found & truth).sum()) / total if total else 1.0

@@ -1,8 +1,9 @@
 """Trains the grain of real images onto what an autoencoder has left of them.
 
-Grain is random, so it is not compared pixel by pixel: asked for are the power at each scale and in each direction of the
-whole view, and how strong the finest textures are at each place, away from edges. What pixels can tell, the sharpening
-learns. Half of the views are blurred a little before, as generated images are a little smoother than decoded ones.
+Grain is random, so it is not compared pixel by pixel: asked for are the power at each scale and in each direction of
+the whole view, and how strong the finest textures are at each place, away from edges. What pixels can tell, the
+sharpening learns. Half of the views are blurred a little before, as generated images are a little smoother than decoded
+ones.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class DownloadPanel:
         if LAYOUTS[layout] is None:
             return run.archive(), ()
         names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
-        prompt, words = run.request.prompt, self.calls.vocabulary
+        prompt, words = run.request.settings.prompt, self.calls.vocabulary
         packing = PackRequest(
             layout=LAYOUTS[layout],
             name=run.stem,
