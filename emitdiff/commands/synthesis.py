@@ -174,7 +174,7 @@ class TrainSynthesis:
     out: Output  # Folder for the checkpoint, in diffusers layout.
     start: Annotated[str | None, arg(name="from", metavar="NAME", help=PARENT_HELP, help_behavior_hint="")] = None
     # Which part to train.
-    train: Annotated[Literal["all", "autoencoder", "unet", "controlnet"], arg(aliases=["--stage"])] = "all"
+    train: Annotated[Literal["all", "autoencoder", "grain", "unet", "controlnet"], arg(aliases=["--stage"])] = "all"
     resolution: Count = None  # Side of the training images, a multiple of 64; default: the checkpoint's, else 256.
     minutes: Strength = None  # Training time of all stages; default without --steps: 60.
     seed: int = 0  # Seed of data order and weight initialization.

@@ -90,14 +90,15 @@ def quick_scores(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
 
 @torch.inference_mode()
 def autoencoded(pipeline: SynthesisPipeline, image: np.ndarray) -> np.ndarray:
-    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: uint8 (H, W, 3).
+    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: uint8 (H, W, 3), with grain where the
+    checkpoint adds it.
 
     Nothing generated with it can be sharper than that.
     """
     vae = pipeline.pipe.vae
     encoded = vae.encode(image_to_tensor(image).to(vae.device, vae.dtype))
     latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    return tensor_to_image(vae.decode(latents).sample.float().clamp(-1, 1).cpu())
+    return tensor_to_image(pipeline.with_grain(vae.decode(latents).sample[0].float().clamp(-1, 1).cpu(), 0))
 
 
 def round_trip(image: np.ndarray, decoded: np.ndarray) -> dict[str, float]:

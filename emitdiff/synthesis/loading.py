@@ -6,6 +6,7 @@ from emitdiff.checkpoints import controlnet_folder, fetch_hed, find_checkpoint, 
 from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.synthesis.card import read_card
+from emitdiff.synthesis.grain import load_grain
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 
@@ -40,4 +41,4 @@ def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = Non
     card = read_card(found, folder)
     if found.revision is not None and card.detector == "hed":
         fetch_hed()
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name)
+    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name, load_grain(folder))

@@ -21,6 +21,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
 from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.control import Control, build_control
+from emitdiff.synthesis.grain import GrainNetwork, add_grain, grain_strength
 from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import truncation_warning
 from emitdiff.synthesis.sampling import phrase_of, resolve, text_arguments
@@ -55,8 +56,8 @@ class SyntheticImage:
 class SynthesisPipeline:
     """Generates new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
 
-    def __init__(self, pipe, card: CheckpointCard, name: str):
-        self.pipe, self.name = pipe, name
+    def __init__(self, pipe, card: CheckpointCard, name: str, grain: GrainNetwork | None = None):
+        self.pipe, self.name, self.grain = pipe, name, grain
         self.checkpoint_card = card
         self.card = asdict(card)
         self._lock = threading.Lock()
@@ -214,7 +215,12 @@ class SynthesisPipeline:
                 output_type="pt",
                 callback_on_step_end=after_step,
             ).images
-        return pictures[0].float().cpu() * 2 - 1
+        return self.with_grain(pictures[0].float().cpu() * 2 - 1, seed, f"{settings.prompt} {settings.appearance}")
+
+    def with_grain(self, image: torch.Tensor, seed: int, prompt: str = "") -> torch.Tensor:
+        """`image`, float (3, H, W) in [-1, 1], with the grain that the autoencoder has no room for, as strong as the
+        prompt asks; as it is where the checkpoint has no network for it."""
+        return image if self.grain is None else add_grain(self.grain, image, seed, grain_strength(prompt))
 
     @contextmanager
     def _sampler(self, settings: SynthesisSettings) -> Iterator[None]:

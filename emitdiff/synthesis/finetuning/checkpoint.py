@@ -15,6 +15,7 @@ from emitdiff.checkpoints import find_checkpoint
 from emitdiff.files import check_output_folder, write_atomically, write_text
 from emitdiff.synthesis.card import CARD_FILE
 from emitdiff.synthesis.finetuning.base import BaseCheckpoint
+from emitdiff.synthesis.grain import GRAIN_FOLDER
 
 FROZEN = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 UNWANTED = ("*.bin", "*.ckpt", "*.fp16*", "*non_ema*")  # duplicates in other formats
@@ -34,8 +35,8 @@ def write_finetuned(start: BaseCheckpoint, controlnet: ControlNetModel, out: Pat
     """
     base = _hub_base(start)
     if not base:
-        for name in FROZEN:
-            if not (out / name).is_dir():
+        for name in (*FROZEN, GRAIN_FOLDER):
+            if not (out / name).is_dir() and (name in FROZEN or (start.folder / name).is_dir()):
                 _copy(start.folder / name, out / name)
         shutil.copyfile(start.folder / "model_index.json", out / "model_index.json")
     partial = out / "controlnet.partial"
