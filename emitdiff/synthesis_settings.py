@@ -55,7 +55,7 @@ class SynthesisSettings:
     Image i is made with a generator of its own, seeded `seed + i`, so it does not depend on `num_images`.
 
     Args:
-        prompt, negative_prompt: what to paint and what to avoid.
+        prompt, negative_prompt: what to generate and what to avoid.
         num_inference_steps, guidance_scale, controlnet_conditioning_scale: as in diffusers.
         detector: the edge detector.
         boundary: whether the mask's outline (and, for "layered" checkpoints, its inside) is joined in.

@@ -408,7 +408,7 @@ def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypat
     assert run(monkeypatch, *asked) == 0
     written = out.read_bytes()
     assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 2
-    assert "is there already" in capsys.readouterr().err and out.read_bytes() == written
+    assert "already exists" in capsys.readouterr().err and out.read_bytes() == written
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def stage(file, minutes: float) -> StageState:
     return StageState(file, minutes, {"model": model})
 
 
-def test_a_stage_ends_with_its_budget_and_a_longer_one_goes_on_from_there(file, clock):
+def test_a_stage_ends_with_its_budget_and_a_longer_one_resumes_from_there(file, clock):
     assert train(stage(file, 1), clock, 15) == [0, 1, 2, 3] and time_spent(file) == (60, 4)
     assert train(stage(file, 1), clock, 15) == [], "nothing is left of its minute"
     longer = stage(file, 2)

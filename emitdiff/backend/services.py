@@ -139,14 +139,13 @@ def read_label(path: str | Path, scan: Any, index: int) -> np.ndarray:
 
 
 def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[HeadProgress]:
-    """Lessons as they come; the last one names the file of the head, which stays for a day."""
+    """Training progress as it comes; the last item names the file of the head, which stays for a day."""
     from emitdiff.backend.teaching import dataset_from_examples, stream_progress
-    from emitdiff.segmentation.few_shot.training import TrainFewShot
-    from emitdiff.segmentation.few_shot.training import train_few_shot as lessons
+    from emitdiff.segmentation.few_shot.training import TrainFewShot, train_few_shot
 
     samples, info = dataset_from_examples(examples, request.name, request.modality, request.organ)
     settings = TrainFewShot(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
-    return stream_progress(lessons(segmenter(request.checkpoint), samples, info, settings), request.name)
+    return stream_progress(train_few_shot(segmenter(request.checkpoint), samples, info, settings), request.name)
 
 
 def head_exists(file: str) -> bool:
@@ -161,14 +160,13 @@ def teach_dataset(archive: str | Path, request: TeachDatasetRequest) -> Iterator
     from emitdiff.backend.teaching import stream_progress
     from emitdiff.datasets.folder import open_dataset
     from emitdiff.datasets.splits import choose_rows
-    from emitdiff.segmentation.few_shot.training import TrainFewShot
-    from emitdiff.segmentation.few_shot.training import train_few_shot as lessons
+    from emitdiff.segmentation.few_shot.training import TrainFewShot, train_few_shot
 
     with _unpacked(archive) as folder:
         dataset = choose_rows(open_dataset(folder).real(), request.split, request.images or MAX_EXAMPLES)
         settings = TrainFewShot(request.seconds, request.label, request.checkpoint, request.seed)
         # The folder itself, not a list: its images are read one by one, and what is kept of each is small.
-        steps = lessons(segmenter(request.checkpoint), dataset, dataset.info, settings)
+        steps = train_few_shot(segmenter(request.checkpoint), dataset, dataset.info, settings)
         yield from stream_progress(steps, request.label or dataset.info.name)
 
 

@@ -36,7 +36,7 @@ class HeadProgress:
 
 
 def stream_progress(updates: Iterable[TrainingProgress], name: str) -> Iterator[HeadProgress]:
-    """Lessons as they come; the head of the last one is written to a file called after `name`."""
+    """Training progress as it comes; the head of the last item is written to a file called after `name`."""
     for update in updates:
         file = None
         if update.head:

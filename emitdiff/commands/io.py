@@ -139,7 +139,7 @@ def show_sampling(events: Iterator[Any], num_images: int) -> Iterator[Any]:
 
 
 def show_training(updates: Iterator[Any]) -> Any:
-    """The last of the lessons; a progress bar shows how far they are."""
+    """The last item of a few-shot training, shown as a progress bar."""
     from tqdm import tqdm
 
     with tqdm(desc="Teaching", unit="step") as bar:

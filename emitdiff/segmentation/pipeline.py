@@ -76,7 +76,7 @@ class SegmentationPipeline(Segmenter):
         """As `Segmenter.encode`."""
         image = checked_image(image)
         with self._lock:
-            looks = [self._look(image, side) for side in self.sizes]
+            looks = [self._encode_image(image, side) for side in self.sizes]
         kind_signature = signature(looks[0][1], self.features.with_coordinates)
         return EncodedImage(tuple(features for features, _ in looks), kind_signature, image.shape[:2], self._encoder)
 
@@ -137,7 +137,7 @@ class SegmentationPipeline(Segmenter):
     def _presence(
         self, predictions: list[RawPrediction], target: Target | None, kind_signature: torch.Tensor
     ) -> tuple[float | None, str]:
-        """(how surely `target` is there, None for a head that does not say; the kind of image without it that this is
+        """(how surely `target` is there, None for a head that does not say; the image kind without it that this is
         taken for, "" for none)."""
         presence, kinds = self._presence_probability(predictions), self.image_kinds
         if not kinds or not target:
@@ -160,7 +160,7 @@ class SegmentationPipeline(Segmenter):
             self.head.classifier, prediction.attended, features.grid, prediction.logits, prediction.correction
         )
 
-    def _look(self, image: np.ndarray, side: int) -> tuple[ImageFeatures, list[torch.Tensor]]:
+    def _encode_image(self, image: np.ndarray, side: int) -> tuple[ImageFeatures, list[torch.Tensor]]:
         """(what a sentence is asked of, the features) with the image's short side at `side`."""
         small = resize_image(image, working_size(image.shape[:2], side))
         pixels = image_to_tensor(small).to(self.device)

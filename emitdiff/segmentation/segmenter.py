@@ -29,7 +29,7 @@ class EncodedImage:
     """What `encode` found in an image, for `segment` of the same pipeline.
 
     `features` are those at every size the pipeline looks at, on its device. `signature`, float32 (D,) on the CPU, tells
-    which kind of image it is, None where the pipeline does not ask. `size` is the (height, width) of the image in
+    which image kind it is, None where the pipeline does not ask. `size` is the (height, width) of the image in
     pixels. `encoder` stands for the pipeline: what it encoded means nothing to another.
     """
 

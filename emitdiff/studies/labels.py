@@ -205,7 +205,7 @@ def queries_for(samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[
     """For every sample and label: `sample`, `label`, `target`, `truth` (bool mask), and under "said" a sentence for
     each of `texts`."""
     labels = [label for label, value in rows.info.labels.items() if value]
-    # questions_of names the labels in their order first, then what is only derived from them
+    # queries_of names the labels in their order first, then what is only derived from them
     queries = [(sample, label, *question) for sample in samples
              for label, question in zip(labels, queries_of(sample, rows), strict=False)]  # fmt: skip
     shuffled = [""] * len(queries)

@@ -86,7 +86,7 @@ def launch_settings() -> dict[str, Any]:
         "enable_monitoring": False,
         # Every gradio_client.Client is a session too, and beyond this many the one used least recently is forgotten,
         # with all it shows. An empty one takes 0.7 MiB and stays until then; what fills memory, scans and results,
-        # goes by itself: after KEPT_SECONDS, or an hour after its page was closed.
+        # goes by itself: after SESSION_SECONDS, or an hour after its page was closed.
         "state_session_capacity": 512,
     }
 

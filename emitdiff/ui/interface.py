@@ -179,12 +179,12 @@ class Callables:
     targets: Callable[[str], tuple[str, ...]]
     # checkpoint, modality or "" -> sentences to start from
     sentences: Callable[[str, str], tuple[str, ...]]
-    # examples (image, mask 0/1, name), request -> lessons (step, steps, seconds, loss, dice and picture or None, file:
+    # examples (image, mask 0/1, name), request -> progress (step, steps, seconds, loss, dice and picture or None, file:
     # None but in the last, whose file is the head and may be given as a checkpoint)
     teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
-    # zip of a dataset folder, what to teach from it -> lessons, like those of `teach`
+    # zip of a dataset folder, what to teach from it -> progress, as in `teach`
     teach_dataset: Callable[[str | Path, TeachDatasetRequest], Iterator[Any]]
-    # file that a lesson named, or anything a browser sent instead -> whether it is such a file and still there
+    # file that the progress named, or anything a browser sent instead -> whether it is such a file and still there
     head_exists: Callable[[str], bool]
     # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone
     evaluate: Callable[[str | Path, EvaluateRequest], dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Where the heads of lessons are kept."""
+"""Where trained heads are stored."""
 
 from __future__ import annotations
 

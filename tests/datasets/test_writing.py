@@ -43,7 +43,7 @@ def test_dataset_json_counts_what_was_written(folder):
     assert (facts["count"], facts["groups"], facts["labels"]) == (8, 4, INFO.labels)
 
 
-def test_what_was_not_finished_looks_unfinished_and_can_be_begun_again(tmp_path):
+def test_what_was_not_finished_looks_unfinished_and_can_be_started_again(tmp_path):
     def samples():
         yield draw_sample(0)
         raise KeyboardInterrupt
@@ -55,7 +55,7 @@ def test_what_was_not_finished_looks_unfinished_and_can_be_begun_again(tmp_path)
         open_dataset(tmp_path / "cut")
 
 
-def test_tables_written_anew_take_the_place_of_the_old_ones_at_once(folder, monkeypatch):
+def test_tables_written_again_take_the_place_of_the_old_ones_at_once(folder, monkeypatch):
     before = (folder / "metadata.csv").read_bytes()
     rows = open_dataset(folder).rows
 

@@ -39,7 +39,7 @@ def test_a_table_that_cannot_be_finished_leaves_the_one_before(tmp_path):
     assert read_table(path) == [{"arm": "real"}]
 
 
-def test_a_study_goes_on_only_as_it_was_started(tmp_path):
+def test_a_study_resumes_only_as_it_was_started(tmp_path):
     out = tmp_path / "new" / "study"
     assert open_study(str(out), {"seeds": 3, "arms": ("real", "ours")}) == out
     assert json.loads((out / RECORD).read_text()) == {"seeds": 3, "arms": ["real", "ours"]}

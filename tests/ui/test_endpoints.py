@@ -13,7 +13,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from fakes import Lesson, Step, fake_callables
+from fakes import Step, TrainingProgress, fake_callables
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -200,7 +200,7 @@ def test_generation_ends_with_the_wish_for_it(leave):
 
 
 def test_training_ends_with_the_wish_for_it(dataset):
-    teaching = Endless(Lesson(1, 1000, 0.1, 0.5))
+    teaching = Endless(TrainingProgress(1, 1000, 0.1, 0.5))
     with serving(teach_dataset=teaching) as url:
         job = Client(url, verbose=False).submit(dataset, api_name="/teach")
         wait_until(lambda: teaching.steps)

@@ -146,12 +146,12 @@ def check_head_path(path: str | Path) -> Path:
 
 
 def is_head_file(checkpoint: str | Path) -> bool:
-    """Whether a name given as a checkpoint means a file that `TaughtHead.save` writes."""
+    """Whether a name given as a checkpoint means a file that `FewShotHead.save` writes."""
     return Path(checkpoint).suffix == SUFFIX
 
 
 def load_few_shot_head(path: str | Path, base: SegmentationPipeline) -> FewShotHead:
-    """From a file that `TaughtHead.save` wrote, on `base`: the checkpoint that its card names.
+    """From a file that `FewShotHead.save` wrote, on `base`: the checkpoint that its card names.
 
     Raises EmitDiffError as `read_few_shot_head`, and where the backbone or text encoder is not the one it was trained
     on.
@@ -164,7 +164,7 @@ def load_few_shot_head(path: str | Path, base: SegmentationPipeline) -> FewShotH
 
 
 def read_few_shot_head(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(the card, the weights) of a file that `TaughtHead.save` wrote.
+    """(the card, the weights) of a file that `FewShotHead.save` wrote.
 
     Raises EmitDiffError where there is no such file, and where it is no few-shot head or damaged.
     """

@@ -181,20 +181,20 @@ class Endpoints:
         """
         _check_bounds(seconds=seconds, images=images)
         weights = self._model(checkpoint, "segmentation").name
-        for lesson in self.calls.teach_dataset(  # noqa: B007  the last one is told of below
+        for update in self.calls.teach_dataset(  # noqa: B007  the last one is used below
             dataset, TeachDatasetRequest(weights, images, seconds, **how)
         ):
             yield None, None  # as in synthesize
         record = {
-            "targets": list(self.calls.targets(str(lesson.file))),
-            "steps": lesson.step,
-            "seconds": round(lesson.seconds, 1),
-            "loss": round(lesson.loss, 4),
-            "dice": None if lesson.dice is None else round(lesson.dice, 4),
+            "targets": list(self.calls.targets(str(update.file))),
+            "steps": update.step,
+            "seconds": round(update.seconds, 1),
+            "loss": round(update.loss, 4),
+            "dice": None if update.dice is None else round(update.dice, 4),
             "checkpoint": weights,
             "notice": NOTICE,
         }
-        yield str(lesson.file), record
+        yield str(update.file), record
 
     def evaluate(self, dataset: str, checkpoint: str, head: str | None, limit: int | None, **how: Any) -> dict:
         """How well weights or a head segment a labelled dataset.
