@@ -42,7 +42,7 @@ def page(browser, address):
     page.on("request", lambda request: elsewhere.append(request.url) if is_elsewhere(request.url, address) else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
-    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_visible(timeout=60_000)
     yield page
     page.close()
     assert not elsewhere and not errors

@@ -175,7 +175,7 @@ def test_an_error_goes_once_its_cause_is_repaired(page, tmp_path):
     expect(alert).to_contain_text("own.png", timeout=PATIENCE)
     files.nth(1).set_input_files(CARDS["Chest X-ray"].mask)
     expect(alert).to_have_count(0, timeout=PATIENCE)
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(said(page)).to_contain_text("The prompt is empty", timeout=PATIENCE)
     page.get_by_label("Prompt (editable)").fill("X-ray")
     expect(said(page)).to_contain_text("press Generate")

@@ -38,7 +38,7 @@ def test_an_example_becomes_labelled_synthetic_images(page, tmp_path):
     expect(page.locator(".view", has_text="Control image").locator("img")).to_be_visible(timeout=PATIENCE)
     few_steps(page, images=2)
     page.get_by_label("First seed").fill("11")
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(said(page)).to_contain_text("2 synthetic images", timeout=PATIENCE)
     expect(page.locator(".painted .thumbnail-item")).to_have_count(2)
     page.locator(".painted .thumbnail-item").nth(1).click()
@@ -96,7 +96,7 @@ def test_structure_a_moved_mask_and_the_merging_mask(page, tmp_path):
     page.wait_for_timeout(2000)
     assert control.get_attribute("src") != before
     few_steps(page, images=1, steps=2)
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(said(page)).to_contain_text("1 synthetic image", timeout=PATIENCE)
     page.get_by_role("button", name="Merging mask").click()
     expect(page.locator(".merging .view img")).to_be_visible()
@@ -117,20 +117,20 @@ def test_words_alone_are_enough(page):
     set_number(page, "Structure", 0)
     page.get_by_label("Prompt (editable)").fill("CT, abdomen, liver")
     few_steps(page, images=1, steps=2)
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(said(page)).to_contain_text("1 synthetic image", timeout=PATIENCE)
 
 
 def test_stop_stops_and_keeps_what_is_finished(page):
     choose_example(page, "Nuclei")
     few_steps(page, images=8, steps=100)
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(said(page)).to_contain_text(re.compile(r"step \d+ of 100"), timeout=PATIENCE)
     page.get_by_role("button", name="Stop").click()
     started = time.monotonic()
     expect(said(page)).to_contain_text("Stopped", timeout=60_000)
     assert time.monotonic() - started < 10
-    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
 
 
 def test_an_own_file_and_a_bad_one(page, tmp_path):
@@ -149,7 +149,7 @@ def test_an_own_file_and_a_bad_one(page, tmp_path):
 
 
 def test_nothing_chosen_is_said_in_a_sentence(page):
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(said(page)).to_contain_text("No image yet")
     open_tab(page, "Segmentation")
     page.get_by_role("button", name="Find").click()

@@ -17,7 +17,7 @@ def paint(page, images: int):
     choose_example(page, "Chest X-ray")
     few_steps(page, images, steps=2)
     page.get_by_label("First seed").fill("11")
-    page.get_by_role("button", name="Generate").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
     expect(said(page)).to_contain_text(f"{images} synthetic images in", timeout=PATIENCE)
     expect(page.locator(".painted .thumbnail-item")).to_have_count(images)
 
