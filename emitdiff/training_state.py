@@ -6,8 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    import torch
 
 SAVE_EVERY_SECONDS = 60.0
 
@@ -19,7 +23,7 @@ class StageState:
     its tensors onto `device`. What is set as `after_save` is called after every saving.
     """
 
-    def __init__(self, path: Path, minutes: float, parts: dict, device="cpu"):
+    def __init__(self, path: Path, minutes: float, parts: dict[str, Any], device: str | torch.device = "cpu") -> None:
         import torch
 
         self.path, self.budget, self.parts = path, minutes * 60, parts
