@@ -18,12 +18,13 @@ from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.archive import folder_of, save_archive, save_result
 from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.messages import duration, sentence
+from emitdiff.ui.results import SamplingStep, SyntheticImage, is_image
 from emitdiff.ui.source import at_view_size
 
 PREVIEW_INTERVAL = 0.5  # seconds between pictures sent while one is being made
 SQUARE = (256, 256)  # of a tile that waits for what is generated from text alone
 MAX_IMAGES = 24  # images of one run with all its variations
-NO_EDIT = {"move_x": 0.0, "move_y": 0.0, "scale": 1.0, "rotate": 0.0, "deform": 0.0, "edit_seed": 0}
+NO_EDIT: dict[str, Any] = {"move_x": 0.0, "move_y": 0.0, "scale": 1.0, "rotate": 0.0, "deform": 0.0, "edit_seed": 0}
 DROPPED = "Dropped, "  # the tile of what is left out of the download is dimmed by this beginning
 
 
@@ -31,7 +32,7 @@ DROPPED = "Dropped, "  # the tile of what is left out of the download is dimmed 
 class GeneratedImage:
     """One finished image with its file, the request it was generated with and what was said of it since."""
 
-    result: Any
+    result: SyntheticImage
     path: Path
     request: SynthesisRequest
     parent: int | None = None  # seed of the synthetic image this is a variation of
@@ -83,7 +84,7 @@ class Run:
         self.folder = folder_of(self)
 
     @property
-    def results(self) -> list[Any]:
+    def results(self) -> list[SyntheticImage]:
         return [made.result for made in self.images]
 
     def vary(self, parent: GeneratedImage, seed: int, count: int) -> None:
@@ -101,10 +102,10 @@ class Run:
         self.parent, self.first, self.running = parent, len(self.images), True
         self.started, self.first_step, self.steps_done, self.steps_total = time.monotonic(), None, 0, 0
 
-    def add_event(self, event: Any) -> bool:
+    def add_event(self, event: SamplingStep | SyntheticImage) -> bool:
         """Takes in a step or a finished image; True when the gallery has something new to show."""
         now = time.monotonic()
-        if getattr(event, "image", None) is not None:
+        if is_image(event):
             self._add_image(event)
             return True
         self.first_step = self.first_step or now
@@ -115,7 +116,7 @@ class Run:
         self.preview, self.shown = event.preview, now
         return True
 
-    def _add_image(self, result: Any) -> None:
+    def _add_image(self, result: SyntheticImage) -> None:
         parent = None
         if self.parent is not None:
             parent = self.parent.result.seed
