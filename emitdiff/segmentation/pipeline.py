@@ -88,8 +88,8 @@ class SegmentationPipeline:
             tokens = self.text([text])
             features, kind_signature = self._image_features(image)
             predictions = [self._predict(item, tokens) for item in features]
-            found = (upsample(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in predictions)
-            probability = (sum(found) / len(predictions)).cpu().numpy()
+            found = [upsample(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in predictions]
+            probability = (sum(found[1:], found[0]) / len(predictions)).cpu().numpy()
             uncertainty_map = self._uncertainty(features[0], predictions[0])
             uncertainty = upsample(uncertainty_map[None, None], image.shape[:2])[0, 0].cpu().numpy()
         presence = self._presence_probability(predictions)

@@ -63,7 +63,7 @@ class Canvas:
 
     def save(self, path: Path) -> None:
         """As PNG, whole or not at all."""
-        half = tuple(side * 2 // SCALE for side in self.picture.size)
+        half = (self.picture.width * 2 // SCALE, self.picture.height * 2 // SCALE)
         partial = path.with_suffix(".partial")
         self.picture.resize(half, Image.Resampling.LANCZOS).save(partial, "PNG")
         os.replace(partial, path)
@@ -118,7 +118,7 @@ def line_charts(path: Path, panels: dict[str, dict[str, list[Point]]], across: s
     legend = [text_width(name) + 44 for name in names]
     down = math.ceil(len(panels) / across_count)
     canvas = Canvas(max(width * across_count + 16, sum(legend) + 32), height * down + 44)
-    x = 20
+    x: float = 20
     for name, reach in zip(names, legend, strict=True):
         canvas.line([(x, 20), (x + 18, 20)], colours[name], 2.5)
         canvas.text(x + 24, 20, name)

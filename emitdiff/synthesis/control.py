@@ -45,7 +45,7 @@ def build_control(
     edited = edit_mask(mask, edit) if edit and mask is not None else mask
     small = None if edited is None else resize_mask(edited, size)
     edges = _edges(image, size, sampling)
-    if edit and mask is not None:
+    if edit and mask is not None and small is not None:
         edges = edit_edges(edges, resize_mask(mask, size), small, edit)
     picture = control_image(edges, small, sampling.boundary and sampling.structure > 0, card.control_layout)
     if card.control_layout == "layered" and sampling.mask_share < 1:
@@ -62,8 +62,9 @@ def _wanted_size(
             f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels and the image "
             f"{image.shape[1]} x {image.shape[0]}; export the mask at the size of its image."
         )
-    if image is not None or mask is not None:
-        return mask.shape if image is None else image.shape[:2]
+    for given in (image, mask):
+        if given is not None:
+            return given.shape[0], given.shape[1]
     if sampling.structure > 0:
         raise EmitDiffError(
             "Neither an image nor a mask was given: choose an image or a mask (IMAGE or --mask on the "
@@ -79,7 +80,7 @@ def _wants_edges(image: np.ndarray | None, sampling: Sampling) -> bool:
 
 def _edges(image: np.ndarray | None, size: tuple[int, int], sampling: Sampling) -> np.ndarray:
     """Edges at the dose asked for; where none are wanted no detector is asked, so none need be there."""
-    if not _wants_edges(image, sampling):
+    if image is None or not _wants_edges(image, sampling):
         return np.zeros(size, np.uint8)
     image = resize_image(to_rgb(image), size)
     edges = detect_edges(image, sampling.detector, sampling.low_threshold, sampling.high_threshold)

@@ -79,7 +79,9 @@ def resolve_edit(edit: MaskEdit | dict | None) -> MaskEdit | None:
         resolved = MaskEdit(**edit) if isinstance(edit, dict) else edit
     except TypeError:
         fields = ", ".join(MaskEdit.__dataclass_fields__)
-        raise EmitDiffError(f"The mask edit has {', '.join(edit)}; it may have {fields}.") from None
+        raise EmitDiffError(
+            f"The mask edit has {', '.join(edit if isinstance(edit, dict) else ())}; it may have {fields}."
+        ) from None
     if resolved is not None:
         resolved.check()
     return resolved
@@ -98,7 +100,8 @@ def text_arguments(pipe, sampling: Sampling, seed: int) -> dict:
     parts = [
         (preset.prompt_weight, sampling.prompt), (preset.phrase_weight, phrase), (preset.style_weight, preset.style)
     ]  # fmt: skip
-    mixed = sum(weight * embed(pipe, text).float() for weight, text in parts if weight)
+    first, *others = (weight * embed(pipe, text).float() for weight, text in parts if weight)
+    mixed = sum(others, first)
     negative = embed(pipe, sampling.negative_prompt)
     return {"prompt_embeds": mixed.to(negative.dtype), "negative_prompt_embeds": negative}
 

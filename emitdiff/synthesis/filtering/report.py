@@ -183,16 +183,16 @@ def _why_unavailable(name: str, one: ScoredImage) -> str:
 
 def _summary(name: str, ranked: Sequence[ScoredImage], settings: Filter) -> str:
     """A histogram of one score over all images, with its threshold."""
-    scored = [one for one in ranked if one.values[name] is not None]
-    failed = sum(name in one.failed for one in scored)
+    scored = [(one, value) for one in ranked if (value := one.values[name]) is not None]
+    failed = sum(name in one.failed for one, _ in scored)
     head = f"<h2>{TITLES[name]} <small>{f'{failed} fail' if failed else 'none fail'}</small></h2>"
     if not scored:
         return f'<div class="chart">{head}<p>No image has this score: {escape(UNAVAILABLE[name])}.</p></div>'
-    limit, values = settings.limit(name), [one.values[name] for one in scored]
+    limit, values = settings.limit(name), [value for _, value in scored]
     top = max(*values, 1.25 * limit) if name == "histogram" else max(1.0, *values)
     parts = {
-        "bad": [one.values[name] for one in scored if name in one.failed],
-        "good": [one.values[name] for one in scored if name not in one.failed],
+        "bad": [value for one, value in scored if name in one.failed],
+        "good": [value for one, value in scored if name not in one.failed],
     }
     bars = _bars({part: np.histogram(numbers, BARS, (0.0, top))[0] for part, numbers in parts.items()})
     line, right = f"{240 * limit / top:.1f}", limit > 0.8 * top  # near the end, its number stands for the axis' own
@@ -209,7 +209,7 @@ def _summary(name: str, ranked: Sequence[ScoredImage], settings: Filter) -> str:
 
 def _bars(counts: dict[str, np.ndarray]) -> str:
     """Bars of 240 x 54, the parts (CSS classes) stacked in the order given."""
-    highest, below, bars = max(1, int(sum(counts.values()).max())), np.zeros(BARS), []
+    highest, below, bars = max(1, int(np.sum(list(counts.values()), axis=0).max())), np.zeros(BARS), []
     for part, numbers in counts.items():
         for place in np.flatnonzero(numbers):
             height = 54 * numbers[place] / highest

@@ -185,7 +185,7 @@ def train_autoencoder(
     if start is None or start.config.latent_channels < LATENT_CHANNELS:
         open_colour_path(model)
     model = model.to(device, memory_format=torch.channels_last)
-    critic = PatchDiscriminator().to(device, memory_format=torch.channels_last)
+    critic = PatchDiscriminator().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # memory_format has no type there
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
     critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
     average = EMAModel(model.parameters(), decay=0.998)
