@@ -32,12 +32,13 @@ def main() -> None:
         dataset = choose_rows(open_dataset(folder), "held-out", arguments.limit)
         counts = [0, 0, 0, 0]
         for sample in tqdm(dataset, desc=dataset.info.name, leave=False):
+            encoded = pipeline.encode(sample.image)
             for target in absent_targets(dataset.info):
-                counts[0] += pipeline(sample.image, target.phrase).found
+                counts[0] += pipeline.segment(encoded, target.phrase).found
                 counts[1] += 1
             for phrase, mask in target_masks(sample, dataset.info).items():
                 if mask.any():
-                    counts[2] += not pipeline(sample.image, phrase).found
+                    counts[2] += not pipeline.segment(encoded, phrase).found
                     counts[3] += 1
         print(f"{dataset.info.name:22} {counts[0]:>12} of {counts[1]:4} {counts[2]:>12} of {counts[3]:4}", flush=True)
         totals = [total + count for total, count in zip(totals, counts, strict=True)]

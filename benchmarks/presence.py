@@ -25,6 +25,7 @@ from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.files import write_text
+from emitdiff.mask_metrics import dice
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.presence import PresenceCalibration
 from emitdiff.segmentation.pipeline import PRESENCE_THRESHOLD, SegmentationPipeline
@@ -53,14 +54,15 @@ def ask(pipeline: SegmentationPipeline, folder: Path) -> list[Question]:
     """Every held-out image of a dataset, asked for each target that it labels."""
     dataset, asked = choose_rows(open_dataset(folder), "held-out"), []
     for sample in tqdm(dataset, desc=dataset.info.name, leave=False):
+        encoded = pipeline.encode(sample.image)
         for _, sentence, truth in queries_of(sample, dataset):
-            answer = pipeline(sample.image, sentence)  # its probabilities are 0 where it was taken for another kind
+            answer = pipeline.segment(encoded, sentence)  # its probabilities are 0 where it was taken for another kind
             found = answer.probability > 0.5
-            total = int(found.sum() + truth.sum())
-            dice = 2 * int((found & truth).sum()) / total if total else 1.0
-            logits = pipeline.presence_logits(sample.image, sentence)
-            asked.append(Question(dataset.info.name, f"{dataset.info.name}/{sample.group}", bool(truth.any()), logits,
-                                  answer.present, answer.present == 0, bool(found.any()), dice))  # fmt: skip
+            logits = pipeline.presence_logits(encoded, sentence)
+            asked.append(Question(
+                dataset.info.name, f"{dataset.info.name}/{sample.group}", bool(truth.any()), logits, answer.present,
+                answer.present == 0, bool(found.any()), dice(found, truth),
+            ))  # fmt: skip
     return asked
 
 

@@ -21,6 +21,7 @@ from emitdiff.images import overlay, resize_image
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
+from emitdiff.synthesis_settings import SynthesisSettings
 
 TILE, CAPTION = 200, 22
 
@@ -40,9 +41,9 @@ def chosen_samples(folder: Path, count: int):
 
 def row_of(pipeline: SynthesisPipeline, info, sample, seed: int, real: bool) -> np.ndarray:
     prompt = prompt_of(info, sample.mask, sample.finding)
-    settings = {"prompt": prompt, "num_images": 2, "seed": seed}
-    guided = [one.image for one in pipeline(sample.image, sample.mask, **settings)]
-    free = [one.image for one in pipeline(None, sample.mask, **settings)]
+    settings = SynthesisSettings(prompt, num_images=2, seed=seed)
+    guided = [one.image for one in pipeline(sample.image, sample.mask, settings)]
+    free = [one.image for one in pipeline(None, sample.mask, settings)]
     pictures = [guided[0], overlay(guided[1], sample.mask, 0.0), *free]
     if real:
         pictures = [sample.image, pipeline.control_image(sample.image, sample.mask), *pictures]

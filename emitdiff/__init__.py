@@ -13,15 +13,18 @@ if TYPE_CHECKING:  # for editors and type checkers
     from emitdiff.segmentation.loading import load_segmenter  # noqa: TID251
     from emitdiff.synthesis.edges import detect_edges  # noqa: TID251
     from emitdiff.synthesis.loading import load_synthesizer  # noqa: TID251
+    from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 __version__ = "0.1.0"
-__all__ = ["detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
+__all__ = ["MaskEdit", "SynthesisSettings", "detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
 
 _EXPORTS = {
     "load_synthesizer": "emitdiff.synthesis.loading",
     "load_segmenter": "emitdiff.segmentation.loading",
     "detect_edges": "emitdiff.synthesis.edges",
     "read_scan": "emitdiff.scans.reading",
+    "SynthesisSettings": "emitdiff.synthesis_settings",
+    "MaskEdit": "emitdiff.synthesis_settings",
 }
 
 

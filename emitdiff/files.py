@@ -34,7 +34,7 @@ def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`path` with what `write` puts into the file it is given, at once or not at all, whoever else writes it too."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")  # hidden: never listed
     partial.touch()
     mode = partial.stat().st_mode
     try:

@@ -37,11 +37,21 @@ def to_rgb(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array[..., :3])
 
 
+def normalize(levels: torch.Tensor) -> torch.Tensor:
+    """Grey levels 0..255 to float32 in [-1, 1], any shape."""
+    return levels.float().div(127.5).sub(1)
+
+
 def image_to_tensor(array: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) to float32 (1, 3, H, W) in [-1, 1]."""
+    return images_to_tensor(to_rgb(array)[None])
+
+
+def images_to_tensor(arrays: np.ndarray) -> torch.Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
     import torch
 
-    return torch.from_numpy(to_rgb(array)).permute(2, 0, 1)[None].float().div(127.5).sub(1)
+    return normalize(torch.from_numpy(arrays).permute(0, 3, 1, 2))
 
 
 def tensor_to_image(tensor: torch.Tensor) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
+
+from emitdiff.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +46,8 @@ class StageState:
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         stored = {name: part.state_dict() for name, part in self.parts.items()}
-        partial = self.path.with_suffix(".partial")
-        torch.save({**stored, "seconds": self.seconds, "steps": self.steps}, partial)
-        os.replace(partial, self.path)
+        stored |= {"seconds": self.seconds, "steps": self.steps}
+        write_atomically(self.path, lambda partial: torch.save(stored, partial))
         if self.after_save:
             self.after_save()
 

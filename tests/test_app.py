@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -29,17 +28,14 @@ def test_nothing_heavy_is_imported_before_the_page_is_built():
     assert not HEAVY & set(modules.split())
 
 
-def seconds_until_the_page_is_up() -> float:
-    started = time.monotonic()
-    with application() as (address, _):
-        seconds = time.monotonic() - started
-        assert "Research use only" in urllib.request.urlopen(address, timeout=5).read().decode()
-    return seconds
-
-
 def test_the_page_is_up_soon():
-    """6 s on an idle machine with two cores; a busy one is given more, and another try."""
-    assert any(seconds_until_the_page_is_up() < 15 for _ in range(3))
+    """What counts is the time of a processor that it takes: the same on a busy machine as on an idle one."""
+    before = os.times()
+    with application() as (address, _):
+        assert "Research use only" in urllib.request.urlopen(address, timeout=60).read().decode()
+    after = os.times()  # with all that the application has spent, now that it has ended
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 8, "3.5 s on an idle machine"
 
 
 def test_unknown_weights_are_answered_with_a_sentence():

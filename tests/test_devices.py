@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from emitdiff import devices
 from emitdiff.devices import (
     choose_attention,
     choose_device,
     choose_dtype,
+    choose_mixed_precision,
     choose_placement,
     component_sizes,
     describe_device,
@@ -67,6 +69,51 @@ def test_tiny_pipeline_is_placed_on_the_cpu(tiny_synthesis_folder):
     assert pipe.device == CPU
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype", "trained_in"), [((7, 5), torch.float16, "fp16"), ((8, 0), torch.bfloat16, "bf16")]
+)
+def test_a_card_computes_in_the_half_precision_it_has(monkeypatch, capability, dtype, trained_in):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_dtype(torch.device("cuda")) == dtype
+    assert choose_mixed_precision(torch.device("cuda")) == trained_in
+
+
+@pytest.mark.parametrize(
+    ("capable", "trained_in"), [({"avx512_bf16": True}, "bf16"), ({"bf16": True}, "bf16"), ({"avx512": True}, "no")]
+)
+def test_a_processor_trains_in_half_precision_only_where_it_computes_it(monkeypatch, capable, trained_in):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
+    assert choose_mixed_precision(CPU) == trained_in
+    assert choose_mixed_precision(torch.device("mps")) == "no" and choose_dtype(torch.device("mps")) == torch.float32
+
+
+class Placed:
+    """Takes the place of a pipeline of two networks of 4,000 bytes, and tells how it was placed."""
+
+    def __init__(self):
+        self.components = {"unet": torch.nn.Linear(1000, 1, bias=False), "vae": torch.nn.Linear(1000, 1, bias=False)}
+        self.said, self.vae = [], self
+
+    def __getattr__(self, name):
+        return lambda *given, **named: self.said.append((name, *given, *named.values())) or self
+
+
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        (12000, ["to"]),
+        (11999, ["enable_slicing", "enable_model_cpu_offload"]),
+        (5999, ["enable_slicing", "enable_sequential_cpu_offload"]),
+    ],
+)
+def test_a_card_with_little_memory_is_given_a_part_at_a_time(monkeypatch, free, said):
+    monkeypatch.setattr(devices, "choose_attention", lambda device: "SDPA")
+    monkeypatch.setattr(devices, "free_memory", lambda device: free)
+    pipe, card = Placed(), torch.device("cuda:1")
+    assert prepare_pipeline(pipe, card) is pipe
+    assert [name for name, *_ in pipe.said] == said and pipe.said[-1][1] == card
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
 def test_cuda_computes_in_half_precision(tiny_synthesis_folder):
     from diffusers import StableDiffusionControlNetPipeline
@@ -80,10 +127,10 @@ def test_cuda_computes_in_half_precision(tiny_synthesis_folder):
 
 HEAPS = """
 import ctypes, sys, threading
-from emitdiff.devices import keep_memory_level
+from emitdiff.devices import limit_malloc_arenas
 
 if sys.argv[1] == "kept":
-    keep_memory_level()
+    limit_malloc_arenas()
 meet = threading.Barrier(8)
 
 def take():

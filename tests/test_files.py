@@ -30,6 +30,12 @@ def test_a_file_appears_whole_or_stays_as_it_was(tmp_path):
     assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_writer_left_is_not_listed(tmp_path):
+    listed = []
+    write_atomically(tmp_path / "a.csv", lambda partial: (partial.touch(), listed.append(list_files(tmp_path))))
+    assert listed == [[]] and list_files(tmp_path) == ["a.csv"]
+
+
 def test_others_may_read_what_a_writer_kept_to_itself(tmp_path):
     def secretive(partial):
         partial.write_text("weights")
@@ -72,7 +78,7 @@ def test_files_of_others_are_named_and_litter_is_not(tmp_path):
     check_no_foreign_files(tmp_path, ("b.txt", "a.txt", "empty/c.txt", "empty/below/d.txt", "not there"))
     with pytest.raises(EmitDiffError, match=r"files: b.txt, empty/c.txt, empty/below/d.txt\. Give another folder"):
         check_no_foreign_files(tmp_path, ("a.txt",))
-    with pytest.raises(EmitDiffError, match=r"else: a.txt, b.txt, empty/c.txt and 1 more\."):
+    with pytest.raises(EmitDiffError, match=r"files: a.txt, b.txt, empty/c.txt and 1 more\."):
         check_no_foreign_files(tmp_path)
 
 
@@ -93,7 +99,7 @@ def test_a_run_knows_its_own_folder_and_keeps_off_what_it_reads(tmp_path):
     for out in (source, source / "new", tmp_path / "else" / ".." / "source" / "new"):
         with pytest.raises(EmitDiffError, match="is the folder of source"):
             check_output_folder(out, ("begun/state/x",) if out == source else ("state/x",), (source,))
-    with pytest.raises(EmitDiffError, match="holds something else: state/x"):
+    with pytest.raises(EmitDiffError, match="contains other files: state/x"):
         check_output_folder(begun, ("state/y",), ())
 
 

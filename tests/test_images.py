@@ -7,6 +7,7 @@ from emitdiff.images import (
     control_to_tensor,
     fitted_size,
     image_to_tensor,
+    images_to_tensor,
     outline,
     overlay,
     resize_image,
@@ -22,6 +23,12 @@ def test_every_grey_value_survives_the_way_to_a_tensor_and_back():
     assert tensor.shape == (1, 3, 16, 16) and tensor.min() == -1 and tensor.max() == 1
     assert np.array_equal(tensor_to_image(tensor), grey)
     assert control_to_tensor(grey).min() == 0 and control_to_tensor(grey).max() == 1
+
+
+def test_a_stack_of_images_is_scaled_as_each_of_them():
+    stack = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), dtype=np.uint8)
+    assert torch.equal(images_to_tensor(stack), torch.cat([image_to_tensor(image) for image in stack]))
+    assert torch.equal(images_to_tensor(stack), torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
 def test_values_outside_the_range_are_clipped():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emitdiff.mask_metrics import compute_mask_metrics
+from emitdiff.mask_metrics import compute_mask_metrics, dice
 
 TRUTH = np.zeros((40, 50), np.uint8)
 TRUTH[10:20, 10:30] = 1
@@ -50,3 +50,10 @@ def test_the_same_figures_as_monai(shape, spacing):
     assert found["iou"] == pytest.approx(compute_iou(*tensors).item())
     distance = compute_hausdorff_distance(*tensors, include_background=True, percentile=95, spacing=spacing)
     assert found["hd95"] == pytest.approx(distance.item(), rel=1e-5)
+
+
+def test_dice_of_two_masks():
+    first, second = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    assert dice(first, second) == 1
+    first[:2], second[1:3] = True, True
+    assert dice(first, second) == 0.5

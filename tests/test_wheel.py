@@ -53,7 +53,7 @@ def test_wheel_holds_types_weights_and_what_the_page_needs(wheel):
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith(".dist-info/METADATA"))).decode()
     assert "emitdiff/py.typed" in names
-    for ending in (".css", ".js"):
+    for ending in (".css", ".html", ".js"):
         assert any(name.startswith("emitdiff/") and name.endswith(ending) for name in names), ending
     for checkpoint in ("emitdiff-mini", "textdiff-mini"):
         assert any(f"/{checkpoint}/" in name and name.endswith(".safetensors") for name in names), checkpoint

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from emitdiff.ui.interface import AugmentRequest
 
 RECENT_SECONDS = 600  # since anyone did something with a job: what was made of it is not removed for others
-BUSY = {"waiting", "painting", "scoring"}
+BUSY = {"waiting", "generating", "scoring"}
 DATASET, FOLDS = "dataset", 5  # the layout that is no export but the folder as it is
 
 

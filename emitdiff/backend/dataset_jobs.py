@@ -216,7 +216,7 @@ class DatasetJobs:
     def _generate(self, job: Job, settings: Augment) -> None:
         from emitdiff.synthesis.augmentation import augment
 
-        progress = Progress(lambda done, total: job.report_progress("painting", done, total), job.stop.is_set)
+        progress = Progress(lambda done, total: job.report_progress("generating", done, total), job.stop.is_set)
         written = augment(settings, self._synthesizer(settings.checkpoint), progress)
         painted = sum(bool(row["provenance"]) for row in written.rows) if written else 0
         job.state = replace(job.state, generated=painted)

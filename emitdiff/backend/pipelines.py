@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
+from threading import Condition, Lock
+from typing import TYPE_CHECKING
+
+from cachetools import LRUCache, cached
 
 from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints, local_folder
 from emitdiff.errors import EmitDiffError
@@ -16,37 +16,31 @@ if TYPE_CHECKING:
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 MAX_LOADED = 2  # pipelines of each kind, the ones used last
-_pipelines: dict[tuple[str, str], Any] = {}  # (kind, name) -> pipeline
-# Two users pressing a button at once load the weights once; a lock goes with the last one who holds or awaits it.
-_load_locks: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
-_registry_lock = threading.Lock()  # over these two, never held while anything is loaded
 # Held while networks are built, not while files are fetched: transformers builds them on a default device of its own,
 # which all threads share, and what another thread builds meanwhile has no data.
-_build_lock = threading.Lock()
+_build_lock = Lock()
 
 
+@cached(LRUCache(MAX_LOADED), condition=Condition())
 def synthesizer(name: str) -> SynthesisPipeline:
-    def load() -> SynthesisPipeline:
-        from emitdiff.synthesis.loading import load_synthesizer
+    """Loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
+    from emitdiff.synthesis.loading import load_synthesizer
 
-        local_folder(find_checkpoint(name, "synthesis"))
-        with _build_lock:
-            return load_synthesizer(name)
-
-    return _load_once("synthesis", name, load)
+    local_folder(find_checkpoint(name, "synthesis"))
+    with _build_lock:
+        return load_synthesizer(name)
 
 
+@cached(LRUCache(MAX_LOADED), condition=Condition())
 def segmenter(name: str) -> SegmentationPipeline:
-    def load() -> SegmentationPipeline:
-        from emitdiff.segmentation.loading import load_segmenter
+    """As `synthesizer`; also of the file of a few-shot head."""
+    from emitdiff.segmentation.loading import load_segmenter
 
-        if name.endswith(HEAD_SUFFIX):
-            return _few_shot_pipeline(name)
-        local_folder(find_checkpoint(name, "segmentation"))
-        with _build_lock:
-            return load_segmenter(name)
-
-    return _load_once("segmentation", name, load)
+    if name.endswith(HEAD_SUFFIX):
+        return _few_shot_pipeline(name)
+    local_folder(find_checkpoint(name, "segmentation"))
+    with _build_lock:
+        return load_segmenter(name)
 
 
 def _few_shot_pipeline(file: str) -> SegmentationPipeline:
@@ -61,21 +55,6 @@ def _few_shot_pipeline(file: str) -> SegmentationPipeline:
     pipeline = segmenter(name)
     with _build_lock:
         return load_few_shot_head(file, pipeline).pipeline()
-
-
-def _load_once(kind: str, name: str, load: Callable[[], Any]) -> Any:
-    """The pipeline, loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
-    key = (kind, name)
-    with _registry_lock:
-        lock = _load_locks.setdefault(key, threading.Lock())
-    with lock:
-        pipeline = _pipelines.get(key) or load()
-        with _registry_lock:
-            _pipelines.pop(key, None)
-            _pipelines[key] = pipeline
-            for oldest in [other for other in _pipelines if other[0] == kind][:-MAX_LOADED]:
-                del _pipelines[oldest]
-    return pipeline
 
 
 def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:

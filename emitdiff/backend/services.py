@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emitdiff.backend.dataset_jobs import DatasetJobs
+from emitdiff.backend.encoded_images import encode
 from emitdiff.backend.pipelines import prepare, segmenter, synthesizer
 from emitdiff.checkpoints import (
     Checkpoint,
@@ -32,8 +35,8 @@ from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.synthesis import edges, presets, prompts
-from emitdiff.synthesis.mask_edits import MaskEdit
 from emitdiff.synthesis.merging import merging_mask
+from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.interface import (
     HEAD_SUFFIX,
     Callables,
@@ -121,8 +124,8 @@ def _model(checkpoint: Checkpoint) -> ModelInfo:
 
 
 def list_presets() -> tuple[PresetOption, ...]:
-    """The presets with what each sets of a request."""
-    fields = [name for name in SynthesisRequest.__dataclass_fields__ if hasattr(presets.SamplingPreset, name)]
+    """The presets with what each sets of the settings."""
+    fields = [name for name in SynthesisSettings.__dataclass_fields__ if hasattr(presets.SamplingPreset, name)]
     return tuple(
         PresetOption(
             name, preset.summary, {key: value for key in fields if (value := getattr(preset, key)) is not None}
@@ -198,11 +201,10 @@ def _unpacked(archive: str | Path) -> Iterator[Path]:
 def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
     """What these weights would be given, uint8 (h, w, 3). Only their card is read: a preview downloads nothing."""
     from emitdiff.synthesis.card import read_card
-    from emitdiff.synthesis.pipeline import SynthesisPipeline
+    from emitdiff.synthesis.control import build_control
 
     checkpoint = _checkpoint_of(request.checkpoint, "synthesis")
-    weightless = SynthesisPipeline(None, read_card(checkpoint, _folder(checkpoint)), checkpoint.name)
-    return weightless.control_image(image, mask, **_structure(request))
+    return build_control(image, mask, request.settings, read_card(checkpoint, _folder(checkpoint))).picture
 
 
 def prompt_warning(prompt: str, checkpoint: str) -> str:
@@ -267,19 +269,7 @@ def synthesize(
     image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool]
 ) -> Iterator[Any]:
     """Steps and images as they come; ends early, between two steps, once `cancelled()` is true."""
-    return synthesizer(request.checkpoint).stream(
-        image,
-        mask,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        num_images=request.num_images,
-        seed=request.seed,
-        num_inference_steps=request.num_inference_steps,
-        guidance_scale=request.guidance_scale,
-        controlnet_conditioning_scale=request.controlnet_conditioning_scale,
-        cancelled=cancelled,
-        **_structure(request),
-    )
+    return synthesizer(request.checkpoint).stream(image, mask, request.settings, cancelled=cancelled)
 
 
 def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
@@ -294,22 +284,11 @@ def pack(results: list[Any], paths: list[Path], packing: PackRequest, folder: Pa
     return pack_results(results, paths, packing, folder)
 
 
-def _structure(request: SynthesisRequest) -> dict[str, Any]:
-    return {
-        "detector": request.detector,
-        "boundary": request.boundary,
-        "low_threshold": request.low_threshold,
-        "high_threshold": request.high_threshold,
-        "structure": request.structure,
-        "edit": MaskEdit(
-            request.move_x, request.move_y, request.scale, request.rotate, request.deform, request.edit_seed
-        ),
-        "preset": request.preset,
-    }
-
-
 def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> Any:
-    return segmenter(checkpoint)(image, text, threshold)
+    """As calling the pipeline; an image that anybody asked about lately is not encoded again."""
+    pipeline, started = segmenter(checkpoint), time.perf_counter()
+    found = pipeline.segment(encode(pipeline, image), text, threshold)
+    return replace(found, seconds=time.perf_counter() - started)
 
 
 def sentences(checkpoint: str, modality: str) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 IMAGE = arg(metavar="IMAGE", help="PNG, JPEG, WebP, TIFF, NIfTI, or DICOM (file, folder or zip).")
-MASK = arg(metavar="MASK", help="Its mask, of slice or volume; its outline joins the edges.", help_behavior_hint="")
+MASK = arg(
+    metavar="MASK", help="Mask of the slice or volume; its outline is added to the edges.", help_behavior_hint=""
+)
 SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; default: the middle slice.", help_behavior_hint="")
 WINDOW = arg(metavar="W", help='Intensity window: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
 DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/.")

@@ -46,7 +46,7 @@ class Augment:
     out: NewFolder
     ratio: float = 1.0  # Synthetic images per real image; 0.5: one for every other image.
     checkpoint: SynthesisWeights = "emitdiff-mini"
-    split: Split = "all"  # train: leave out the fifth of the groups that training never sees; held-out: only that.
+    split: Split = "all"  # train: exclude the held-out fifth of the groups; held-out: only that.
     limit: Count = None  # Maximum number of real images.
     seed: int = 0  # Base seed; every image and variant derives its own.
     steps: Count = None  # Sampling steps; default: checkpoint or preset, as for the two below.
@@ -79,11 +79,11 @@ class Filter:
     segmenter: Annotated[str, arg(metavar="NAME", help=f"{SEGMENTATION_WEIGHTS_HELP} none: no segmenter.")] = (
         "textdiff-mini"
     )
-    min_edges: float = 0.6  # F1 of the edges requested and the edges found.
+    min_edges: float = 0.6  # Minimum F1 between control edges and image edges.
     min_dice: float = 0.7  # Minimum Dice of the segmenter with the mask, relative to its Dice on the source.
     max_histogram: float = 12.0  # Maximum Wasserstein distance in grey levels to the nearest real histogram.
     max_copy: float = 0.96  # Maximum similarity to any real image, mirrored or not; 1 is identical.
-    max_twin: float = 0.96  # Near-duplicates: similarity to an earlier one of the same source.
+    max_twin: float = 0.96  # Near-duplicates: maximum similarity to an earlier image of the same source.
 
     def run(self) -> int:
         from emitdiff.synthesis.filtering.run import filter_images

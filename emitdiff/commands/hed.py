@@ -20,7 +20,7 @@ Teacher = Annotated[Path | None, TEACHER]
 
 @dataclass(frozen=True)
 class ConvertHed:
-    """Put the original HED where the edge detector `hed` finds it; until then the small hed-mini serves."""
+    """Install the original HED for the edge detector `hed`; until then hed-mini is used."""
 
     source: Positional[Annotated[Path, SOURCE]]
     out: Annotated[Path | None, OUT] = None
@@ -35,15 +35,15 @@ class ConvertHed:
 
 @dataclass(frozen=True)
 class TrainHed:
-    """Teach a small edge detector to draw what the original HED draws; a rerun resumes where it stopped."""
+    """Distil the original HED into a small edge detector; a rerun resumes."""
 
     datasets: Datasets
     out: Output  # Folder for the detector.
     teacher: Teacher = None
-    minutes: float = 30.0  # Time to train, reading the images apart.
+    minutes: float = 30.0  # Training time; reading the images comes on top.
     seed: int = 0  # Seed of data order and weight initialization.
     threads: Count = None  # CPU threads; default: all.
-    held_out: float = 0.2  # Part of each dataset's groups kept for measuring.
+    held_out: float = 0.2  # Fraction of each dataset's groups held out.
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -56,14 +56,14 @@ class TrainHed:
 
 @dataclass(frozen=True)
 class EvaluateHed:
-    """Measure how near a small edge detector, and the soft edges, come to what the original HED draws."""
+    """Compare a small edge detector, and the soft edges, with the original HED."""
 
     datasets: Datasets
     teacher: Teacher = None
     student: Annotated[Path | None, STUDENT] = None
-    split: Split = "held-out"
-    limit: Count = None  # At most so many images of each dataset.
-    side: int = 256  # Short side in pixels that the images are brought to.
+    split: Split = "held-out"  # held-out: only the fifth of the groups not used for training; train: the others.
+    limit: Count = None  # Maximum number of images per dataset.
+    side: int = 256  # Short side of the images in pixels.
     json: bool = False  # Print one JSON object for each dataset, too.
 
     def run(self) -> int:

@@ -120,7 +120,7 @@ class EvaluateSegmentation:
     datasets: Datasets
     text: Text = "own"  # own: the row's text, or modality, organ and label name if empty; all: the three compared.
     checkpoint: SegmentationWeights = "textdiff-mini"
-    split: Split = "all"  # held-out: only the fifth of the groups that training never sees.
+    split: Split = "all"  # held-out: only the fifth of the groups not used for training.
     limit: Count = None  # Maximum number of images.
     threshold: float = 0.5  # Probability threshold between 0 and 1.
     seed: int = 0  # Seed of the choice of images and of the shuffling.
@@ -157,23 +157,24 @@ class TrainPublished:
     """Train TextDiff's published head on its frozen backbone; a rerun resumes. Use the folder with `segment`."""
 
     dataset: Dataset
-    out: Output  # Folder for the head, which --checkpoint then takes.
+    out: Output  # Folder for the head, for --checkpoint.
     backbone: Annotated[Path, arg(metavar="DIR")]  # Folder that convert-adm wrote.
-    preset: Literal["monuseg", "qata"] = "monuseg"  # Which of its blocks are read: those of the paper's two data sets.
+    preset: Literal["monuseg", "qata"] = "monuseg"  # Decoder blocks of the paper's two datasets.
     settings: Literal["mended", "paper"] = "mended"  # paper: with the errors of the released code.
     text_model: Annotated[str, arg(metavar="NAME", help=TEXT_MODEL_HELP)] = "emilyalsentzer/Bio_ClinicalBERT"
-    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Label to find, where several are.
-    images: Count = None  # Train on this many images, of as many groups as possible; without it, all.
+    # Label to segment, if there are several.
+    label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    images: Count = None  # Number of training images, from as many groups as possible; default: all.
     held_out: float = 0.2  # Fraction of groups held out; their Dice selects the epoch.
     split_column: Annotated[str | None, arg(metavar="NAME", help=TRAIN_SPLIT_COLUMN_HELP, help_behavior_hint="")] = None
     validation_images: Count = None  # Maximum number of held-out images; default: all.
     epochs: int = 50  # Number of epochs.
     batch: Count = None  # Batch size; default: 4, with the paper's settings 1.
-    size: Annotated[str, arg(metavar="HxW")] = "256x256"  # Size the backbone sees, multiples of 32.
-    quarter_turns: bool = True  # Augment by quarter turns; turn off where orientation matters.
+    size: Annotated[str, arg(metavar="HxW")] = "256x256"  # Input size of the backbone, multiples of 32.
+    quarter_turns: bool = True  # Mirror only, without quarter turns, where orientation matters.
     views: int = 0  # Additional small rotations per image, up to 20 degrees.
     cache: Folder = None  # Feature cache; default: OUT/features.
-    seed: int = 0  # Seed of the choice of images, their order and the head's beginning.
+    seed: int = 0  # Seed of image choice, data order and weight initialization.
 
     def run(self) -> int:
         from emitdiff.segmentation.published.run import TrainPublished as Settings
@@ -186,16 +187,16 @@ class TrainPublished:
 
 @dataclass(frozen=True)
 class Teach:
-    """Train a small few-shot head on a few labelled images in a minute: one file, which --checkpoint then takes."""
+    """Train a few-shot head on a few labelled images in a minute: one file for --checkpoint."""
 
     dataset: Dataset
     out: Annotated[Path, arg(aliases=["-o"], metavar="FILE")]  # NAME.safetensors; its card goes beside it as NAME.md.
     images: Count = None  # Number of images that show a label, from as many groups as possible; default: all.
     checkpoint: SegmentationWeights = "textdiff-mini"
-    seconds: float = 60.0  # Time limit of the training; reading the images comes on top.
+    seconds: float = 60.0  # Training time; reading the images comes on top.
     label: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None  # Only this label; default: all.
-    split: Split = "all"  # train: leave out the fifth of the groups that evaluate-segmentation calls held-out.
-    seed: int = 0  # Seed of the choice of images, their variations and the head's beginning.
+    split: Split = "all"  # train: exclude the groups that evaluate-segmentation calls held-out.
+    seed: int = 0  # Seed of image choice, augmentation and weight initialization.
 
     def run(self) -> int:
         from emitdiff.segmentation.few_shot.head import check_head_path

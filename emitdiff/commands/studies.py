@@ -57,7 +57,7 @@ class Utility:
 
 @dataclass(frozen=True)
 class Steps:
-    """Tabulate sampling steps, guidance and schedulers against measures and time, on held-out images."""
+    """Metrics and time over sampling steps, guidance scale and scheduler, on held-out images."""
 
     datasets: Datasets
     out: Output  # Folder for results.csv, report.md and report.json; a rerun resumes where it stopped.
@@ -109,9 +109,9 @@ class Blocks:
     checkpoint: SegmentationWeights = "textdiff-mini"
     backbone: Backbone = None
     blocks: tuple[int, ...] = ()  # Decoder blocks, numbered from 0; without it, all.
-    timesteps: tuple[int, ...] = (0, 20, 50, 100, 150, 250, 500)  # Noise levels to read at.
-    images: int = 20  # Labelled images that each probe learns from.
-    test: int = 20  # Images of held-out groups that it is measured on, at most.
+    timesteps: tuple[int, ...] = (0, 20, 50, 100, 150, 250, 500)  # Timesteps (noise levels).
+    images: int = 20  # Labelled training images per probe.
+    test: int = 20  # Maximum number of held-out test images.
     seeds: int = 3  # Draws of the labelled images.
     resolution: int = 256  # Short side of the images in pixels.
     json: bool = False  # Print one JSON object as the last line.
@@ -126,7 +126,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Labels:
-    """How few labels are enough? A few-shot head and U-Nets on the same few labelled images, drawn repeatedly."""
+    """Label efficiency: few-shot heads and U-Nets trained on the same few labelled images, repeatedly drawn."""
 
     datasets: Datasets
     out: Output  # Folder for results.csv, labels.png, report.md and report.json; a rerun resumes where it stopped.
@@ -137,14 +137,14 @@ class Labels:
     checkpoint: SegmentationWeights = "textdiff-mini"
     backbone: Backbone = None
     steps: int = 1000  # Training steps of each network.
-    batch: int = 4  # Images in each of them.
-    learning_rate: float = 3e-3  # Of the networks, falling to zero along a cosine.
-    seconds: float = 300.0  # Time limit for training ours; it takes less where its recipe ends sooner.
+    batch: int = 4  # Batch size of the networks.
+    learning_rate: float = 3e-3  # Learning rate of the networks, cosine schedule.
+    seconds: float = 300.0  # Maximum training time of ours.
     resolution: int = 256  # Side to which all images are resized, a multiple of 32.
     split_column: Annotated[str | None, arg(metavar="NAME", help=SPLIT_COLUMN_HELP, help_behavior_hint="")] = None
     folds: Count = None  # Folds by group instead of a fifth held out, so that every image is tested once.
     test_limit: Count = None  # Maximum number of test images per fold.
-    # Names of datasets whose sentences were made from their masks: the report says so.
+    # Datasets whose sentences were derived from their masks, noted in the report.
     derived: Annotated[tuple[str, ...], arg(metavar="[NAME ...]")] = ()
     json: bool = False  # Print one JSON object as the last line.
 

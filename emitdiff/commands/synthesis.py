@@ -50,6 +50,7 @@ from emitdiff.commands.io import (
     write_png,
 )
 from emitdiff.errors import EmitDiffError
+from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
 FINETUNING = (
@@ -70,8 +71,9 @@ class Synthesize:
     negative_prompt: str = ""  # What to avoid.
     structure: float = 1.0  # 1: all edges, 0.5: mask only, 0: text only, no image needed.
     size: Size = None
-    move: Annotated[tuple[float, float], arg(metavar="X Y")] = (0.0, 0.0)  # Move the mask right and down; 1: the image.
-    scale: float = 1.0  # Scale the mask about its middle; with all four edits, its edges change with it.
+    # Shift the mask right and down, in image sizes.
+    move: Annotated[tuple[float, float], arg(metavar="X Y")] = (0.0, 0.0)
+    scale: float = 1.0  # Scale the mask about its centre; all four edits change its edges too.
     rotate: float = 0.0  # Rotate the mask, degrees anticlockwise.
     deform: float = 0.0  # Strength of a smooth deformation, 0 to 1; the edited mask is saved.
     deform_seed: int = 0  # Seed of the deformation.
@@ -79,47 +81,33 @@ class Synthesize:
     steps: Count = None  # Sampling steps; default: checkpoint, as for the two below.
     guidance: Strength = None  # Guidance scale (classifier-free guidance).
     control_strength: Strength = None  # ControlNet conditioning scale.
-    detector: OwnDetector = None  # Edge detector; without it, the one the checkpoint was trained with.
+    detector: OwnDetector = None  # Edge detector; default: the one the checkpoint was trained with.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     slice: Slice = None
     window: WindowOption = None
 
     def run(self) -> int:
         from emitdiff.provenance import manifest_entry, save_synthetic_png, synthetic_manifest
-        from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
+        from emitdiff.synthesis.mask_edits import edit_mask
 
         if self.size is not None and (self.image or self.mask):
             raise EmitDiffError(
                 f"--size {self.size} is for text-only generation: other images have the size of their source."
             )
         stem, index, image, mask = read_source(self.image, self.mask, self.slice, self.window)
-        edit = MaskEdit(*self.move, self.scale, self.rotate, self.deform, self.deform_seed)
-        size = read_size(self.size)
+        settings = self._settings()
         pipeline = load("load_synthesizer", self.checkpoint)
         if warning := pipeline.prompt_warning(self.prompt):
             say(warning)
-        images = pipeline.stream(
-            image,
-            mask,
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            num_images=self.num_images,
-            seed=self.seed,
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance,
-            controlnet_conditioning_scale=self.control_strength,
-            detector=self.detector,
-            structure=self.structure,
-            edit=edit,
-            preset=self.preset,
-            size=size,
-        )
+        images = pipeline.stream(image, mask, settings)
         source = {"source": stem, "slice": index, "window": self.window}
         folder = output_folder(self.out, self.image, self.mask)
         entries = read_manifest_entries(folder)
         label = None
-        if mask is not None and self.structure > 0:  # what is generated freely follows no mask
-            label = write_label(folder, stem, edit_mask(mask, edit)).name
+        if (
+            mask is not None and settings.edit is not None and self.structure > 0
+        ):  # what is generated freely follows no mask
+            label = write_label(folder, stem, edit_mask(mask, settings.edit)).name
         said = False
         for result in show_sampling(images, self.num_images):
             said = said or say_edges(result.settings.get("edge_weights"))
@@ -132,6 +120,22 @@ class Synthesize:
             write_json(folder / MANIFEST, manifest)  # each time: a stop loses nothing
         print(f"{self.num_images} synthetic images and {MANIFEST} are in {folder}")
         return 0
+
+    def _settings(self) -> SynthesisSettings:
+        return SynthesisSettings(
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            num_images=self.num_images,
+            seed=self.seed,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            controlnet_conditioning_scale=self.control_strength,
+            detector=self.detector,
+            structure=self.structure,
+            edit=MaskEdit(*self.move, self.scale, self.rotate, self.deform, self.deform_seed),
+            preset=self.preset,
+            size=read_size(self.size),
+        )
 
 
 @dataclass(frozen=True)
@@ -172,21 +176,21 @@ class TrainSynthesis:
     out: Output  # Folder for the checkpoint, in diffusers layout.
     start: Annotated[str | None, arg(name="from", metavar="NAME", help=PARENT_HELP, help_behavior_hint="")] = None
     # Which part to train.
-    train: Annotated[Literal["all", "autoencoder", "unet", "controlnet"], arg(aliases=["--stage"])] = "all"
+    train: Annotated[Literal["all", "autoencoder", "grain", "unet", "controlnet"], arg(aliases=["--stage"])] = "all"
     resolution: Count = None  # Side of the training images, a multiple of 64; default: the checkpoint's, else 256.
     minutes: Strength = None  # Training time of all stages; default without --steps: 60.
     seed: int = 0  # Seed of data order and weight initialization.
     threads: Count = None  # CPU threads; default: all.
-    held_out: Strength = None  # Part of each dataset's groups kept for measuring; without it, that of --from, else 0.2.
-    # From here on only with --from NAME --train controlnet.
+    held_out: Strength = None  # Fraction of each dataset's groups held out; default: that of --from, else 0.2.
+    # The following need --from NAME --train controlnet.
     steps: Count = None  # Optimizer steps, instead of --minutes.
     batch: Count = None  # Batch size per process; default: 4.
-    gradient_accumulation: Count = None  # Batches that make one step; without it, 1.
+    gradient_accumulation: Count = None  # Gradient accumulation steps; default: 1.
     # Constant learning rate; default: 1e-6 (the paper's) for Stable Diffusion, else 5e-5.
     learning_rate: Strength = None
     mixed_precision: OwnPrecision = None  # Default: chosen for the device.
     gradient_checkpointing: bool = False  # Less memory, more time.
-    ema: bool = True  # Save exponential moving averages of the weights.
+    ema: bool = True  # Save the final weights instead of their moving average.
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -237,8 +241,8 @@ class EvaluateSynthesis:
     checkpoint: SynthesisWeights = "emitdiff-mini"
     # Evaluate prompt adherence instead: image kinds and appearance words; needs several datasets.
     prompts: bool = False
-    split: Split = "all"  # held-out: only the fifth of the groups that training never sees, as --prompts always does.
-    limit: Count = None  # At most so many images; with --prompts, of each dataset, 4 if not given.
+    split: Split = "all"  # held-out: only the fifth of the groups not used for training, as always with --prompts.
+    limit: Count = None  # Maximum number of images; with --prompts per dataset, 4 if not given.
     seed: int = 0  # Seed of the generated images.
     steps: Count = None  # Sampling steps; default: checkpoint.
     guidance: Strength = None  # Guidance scale; default: checkpoint.

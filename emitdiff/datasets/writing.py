@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,7 @@ from emitdiff.datasets.folder import (
     row_problems,
 )
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_no_foreign_files
+from emitdiff.files import check_no_foreign_files, write_atomically, write_text
 from emitdiff.images import to_rgb
 
 
@@ -56,15 +55,9 @@ def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str
     writer = csv.DictWriter(table, list(columns), restval="")
     writer.writeheader()
     writer.writerows(rows)
-    _replace(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    _replace(folder / "metadata.csv", table.getvalue())
+    write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "metadata.csv", lambda partial: partial.write_bytes(table.getvalue().encode()))
     return open_dataset(folder)
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(text.encode())
-    os.replace(unfinished, path)
 
 
 def _write_sample(folder: Path, info: DatasetInfo, sample: Sample, stem: str) -> dict[str, str]:

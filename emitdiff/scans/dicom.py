@@ -219,7 +219,7 @@ def _read_frames(name: str, frames: list[_Frame], warnings: list[str]) -> Scan:
         windows,
         inverted=inverted,
         geometry=geometry,
-        series=_series_reference(frames),
+        origin=_series_reference(frames),
     )
 
 
@@ -238,7 +238,10 @@ def _series_reference(frames: list[_Frame]) -> SeriesReference | None:
         identity(frames[0], keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
     )
     known = series and all(kind and instance for kind, instance, _ in images)
-    return SeriesReference(study, series, space, images) if known else None
+    corners = [frame.vector("ImagePositionPatient", 3) for frame in frames]
+    placed = tuple(tuple(corner.tolist()) for corner in corners if corner is not None)
+    corners_known = placed if len(placed) == len(frames) else ()
+    return SeriesReference(study, series, space, images, corners_known) if known else None
 
 
 def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry | None, Spacing | None]:

@@ -22,6 +22,10 @@ from emitdiff.scans.geometry import Geometry, SeriesReference
 TISSUE = ("SCT", "85756007", "Tissue")  # the general word: a sentence is no code
 SEGMENTED = ("DCM", "113076", "Segmentation")
 SOURCE = ("DCM", "121322", "Source image for image processing operation")
+# What tells frames apart: an element, and the functional group that it stands in.
+SEGMENT = (0x0062000B, 0x0062000A)
+POSITION = (0x00200032, 0x00209113)
+STACK_POSITION = (0x00209057, 0x00209111)
 
 
 def write_segmentation(
@@ -32,15 +36,16 @@ def write_segmentation(
     Every class id of `labels` becomes a segment of that name with a frame for each slice, empty ones too, so that the
     file is read like any volume. Without a `geometry` the frames are tied to their images alone.
     """
-    seg = _header(series, labels)
-    shared = Dataset()
+    seg = _header(series, labels, SEGMENT, STACK_POSITION if geometry is None else POSITION)
+    shared, corners = Dataset(), None
     if geometry is not None:
+        corners = _corners(series, geometry)
         seg.FrameOfReferenceUID = series.space or generate_uid()
         seg.PositionReferenceIndicator = ""
-        shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = _plane(geometry)
+        shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = _plane(geometry, corners)
     seg.SharedFunctionalGroupsSequence = Sequence([shared])
     seg.PerFrameFunctionalGroupsSequence = Sequence(
-        _frame(series, geometry, number, place)
+        _frame(series, corners, number, place)
         for number in range(1, len(labels) + 1)
         for place in range(len(slices))
     )  # fmt: skip
@@ -51,11 +56,12 @@ def write_segmentation(
     return path
 
 
-def _header(series: SeriesReference, labels: dict[int, str]) -> Dataset:
+def _header(series: SeriesReference, labels: dict[int, str], *dimensions: tuple[int, int]) -> Dataset:
     """Everything about the file as a whole."""
     seg, now = Dataset(), datetime.now(UTC)
     seg.file_meta = FileMetaDataset()
     seg.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    seg.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: labels in any script
     seg.SOPClassUID, seg.SOPInstanceUID = SegmentationStorage, generate_uid()
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
                     "ReferringPhysicianName", "AccessionNumber", "ContentCreatorName"):  # fmt: skip
@@ -81,7 +87,7 @@ def _header(series: SeriesReference, labels: dict[int, str]) -> Dataset:
     seg.DimensionOrganizationSequence = _items(DimensionOrganizationUID=organised)
     seg.DimensionIndexSequence = Sequence(
         _item(DimensionOrganizationUID=organised, DimensionIndexPointer=index, FunctionalGroupPointer=group)
-        for index, group in ((0x0062000B, 0x0062000A), (0x00200032, 0x00209113))  # segment, position
+        for index, group in dimensions
     )
     return seg
 
@@ -97,17 +103,31 @@ def _segment(number: int, name: str) -> Dataset:
     )
 
 
-def _plane(geometry: Geometry) -> tuple[Sequence, Sequence]:
+def _corners(series: SeriesReference, geometry: Geometry) -> np.ndarray:
+    """(S, 3), where the first pixel of each slice lies, LPS+: as its own image says, else evenly spread."""
+    return np.array(series.corners) if series.corners else _even_corners(geometry, len(series.images))
+
+
+def _even_corners(geometry: Geometry, count: int) -> np.ndarray:
+    """(count, 3); DICOM is LPS+, the affine RAS+."""
+    affine = geometry.display_affine()
+    corners: np.ndarray = (affine[:3, 3] + np.arange(count)[:, None] * affine[:3, 0]) * (-1, -1, 1)
+    return corners
+
+
+def _plane(geometry: Geometry, corners: np.ndarray) -> tuple[Sequence, Sequence]:
     """Orientation and spacing of all frames; DICOM is LPS+, the affine RAS+."""
     slice_step, down, across = (geometry.display_affine()[:3, axis] * (-1, -1, 1) for axis in range(3))
     rows, columns, apart = (float(np.linalg.norm(step)) for step in (down, across, slice_step))
     orientation = [f"{number:.9g}" for number in (*(across / columns), *(down / rows))]
     spacing = [f"{rows:.9g}", f"{columns:.9g}"]
-    measures = _items(PixelSpacing=spacing, SliceThickness=f"{apart:.9g}", SpacingBetweenSlices=f"{apart:.9g}")
+    measures = _items(PixelSpacing=spacing, SliceThickness=f"{apart:.9g}")
+    if np.allclose(corners, _even_corners(geometry, len(corners)), atol=1e-2 * apart):
+        measures[0].SpacingBetweenSlices = f"{apart:.9g}"
     return _items(ImageOrientationPatient=orientation), measures
 
 
-def _frame(series: SeriesReference, geometry: Geometry | None, number: int, place: int) -> Dataset:
+def _frame(series: SeriesReference, corners: np.ndarray | None, number: int, place: int) -> Dataset:
     """What belongs to the frame of segment `number` at slice `place`, counted from 1 and from 0."""
     kind, instance, frame = series.images[place]
     source = _item(
@@ -125,9 +145,10 @@ def _frame(series: SeriesReference, geometry: Geometry | None, number: int, plac
             DerivationCodeSequence=_code(SEGMENTED), SourceImageSequence=Sequence([source])
         ),
     )  # fmt: skip
-    if geometry is not None:
-        corner = (geometry.display_affine() @ (place, 0, 0, 1))[:3] * (-1, -1, 1)
-        groups.PlanePositionSequence = _items(ImagePositionPatient=[f"{number:.9g}" for number in corner])
+    if corners is None:
+        groups.FrameContentSequence[0].update(_item(StackID="1", InStackPositionNumber=place + 1))
+    else:
+        groups.PlanePositionSequence = _items(ImagePositionPatient=[f"{number:.9g}" for number in corners[place]])
     return groups
 
 

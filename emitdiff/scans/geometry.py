@@ -83,9 +83,11 @@ def _letters(towards: np.ndarray) -> str:
 @dataclass(frozen=True)
 class SeriesReference:
     """The identifiers of a series. `images` has (SOP class, SOP instance, frame) for each slice in displayed order, the
-    frame counted from 1 in a file of several and 0 in one of its own. `study` and `space` may be empty."""
+    frame counted from 1 in a file of several and 0 in one of its own; `corners` has where the middle of its first pixel
+    lies, in millimetres (LPS+, as in DICOM), or nothing where not all say so. `study` and `space` may be empty."""
 
     study: str
     series: str
     space: str
     images: tuple[tuple[str, str, int], ...]
+    corners: tuple[tuple[float, ...], ...] = ()

@@ -35,7 +35,7 @@ class Scan:
     orientation: str = "as stored"
     inverted: bool = False  # MONOCHROME1: low values are bright
     geometry: Geometry | None = field(default=None, repr=False)
-    series: SeriesReference | None = field(default=None, repr=False)  # of DICOM: how the images are identified
+    origin: SeriesReference | None = field(default=None, repr=False)  # of DICOM: how the images are identified
 
     @property
     def num_slices(self) -> int:
@@ -81,37 +81,31 @@ class Scan:
         return to_rgb(255 - values if self.inverted else values)
 
     @property
-    def mask_formats(self) -> tuple[str, ...]:
+    def mask_forms(self) -> tuple[str, ...]:
         """What `save_mask` can write for this scan, its own kind first."""
         plain = "NIfTI" if self.geometry is not None else "PNG" if self.num_slices == 1 else "TIFF"
-        return ("DICOM SEG", plain) if self.series is not None else (plain,)
+        return ("DICOM SEG", plain) if self.origin is not None else (plain,)
 
     def save_mask(
-        self,
-        masks: np.ndarray | dict[int, np.ndarray],
-        folder: str | Path,
-        file_format: str | None = None,
-        label: str = "",
+        self, masks: np.ndarray | dict[int, np.ndarray], folder: str | Path, form: str | None = None, label: str = ""
     ) -> Path:
         """Write class ids, (S, H, W) or (H, W) or {slice: (H, W)}, at the size and in the geometry of the source.
 
-        Slices that are not given are background. `file_format` is one of `mask_formats`, by default the last: with a
-        geometry (NIfTI, DICOM with positions) NIfTI in the source's own orientation; otherwise PNG, or TIFF with one
-        page per slice. `label` names the class in a DICOM SEG. Returns the path of the file.
+        Slices that are not given are background. `form` is one of `mask_forms`, by default the last: with a geometry
+        (NIfTI, DICOM with positions) NIfTI in the source's own orientation; otherwise PNG, or TIFF with one page per
+        slice. `label` names the class in a DICOM SEG. Returns the path of the file.
         """
         slices, folder = self._stack_masks(masks), Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         stem = file_stem(self.name)
-        if file_format is not None and file_format not in self.mask_formats:
-            raise EmitDiffError(
-                f"A mask of '{self.name}' cannot be {file_format}: choose {' or '.join(self.mask_formats)}."
-            )
-        if self.series is not None and file_format == "DICOM SEG":
+        if form is not None and form not in self.mask_forms:
+            raise EmitDiffError(f"A mask of '{self.name}' cannot be {form}: choose {' or '.join(self.mask_forms)}.")
+        if self.origin is not None and form == "DICOM SEG":
             from emitdiff.scans.dicom_seg import write_segmentation
 
             ids = [int(value) for value in np.unique(slices) if value] or [1]
             names = {value: label or "mask" if len(ids) == 1 else f"class {value}" for value in ids}
-            return write_segmentation(slices, self.series, self.geometry, folder / f"{stem}_mask.dcm", names)
+            return write_segmentation(slices, self.origin, self.geometry, folder / f"{stem}_mask.dcm", names)
         if self.geometry is not None:
             from emitdiff.scans.nifti_mask import write_nifti
 

@@ -181,7 +181,7 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
                 settings: EvaluateSegmentation) -> dict[str, list[dict]]:  # fmt: skip
     """For each of `texts` a row of `measure` for every question (file_name, group, target), in the same order.
 
-    All questions about an image follow one another: the pipeline keeps its features, so it looks once.
+    An image is encoded once for all questions about it.
     """
     shuffled = None
     if "shuffled" in texts:
@@ -189,10 +189,11 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
         shuffled = iter(shuffled_sentences(own, settings.seed))
     rows: dict[str, list[dict]] = {text: [] for text in texts}
     for sample in tqdm(dataset, desc=f"{dataset.info.name}, {settings.text} text", unit="image"):
+        encoded = pipeline.encode(sample.image)
         for name, sentence, truth in queries_of(sample, dataset):
             sentences = {"own": sentence, "none": "", "shuffled": next(shuffled) if shuffled else ""}
             for text in texts:
-                predicted = pipeline(sample.image, sentences[text], settings.threshold).mask > 0
+                predicted = pipeline.segment(encoded, sentences[text], settings.threshold).mask > 0
                 query = {"file_name": sample.name, "group": sample.group, "target": name}
                 rows[text].append(query | measure(predicted, truth))
     return rows
@@ -225,11 +226,19 @@ def label_predictor(
     """For a sample of `dataset`, or one generated from it: (mask found, mask asked for), boolean (H, W), of every label
     that the sample shows. Left and right lung are asked for only where they are labels of their own."""
     labels = dataset.info.labels
-    return lambda sample: [
-        (segmenter(sample.image, text).mask > 0, truth)
-        for name, text, truth in queries_of(sample, dataset)
-        if truth.any() and (name not in LUNG_SIDES or name in labels)
-    ]
+
+    def predict_labels(sample: Sample) -> list[tuple[np.ndarray, np.ndarray]]:
+        queries = [
+            (text, truth)
+            for name, text, truth in queries_of(sample, dataset)
+            if truth.any() and (name not in LUNG_SIDES or name in labels)
+        ]
+        if not queries:
+            return []
+        encoded = segmenter.encode(sample.image)
+        return [(segmenter.segment(encoded, text).mask > 0, truth) for text, truth in queries]
+
+    return predict_labels
 
 
 def feature_statistics(features: DiffusionFeatures) -> Callable[[np.ndarray], np.ndarray]:

@@ -12,7 +12,7 @@ import torch
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.devices import choose_device
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.segmentation.few_shot.head import is_head_file, load_few_shot_head, read_few_shot_head
 from emitdiff.segmentation.model.features import DiffusionFeatures, are_valid_sizes, load_features
 from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration
@@ -115,7 +115,7 @@ def _read_weights(
         except EmitDiffError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise EmitDiffError(f"{folder / name} cannot be read ({_first_line(error)}): {RESTORE_HINT}") from error
+            raise EmitDiffError(f"{folder / name} cannot be read ({first_line(error)}): {RESTORE_HINT}") from error
     return tuple(parts)
 
 
@@ -124,11 +124,7 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise EmitDiffError(f"{path} cannot be read ({_first_line(error)}): {RESTORE_HINT}") from error
+        raise EmitDiffError(f"{path} cannot be read ({first_line(error)}): {RESTORE_HINT}") from error
     if not isinstance(content, dict):
         raise EmitDiffError(f"{path} holds a {type(content).__name__} instead of an object: {RESTORE_HINT}")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -23,8 +23,9 @@ class SegmentationOutput:
     and no frequency, for to refuse what is there counts more than a mask too many. Below 0.5 the target is held to be
     `absent`, and the mask is empty whatever the threshold.
     `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
-    in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken. `untaught`
-    says that the text names nothing the head was trained on: whatever is found then means little.
+    in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken, with the
+    encoding where that was part of the call. `untaught` says that the text names nothing the head was trained on:
+    whatever is found then means little.
     """
 
     mask: np.ndarray
@@ -44,8 +45,8 @@ class SegmentationOutput:
         return replace(self, mask=found.astype(np.uint8), found=bool(found.any()))
 
 
-def checked_image(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
-    """`image` as uint8 (H, W, 3). Raises EmitDiffError where it, the text or the threshold cannot be used."""
+def checked_image(image: np.ndarray) -> np.ndarray:
+    """`image` as uint8 (H, W, 3). Raises EmitDiffError where it cannot be used."""
     shape = np.shape(image)
     colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
     if not colour or min(shape[:2]) < 8 or np.asarray(image).dtype != np.uint8:
@@ -53,11 +54,15 @@ def checked_image(image: np.ndarray, text: str, threshold: float) -> np.ndarray:
             f"The image is {np.asarray(image).dtype} of shape {shape}: give uint8 (H, W) or (H, W, 3) of at least "
             "8 x 8 pixels; read_scan(path).image() makes one from any scan."
         )
+    return to_rgb(image)
+
+
+def check_query(text: str, threshold: float) -> None:
+    """Raises EmitDiffError where the text or the threshold cannot be used."""
     if not isinstance(text, str):
         raise EmitDiffError(f"The text is of type {type(text).__name__}: give a sentence naming what to find.")
     if not 0 < threshold < 1:
         raise EmitDiffError(f"The threshold is {threshold}: give a probability between 0 and 1.")
-    return to_rgb(image)
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:

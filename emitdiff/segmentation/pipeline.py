@@ -16,24 +16,21 @@ from emitdiff.segmentation.model.features import ASPECT_LIMIT, DiffusionFeatures
 from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration, peak_logit, signature
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import TextDiff
-from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, trained_phrase, upsample
-from emitdiff.segmentation.vocabulary import match_target
+from emitdiff.segmentation.output import (
+    SegmentationOutput,
+    check_query,
+    checked_image,
+    entropy,
+    trained_phrase,
+    upsample,
+)
+from emitdiff.segmentation.segmenter import EncodedImage, ImageFeatures, Segmenter
+from emitdiff.segmentation.vocabulary import Target, match_target
 
 DROPOUT_SAMPLES = 8
 # probability of the image kinds that may show a target, below which its presence is doubted
 DOUBTFUL_KIND_PROBABILITY = 0.25
 PRESENCE_THRESHOLD = 0.5  # of `present`, below which a target is held to be absent
-
-
-class ImageFeatures(NamedTuple):
-    """Text-independent features of an image at one size: the projected maps, the output grid (rows, columns), and
-        the
-    pixel features of the refinement, None for a head without.
-    """
-
-    projected: list[torch.Tensor]
-    grid: tuple[int, int]
-    pixels: torch.Tensor | None
 
 
 class RawPrediction(NamedTuple):
@@ -47,10 +44,8 @@ class RawPrediction(NamedTuple):
     presence: float | None
 
 
-class SegmentationPipeline:
-    """Segments what a sentence names. The frozen features of the last image are cached, so that further sentences
-    about it are fast. Thread-safe.
-    """
+class SegmentationPipeline(Segmenter):
+    """Segments what a sentence names, with a head on frozen features."""
 
     def __init__(
         self,
@@ -68,35 +63,35 @@ class SegmentationPipeline:
         """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, whose answers are
         averaged; the uncertainty is that at the first. Without a `calibration` the presence layer is believed.
         """
+        super().__init__()
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
         self.cell, self.image_kinds = cell, image_kinds
         self.sizes, self.calibration = tuple(sizes) or (resolution,), calibration
         self.device = next(head.parameters()).device
         self._lock = Lock()
-        self._last: tuple | None = None
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, text: str, threshold: float = 0.5) -> SegmentationOutput:
-        """`image` uint8 (H, W), (H, W, 3) or (H, W, 4); `text` what to find; pixels above `threshold` are the mask.
-
-        Raises EmitDiffError for an image, text or threshold that cannot be used.
-        """
-        started = time.perf_counter()
-        image = checked_image(image, text, threshold)
+    def encode(self, image: np.ndarray) -> EncodedImage:
+        """As `Segmenter.encode`."""
+        image = checked_image(image)
         with self._lock:
-            tokens = self.text([text])
-            features, kind_signature = self._image_features(image)
-            predictions = [self._predict(item, tokens) for item in features]
-            found = [upsample(one.logits.float(), image.shape[:2]).softmax(dim=1)[0, 1] for one in predictions]
+            looks = [self._look(image, side) for side in self.sizes]
+        kind_signature = signature(looks[0][1], self.features.with_coordinates)
+        return EncodedImage(tuple(features for features, _ in looks), kind_signature, image.shape[:2], self._encoder)
+
+    @torch.inference_mode()
+    def segment(self, encoded: EncodedImage, text: str, threshold: float = 0.5) -> SegmentationOutput:
+        """As `Segmenter.segment`."""
+        started = time.perf_counter()
+        predictions = self._predictions(encoded, text, threshold)
+        with self._lock:
+            found = [upsample(one.logits.float(), encoded.size).softmax(dim=1)[0, 1] for one in predictions]
             probability = (sum(found[1:], found[0]) / len(predictions)).cpu().numpy()
-            uncertainty_map = self._uncertainty(features[0], predictions[0])
-            uncertainty = upsample(uncertainty_map[None, None], image.shape[:2])[0, 0].cpu().numpy()
-        presence = self._presence_probability(predictions)
+            uncertainty_map = self._uncertainty(encoded.features[0], predictions[0])
+            uncertainty = upsample(uncertainty_map[None, None], encoded.size)[0, 0].cpu().numpy()
         target = match_target(text, self.targets)
-        other_kind = self.image_kinds.conflicting_kind(target, kind_signature) if self.image_kinds and target else ""
-        if presence is not None and self.image_kinds and target:
-            presence *= min(1.0, self.image_kinds.probability_of(target, kind_signature) / DOUBTFUL_KIND_PROBABILITY)
+        presence, other_kind = self._presence(predictions, target, encoded.signature)
         present = 0.0 if other_kind else float(probability.max()) if presence is None else presence
         phrase = trained_phrase(target, self.targets)
         output = SegmentationOutput(
@@ -107,30 +102,49 @@ class SegmentationPipeline:
             present=present,
             uncertainty=uncertainty,
             seconds=time.perf_counter() - started,
-            warnings=tuple(self._warnings(text, phrase, image.shape[:2], other_kind)),
+            warnings=tuple(self._warnings(text, phrase, encoded.size, other_kind)),
             absent=bool(other_kind) or (presence is not None and presence < PRESENCE_THRESHOLD),
             untaught=phrase is None and bool(text.strip()),
         )
         return output.at(threshold)
 
+    def _predictions(self, encoded: EncodedImage, text: str, threshold: float) -> list[RawPrediction]:
+        """At every size. Raises EmitDiffError for what cannot be used."""
+        check_query(text, threshold)
+        self._check_encoded(encoded)
+        with self._lock:
+            tokens = self.text([text])
+            return [self._predict(features, tokens) for features in encoded.features]
+
     def _predict(self, features: ImageFeatures, tokens: tuple[torch.Tensor, torch.Tensor]) -> RawPrediction:
-        attended = self.head.attend(features.projected, *tokens)
+        attended = self.head.attend(features.maps, *tokens)
         logits, correction = self.head.predict(attended, features.grid, features.pixels)
         presence = None if self.head.presence is None else self.head.presence(attended).item()
         return RawPrediction(attended, logits, correction, presence)
 
     @torch.inference_mode()
-    def presence_logits(self, image: np.ndarray, text: str) -> tuple[float, float]:
-        """(what the presence layer says, how sure the mask is where it is surest): logits, means over the looks.
+    def presence_logits(self, image: np.ndarray | EncodedImage, text: str) -> tuple[float, float]:
+        """(what the presence layer says, how sure the mask is where it is surest): logits, means over the looks; of an
+        image as `encode` takes it or one it returned.
 
         Raises EmitDiffError for an image or text that cannot be used, and for a head without such a layer.
         """
         if self.head.presence is None:
             raise EmitDiffError("This head has no presence classifier: it was trained without that layer.")
-        image = checked_image(image, text, 0.5)
-        with self._lock:
-            tokens = self.text([text])
-            return _presence_logits([self._predict(features, tokens) for features in self._image_features(image)[0]])
+        encoded = image if isinstance(image, EncodedImage) else self.encode(image)
+        return _presence_logits(self._predictions(encoded, text, 0.5))
+
+    def _presence(
+        self, predictions: list[RawPrediction], target: Target | None, kind_signature: torch.Tensor | None
+    ) -> tuple[float | None, str]:
+        """(how surely `target` is there, None for a head that does not say; the kind of image without it that this is
+        taken for, "" for none)."""
+        presence, kinds = self._presence_probability(predictions), self.image_kinds
+        if not kinds or not target or kind_signature is None:
+            return presence, ""
+        if presence is not None:
+            presence *= min(1.0, kinds.probability_of(target, kind_signature) / DOUBTFUL_KIND_PROBABILITY)
+        return presence, kinds.conflicting_kind(target, kind_signature)
 
     def _presence_probability(self, predictions: list[RawPrediction]) -> float | None:
         """How surely the target is there, in 0..1, None for a head that does not say."""
@@ -146,15 +160,7 @@ class SegmentationPipeline:
             self.head.classifier, prediction.attended, features.grid, prediction.logits, prediction.correction
         )
 
-    def _image_features(self, image: np.ndarray) -> tuple[list[ImageFeatures], torch.Tensor]:
-        """(the looks at an image, its signature); the last one's are kept."""
-        if self._last is None or not np.array_equal(self._last[0], image):
-            encoded = [self._encode_image(image, size) for size in self.sizes]
-            kind_signature = signature(encoded[0][1], self.features.with_coordinates)
-            self._last = (image.copy(), [features for features, _ in encoded], kind_signature)
-        return self._last[1:]
-
-    def _encode_image(self, image: np.ndarray, side: int) -> tuple[ImageFeatures, list[torch.Tensor]]:
+    def _look(self, image: np.ndarray, side: int) -> tuple[ImageFeatures, list[torch.Tensor]]:
         """(what a sentence is asked of, the features) with the image's short side at `side`."""
         small = resize_image(image, working_size(image.shape[:2], side))
         pixels = image_to_tensor(small).to(self.device)

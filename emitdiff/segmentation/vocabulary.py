@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
+from emitdiff.datasets.symmetry import canonical_kind
 
 # Kinds of images, by modality and organ as dataset.json writes them.
 IMAGE_KINDS = {
@@ -23,12 +24,6 @@ IMAGE_KINDS = {
     "cardiac MRI": ("MRI", "heart"),
     "microscopy": ("Microscopy", "nuclei"),
 }
-# Other ways in which dataset.json may put a modality or an organ.
-SYNONYMS = {
-    "histology": "microscopy", "histopathology": "microscopy", "pathology": "microscopy", "fluorescence": "microscopy",
-    "nucleus": "nuclei", "cell": "nuclei", "cells": "nuclei", "mr": "mri", "us": "ultrasound", "xr": "x-ray",
-    "radiograph": "x-ray", "thorax": "chest", "cardiac": "heart", "abdominal": "abdomen",
-}  # fmt: skip
 IMAGE_KIND_PHRASES = {
     "chest x-ray": ("chest X-ray", "chest radiograph", "X-ray of the chest", "CXR", "thorax radiograph", "X-ray"),
     "abdominal CT": ("abdominal CT", "CT of the abdomen", "CT slice", "CT scan", "axial CT", "computed tomography"),
@@ -176,7 +171,7 @@ def _choice(choices, rng: np.random.Generator) -> str:
 
 def image_kind_of(info: DatasetInfo) -> str | None:
     """The scene of a dataset by its modality and organ; None where it is another."""
-    kind = tuple(SYNONYMS.get(word, word) for word in (info.modality.lower(), info.organ.lower()))
+    kind = canonical_kind(info)
     return next((name for name, pair in IMAGE_KINDS.items() if tuple(part.lower() for part in pair) == kind), None)
 
 

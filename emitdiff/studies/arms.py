@@ -91,7 +91,8 @@ def _train_few_shot(settings: TrainArm, base: SegmentationPipeline, samples: Seq
 
 def _text_segmenter(pipeline: SegmentationPipeline) -> Segment:
     def segment(image: np.ndarray, questions: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        return [pipeline(image, sentence).mask > 0 for _, sentence in questions]
+        encoded = pipeline.encode(image)
+        return [pipeline.segment(encoded, sentence).mask > 0 for _, sentence in questions]
 
     return segment
 
@@ -128,12 +129,10 @@ def altered_batches(settings: TrainSegmenter, samples: Sequence[Sample], info: D
 
 def _network_segmenter(model: torch.nn.Module, info: DatasetInfo) -> Segment:
     labels = class_labels(info.labels)
-    last: dict[str, np.ndarray] = {}
 
     def segment(image: np.ndarray, questions: Sequence[tuple[str, str]]) -> list[np.ndarray]:
-        if last.get("image") is not image:  # one look answers for all labels
-            logits = predict(model, torch.from_numpy(image).permute(2, 0, 1)[None])
-            last.update(image=image, classes=logits[0].argmax(0).numpy())
-        return [last["classes"] == labels[label] for label, _ in questions]
+        logits = predict(model, torch.from_numpy(image).permute(2, 0, 1)[None])
+        classes = logits[0].argmax(0).numpy()
+        return [classes == labels[label] for label, _ in questions]
 
     return segment

@@ -1,24 +1,27 @@
-"""The two charts the studies need, drawn with Pillow: a heat map, and lines with their spread."""
+"""The two charts the studies need, drawn with matplotlib: a heat map, and lines with their spread."""
 
 from __future__ import annotations
 
-import math
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from emitdiff.files import write_atomically
 from emitdiff.images import PALETTE
 
-SCALE = 4  # drawn so many times larger, then halved: smooth edges, and twice the nominal size
-INK, FAINT = (30, 30, 30), (218, 218, 218)
-# Dark violet to yellow, of rising lightness, so that the order also holds in grey.
-RAMP = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], float)
-CELL = (64, 30)
-PANEL = (300, 220)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 160
+CELL = (0.75, 0.36)  # inches, as all sizes here
+PANEL = (4.2, 3.2)
+GREY, FAINT = "0.35", "0.86"
 
 
 @dataclass(frozen=True)
@@ -31,79 +34,38 @@ class Point:
     high: float
 
 
-class Canvas:
-    """A white picture with nominal coordinates in pixels from the upper left."""
-
-    def __init__(self, width: float, height: float) -> None:
-        self.picture = Image.new("RGB", (math.ceil(width) * SCALE, math.ceil(height) * SCALE), "white")
-        self.draw = ImageDraw.Draw(self.picture, "RGBA")
-
-    def text(self, x: float, y: float, words: str, anchor: str = "lm", size: int = 12, colour=INK) -> None:
-        """`anchor` as in Pillow: l, m, r and a, m, s."""
-        font = ImageFont.load_default(size=size * SCALE)
-        self.draw.text((x * SCALE, y * SCALE), words, colour, font, anchor)
-
-    def box(self, left: float, top: float, right: float, bottom: float, colour) -> None:
-        """A filled rectangle."""
-        self.draw.rectangle([left * SCALE, top * SCALE, right * SCALE - 1, bottom * SCALE - 1], colour)
-
-    def line(self, points: Sequence[tuple[float, float]], colour=INK, width: float = 1) -> None:
-        """Straight pieces through `points`."""
-        scaled = [(x * SCALE, y * SCALE) for x, y in points]
-        self.draw.line(scaled, tuple(colour), round(width * SCALE), joint="curve")
-
-    def area(self, points: Sequence[tuple[float, float]], colour, opacity: int) -> None:
-        """A filled polygon, see-through: `opacity` of 255."""
-        self.draw.polygon([(x * SCALE, y * SCALE) for x, y in points], (*colour, opacity))
-
-    def dot(self, x: float, y: float, colour, radius: float = 3) -> None:
-        """A filled disc."""
-        reach = [(x - radius) * SCALE, (y - radius) * SCALE, (x + radius) * SCALE, (y + radius) * SCALE]
-        self.draw.ellipse(reach, tuple(colour))
-
-    def save(self, path: Path) -> None:
-        """As PNG, whole or not at all."""
-        half = (self.picture.width * 2 // SCALE, self.picture.height * 2 // SCALE)
-        partial = path.with_suffix(".partial")
-        self.picture.resize(half, Image.Resampling.LANCZOS).save(partial, "PNG")
-        os.replace(partial, path)
-
-
-def text_width(words: str, size: int = 12) -> float:
-    """Nominal pixels that a text takes."""
-    return ImageFont.load_default(size=size * SCALE).getlength(words) / SCALE
-
-
 def ramp(share: float) -> tuple[int, int, int]:
-    """The colour of 0..1."""
-    place = min(max(share, 0), 1) * (len(RAMP) - 1)
-    below = min(int(place), len(RAMP) - 2)
-    return tuple(np.rint(RAMP[below] + (place - below) * (RAMP[below + 1] - RAMP[below])).astype(int).tolist())
+    """The colour of 0..1, of rising lightness, so that the order also holds in grey."""
+    from matplotlib import colormaps
+
+    red, green, blue, _ = colormaps["viridis"](float(share), bytes=True)
+    return int(red), int(green), int(blue)
 
 
 def heat_map(path: Path, values: Sequence[Sequence[float | None]], rows: Sequence[str], columns: Sequence[str],
              title: str, across: str) -> None:  # fmt: skip
     """A PNG of `values` (one list a row, None is left blank) with names beside and above them; `across` says what the
     columns are. The colours reach from the least to the greatest value."""
-    known = [value for line in values for value in line if value is not None]
-    low, reach = min(known, default=0), max(max(known, default=1) - min(known, default=0), 1e-9)
-    left = 24 + max(text_width(name) for name in rows)
-    canvas = Canvas(max(left + CELL[0] * len(columns) + 16, text_width(title, 15) + 32), 86 + CELL[1] * len(rows))
-    canvas.text(16, 22, title, size=15)
-    canvas.text(left, 48, across, colour=(90, 90, 90))
-    for column, name in enumerate(columns):
-        canvas.text(left + (column + 0.5) * CELL[0], 66, name, "mm")
-    for row, line in enumerate(values):
-        top = 78 + row * CELL[1]
-        canvas.text(left - 8, top + CELL[1] / 2, rows[row], "rm")
-        for column, value in enumerate(line):
-            if value is None:
-                continue
-            share, x = (value - low) / reach, left + column * CELL[0]
-            canvas.box(x, top, x + CELL[0], top + CELL[1], ramp(share))
-            ink = INK if share > 0.55 else (255, 255, 255)
-            canvas.text(x + CELL[0] / 2, top + CELL[1] / 2, f"{value:.3f}", "mm", 12, ink)
-    canvas.save(path)
+    from matplotlib.figure import Figure
+
+    table = np.array(values, float)
+    figure = Figure((CELL[0] * len(columns), CELL[1] * len(rows)), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))  # names and title stand outside it, and what is saved grows to hold them
+    known = table[~np.isnan(table)]
+    shares = (table - known.min(initial=np.inf)) / max(np.ptp(known) if known.size else 0, 1e-9)
+    axes.imshow(shares.round(6), cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    for (row, column), share in np.ndenumerate(shares):
+        if not np.isnan(share):
+            ink = "black" if share > 0.55 else "white"
+            axes.text(column, row, f"{table[row, column]:.3f}", ha="center", va="center", color=ink, fontsize=9)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel(across, color=GREY, loc="left")
+    axes.set_title(title, loc="left", pad=10)
+    axes.spines[:].set_visible(False)
+    _save(figure, path)
 
 
 def line_charts(path: Path, panels: dict[str, dict[str, list[Point]]], across: str, up: str) -> None:
@@ -111,55 +73,51 @@ def line_charts(path: Path, panels: dict[str, dict[str, list[Point]]], across: s
 
     `x` is spaced logarithmically, its ticks are the values that occur; a name has one colour in all panels.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
-    colours = {name: tuple(PALETTE[index % len(PALETTE)].tolist()) for index, name in enumerate(names)}
-    across_count = min(3, len(panels))
-    width, height = PANEL[0] + 76, PANEL[1] + 84
-    legend = [text_width(name) + 44 for name in names]
-    down = math.ceil(len(panels) / across_count)
-    canvas = Canvas(max(width * across_count + 16, sum(legend) + 32), height * down + 44)
-    x: float = 20
-    for name, reach in zip(names, legend, strict=True):
-        canvas.line([(x, 20), (x + 18, 20)], colours[name], 2.5)
-        canvas.text(x + 24, 20, name)
-        x += reach
-    for index, (title, lines) in enumerate(panels.items()):
-        corner = (56 + index % across_count * width, 76 + index // across_count * height)
-        _panel(canvas, corner, title, lines, colours, (across, up))
-    canvas.save(path)
+    colours = {name: PALETTE[index % len(PALETTE)] / 255 for index, name in enumerate(names)}
+    beside = min(3, len(panels))
+    down = -(-len(panels) // beside)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure((PANEL[0] * beside, PANEL[1] * down), dpi=DPI, layout=layout)
+    places = figure.subplots(down, beside, squeeze=False).ravel()
+    for axes, (title, lines) in zip(places, panels.items(), strict=False):
+        _panel(axes, title, lines, colours)
+        axes.set_xlabel(across, color=GREY)
+        axes.set_ylabel(up, color=GREY)
+    for axes in places[len(panels) :]:
+        axes.remove()
+    handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend([handles[name] for name in names], names, loc="outside upper left", ncols=2 * beside, frameon=False)
+    _save(figure, path)
 
 
-def _panel(canvas: Canvas, corner: tuple[float, float], title: str, lines: dict[str, list[Point]], colours: dict,
-           axes: tuple[str, str]) -> None:  # fmt: skip
-    points = [point for line in lines.values() for point in line]
-    ticks = sorted({point.x for point in points})
-    low = math.floor(20 * min(point.low for point in points)) / 20
-    high = max(math.ceil(20 * max(point.high for point in points)) / 20, low + 0.05)
-    start, reach = math.log(ticks[0]), math.log(ticks[-1] / ticks[0]) or 1
+def _panel(axes: Axes, title: str, lines: dict[str, list[Point]], colours: dict[str, np.ndarray]) -> None:
+    from matplotlib.ticker import NullLocator
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        share = 0.5 if len(ticks) == 1 else 0.04 + 0.92 * (math.log(x) - start) / reach
-        return corner[0] + share * PANEL[0], corner[1] + PANEL[1] * (1 - (y - low) / (high - low))
+    for name, points in lines.items():
+        line = sorted(points, key=lambda point: point.x)
+        x, mean, low, high = zip(*((point.x, point.mean, point.low, point.high) for point in line), strict=True)
+        axes.fill_between(x, low, high, color=colours[name], alpha=0.18, linewidth=0)
+        if len(line) == 1:
+            axes.vlines(x, low, high, color=colours[name], linewidth=1.5)
+        axes.plot(x, mean, color=colours[name], marker="o", markersize=5, linewidth=2, label=name)
+    ticks = sorted({point.x for points in lines.values() for point in points})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:.2f}")
+    axes.grid(axis="y", color=FAINT)
+    axes.set_axisbelow(True)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(title, loc="left")
 
-    canvas.text(corner[0], corner[1] - 26, title, size=14)
-    canvas.text(corner[0], corner[1] - 10, axes[1], size=11, colour=(90, 90, 90))
-    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 1) if (high - low) / step <= 7)
-    for tick in np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step:
-        y = place(ticks[0], tick)[1]
-        canvas.line([(corner[0], y), (corner[0] + PANEL[0], y)], FAINT)
-        canvas.text(corner[0] - 6, y, f"{tick:.2f}", "rm", 11)
-    for tick in ticks:
-        canvas.text(place(tick, low)[0], corner[1] + PANEL[1] + 12, f"{tick:g}", "mm", 11)
-    canvas.text(corner[0] + PANEL[0] / 2, corner[1] + PANEL[1] + 28, axes[0], "mm", 11, (90, 90, 90))
-    for name, line in lines.items():
-        line = sorted(line, key=lambda point: point.x)
-        edge = [place(point.x, point.high) for point in line] + [place(point.x, point.low) for point in line[::-1]]
-        if len(line) > 1:
-            canvas.area(edge, colours[name], 46)
-        else:
-            canvas.line(edge, colours[name], 1.5)
-    for name, line in lines.items():
-        centres = [place(point.x, point.mean) for point in sorted(line, key=lambda point: point.x)]
-        canvas.line(centres, colours[name], 2)
-        for centre in centres:
-            canvas.dot(*centre, colours[name])
+
+def _save(figure: Figure, path: Path) -> None:
+    """As PNG, whole or not at all."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.15)
+    write_atomically(path, lambda partial: Image.open(drawn).convert("RGB").save(partial, "PNG"))

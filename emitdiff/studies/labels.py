@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 
 from tqdm import tqdm
@@ -222,11 +222,13 @@ def queries_for(samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[
 def measure_arm(segment: Segment, samples: Sequence[Sample], rows: DatasetFolder, texts: Sequence[str]) -> list[dict]:
     """A row of `measure` for every sample, label and text; `samples` are `rows` at one size."""
     measured = []
-    for asked in queries_for(samples, rows, texts):
-        sample = asked["sample"]
-        found = segment(sample.image, [(asked["label"], sentence) for sentence in asked["said"].values()])
-        for text, mask in zip(texts, found, strict=True):
-            names = {"file_name": sample.name, "group": sample.group, "target": asked["target"], "text": text}
+    for name, grouped in groupby(queries_for(samples, rows, texts), key=lambda asked: asked["sample"].name):
+        queries = list(grouped)
+        sample = queries[0]["sample"]
+        sentences = [(asked["label"], sentence) for asked in queries for sentence in asked["said"].values()]
+        masks = segment(sample.image, sentences)
+        for (asked, text), mask in zip(product(queries, texts), masks, strict=True):
+            names = {"file_name": name, "group": sample.group, "target": asked["target"], "text": text}
             measured.append(names | measure(mask, asked["truth"]))
     return measured
 

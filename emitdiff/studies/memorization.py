@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,13 +23,14 @@ from tqdm import tqdm
 from emitdiff.datasets.folder import DatasetFolder, open_dataset, read_image
 from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import file_stem, write_text
+from emitdiff.files import file_stem, write_atomically, write_text
 from emitdiff.images import resize_image
 from emitdiff.studies.results_table import open_study
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
 from emitdiff.synthesis.similarity import Gallery, Match, comparison_view
+from emitdiff.synthesis_settings import SynthesisSettings
 
 KINDS = {"real": "real images held out", "edges": "generated, every edge", "outline": "generated, mask alone"}
 # what the autoencoder makes of a training image reaches .97 to 1.0, images of two patients up to .88
@@ -143,12 +143,11 @@ def generate_sample(
     sample = split.held[row]
     prompt = prompt_of(split.held.info, sample.mask, sample.finding)
     image = sample.image if kind == "edges" else None
-    (painted,) = pipeline(image, sample.mask, prompt=prompt, num_images=1, seed=settings.seed + index)
+    asked = SynthesisSettings(prompt, num_images=1, seed=settings.seed + index)
+    (painted,) = pipeline(image, sample.mask, asked)
     path = sample_path(settings.out, split, kind, index)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    Image.fromarray(painted.image).save(partial, "WEBP", lossless=True)
-    os.replace(partial, path)
+    write_atomically(path, lambda partial: Image.fromarray(painted.image).save(partial, "WEBP", lossless=True))
 
 
 def nearest_pairs(split: Split, out: Path, settings: Memorization) -> dict[str, list[Pair]]:
@@ -220,9 +219,7 @@ def write_sheet(path: Path, split: Split, pairs: dict[str, list[Pair]]) -> None:
                 sheet.paste(_tile(picture), (left + side * (TILE + 4), top))
             caption = f"{pair.match.similarity:.3f}{', mirrored' if pair.match.mirrored else ''}"
             draw.text((left, top + TILE + 3), caption, "black", font)
-    partial = path.with_suffix(".partial")
-    sheet.save(partial, "PNG")
-    os.replace(partial, path)
+    write_atomically(path, lambda partial: sheet.save(partial, "PNG"))
 
 
 def _tile(picture: np.ndarray) -> Image.Image:

@@ -19,6 +19,7 @@ from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
 from emitdiff.synthesis.training.captions import APPEARANCE_WORDS, measure_appearance
+from emitdiff.synthesis_settings import SynthesisSettings
 
 TRAIN_IMAGES, TEST_IMAGES = 200, 60  # real images of each dataset that the classifier is trained on, and tried on
 STRUCTURE_OF_MODE = {"text alone": 0.0, "outline": 0.5}  # how kinds are generated: the structure asked for
@@ -64,13 +65,15 @@ def evaluate_prompts(settings: EvaluatePrompts) -> dict:
         raise EmitDiffError("All datasets have the same modality and organ: name two or more kinds to tell apart.")
     pipeline = load_synthesizer(settings.checkpoint)
     sources = [_source(dataset, pipeline) for dataset in opened]
-    asked = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
+    asked = SynthesisSettings(
+        num_images=1, seed=settings.seed, num_inference_steps=settings.steps, guidance_scale=settings.guidance
+    )
     network, real = train_kind_network(sources, kinds, settings.seed)
     result = {
         "real_images_recognised": real,
-        "kinds": kind_accuracy(pipeline, sources, network, settings.limit, settings.seed, asked),
+        "kinds": kind_accuracy(pipeline, sources, network, settings.limit, asked),
         "words": {
-            name: appearance_words(pipeline, sources, structure, settings.limit, settings.seed, asked)
+            name: appearance_words(pipeline, sources, structure, settings.limit, asked)
             for name, structure in STRUCTURES.items()
         },
         "settings": json.loads(json.dumps(asdict(settings), default=str)),
@@ -114,8 +117,7 @@ def kind_accuracy(
     sources: Sequence[Source],
     network: ImageKindNetwork,
     limit: int,
-    seed: int,
-    asked: dict,
+    asked: SynthesisSettings,
 ) -> dict[str, dict]:
     """Generation mode to the fractions of images whose modality, organ, and both are those named, whole and per kind.
 
@@ -127,7 +129,7 @@ def kind_accuracy(
         found: list[Kind] = []
         wanted: list[Kind] = []
         for source in tqdm(sources, desc=f"generating kinds, {way}", unit="dataset"):
-            painted = _generate_kind(pipeline, source, structure, limit, seed, asked)
+            painted = _generate_kind(pipeline, source, structure, limit, asked)
             found += network(painted)
             wanted += [source.kind] * len(painted)
         both = list(zip(found, wanted, strict=True))
@@ -138,16 +140,18 @@ def kind_accuracy(
     return result
 
 
-def _generate_kind(pipeline, source: Source, structure: float, limit: int, seed: int, asked: dict) -> list[np.ndarray]:
+def _generate_kind(
+    pipeline, source: Source, structure: float, limit: int, asked: SynthesisSettings
+) -> list[np.ndarray]:
+    asked = asked.replace(structure=structure)
     if structure == 0:
         prompt = compose_prompt(*source.kind)
-        return [one.image for one in pipeline(None, None, prompt=prompt, num_images=limit, seed=seed, structure=0.0,
-                                              **asked)]  # fmt: skip
-    return [
-        pipeline(None, sample.mask, prompt=prompt_of(source.held.info, sample.mask, sample.finding), num_images=1,
-                 seed=seed + number, structure=structure, **asked)[0].image
-        for number, sample in enumerate(labelled(source.held, limit))
-    ]  # fmt: skip
+        return [one.image for one in pipeline(None, None, asked, prompt=prompt, num_images=limit)]
+    painted = []
+    for number, sample in enumerate(labelled(source.held, limit)):
+        prompt = prompt_of(source.held.info, sample.mask, sample.finding)
+        painted += pipeline(None, sample.mask, asked, prompt=prompt, seed=asked.seed + number)
+    return [one.image for one in painted]
 
 
 def labelled(rows: DatasetFolder, limit: int) -> list:
@@ -167,7 +171,7 @@ def _accuracy(pairs: Sequence[tuple[Kind, Kind]]) -> dict[str, float | int]:
 
 
 def appearance_words(
-    pipeline: SynthesisPipeline, sources: Sequence[Source], structure: float, limit: int, seed: int, asked: dict
+    pipeline: SynthesisPipeline, sources: Sequence[Source], structure: float, limit: int, asked: SynthesisSettings
 ) -> dict[str, dict]:
     """Word to the share of pairs in which its measure moves as it says, and the mean shift, with n.
 
@@ -181,10 +185,10 @@ def appearance_words(
         plain = prompt_of(source.held.info, sample.mask, sample.finding)
         row = {}
         for word in ("", *words):
-            painted = pipeline(
-                sample.image if structure > 0.5 else None, sample.mask, prompt=compose_prompt(plain, appearance=word),
-                num_images=1, seed=seed + number, structure=structure, **asked,
-            )  # fmt: skip
+            own = asked.replace(
+                prompt=compose_prompt(plain, appearance=word), seed=asked.seed + number, structure=structure
+            )
+            painted = pipeline(sample.image if structure > 0.5 else None, sample.mask, own)
             row[word] = measure_appearance(painted[0].image)
         measured.append(row)
     return compare_words(measured)

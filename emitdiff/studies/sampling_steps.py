@@ -18,6 +18,7 @@ from emitdiff.studies.results_table import RESULTS, markdown_table, open_study, 
 from emitdiff.synthesis.evaluation import MEASURES, VARIANTS, measure_sample
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SynthesisPipeline
+from emitdiff.synthesis_settings import SynthesisSettings
 
 SCHEDULERS = {"ddim": "DDIMScheduler", "unipc": "UniPCMultistepScheduler", "dpm++": "DPMSolverMultistepScheduler"}
 KEYS = ("scheduler", "steps", "guidance", "dataset")
@@ -94,11 +95,11 @@ def _combinations(settings: Steps, chosen: list[DatasetFolder]) -> Iterator[tupl
 
 
 def _measure(pipeline: SynthesisPipeline, dataset: DatasetFolder, steps: int, guidance: float, seed: int) -> dict:
+    asked = SynthesisSettings(num_inference_steps=steps, guidance_scale=guidance)
     measured = [
-        measure_sample(pipeline, sample, dataset.info, seed + index * VARIANTS, num_inference_steps=steps,
-                       guidance_scale=guidance)
+        measure_sample(pipeline, sample, dataset.info, asked.replace(seed=seed + index * VARIANTS))
         for index, sample in enumerate(dataset)
-    ]  # fmt: skip
+    ]
     means = {name: round(float(np.mean([row[name] for row in measured])), 4) for name in MEASURES}
     return {**means, SECONDS: round(sum(row["seconds"] for row in measured) / VARIANTS / len(measured), 3),
             "n": len(measured)}  # fmt: skip

@@ -27,10 +27,11 @@ from emitdiff.files import check_no_foreign_files, list_files, make_folder, read
 from emitdiff.progress import NO_PROGRESS, Progress
 from emitdiff.provenance import read_synthetic_settings, save_synthetic_png
 from emitdiff.synthesis.loading import load_synthesizer
-from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask, random_edit
+from emitdiff.synthesis.mask_edits import edit_mask, random_edit
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
 from emitdiff.synthesis.training.captions import APPEARANCE_WORDS
+from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 PROVENANCE = "trainedAlgorithmicMedia"  # IPTC's word for pictures that a trained model made
 COLUMNS = (
@@ -72,6 +73,18 @@ class Augment:
     edit: float = 0.0
     appearance: bool = False
     include_real: bool = False
+
+    @property
+    def of_each_image(self) -> SynthesisSettings:
+        """What all images have in common; each has a prompt, a seed and an edit of its own."""
+        return SynthesisSettings(
+            num_images=1,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            controlnet_conditioning_scale=self.control_strength,
+            structure=self.structure,
+            preset=self.preset,
+        )
 
 
 @dataclass(frozen=True)
@@ -270,11 +283,8 @@ def _generate(
     mask = sample.mask if edit is None else edit_mask(sample.mask, edit)
     words = ", ".join(_draw_words(seed)) if settings.appearance else ""
     prompt = compose_prompt(prompt_of(dataset.info, mask, sample.finding), appearance=words)
-    results = pipeline(
-        sample.image, sample.mask, prompt=prompt, num_images=1, seed=seed, num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance, controlnet_conditioning_scale=settings.control_strength,
-        structure=settings.structure, edit=edit, preset=settings.preset, cancelled=progress.cancelled,
-    )  # fmt: skip
+    asked = settings.of_each_image.replace(prompt=prompt, seed=seed, edit=edit)
+    results = pipeline(sample.image, sample.mask, asked, cancelled=progress.cancelled)
     if not results:
         return ""
     (result,) = results

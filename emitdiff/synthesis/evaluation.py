@@ -23,6 +23,7 @@ from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import prompt_of
 from emitdiff.synthesis.realism import SETS, SPECTRUM, FeatureExtractor, Realism, spectrum_gap
 from emitdiff.synthesis.similarity import LabelPredictor, mean_dice
+from emitdiff.synthesis_settings import SynthesisSettings
 
 VARIANTS = 2
 QUICK_SIDE = 256  # pixels of the short side on which images are compared while a user waits
@@ -92,14 +93,15 @@ def quick_scores(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
 
 @torch.inference_mode()
 def autoencoded(pipeline: SynthesisPipeline, image: np.ndarray) -> np.ndarray:
-    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: uint8 (H, W, 3).
+    """What the autoencoder alone makes of uint8 (H, W, 3), sides multiples of 8: uint8 (H, W, 3), with grain where the
+    checkpoint adds it.
 
     Nothing generated with it can be sharper than that.
     """
     vae = pipeline.pipe.vae
     encoded = vae.encode(image_to_tensor(image).to(vae.device, vae.dtype))
     latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-    return tensor_to_image(vae.decode(latents).sample.float().clamp(-1, 1).cpu())
+    return tensor_to_image(pipeline.with_grain(vae.decode(latents).sample[0].float().clamp(-1, 1).cpu(), 0))
 
 
 def round_trip(image: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
@@ -118,22 +120,21 @@ def measure_sample(
     pipeline: SynthesisPipeline,
     sample: Sample,
     info: DatasetInfo,
-    seed: int,
+    settings: SynthesisSettings,
     predict_labels: LabelPredictor | None = None,
     realism: Realism | None = None,
-    **sampling,
 ) -> dict[str, float]:
     """Generates `VARIANTS` images from one sample's edges, mask and prompt; mean of each measure at the working size.
 
     `predict_labels` is a segmenter (see similarity.py): its Dice with the mask on the generated images and on the
-    source is added, NaN for an image without any label. `realism` is given the images as well. `sampling` goes to the
-    pipeline: num_inference_steps, structure, ...
+    source is added, NaN for an image without any label. `realism` is given the images as well. Of `settings` the prompt
+    and the number of images are set here.
     """
     size = pipeline.working_size(*sample.mask.shape)
     source, mask = resize_image(sample.image, size), resize_mask(sample.mask, size)
     prompt = prompt_of(info, mask, sample.finding)
     started = time.perf_counter()
-    painted = pipeline(source, mask, prompt=prompt, num_images=VARIANTS, seed=seed, **sampling)
+    painted = pipeline(source, mask, settings, prompt=prompt, num_images=VARIANTS)
     seconds = time.perf_counter() - started
     rows = [measure_pair(source, one.image) | spectrum_gap(source, one.image) for one in painted]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
@@ -173,11 +174,11 @@ def evaluate_synthesis(
     chosen = choose_rows(
         dataset, settings.split, settings.limit, training.get("held_out", 0.2), training.get("split_seed", 0)
     )
-    sampling = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance}
+    asked = SynthesisSettings(num_inference_steps=settings.steps, guidance_scale=settings.guidance)
     rows, realism = [], Realism(extract)
     for index in tqdm(range(len(chosen)), desc=f"generating {dataset.info.name}", unit="image"):
-        seed = settings.seed + index * VARIANTS
-        rows.append(measure_sample(pipeline, chosen[index], dataset.info, seed, predict_labels, realism, **sampling))
+        own = asked.replace(seed=settings.seed + index * VARIANTS)
+        rows.append(measure_sample(pipeline, chosen[index], dataset.info, own, predict_labels, realism))
     result = summary(rows, realism)
     result |= {"n": len(rows), "groups": len(set(chosen.groups))}
     result["images_per_second"] = round(VARIANTS * len(rows) / sum(row["seconds"] for row in rows), 3)

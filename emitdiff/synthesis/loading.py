@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from emitdiff.checkpoints import controlnet_folder, fetch_hed, find_checkpoint, local_folder
 from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.synthesis.card import read_card
+from emitdiff.synthesis.grain import load_grain
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 
@@ -31,9 +32,8 @@ def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = Non
             dtype=dtype, use_safetensors=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
         raise EmitDiffError(
-            f"{folder} does not hold a complete Stable Diffusion + ControlNet pipeline ({reason}); "
+            f"{folder} does not hold a complete Stable Diffusion + ControlNet pipeline ({first_line(error)}); "
             "give a folder or repository in diffusers layout."
         ) from error
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
@@ -41,4 +41,4 @@ def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = Non
     card = read_card(found, folder)
     if found.revision is not None and card.detector == "hed":
         fetch_hed()
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name)
+    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name, load_grain(folder))

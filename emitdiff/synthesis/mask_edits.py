@@ -4,54 +4,18 @@ generated from it, and the edges of what it covers go along."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.synthesis_settings import MaskEdit
 
-SCALES = (0.1, 10.0)
 MARGIN = 0.03  # of the shorter side: how far around the target an edge counts as its own
 NODES = 6  # of the deforming field, a side; it spans REACH times the target's half extent in every direction
 REACH = 2.0
 LARGEST_SHIFT = 0.25  # of the half extent, at deform = 1: small against the distance of the nodes, so nothing folds
 FIELD_SIDE = 240
-
-
-@dataclass(frozen=True)
-class MaskEdit:
-    """What is done to a mask (H, W): scaled and rotated about the middle of what it covers, deformed, then moved.
-
-    `move_x` and `move_y` are fractions of the width and height (right and down are positive), `scale` a factor,
-    `rotate` degrees (anticlockwise), `deform` in [0, 1] the strength of a smooth random field drawn with `seed`.
-    """
-
-    move_x: float = 0.0
-    move_y: float = 0.0
-    scale: float = 1.0
-    rotate: float = 0.0
-    deform: float = 0.0
-    seed: int = 0
-
-    @property
-    def changes_nothing(self) -> bool:
-        return (self.move_x, self.move_y, self.scale, self.rotate, self.deform) == (0, 0, 1, 0, 0)
-
-    def check(self) -> None:
-        """Raises EmitDiffError for a number that cannot be used."""
-        limits = {
-            "move_x": ("move to the right, in widths of the image,", -1, 1),
-            "move_y": ("move down, in heights of the image,", -1, 1),
-            "scale": ("scale", *SCALES),
-            "rotate": ("rotation in degrees", -360, 360),
-            "deform": ("deformation", 0, 1),
-            "seed": ("seed of the deformation", 0, 2**63 - 1),
-        }
-        for name, (words, low, high) in limits.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                raise EmitDiffError(f"The mask's {words} was {value:g}; give a number from {low:g} to {high:g}.")
 
 
 def random_edit(rng: np.random.Generator, strength: float = 0.5) -> MaskEdit:

@@ -12,17 +12,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
 from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.control import Control, build_control
-from emitdiff.synthesis.mask_edits import MaskEdit
+from emitdiff.synthesis.grain import GrainNetwork, add_grain, grain_strength
 from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import truncation_warning
-from emitdiff.synthesis.sampling import NUMBERS, Sampling, resolve_edit, text_arguments
+from emitdiff.synthesis.sampling import phrase_of, resolve, text_arguments
+from emitdiff.synthesis_settings import SynthesisSettings
+
+if TYPE_CHECKING:
+    from emitdiff.synthesis.sampling import ResolvedSettings
 
 PREVIEW_EVERY = 2
 NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], that is no colour on purpose
@@ -53,12 +59,9 @@ class SyntheticImage:
 class SynthesisPipeline:
     """Generates new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
 
-    def __init__(self, pipe, card: CheckpointCard, name: str):
-        self.pipe, self.name = pipe, name
+    def __init__(self, pipe, card: CheckpointCard, name: str, grain: GrainNetwork | None = None):
+        self.pipe, self.name, self.grain = pipe, name, grain
         self.checkpoint_card = card
-        self.defaults = {
-            "num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0, **card.defaults
-        }  # fmt: skip
         self.card = asdict(card)
         self._lock = threading.Lock()
 
@@ -70,116 +73,78 @@ class SynthesisPipeline:
         self,
         image: np.ndarray | None,
         mask: np.ndarray | None = None,
-        detector: str | None = None,
-        boundary: bool | None = None,
-        low_threshold: float = 50,
-        high_threshold: float = 120,
-        structure: float = 1.0,
-        edit: MaskEdit | dict | None = None,
-        preset: str = "default",
-        size: tuple[int, int] | None = None,
+        settings: SynthesisSettings | None = None,
+        **changes: Any,
     ) -> np.ndarray:
-        """Exactly what the ControlNet is given: uint8 (H, W, 3) at the working size.
-
-        Args:
-            image: uint8 (H, W, 3), or None to generate from the mask alone.
-            mask: class ids (H, W) of the same size, or None.
-            boundary: whether the mask's outline (and, for "layered" checkpoints, its inside) is joined in.
-            structure, edit, preset, size: as in `stream`.
+        """Exactly what the ControlNet is given: uint8 (H, W, 3) at the working size; arguments as in `stream`.
 
         Raises:
             EmitDiffError: neither image nor mask (and not free), or they differ in size.
         """
-        sampling = self._settings(
-            detector=detector, boundary=boundary, low_threshold=low_threshold, high_threshold=high_threshold,
-            structure=structure, edit=edit, preset=preset, size=size,
-        )  # fmt: skip
-        return build_control(image, mask, sampling, self.checkpoint_card).picture
+        return build_control(image, mask, self._resolve(settings, changes), self.checkpoint_card).picture
 
-    def _strength(self, sampling: Sampling) -> float:
+    def _resolve(self, settings: SynthesisSettings | None, changes: dict[str, Any]) -> ResolvedSettings:
+        if not isinstance(settings, SynthesisSettings | None):
+            raise EmitDiffError(
+                f"The settings were of type {type(settings).__name__}; give SynthesisSettings, of a record "
+                "SynthesisSettings.from_record(record)."
+            )
+        return resolve((settings or SynthesisSettings()).replace(**changes), self.checkpoint_card)
+
+    def _strength(self, settings: ResolvedSettings) -> float:
         """Weights of our own layout learnt with their ControlNet always beside them, so for them the mask's ink fades;
         a U-Net that was locked can do without, so for others the ControlNet's strength does."""
         fades = self.checkpoint_card.control_layout != "layered"
-        return sampling.controlnet_conditioning_scale * (sampling.mask_share if fades else 1.0)
-
-    def _settings(self, **given) -> Sampling:
-        """Explicit arguments first, then the preset, then the checkpoint's card. Raises EmitDiffError."""
-        preset = find_preset(given["preset"])
-        card = {"detector": self.checkpoint_card.detector, "boundary": True, **self.defaults}
-        chosen = {"prompt": "", "negative_prompt": "", "num_images": 1, "seed": 0, **given}
-        for name in ("detector", "boundary", *NUMBERS):
-            if chosen.get(name) is None:
-                of_preset = getattr(preset, name)
-                chosen[name] = card[name] if of_preset is None else of_preset
-        size = tuple(chosen["size"]) if chosen.get("size") else None
-        return Sampling(**{**chosen, "edit": resolve_edit(chosen.get("edit")), "size": size}).check()
+        return settings.controlnet_conditioning_scale * (settings.mask_share if fades else 1.0)
 
     def prompt_warning(self, prompt: str) -> str:
         """What the tokenizer would cut, as a sentence; "" when the whole prompt is read."""
         return truncation_warning(prompt, self.pipe.tokenizer)
 
-    def __call__(self, image: np.ndarray | None, mask: np.ndarray | None = None, **settings) -> list[SyntheticImage]:
+    def __call__(
+        self,
+        image: np.ndarray | None,
+        mask: np.ndarray | None = None,
+        settings: SynthesisSettings | None = None,
+        **changes: Any,
+    ) -> list[SyntheticImage]:
         """Generates `num_images` images; arguments as in `stream`."""
-        return [event for event in self.stream(image, mask, **settings) if isinstance(event, SyntheticImage)]
+        return [event for event in self.stream(image, mask, settings, **changes) if isinstance(event, SyntheticImage)]
 
     def stream(
         self,
         image: np.ndarray | None,
         mask: np.ndarray | None = None,
-        prompt: str = "",
-        negative_prompt: str = "",
-        num_images: int = 4,
-        seed: int = 0,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        controlnet_conditioning_scale: float | None = None,
-        detector: str | None = None,
-        boundary: bool | None = None,
-        low_threshold: float = 50,
-        high_threshold: float = 120,
+        settings: SynthesisSettings | None = None,
+        *,
         cancelled: Callable[[], bool] | None = None,
-        structure: float = 1.0,
-        edit: MaskEdit | dict | None = None,
-        preset: str = "default",
-        appearance: str = "",
-        size: tuple[int, int] | None = None,
+        **changes: Any,
     ) -> Iterator[SamplingStep | SyntheticImage]:
         """Yields a `SamplingStep` after every denoising step and a `SyntheticImage` as each is finished.
 
-        Image i is made with a generator of its own, seeded `seed + i`, so it does not depend on `num_images`.
-        `cancelled` is asked after every step; once it answers True nothing more is yielded.
-
         Args:
-            structure: in [0, 1]. 1 follows every edge; towards 0.5 the weaker edges go (see `weaken_edges`); 0.5 leaves
-                the mask alone; below, the mask fades with structure / 0.5; 0 is free: text alone, for
-                which neither image nor mask is needed, and which has no label.
-            edit: what is done to the mask before; the edges of the target go along, and the label is the edited mask.
-            preset: a name in PRESETS; arguments given here win over what it sets.
-            appearance: a phrase on the look, joined to the prompt or mixed in as the preset says; presets that mix one
-                in draw one for each image where none is given.
-            size: (height, width) where there is neither image nor mask; None: the checkpoint's square.
+            image: uint8 (H, W, 3), or None to generate from the mask, or from text, alone.
+            mask: class ids (H, W) of the same size, or None.
+            settings: all that an image depends on besides; the defaults where None.
+            cancelled: is asked after every step; once it answers True nothing more is yielded.
+            changes: fields of the settings by name, which win over those in `settings`.
 
         Raises:
-            EmitDiffError: settings out of range, or an image and mask that do not fit (before the first step).
+            EmitDiffError: unknown settings, settings out of range, or an image and mask that do not fit (before the
+                first step).
         """
-        sampling = self._settings(
-            prompt=prompt, negative_prompt=negative_prompt, num_images=num_images, seed=seed,
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
-            controlnet_conditioning_scale=controlnet_conditioning_scale, detector=detector, boundary=boundary,
-            low_threshold=low_threshold, high_threshold=high_threshold, structure=structure, edit=edit, preset=preset,
-            appearance=appearance, size=size,
-        )  # fmt: skip
-        control = build_control(image, mask, sampling, self.checkpoint_card)
-        grey = sampling.preset_settings.grey or (None if image is None else bool((image == image[..., :1]).all()))
-        return self._generate(control, grey, sampling, cancelled or (lambda: False))
+        resolved = self._resolve(settings, changes)
+        control = build_control(image, mask, resolved, self.checkpoint_card)
+        grey = find_preset(resolved.preset).grey or (None if image is None else bool((image == image[..., :1]).all()))
+        return self._generate(control, grey, resolved, cancelled or (lambda: False))
 
     def _generate(
-        self, control: Control, grey, sampling: Sampling, cancelled
+        self, control: Control, grey, settings: ResolvedSettings, cancelled
     ) -> Iterator[SamplingStep | SyntheticImage]:
-        for index in range(sampling.num_images):
+        for index in range(settings.num_images):
             started = time.perf_counter()
             picture = None
-            for event in self._generate_one(control.picture, sampling, index, cancelled):
+            for event in self._generate_one(control.picture, settings, index, cancelled):
                 if isinstance(event, SamplingStep):
                     yield event
                 else:
@@ -189,18 +154,19 @@ class SynthesisPipeline:
             if grey or (grey is None and picture.std(0).mean() < NEARLY_GREY):
                 picture = picture.mean(0, keepdim=True).expand(3, -1, -1)
             generated = tensor_to_image(picture)
-            settings = {
-                **sampling.record(sampling.seed + index),
-                "checkpoint": self.name, "working_size": list(control.picture.shape[:2]),
-            }  # fmt: skip
-            if control.edge_weights:
-                settings["edge_weights"] = control.edge_weights
             seconds = time.perf_counter() - started
             copy = None if control.mask is None else np.array(control.mask)
-            yield SyntheticImage(resize_image(generated, control.size), copy, sampling.seed + index, settings, seconds)
+            record = self._record(settings, settings.seed + index, control)
+            yield SyntheticImage(resize_image(generated, control.size), copy, settings.seed + index, record, seconds)
+
+    def _record(self, settings: SynthesisSettings, seed: int, control: Control) -> dict[str, Any]:
+        """Everything needed to make the image of `seed` again, JSON-able."""
+        one = settings.replace(num_images=1, seed=seed, appearance=phrase_of(settings, seed))
+        record = {**one.record(), "checkpoint": self.name, "working_size": list(control.picture.shape[:2])}
+        return record | ({"edge_weights": control.edge_weights} if control.edge_weights else {})
 
     def _generate_one(
-        self, control, sampling: Sampling, index: int, cancelled
+        self, control, settings: ResolvedSettings, index: int, cancelled
     ) -> Iterator[SamplingStep | torch.Tensor]:
         """diffusers calls back, a page wants to be fed: the sampler runs in a thread that fills a queue."""
         events: queue.Queue = queue.Queue()
@@ -211,14 +177,14 @@ class SynthesisPipeline:
                 pipe._interrupt = True
             show = (step + 1) % PREVIEW_EVERY == 0
             preview = self._preview(tensors["latents"]) if show and not stop.is_set() else None
-            events.put(SamplingStep(index, step + 1, sampling.num_inference_steps, preview))
+            events.put(SamplingStep(index, step + 1, settings.num_inference_steps, preview))
             return tensors
 
         def work():
             try:
                 with self._lock, torch.inference_mode():
                     if not (stop.is_set() or cancelled()):
-                        events.put(self._sample(control, sampling, sampling.seed + index, after_step))
+                        events.put(self._sample(control, settings, settings.seed + index, after_step))
             except BaseException as error:  # handed to the reader of the queue
                 events.put(error)
             events.put(None)
@@ -237,30 +203,35 @@ class SynthesisPipeline:
         finally:
             stop.set()
 
-    def _sample(self, control, sampling: Sampling, seed: int, after_step) -> torch.Tensor:
+    def _sample(self, control, settings: ResolvedSettings, seed: int, after_step) -> torch.Tensor:
         """One image, float (3, H, W) in [-1, 1] on the CPU."""
-        with self._sampler(sampling):
+        with self._sampler(settings):
             pictures = self.pipe(
-                **text_arguments(self.pipe, sampling, seed),
+                **text_arguments(self.pipe, settings, seed),
                 image=control_to_tensor(control),
                 height=control.shape[0],
                 width=control.shape[1],
-                num_inference_steps=sampling.num_inference_steps,
-                guidance_scale=sampling.guidance_scale,
-                controlnet_conditioning_scale=float(self._strength(sampling)),
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                controlnet_conditioning_scale=float(self._strength(settings)),
                 generator=torch.Generator().manual_seed(seed),
                 output_type="pt",
                 callback_on_step_end=after_step,
             ).images
-        return pictures[0].float().cpu() * 2 - 1
+        return self.with_grain(pictures[0].float().cpu() * 2 - 1, seed, f"{settings.prompt} {settings.appearance}")
+
+    def with_grain(self, image: torch.Tensor, seed: int, prompt: str = "") -> torch.Tensor:
+        """`image`, float (3, H, W) in [-1, 1], with the grain that the autoencoder has no room for, as strong as the
+        prompt asks; as it is where the checkpoint has no network for it."""
+        return image if self.grain is None else add_grain(self.grain, image, seed, grain_strength(prompt))
 
     @contextmanager
-    def _sampler(self, sampling: Sampling) -> Iterator[None]:
+    def _sampler(self, settings: SynthesisSettings) -> Iterator[None]:
         """The checkpoint's own scheduler, or for presets that name it DDIM."""
         from diffusers import DDIMScheduler
 
         own = self.pipe.scheduler
-        if sampling.preset_settings.ddim and not isinstance(own, DDIMScheduler):
+        if find_preset(settings.preset).ddim and not isinstance(own, DDIMScheduler):
             self.pipe.scheduler = DDIMScheduler.from_config(own.config)
         try:
             yield

@@ -2,107 +2,92 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
-import torch
+from typing import TYPE_CHECKING, cast
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.synthesis.mask_edits import MaskEdit
-from emitdiff.synthesis.presets import SamplingPreset, draw_phrase, find_preset
+from emitdiff.synthesis.card import CheckpointCard
+from emitdiff.synthesis.presets import draw_phrase, find_preset
 from emitdiff.synthesis.prompts import compose_prompt
+from emitdiff.synthesis_settings import SynthesisSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    class ResolvedSettings(SynthesisSettings):
+        """What `resolve` returns, for type checkers alone: these are never None."""
+
+        num_inference_steps: int
+        guidance_scale: float
+        controlnet_conditioning_scale: float
+        detector: str
+        boundary: bool
+
 
 LARGEST_SIDE = 4096
-NUMBERS = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale")
+DEFAULTS = {  # where neither preset nor card says otherwise
+    "boundary": True, "num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """What an image depends on besides its source; `size` counts where there is neither image nor mask."""
+def resolve(settings: SynthesisSettings, card: CheckpointCard) -> ResolvedSettings:
+    """What is set, else the preset's, else the card's, checked. No field is None after it but an `edit` that is not
+    wanted and the `size` of the checkpoint; resolved again, they stay the same.
 
-    prompt: str
-    negative_prompt: str
-    num_images: int
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    controlnet_conditioning_scale: float
-    detector: str
-    boundary: bool
-    low_threshold: float
-    high_threshold: float
-    structure: float = 1.0
-    edit: MaskEdit | None = None
-    preset: str = "default"
-    appearance: str = ""
-    size: tuple[int, int] | None = None
-
-    @property
-    def preset_settings(self) -> SamplingPreset:
-        return find_preset(self.preset)
-
-    @property
-    def mask_share(self) -> float:
-        """In [0, 1]: how much of the mask is left; it fades as structure falls from 0.5 to 0."""
-        return min(1.0, self.structure / 0.5)
-
-    def phrase(self, seed: int) -> str:
-        """The appearance phrase of the image made with `seed`: the one given, else the preset's draw."""
-        return self.appearance or (draw_phrase(seed) if self.preset_settings.phrase_weight else "")
-
-    def record(self, seed: int) -> dict:
-        """Everything needed to make the image of `seed` again, JSON-able; the names are those of the arguments."""
-        record = {**asdict(self), "num_images": 1, "seed": seed, "appearance": self.phrase(seed)}
-        return {**record, "size": list(self.size) if self.size else None}
-
-    def check(self) -> Sampling:
-        """Itself; raises EmitDiffError for settings out of range."""
-        for number, words in ((self.num_images, "images"), (self.num_inference_steps, "steps")):
-            if not 1 <= number <= 1000:
-                raise EmitDiffError(f"{number} {words} were asked for; give a number from 1 to 1000.")
-        if not 0 <= self.seed < 2**63 - 1000:
-            raise EmitDiffError(f"The seed was {self.seed}; give a whole number from 0 to 2^63 - 1000.")
-        for name, value, top in (
-            ("guidance scale", self.guidance_scale, 50),
-            ("control strength", self.controlnet_conditioning_scale, 5),
-            ("structure", self.structure, 1),
-        ):
-            if not 0 <= value <= top:
-                raise EmitDiffError(f"The {name} was {value:g}; give a number from 0 to {top}.")
-        if self.size and not all(1 <= side <= LARGEST_SIDE for side in self.size):
-            raise EmitDiffError(f"The size was {self.size[0]} x {self.size[1]}; give sides from 1 to {LARGEST_SIDE}.")
-        return self
-
-
-def resolve_edit(edit: MaskEdit | dict | None) -> MaskEdit | None:
-    """A checked edit; a dict as a manifest keeps it is taken too. Raises EmitDiffError for one that cannot be used."""
-    try:
-        resolved = MaskEdit(**edit) if isinstance(edit, dict) else edit
-    except TypeError:
-        fields = ", ".join(MaskEdit.__dataclass_fields__)
-        raise EmitDiffError(
-            f"The mask edit has {', '.join(edit if isinstance(edit, dict) else ())}; it may have {fields}."
-        ) from None
-    if resolved is not None:
-        resolved.check()
+    Raises:
+        EmitDiffError: an unknown preset, or a number out of range.
+    """
+    preset = find_preset(settings.preset)
+    of_card = {"detector": card.detector, **DEFAULTS, **card.defaults}
+    missing = [name for name in ("detector", *DEFAULTS) if getattr(settings, name) is None]
+    of_preset = {name: value for name in missing if (value := getattr(preset, name)) is not None}
+    filled = settings.replace(**{name: of_card[name] for name in missing} | of_preset)
+    resolved = cast("ResolvedSettings", filled)
+    _check(resolved)
     return resolved
 
 
-def text_arguments(pipe, sampling: Sampling, seed: int) -> dict:
+def _check(settings: ResolvedSettings) -> None:
+    """Raises EmitDiffError for resolved settings out of range."""
+    if settings.edit is not None:
+        settings.edit.check()
+    for number, words in ((settings.num_images, "images"), (settings.num_inference_steps, "steps")):
+        if not 1 <= number <= 1000:
+            raise EmitDiffError(f"{number} {words} were asked for; give a number from 1 to 1000.")
+    if not 0 <= settings.seed < 2**63 - 1000:
+        raise EmitDiffError(f"The seed was {settings.seed}; give a whole number from 0 to 2^63 - 1000.")
+    for name, value, top in (
+        ("guidance scale", settings.guidance_scale, 50),
+        ("control strength", settings.controlnet_conditioning_scale, 5),
+        ("structure", settings.structure, 1),
+    ):
+        if not 0 <= value <= top:
+            raise EmitDiffError(f"The {name} was {value:g}; give a number from 0 to {top}.")
+    if settings.size and not all(1 <= side <= LARGEST_SIDE for side in settings.size):
+        height, width = settings.size
+        raise EmitDiffError(f"The size was {height} x {width}; give sides from 1 to {LARGEST_SIDE}.")
+
+
+def phrase_of(settings: SynthesisSettings, seed: int) -> str:
+    """The appearance phrase of the image made with `seed`: the one given, else the preset's draw."""
+    return settings.appearance or (draw_phrase(seed) if find_preset(settings.preset).phrase_weight else "")
+
+
+def text_arguments(pipe, settings: SynthesisSettings, seed: int) -> dict:
     """The arguments of a Stable Diffusion pipeline that carry the text of the image made with `seed`.
 
     Without a mixture the words themselves, an appearance phrase joined on; else embeddings mixed as the preset says
     (see presets.py). The negative embedding is that of the negative prompt alone, as for plain text.
     """
-    preset, phrase = sampling.preset_settings, sampling.phrase(seed)
+    preset, phrase = find_preset(settings.preset), phrase_of(settings, seed)
     if not preset.mixes:
-        prompt = compose_prompt(sampling.prompt, appearance=phrase)
-        return {"prompt": prompt, "negative_prompt": sampling.negative_prompt or None}
+        prompt = compose_prompt(settings.prompt, appearance=phrase)
+        return {"prompt": prompt, "negative_prompt": settings.negative_prompt or None}
     parts = [
-        (preset.prompt_weight, sampling.prompt), (preset.phrase_weight, phrase), (preset.style_weight, preset.style)
+        (preset.prompt_weight, settings.prompt), (preset.phrase_weight, phrase), (preset.style_weight, preset.style)
     ]  # fmt: skip
     first, *others = (weight * embed(pipe, text).float() for weight, text in parts if weight)
     mixed = sum(others, first)
-    negative = embed(pipe, sampling.negative_prompt)
+    negative = embed(pipe, settings.negative_prompt)
     return {"prompt_embeds": mixed.to(negative.dtype), "negative_prompt_embeds": negative}
 
 

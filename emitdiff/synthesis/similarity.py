@@ -16,6 +16,7 @@ import numpy as np
 
 from emitdiff.datasets.folder import Sample
 from emitdiff.images import resize_image, to_rgb
+from emitdiff.mask_metrics import dice
 from emitdiff.synthesis.edges import edge_f1, edge_ridges
 
 # Every label of one image as (mask found, mask asked for), boolean (H, W); labels that are not in the image left out.
@@ -115,12 +116,6 @@ def edge_agreement(source: np.ndarray, synthetic: np.ndarray) -> float:
     size = tuple(round(side * scale) for side in synthetic.shape[:2])
     real, other = (edge_ridges(resize_image(to_rgb(image), size)) for image in (source, synthetic))
     return edge_f1(real, other, EDGE_TOLERANCE)
-
-
-def dice(found: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two boolean masks (H, W); 1.0 if both are empty."""
-    total = int(found.sum()) + int(truth.sum())
-    return 2 * int((found & truth).sum()) / total if total else 1.0
 
 
 def mean_dice(predictions: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.interface import EDIT_FIELDS, ModelInfo, PresetOption, SynthesisRequest
+from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
+from emitdiff.ui.interface import ModelInfo, PresetOption, SynthesisRequest
 
+# A form has no field within a field: what is done to the mask stands beside the other settings, by field of the form.
+EDIT_FIELDS = {
+    "move_x": "move_x", "move_y": "move_y", "scale": "scale", "rotate": "rotate", "deform": "deform",
+    "edit_seed": "seed",
+}  # fmt: skip
+NO_FIELDS = ("edit", "appearance", "size")  # settings that the page has no field of that name for
 DEFAULT_SAMPLING = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
 LIMITS = {
     "num_images": ("The number of images", 1, 8),
@@ -27,6 +35,29 @@ LIMITS = {
 WHOLE_NUMBERS = {"num_images", "seed", "num_inference_steps", "low_threshold", "high_threshold", "edit_seed"}
 
 
+def read_form(form: dict[str, Any]) -> SynthesisRequest:
+    """The form's values by field name as a request; what is not among them is the default."""
+    edit = MaskEdit(**{part: form[name] for name, part in EDIT_FIELDS.items() if name in form})
+    settings = {name: value for name, value in form.items() if name not in (*EDIT_FIELDS, "checkpoint")}
+    request = SynthesisRequest(SynthesisSettings(**settings, edit=edit))
+    return replace(request, checkpoint=form.get("checkpoint", request.checkpoint))
+
+
+def fill_form(request: SynthesisRequest) -> dict[str, Any]:
+    """The values of the form by field name that `read_form` makes `request` of again."""
+    settings = {name: value for name, value in vars(request.settings).items() if name not in NO_FIELDS}
+    edit = request.settings.edit or MaskEdit()
+    return {
+        **settings,
+        "checkpoint": request.checkpoint,
+        **{name: getattr(edit, part) for name, part in EDIT_FIELDS.items()},
+    }
+
+
+# Before anything is chosen; what depends on weights and preset is None.
+BLANK_FORM = fill_form(SynthesisRequest(SynthesisSettings(boundary=True)))
+
+
 def check_request(form: dict[str, Any]) -> SynthesisRequest:
     """The form's values by field name as a request; raises EmitDiffError naming the field that cannot be used."""
     values = dict(form)
@@ -34,7 +65,7 @@ def check_request(form: dict[str, Any]) -> SynthesisRequest:
         values[name] = check_number(words, values.get(name), low, high, name in WHOLE_NUMBERS)
     if not str(values["prompt"] or "").strip():
         raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write a prompt.")
-    return SynthesisRequest(**values)
+    return read_form(values)
 
 
 def check_number(words: str, value: float | None, low: float, high: float, whole: bool) -> float:
@@ -76,12 +107,10 @@ def form_values(settings: dict[str, Any], choices: dict[str, Any]) -> tuple[dict
     """
     if "edit" in settings:
         edit = settings["edit"] if isinstance(settings["edit"], dict) else {}
-        edit = {"edit_seed" if name == "seed" else name: value for name, value in edit.items()}
-        unchanged = {name: getattr(SynthesisRequest, name) for name in EDIT_FIELDS}
-        settings = settings | unchanged | {name: edit[name] for name in EDIT_FIELDS if name in edit}
+        settings = settings | {name: edit.get(part, BLANK_FORM[name]) for name, part in EDIT_FIELDS.items()}
     if settings.get("negative_prompt", "") is None:  # as an image says that it was generated without one
         settings = settings | {"negative_prompt": ""}
-    named = {name: settings[name] for name in SynthesisRequest.__dataclass_fields__ if name in settings}
+    named = {name: settings[name] for name in BLANK_FORM if name in settings}
     values = {name: value for name, value in named.items() if _is_usable(name, value, choices)}
     return values, [name for name in named if name not in values]
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.results import (
     DatasetReport,
     Pair,
@@ -20,34 +21,14 @@ from emitdiff.ui.results import (
 )
 
 HEAD_SUFFIX = ".safetensors"  # what the file of a few-shot head ends in, by which it is told from other weights
-EDIT_FIELDS = ("move_x", "move_y", "scale", "rotate", "deform", "edit_seed")
 
 
 @dataclass(frozen=True)
 class SynthesisRequest:
-    """Everything a run of the synthesis depends on besides the image; the field names are those of the form."""
+    """Everything a run of the synthesis depends on besides the image; a form has it flat (see form.py)."""
 
-    prompt: str
-    negative_prompt: str = ""
-    num_images: int = 4
-    seed: int = 0
-    num_inference_steps: int = 20
-    guidance_scale: float = 5.0
-    controlnet_conditioning_scale: float = 1.0
-    detector: str = "soft"
-    boundary: bool = True
-    low_threshold: int = 50
-    high_threshold: int = 120
+    settings: SynthesisSettings = SynthesisSettings()
     checkpoint: str = "emitdiff-mini"
-    structure: float = 1.0
-    preset: str = "default"
-    # what is done to the mask first: fractions of width and height, a factor, degrees, strength in 0..1
-    move_x: float = 0.0
-    move_y: float = 0.0
-    scale: float = 1.0
-    rotate: float = 0.0
-    deform: float = 0.0
-    edit_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +44,7 @@ class PackRequest:
 
 @dataclass(frozen=True)
 class PresetOption:
-    """Named settings: `settings` are fields of the request, set where a user sets none."""
+    """Named settings: `settings` are fields of the synthesis settings, set where a user sets none."""
 
     name: str
     summary: str

@@ -58,7 +58,7 @@ class Scan(Protocol):
     @property
     def warnings(self) -> tuple[str, ...]: ...
     @property
-    def mask_formats(self) -> tuple[str, ...]: ...
+    def mask_forms(self) -> tuple[str, ...]: ...
 
     def image(self, index: int = 0, window: str | None = None, /) -> np.ndarray:
         """Slice `index`, uint8 (H, W, 3)."""
@@ -67,11 +67,11 @@ class Scan(Protocol):
         self,
         masks: np.ndarray | dict[int, np.ndarray],
         folder: Path,
-        file_format: str | None = None,
+        form: str | None = None,
         label: str = "",
         /,
     ) -> Path:
-        """Writes class ids, (S, H, W) or {slice: (H, W)}, in the geometry of the file; one of `mask_formats`."""
+        """Writes class ids, (S, H, W) or {slice: (H, W)}, in the geometry of the file; one of `mask_forms`."""
 
 
 class SamplingStep(Protocol):

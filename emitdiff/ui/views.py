@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import cv2
 import gradio as gr
 import numpy as np
 
+from emitdiff.files import write_atomically
 from emitdiff.images import to_rgb
 
 
@@ -48,8 +48,5 @@ def picture_file(picture: Any, cache: str | Path) -> Any:
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     png = cv2.imencode(".png", to_rgb(picture)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    file, unfinished = tempfile.mkstemp(dir=path.parent, prefix=".")
-    with os.fdopen(file, "wb") as stream:
-        stream.write(png.tobytes())
-    os.replace(unfinished, path)
+    write_atomically(path, lambda partial: partial.write_bytes(png.tobytes()))
     return str(path)

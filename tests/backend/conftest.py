@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from emitdiff.backend import services
+from emitdiff.backend import encoded_images, services
+from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.interface import SynthesisRequest
 
 
@@ -14,4 +15,30 @@ def calls(tiny_synthesis_folder):
 @pytest.fixture
 def request_of(tiny_synthesis_folder):
     settings = {"num_images": 2, "seed": 4, "num_inference_steps": 2, "guidance_scale": 2.0}
-    return SynthesisRequest("CT, abdomen", checkpoint=str(tiny_synthesis_folder), **settings)
+    return SynthesisRequest(SynthesisSettings("CT, abdomen", **settings), str(tiny_synthesis_folder))
+
+
+@pytest.fixture
+def tiny_segmenter():
+    """A whole segmenter of the real classes with random weights."""
+    import torch
+
+    from emitdiff.segmentation.model.features import DiffusionFeatures, stage_ends
+    from emitdiff.segmentation.model.text import build_text_encoder
+    from emitdiff.segmentation.pipeline import SegmentationPipeline
+    from emitdiff.segmentation.training.backbone import build_backbone, build_scheduler
+    from emitdiff.segmentation.training.head import build_head
+
+    torch.manual_seed(0)
+    unet = build_backbone((8, 16, 16, 32), sample_size=64)
+    features = DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
+    text = build_text_encoder(["liver", "left lung"] * 3, dim=32, layers=1).eval()
+    return SegmentationPipeline(features, text, build_head(features, text).eval(), ("liver",), resolution=64)
+
+
+@pytest.fixture
+def no_images():
+    """An empty cache of encoded images, before and after."""
+    encoded_images.encode.cache_clear()
+    yield
+    encoded_images.encode.cache_clear()

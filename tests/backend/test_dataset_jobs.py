@@ -187,7 +187,7 @@ def test_other_settings_begin_again(jobs, packed):
 def test_one_generates_while_another_waits_and_may_be_stopped(jobs, packed):
     first, second = jobs.create(packed), jobs.create(packed)
     jobs.start(first, replace(REQUEST, limit=None))
-    while jobs.status(first).stage != "painting":
+    while jobs.status(first).stage != "generating":
         time.sleep(0.01)
     jobs.start(second, REQUEST)
     assert jobs.status(second).stage == "waiting"
@@ -253,7 +253,7 @@ def test_a_day_later_a_job_and_its_files_are_gone(jobs, packed, tmp_path, monkey
 def test_a_job_removed_while_it_generates_leaves_nothing(jobs, packed, tmp_path):
     name = jobs.create(packed)
     jobs.start(name, replace(REQUEST, limit=None))
-    while jobs.status(name).stage != "painting":
+    while jobs.status(name).stage != "generating":
         time.sleep(0.01)
     jobs.remove(name)
     for _ in range(200):
@@ -361,13 +361,20 @@ def test_many_who_come_at_once_do_not_fill_more_than_there_is(jobs, packed, tmp_
 
 
 def test_labels_are_judged_by_a_segmenter_where_one_is_named(painter, packed, tmp_path, monkeypatch):
-    class Found:
-        def __init__(self, image):
+    class Bright:
+        """Finds what is bright, whatever the text."""
+
+        def encode(self, image):
             self.mask = (image[..., 0] > 120).astype(np.uint8)
+            return self
+
+        def segment(self, encoded, text):
+            asked.append(text)
+            return encoded
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     asked = []
-    jobs = DatasetJobs(lambda name: painter, lambda name: lambda image, text: asked.append(text) or Found(image))
+    jobs = DatasetJobs(lambda name: painter, lambda name: Bright())
     name = jobs.create(packed)
     jobs.start(name, replace(REQUEST, segmenter="textdiff-mini"))
     assert ended(jobs, name).stage == "done" and len(asked) == 4 and "breast lesion" in asked

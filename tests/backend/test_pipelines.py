@@ -2,29 +2,43 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cachetools import LRUCache
 
 from emitdiff.backend import pipelines
 from emitdiff.errors import EmitDiffError
 
 
-def test_weights_are_loaded_once_for_everybody(request_of):
-    loaded = []
-    load = lambda: loaded.append(pipelines.synthesizer(request_of.checkpoint))  # noqa: E731
-    threads = [threading.Thread(target=load) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({id(pipeline) for pipeline in loaded}) == 1
+def test_weights_are_loaded_once_for_everybody(request_of, monkeypatch):
+    begun, second, local_folder, everybody = [], threading.Event(), pipelines.local_folder, threading.Barrier(3)
+
+    def begin(found):  # and give the others time to begin too
+        begun.append(found)
+        if len(begun) > 1:
+            second.set()
+        second.wait(0.5)
+        return local_folder(found)
+
+    def ask(_):
+        everybody.wait(30)
+        return pipelines.synthesizer(request_of.checkpoint)
+
+    pipelines.synthesizer.cache_clear()  # whatever other tests have loaded
+    monkeypatch.setattr(pipelines, "local_folder", begin)
+    with ThreadPoolExecutor(3) as pool:
+        given = list(pool.map(ask, range(3)))
+    assert len(begun) == 1 and len({id(pipeline) for pipeline in given}) == 1
 
 
 def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
     ready = pipelines.synthesizer(request_of.checkpoint)
     begun, loaded, answered = (threading.Event() for _ in range(3))
-    monkeypatch.setattr(pipelines, "_pipelines", dict(pipelines._pipelines))
+    kept = LRUCache(2)
+    kept.update(pipelines.synthesizer.cache)
+    monkeypatch.setattr(pipelines.synthesizer, "cache", kept)
     monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
     monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
     monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: begun.set() or loaded.wait(30))
@@ -40,11 +54,24 @@ def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
     assert pipelines.synthesizer(request_of.checkpoint) is ready
 
 
-def test_of_weights_that_nobody_loads_no_lock_stays(request_of, tmp_path):
-    pipelines.synthesizer(request_of.checkpoint)
-    with pytest.raises(EmitDiffError):
-        pipelines.segmenter(str(tmp_path / "head.safetensors"))
-    assert not pipelines._load_locks
+def test_weights_that_could_not_be_loaded_are_tried_again(tmp_path):
+    file = tmp_path / "head.safetensors"
+    with pytest.raises(EmitDiffError, match="There is no file"):
+        pipelines.segmenter(str(file))
+    file.touch()
+    with pytest.raises(EmitDiffError, match="cannot be read"):
+        pipelines.segmenter(str(file))
+
+
+def test_of_each_kind_the_weights_used_last_stay(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(pipelines.synthesizer, "cache", LRUCache(pipelines.synthesizer.cache.maxsize))
+    monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
+    monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
+    monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: loaded.append(name) or name)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert pipelines.synthesizer(name) == name
+    assert loaded == ["a", "b", "c", "b"]
 
 
 def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
@@ -62,11 +89,10 @@ def test_a_head_from_elsewhere_fetches_no_weights(calls, tmp_path):
 
 def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
     """transformers builds under a default device that threads share: built side by side, tensors come out empty."""
-    from concurrent.futures import ThreadPoolExecutor
-
     loads = (lambda: pipelines.synthesizer("emitdiff-mini"), lambda: pipelines.segmenter("textdiff-mini"))
     for _ in range(3):
-        pipelines._pipelines.clear()
+        pipelines.synthesizer.cache_clear()
+        pipelines.segmenter.cache_clear()
         with ThreadPoolExecutor(2) as pool:
             made = list(pool.map(lambda load: load(), loads))
         parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)

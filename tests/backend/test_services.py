@@ -12,6 +12,8 @@ import pytest
 from emitdiff.backend import pipelines, services
 from emitdiff.datasets.archive import pack_folder
 from emitdiff.errors import EmitDiffError
+from emitdiff.synthesis_settings import SynthesisSettings
+from emitdiff.ui.form import BLANK_FORM
 from emitdiff.ui.interface import EvaluateRequest, SynthesisRequest, TeachDatasetRequest, TeachRequest
 
 
@@ -34,8 +36,14 @@ def test_the_preview_is_what_the_pipeline_is_given(calls, request_of, disc):
 
 
 def test_the_preview_of_weights_that_are_not_here_downloads_nothing(calls, disc):
-    control = calls.control_image(*disc, SynthesisRequest("", detector="canny", checkpoint="sd15-canny"))
+    control = calls.control_image(*disc, SynthesisRequest(SynthesisSettings(detector="canny"), "sd15-canny"))
     assert control.shape == (512, 512, 3)
+
+
+def test_a_preview_builds_no_pipeline(calls, request_of, disc, monkeypatch):
+    monkeypatch.setattr(services, "synthesizer", lambda name: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr("emitdiff.synthesis.pipeline.SynthesisPipeline.__init__", lambda *given: pytest.fail("built"))
+    assert calls.control_image(*disc, request_of).any()
 
 
 def test_a_preview_fetches_no_edge_detector_and_needs_none(calls, disc, monkeypatch, tmp_path):
@@ -48,7 +56,7 @@ def test_a_preview_fetches_no_edge_detector_and_needs_none(calls, disc, monkeypa
     (tmp_path / "hed-mini").mkdir()
     save_hed_mini(MiniNetwork(), tmp_path / "hed-mini", {})
     shown = [
-        calls.control_image(*disc, SynthesisRequest("", detector=detector, checkpoint="sd15-softedge"))
+        calls.control_image(*disc, SynthesisRequest(SynthesisSettings(detector=detector), "sd15-softedge"))
         for detector in ("hed", "hed-mini")
     ]
     assert shown[0].shape == (512, 512, 3) and np.array_equal(*shown)
@@ -59,7 +67,7 @@ def test_records_of_a_downloaded_repository_are_read(calls, disc, monkeypatch, t
     (tmp_path / "emitdiff.json").write_text('{"area": 65536}')
     (tmp_path / "segmenter.json").write_text('{"targets": ["knee"]}')
     monkeypatch.setattr("emitdiff.checkpoints._snapshot", lambda *place, **settings: str(tmp_path))
-    assert calls.control_image(*disc, SynthesisRequest("", checkpoint="owner/repo")).shape == (256, 256, 3)
+    assert calls.control_image(*disc, SynthesisRequest(checkpoint="owner/repo")).shape == (256, 256, 3)
     assert calls.targets("owner/repo") == ("knee",)
 
 
@@ -108,12 +116,13 @@ def test_a_damaged_record_is_said_in_a_sentence_and_the_page_comes_up(calls, dis
     with pytest.raises(EmitDiffError, match=r"segmenter\.json is damaged"):
         services._read_record(services.find_checkpoint("owner/repo", "segmentation"), "segmenter.json")
     with pytest.raises(EmitDiffError, match=r"emitdiff\.json cannot be read"):
-        calls.control_image(*disc, SynthesisRequest("", detector="canny", checkpoint="sd15-canny"))
+        calls.control_image(*disc, SynthesisRequest(SynthesisSettings(detector="canny"), "sd15-canny"))
 
 
 def test_preview_and_pipeline_agree_on_structure_edit_and_preset(calls, request_of, disc):
-    request = replace(request_of, structure=0.7, move_x=0.2, deform=0.5, edit_seed=3, preset="released")
     edit = {"move_x": 0.2, "deform": 0.5, "seed": 3}
+    settings = request_of.settings.replace(detector="soft", structure=0.7, edit=edit, preset="released")
+    request = replace(request_of, settings=settings)
     pipeline = pipelines.synthesizer(request.checkpoint)
     given = pipeline.control_image(*disc, detector="soft", structure=0.7, edit=edit, preset="released")
     np.testing.assert_array_equal(calls.control_image(*disc, request), given)
@@ -125,7 +134,7 @@ def test_preview_and_pipeline_agree_on_structure_edit_and_preset(calls, request_
 def test_presets_name_only_fields_of_a_request(calls):
     presets = {preset.name: preset.settings for preset in calls.vocabulary.presets}
     assert presets["default"] == {} and presets["paper"]["guidance_scale"] == 9.0
-    assert set(presets["released"]) <= set(SynthesisRequest.__dataclass_fields__)
+    assert set(presets["released"]) <= set(BLANK_FORM)
 
 
 def test_a_target_trained_on_the_page_is_found_by_name(calls, disc, tmp_path):

@@ -162,7 +162,7 @@ def test_an_image_taken_away_leaves_its_mask_and_comes_back_with_what_was_genera
     expect(page.get_by_text("Generated from the mask alone")).to_be_visible(timeout=PATIENCE)
     expect(shown).not_to_have_attribute("src", before)
     image.locator("input[type=file]").set_input_files(made)
-    expect(page.get_by_text("generated from own.png, which is here again")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("generated from own.png, which is loaded again")).to_be_visible(timeout=PATIENCE)
     expect(shown).to_have_attribute("src", before, timeout=PATIENCE)
     expect(mask).to_contain_text("drawn_chest_xray_mask")
 

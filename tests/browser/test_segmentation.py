@@ -13,7 +13,7 @@ from page_steps import PATIENCE, choose_example, open_tab, said, set_number, unf
 from PIL import Image
 from playwright.sync_api import expect
 
-ANSWERED = re.compile("Found|Not found|Not present")
+ANSWERED = re.compile("Found|Not found|Target absent")
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_a_sentence_with_and_without_itself(page, tmp_path):
     page.get_by_label("Compare with the result without text").check()
     page.get_by_role("button", name="Find", exact=True).click()
     expect(said(page)).to_contain_text("read as “left lung”", timeout=PATIENCE)
-    expect(page.get_by_text(re.compile(r"the two masks agree with a Dice of 0\.\d\d"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Dice between the two masks: 0\.\d\d"))).to_be_visible()
     expect(page.locator(".figures:visible b").first).to_have_text(re.compile(r"\d\.\d{3}"))
     expect(page.get_by_role("row", name="without the text")).to_be_visible()
     views = page.locator(".reading .view img")

@@ -277,17 +277,23 @@ def test_the_page_on_python_names_every_argument_and_field_of_the_public_api():
         "Synthesis": [
             *inspect.signature(emitdiff.load_synthesizer).parameters,
             *inspect.signature(synthesizer.stream).parameters,
+            *(field.name for field in fields(emitdiff.SynthesisSettings)),
+            *(field.name for field in fields(emitdiff.MaskEdit)),
             *(field.name for field in fields(returned(synthesizer.__call__))),
         ],
         "Edges": inspect.signature(emitdiff.detect_edges).parameters,
         "Segmentation": [
             *inspect.signature(emitdiff.load_segmenter).parameters,
             *inspect.signature(segmenter.__call__).parameters,
+            *inspect.signature(segmenter.segment).parameters,
+            *inspect.signature(segmenter.presence_logits).parameters,
+            *(field.name for field in fields(returned(segmenter.encode))),
             *(field.name for field in fields(returned(segmenter.__call__))),
         ],
         "Scans and masks": [*members, *(field.name for field in fields(scan) if field.name not in INTERNAL)],
     }
-    assert set(emitdiff.__all__) == {"load_synthesizer", "load_segmenter", "detect_edges", "read_scan"}
+    functions = {"load_synthesizer", "load_segmenter", "detect_edges", "read_scan"}
+    assert set(emitdiff.__all__) == {*functions, "SynthesisSettings", "MaskEdit"}
     for title, names in expected.items():
         section = api_section(title)
         for name in names:

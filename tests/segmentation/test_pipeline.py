@@ -1,4 +1,6 @@
 import json
+import weakref
+from dataclasses import FrozenInstanceError, fields
 from threading import Thread
 
 import numpy as np
@@ -64,19 +66,65 @@ def test_words_that_were_not_trained_are_marked(segment):
     assert asked == {"the liver": False, "heart": True, " ": False, "left lung": False}
 
 
+def assert_same_answer(one, other):
+    for field in fields(one):
+        if field.name != "seconds":
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), err_msg=field.name)
+
+
+def test_to_encode_and_segment_is_to_call(segment):
+    image = picture(90, 64)
+    encoded = segment.encode(image)
+    for text, threshold in (("liver", 0.5), ("the left lung", 0.3), ("", 0.5)):
+        assert_same_answer(segment.segment(encoded, text, threshold), segment(image, text, threshold))
+    assert segment.presence_logits(encoded, "liver") == segment.presence_logits(image, "liver")
+    grey = image[..., 0]
+    assert_same_answer(segment.segment(segment.encode(grey), "liver"), segment(grey, "liver"))
+
+
+def test_an_encoded_image_says_its_size_and_what_it_weighs(segment):
+    encoded = segment.encode(picture(90, 64))
+    assert encoded.size == (90, 64) and len(encoded.features) == len(segment.sizes)
+    maps = sum(4 * part.numel() for look in encoded.features for part in (*look.maps, look.pixels))
+    assert encoded.nbytes == maps + 4 * len(encoded.signature)
+    with pytest.raises(FrozenInstanceError):
+        encoded.size = (1, 1)
+
+
 def test_another_sentence_does_not_touch_the_backbone_again(segment):
     passes = []
     segment.features.unet.conv_in.register_forward_hook(lambda *_: passes.append(1))
-    image = picture(64, 64)
-    segment(image, "liver")
-    segment(image.copy(), "left lung")
+    encoded = segment.encode(picture(64, 64))
     assert len(passes) == 1
-    image[0, 0] += 1
+    for text in ("liver", "left lung"):
+        segment.segment(encoded, text)
+        segment.presence_logits(encoded, text)
+    assert len(passes) == 1
+
+
+def test_nothing_of_an_image_is_kept(segment):
+    image = picture(64, 64)
+    encoded = weakref.ref(segment.encode(image))
+    segment(image, "liver")
+    assert encoded() is None
+    passes = []
+    segment.features.unet.conv_in.register_forward_hook(lambda *_: passes.append(1))
     segment(image, "left lung")
-    assert len(passes) == 2
+    assert len(passes) == 1
 
 
-def test_looks_at_several_sizes_are_averaged_and_kept(features, text_encoder, head):
+def test_what_was_not_encoded_here_is_refused(segment, features, text_encoder, head):
+    other = SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64)
+    with pytest.raises(EmitDiffError, match="another segmenter: encode it"):
+        segment.segment(other.encode(picture(64, 64)), "liver")
+    for call in (segment.segment, segment.presence_logits):
+        with pytest.raises(EmitDiffError, match="give"):
+            call(np.zeros((2, 2)), "liver")
+        with pytest.raises(EmitDiffError, match="give a sentence"):
+            call(segment.encode(picture(64, 64)), None)
+
+
+def test_looks_at_several_sizes_are_averaged_and_encoded_once(features, text_encoder, head):
     image, passes = picture(90, 64), []
 
     def answer(*sizes):
@@ -91,9 +139,11 @@ def test_looks_at_several_sizes_are_averaged_and_kept(features, text_encoder, he
         assert not np.array_equal(first, second)
         np.testing.assert_allclose(mean, np.add(first, second) / 2, atol=1e-6)
     assert np.array_equal(found[0].uncertainty, found[2].uncertainty)
-    assert len(passes) == 3
-    both(image, "left lung")
-    assert len(passes) == 3
+    assert len(passes) == 4, "1 + 1 + 2"
+    encoded = both.encode(image)
+    assert len(encoded.features) == 2 and len(passes) == 6
+    both.segment(encoded, "left lung")
+    assert len(passes) == 6
 
 
 def test_targets_and_warnings(segment):
@@ -121,8 +171,11 @@ def test_grey_and_transparent_pictures_are_taken(segment):
     (np.zeros((64, 64), np.uint8), "liver", 1.5),
 ])  # fmt: skip
 def test_what_cannot_be_segmented_is_said(segment, image, text, threshold):
+    looks = []
+    segment.features.register_forward_hook(lambda *_: looks.append(1))
     with pytest.raises(EmitDiffError, match="give"):
         segment(image, text, threshold)
+    assert not looks
 
 
 def test_threads_share_one_pipeline(segment):
@@ -179,7 +232,7 @@ def test_a_checkpoint_without_the_later_facts_is_read(saved):
 @pytest.mark.parametrize("name, content, answer", [
     ("segmenter.json", "{", "segmenter.json cannot be read"),
     ("segmenter.json", "[1]", "holds a list"),
-    ("segmenter.json", '{"blocks": []}', "says nothing of timesteps, noise_seed, resolution, targets"),
+    ("segmenter.json", '{"blocks": []}', "lacks timesteps, noise_seed, resolution, targets"),
     ("segmenter.json", json.dumps({**FACTS, "presence": {"said": 1, "bias": 0}}), "not the numbers said, drawn, bias"),
     ("segmenter.json", json.dumps({**FACTS, "sizes": [96, 64]}), "has sizes .96, 64. that cannot be used"),
     ("training.json", "{", "training.json cannot be read"),
@@ -214,10 +267,10 @@ def test_presence_is_doubted_where_the_kind_of_image_is(features, text_encoder, 
         def __init__(self, share):
             self.share = share
 
-        def possible(self, target, signature):
+        def probability_of(self, target, signature):
             return self.share
 
-        def absent(self, target, signature):
+        def conflicting_kind(self, target, signature):
             return ""
 
     def present(scenes, text="liver"):

@@ -193,7 +193,7 @@ def test_other_settings_or_another_folder_s_content_are_refused(settings, datase
         augment(replace(settings, ratio=3, seed=1))
     with pytest.raises(EmitDiffError, match="other rows of the dataset"):
         augment(replace(settings, split="train", limit=3))
-    with pytest.raises(EmitDiffError, match="holds something else"):
+    with pytest.raises(EmitDiffError, match="contains other files"):
         augment(replace(settings, out=dataset_folder))
     augment(settings)
     assert contents(settings.out) == before
@@ -247,7 +247,7 @@ def test_what_another_process_generates_meanwhile_is_no_stranger_s(settings, mon
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"structure": 0.2}, "no label"),
+        ({"structure": 0.2}, "not be a valid label"),
         ({"edit": 2.0}, "strength of mask edits"),
         ({"ratio": 0.01}, "is none"),
         ({"ratio": -1.0}, "above 0"),
@@ -268,7 +268,7 @@ def test_nothing_is_generated_from_what_is_synthetic(settings, tmp_path, capsys)
     assert len(again) == 3 and "3 images" in capsys.readouterr().err
     with (tmp_path / "again" / "metadata.csv").open() as file:
         assert all("synthetic" not in row["source"] for row in csv.DictReader(file))
-    with pytest.raises(EmitDiffError, match="is synthetic"):
+    with pytest.raises(EmitDiffError, match="are synthetic"):
         augment(replace(settings, dataset=tmp_path / "again", out=tmp_path / "third"))
 
 

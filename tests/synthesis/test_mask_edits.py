@@ -95,7 +95,7 @@ def test_the_edges_of_the_target_go_along_and_leave_none_behind():
         (MaskEdit(scale=0), "scale was 0"),
         (MaskEdit(deform=1.5), "deformation was 1.5"),
         (MaskEdit(rotate=float("nan")), "rotation"),
-        (MaskEdit(move_x=0.9), "nothing of the mask"),
+        (MaskEdit(move_x=0.9), "the whole mask out of the image"),
     ],
 )
 def test_edits_that_cannot_be_are_said_in_a_sentence(two_classes, edit, words):

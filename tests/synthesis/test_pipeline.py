@@ -9,6 +9,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CARD_FILE
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.pipeline import SamplingStep, SyntheticImage
+from emitdiff.synthesis_settings import SynthesisSettings
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,26 @@ def test_saved_settings_make_the_same_image_again(pipeline, disc):
     made = pipeline(image, mask, **settings(num_images=1, detector="canny", low_threshold=30))[0]
     again = {key: value for key, value in made.settings.items() if key not in ("checkpoint", "working_size")}
     assert np.array_equal(pipeline(image, mask, **again)[0].image, made.image)
+
+
+def test_settings_are_an_object_or_its_fields_and_a_field_wins(pipeline, disc):
+    asked = SynthesisSettings(**settings(num_images=1))
+    by_name = pipeline(*disc, **settings(num_images=1))[0]
+    assert np.array_equal(pipeline(*disc, asked)[0].image, by_name.image)
+    other = pipeline(*disc, asked, seed=8)[0]
+    assert other.seed == 8 and other.settings["num_inference_steps"] == 3
+    again = pipeline(*disc, SynthesisSettings.from_record(json.loads(json.dumps(other.settings))))[0]
+    assert np.array_equal(again.image, other.image) and not np.array_equal(again.image, by_name.image)
+    canny = asked.replace(detector="canny")
+    assert np.array_equal(pipeline.control_image(*disc, canny), pipeline.control_image(*disc, detector="canny"))
+
+
+@pytest.mark.parametrize("ask", ["__call__", "stream", "control_image"])
+def test_an_unknown_setting_is_named_and_a_record_is_no_settings_yet(pipeline, disc, ask):
+    with pytest.raises(EmitDiffError, match="no setting called 'steps'; the settings are prompt"):
+        getattr(pipeline, ask)(*disc, prompt="CT", steps=3)
+    with pytest.raises(EmitDiffError, match="of type dict; give SynthesisSettings"):
+        getattr(pipeline, ask)(*disc, {"prompt": "CT"})
 
 
 def test_grey_in_grey_out_and_colour_in_colour_out(pipeline, disc):

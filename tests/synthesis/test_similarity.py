@@ -7,7 +7,6 @@ import pytest
 from emitdiff.synthesis.similarity import (
     Gallery,
     comparison_view,
-    dice,
     edge_agreement,
     grey_quantiles,
     histogram_distance,
@@ -92,10 +91,3 @@ def test_edges_agree_with_themselves_at_any_size_and_not_with_others():
     image = draw_patches(0)
     assert edge_agreement(image, cv2.resize(image, (320, 320))) > 0.9
     assert edge_agreement(image, draw_patches(1)) < 0.5
-
-
-def test_dice_of_two_masks():
-    first, second = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
-    assert dice(first, second) == 1
-    first[:2], second[1:3] = True, True
-    assert dice(first, second) == 0.5

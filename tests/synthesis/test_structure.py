@@ -12,6 +12,7 @@ from emitdiff.synthesis.hed.mini import MiniNetwork, save_hed_mini
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
 from emitdiff.synthesis.presets import APPEARANCE_PHRASES, PRESETS, STYLE, draw_phrase
+from emitdiff.synthesis.sampling import DEFAULTS
 
 ONE = {"prompt": "CT, liver", "num_images": 1, "seed": 3, "num_inference_steps": 2}
 MOVED = MaskEdit(move_x=0.2, scale=0.8, rotate=10, deform=0.5, seed=2)
@@ -114,7 +115,7 @@ def test_the_label_is_the_edited_mask_and_its_outline_is_what_the_network_sees(p
 
 def test_an_edit_of_nothing_generates_the_same_and_an_edit_without_a_mask_is_refused(pipeline, disc):
     assert np.array_equal(pipeline(*disc, **ONE, edit=MaskEdit())[0].image, pipeline(*disc, **ONE)[0].image)
-    with pytest.raises(EmitDiffError, match="none was given"):
+    with pytest.raises(EmitDiffError, match="A mask edit needs a mask"):
         pipeline(disc[0], None, **ONE, edit=MOVED)
     with pytest.raises(EmitDiffError, match="it may have move_x"):
         pipeline(*disc, **ONE, edit={"shift": 3})
@@ -161,7 +162,10 @@ def test_presets_fill_in_what_is_not_given_and_explicit_arguments_win(pipeline, 
     )[0].settings
     assert (explicit["num_inference_steps"], explicit["guidance_scale"], explicit["boundary"]) == (2, 1.5, False)
     card = pipeline(*disc, **text, num_inference_steps=1)[0].settings
-    assert card["guidance_scale"] == pipeline.defaults["guidance_scale"] and card["preset"] == "default"
+    assert (
+        card["guidance_scale"] == {**DEFAULTS, **pipeline.checkpoint_card.defaults}["guidance_scale"]
+        and card["preset"] == "default"
+    )
 
 
 def test_a_given_phrase_is_used_and_the_paper_adds_it(pipeline, disc):

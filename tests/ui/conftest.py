@@ -20,7 +20,7 @@ def served():
 
 @pytest.fixture(scope="session")
 def client(served):
-    return Client(served, verbose=False)
+    return Client(served, verbose=False, httpx_kwargs={"timeout": 120})  # the machine may be busy
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.segmentation.output import SegmentationOutput
+from emitdiff.ui.form import BLANK_FORM
 from emitdiff.ui.interface import (
     Callables,
     DatasetCalls,
@@ -54,13 +55,20 @@ class Painted:
     seconds: float
 
 
+def filled_form(prompt: str, **fields: Any) -> dict[str, Any]:
+    """The values of the page's form by field name, as its components hold them."""
+    chosen = {"num_inference_steps": 20, "guidance_scale": 5.0, "controlnet_conditioning_scale": 1.0}
+    return {**BLANK_FORM, **chosen, "detector": "soft", "prompt": prompt, **fields}
+
+
 def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
-    if image is None or request.structure <= 0.5:
+    settings = request.settings
+    if image is None or settings.structure <= 0.5:
         given = image if mask is None else mask
         assert given is not None
         edges = np.zeros(given.shape[:2], np.uint8) if mask is None else mask * 255
         return np.repeat(edges[..., None], 3, axis=-1)
-    edges = cv2.Canny(image, request.low_threshold, request.high_threshold)
+    edges = cv2.Canny(image, settings.low_threshold, settings.high_threshold)
     return np.repeat(edges[..., None], 3, axis=-1)
 
 
@@ -68,18 +76,20 @@ def synthesize(
     image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool],
     pause: float = 0.0,
 ) -> Iterator[Step | Painted]:  # fmt: skip
-    settings = {"prompt": request.prompt, "structure": request.structure, "move_x": request.move_x}
+    asked = request.settings
+    assert asked.edit is not None
+    settings = {"prompt": asked.prompt, "structure": asked.structure, "move_x": asked.edit.move_x}
     if image is None:
         image = np.full((*(mask.shape if mask is not None else (64, 64)), 3), 90, np.uint8)
-    for index in range(request.num_images):
-        random = np.random.default_rng(request.seed + index)
+    for index in range(asked.num_images):
+        random = np.random.default_rng(asked.seed + index)
         for step in range(1, STEPS + 1):
             if cancelled():
                 return
             time.sleep(pause)
             yield Step(index, step, STEPS, cv2.GaussianBlur(image, (0, 0), 6 / step))
         noisy = np.clip(image + random.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
-        yield Painted(noisy, mask, request.seed + index, settings, 0.1)
+        yield Painted(noisy, mask, asked.seed + index, settings, 0.1)
 
 
 def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
@@ -108,7 +118,7 @@ def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> 
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingProgress:
     step: int
     steps: int
     seconds: float
@@ -119,21 +129,23 @@ class Lesson:
     warning: str = ""
 
 
-def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[Lesson]:
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[TrainingProgress]:
     if not any(mask.any() for _, mask, _ in examples):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
         look: dict[str, Any] = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
-        yield Lesson(step, 10, step / 2, 2 / step, **look)
-    yield Lesson(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!")
+        yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
+    yield TrainingProgress(
+        10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!"
+    )
 
 
-def teach_dataset(archive: str | Path, lesson: TeachDatasetRequest) -> Iterator[Lesson]:
+def teach_dataset(archive: str | Path, lesson: TeachDatasetRequest) -> Iterator[TrainingProgress]:
     with zipfile.ZipFile(archive) as zipped:
         assert "my-data/dataset.json" in zipped.namelist()
     file = Path(tempfile.mkdtemp()) / f"{lesson.label or 'all'}.safetensors"
     file.touch()
-    yield Lesson(10, 10, lesson.seconds, 0.2, 0.8, file=file)
+    yield TrainingProgress(10, 10, lesson.seconds, 0.2, 0.8, file=file)
 
 
 def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:

@@ -9,14 +9,13 @@ import cv2
 import gradio as gr
 import numpy as np
 import pytest
-from fakes import STEPS, failing, fake_callables, scan_that_saves
+from fakes import STEPS, failing, fake_callables, filled_form, scan_that_saves
 from PIL import Image
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.comparison.axes import NO_TEXT
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.interface import SynthesisRequest
 
 BROWSER = SimpleNamespace(session_hash="someone")
 
@@ -110,7 +109,7 @@ def test_without_a_mask_there_is_no_dice_and_without_an_image_no_score(tab, exam
          "No image yet"),
         ({"across_values": "1, 2"}, "The structure cannot be 2"),
         ({"synthesis_prompt": " "}, "The prompt is empty"),
-        ({"down": "Structure", "down_values": "1"}, "Structure is varied across already"),
+        ({"down": "Structure", "down_values": "1"}, "Structure is already varied across"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_said_above_the_grid(tab, example, changes, words):
@@ -120,7 +119,7 @@ def test_what_cannot_be_compared_is_said_above_the_grid(tab, example, changes, w
 
 def test_a_cell_that_fails_says_why_and_the_others_come(example):
     def synthesize(image, mask, request, cancelled):
-        if request.seed == 1:
+        if request.settings.seed == 1:
             raise EmitDiffError("Seed 1 is unlucky.")
         yield from fake_callables().synthesize(image, mask, request, cancelled)
 
@@ -229,7 +228,7 @@ def test_an_example_brings_its_words(tab):
 
 
 def test_image_and_settings_come_over_from_the_synthesis(tab, example):
-    request = {**vars(SynthesisRequest("MRI, heart", seed=9, move_x=0.25, structure=0.8)), "num_images": 2}
+    request = filled_form("MRI, heart", seed=9, move_x=0.25, structure=0.8, num_images=2)
     scan = scan_that_saves(example.image)
     updates = tab.import_synthesis(scan, 1, None, str(example.mask), **request)
     assert updates[tab.source.scan] is scan and updates[tab.mask_file] == str(example.mask)
@@ -238,11 +237,11 @@ def test_image_and_settings_come_over_from_the_synthesis(tab, example):
     asked = []
 
     def synthesize(image, mask, request, cancelled):
-        asked.append(request)
+        asked.append(request.settings)
         return fake_callables().synthesize(image, mask, request, cancelled)
 
     compare(build(synthesize=synthesize), example, carried={"move_x": 0.25}, across_values="1", down_values="0, 1")
-    assert [(one.move_x, one.num_images, one.seed) for one in asked] == [(0.25, 1, 0), (0.25, 1, 1)]
+    assert [(one.edit.move_x, one.num_images, one.seed) for one in asked] == [(0.25, 1, 0), (0.25, 1, 1)]
     fields = {name: getattr(field, "value", None) for name, field in tab.form.fields.items()}
     filled = tab.form.fill("Synthesis", {}, **{**fields, "synthesis_seed": 9})
     assert filled[tab.form.down_values]["value"] == "9, 10", "the seed that were copied too is the first"
@@ -284,4 +283,4 @@ def test_a_mask_dropped_before_its_image_stays_and_that_of_another_goes_with_a_s
     for before in ({"previous": scan}, {"before": left}):
         updates = tab.take_file(path, mask_file=mask, **before)
         assert updates[tab.mask_file] is None
-        assert "drawn_chest_xray_mask.png was removed: it belonged to" in updates[tab.source.message]
+        assert "drawn_chest_xray_mask.png of" in updates[tab.source.message]

@@ -65,7 +65,7 @@ def test_what_is_generated_is_shown_as_it_comes(tab, packed):
     tab.start(job, **form(tab, ratio=10))
     while tab.jobs.status(job).done < 1:
         time.sleep(0.01)
-    updates = tab.follow(job, ("painting", 0))
+    updates = tab.follow(job, ("generating", 0))
     tiles = updates[tab.gallery]
     assert len(tiles) == PAIRS and tiles[0][0].shape[1] > 2 * tiles[0][0].shape[0] and tiles[0][1]
     assert re.search(r"Generating image \d+ of 20, about \d+ s left", updates[tab.progress])
@@ -87,7 +87,7 @@ def test_a_page_opened_again_finds_the_job_and_its_settings(tab, packed):
     tab.stop(job)
     ended(tab, job)
     assert tab.restore("somebody else's", NOTHING) == {tab.job: ""}
-    assert tab.found not in tab.restore(job, ("painting", 3))  # on this page it is shown already
+    assert tab.found not in tab.restore(job, ("generating", 3))  # on this page it is shown already
 
 
 @pytest.mark.parametrize(

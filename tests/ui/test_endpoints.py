@@ -13,7 +13,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
-from fakes import Lesson, Step, fake_callables
+from fakes import Step, TrainingProgress, fake_callables
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -116,7 +116,7 @@ def test_edges_are_those_of_preset_and_weights_where_none_are_named(given, used,
     asked = []
 
     def control_image(image, mask, request):
-        asked.append(request.detector)
+        asked.append(request.settings.detector)
         return image
 
     calls = fake_callables(control_image=control_image)
@@ -138,13 +138,17 @@ def test_segment_gives_mask_and_result(client, example):
 
 
 def test_callers_at_the_same_time_get_their_own_results(served, example):
-    def call(seed: int) -> list[int]:
+    clients = [Client(served, verbose=False, httpx_kwargs={"timeout": 120}) for _ in range(6)]
+    everybody = threading.Barrier(6)
+
+    def call(client: Client, seed: int) -> list[int]:
         arguments = {"image": handle_file(str(example.image)), "prompt": "X-ray", "num_images": 2, "seed": seed}
-        _, manifest = Client(served, verbose=False).predict(**arguments, api_name="/synthesize")
+        everybody.wait(120)
+        _, manifest = client.predict(**arguments, api_name="/synthesize")
         return [entry["seed"] for entry in manifest["images"]]
 
     with ThreadPoolExecutor(6) as callers:
-        seeds = list(callers.map(call, range(0, 60, 10)))
+        seeds = list(callers.map(call, clients, range(0, 60, 10)))
     assert seeds == [[seed, seed + 1] for seed in range(0, 60, 10)]
 
 
@@ -196,7 +200,7 @@ def test_generation_ends_with_the_wish_for_it(leave):
 
 
 def test_training_ends_with_the_wish_for_it(dataset):
-    teaching = Endless(Lesson(1, 1000, 0.1, 0.5))
+    teaching = Endless(TrainingProgress(1, 1000, 0.1, 0.5))
     with serving(teach_dataset=teaching) as url:
         job = Client(url, verbose=False).submit(dataset, api_name="/teach")
         wait_until(lambda: teaching.steps)

@@ -1,22 +1,33 @@
 from __future__ import annotations
 
 import pytest
-from fakes import models
+from fakes import filled_form, models
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.form import check_request, find_preset, form_values, menu, sampling_defaults
-from emitdiff.ui.interface import PresetOption, SynthesisRequest
+from emitdiff.synthesis_settings import MaskEdit
+from emitdiff.ui.form import (
+    BLANK_FORM,
+    check_request,
+    fill_form,
+    find_preset,
+    form_values,
+    menu,
+    read_form,
+    sampling_defaults,
+)
+from emitdiff.ui.interface import PresetOption
 
 PRESETS = (
     PresetOption("default", "own", {}),
     PresetOption("paper", "as published", {"guidance_scale": 9.0, "detector": "hed"}),
 )
-FORM = dict(vars(SynthesisRequest("CT, abdomen")))
+FORM = filled_form("CT, abdomen")
 
 
 def test_check_request_keeps_good_values():
     request = check_request({**FORM, "seed": 5.0, "num_images": 2})
-    assert request.seed == 5 and isinstance(request.seed, int) and request.prompt == "CT, abdomen"
+    settings = request.settings
+    assert settings.seed == 5 and isinstance(settings.seed, int) and settings.prompt == "CT, abdomen"
 
 
 @pytest.mark.parametrize("name", ["seed", "num_images", "num_inference_steps", "guidance_scale"])
@@ -66,6 +77,14 @@ def test_a_menu_begins_with_no_choice():
 CHOICES = {"detector": ("soft", "canny"), "preset": ("default",), "checkpoint": {"emitdiff-mini": None}}
 
 
+def test_a_form_becomes_a_request_and_the_same_form_again():
+    form = {**FORM, "move_x": 0.25, "edit_seed": 3, "checkpoint": "sd15-canny", "preset": "paper"}
+    request = read_form(form)
+    assert request.settings.edit == MaskEdit(move_x=0.25, seed=3) and request.checkpoint == "sd15-canny"
+    assert fill_form(request) == form
+    assert fill_form(read_form({})) == {**BLANK_FORM, "boundary": None}
+
+
 def test_settings_kept_in_an_image_become_the_form_again():
     edit = {"move_x": 0.1, "move_y": 0.0, "scale": 1.0, "rotate": 5.0, "deform": 0.2, "seed": 9}
     kept = {name: value for name, value in FORM.items() if name not in (*edit, "edit_seed")}
@@ -77,4 +96,4 @@ def test_settings_kept_in_an_image_become_the_form_again():
 
 def test_settings_from_elsewhere_that_cannot_be_used_are_named():
     bad = {"checkpoint": "someone/else", "seed": -1, "guidance_scale": "high", "structure": float("nan"), "prompt": "a"}
-    assert form_values(bad, CHOICES) == ({"prompt": "a"}, ["seed", "guidance_scale", "checkpoint", "structure"])
+    assert form_values(bad, CHOICES) == ({"prompt": "a"}, ["seed", "guidance_scale", "structure", "checkpoint"])

@@ -38,14 +38,14 @@ def test_lists_are_read_with_commas_or_lines():
     ("axis", "typed", "words"),
     [
         ("Steps", "", "has no values yet"),
-        ("Steps", "1,2,3,4,5,6,7", "7 values: 6 fit"),
-        ("Steps", "4.5", "write whole numbers from 1 to 200"),
+        ("Steps", "1,2,3,4,5,6,7", "7 values; the maximum is 6"),
+        ("Steps", "4.5", "enter whole numbers from 1 to 200"),
         ("Guidance", "1, much", "cannot be “much”"),
         ("Guidance", "nan", "from 0 to 30"),
         ("Structure", "1, 1.0", "has 1 twice"),
         ("Structure", "2", "from 0 to 1"),
-        ("Edge detector", "sobel", "some of soft, canny, hed"),
-        ("Weights", "mini", "some of emitdiff-mini, sd15-canny"),
+        ("Edge detector", "sobel", "choose from soft, canny, hed"),
+        ("Weights", "mini", "choose from emitdiff-mini, sd15-canny"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_named(axis, typed, words):

@@ -41,7 +41,7 @@ def test_the_words_of_the_prompt_are_asked_for_where_none_is_written(example):
 
 def test_what_is_not_found_leaves_the_mask_as_it_was(example):
     path, words = propose(example, "spleen")
-    assert path is None and "no pixel of" in words and "stays as it was" in words
+    assert path is None and "no pixel of" in words and "is unchanged" in words
 
 
 def test_a_mask_does_not_land_on_an_image_that_was_chosen_meanwhile(example):

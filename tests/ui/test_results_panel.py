@@ -11,19 +11,19 @@ from types import SimpleNamespace
 import gradio as gr
 import numpy as np
 import pytest
-from fakes import failing, fake_callables, scan_that_saves, synthesize
+from fakes import failing, fake_callables, filled_form, scan_that_saves, synthesize
 
 from emitdiff.provenance import read_synthetic_settings
 from emitdiff.scans.masks import read_mask
+from emitdiff.synthesis_settings import MaskEdit
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.source import at_view_size
 from emitdiff.ui.synthesis.results_panel import describe
 from emitdiff.ui.synthesis.tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
-FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
+FORM = filled_form("X-ray, chest", num_images=2, seed=5)
 
 
 def build(**changes):
@@ -168,9 +168,10 @@ def test_choosing_an_image_says_what_is_known_of_it(results, run):
 
 def test_scores_of_an_edited_mask_are_said_to_be_beside_another_one(run):
     moved = run.images[0]
-    assert "Beside the real image, whose mask was not edited: edge F1" in describe(moved, 0, 3)
-    in_place = replace(moved, request=replace(moved.request, move_x=0.0, edit_seed=5))
-    assert "Beside the real image: edge F1" in describe(in_place, 0, 3)
+    assert "Compared with the real image (unedited mask): edge F1" in describe(moved, 0, 3)
+    settings = moved.request.settings.replace(edit=MaskEdit(seed=5))
+    in_place = replace(moved, request=replace(moved.request, settings=settings))
+    assert "Compared with the real image: edge F1" in describe(in_place, 0, 3)
 
 
 def test_before_and_after_are_the_real_and_the_chosen_image(results, run):
@@ -244,7 +245,8 @@ def test_variations_follow_the_chosen_image(example):
     updates = list(tab.generation.vary(BROWSER, run, 1, wanted=3))
     image, mask, request = given[1]
     assert image is run.results[1].image and mask is run.results[1].mask
-    assert request.num_images == 3 and request.move_x == 0 and request.seed != 5
+    settings = request.settings
+    assert settings.num_images == 3 and settings.edit.move_x == 0 and settings.seed != 5
     assert len(run.images) == 5 and updates[0][results.run] is run and len(updates[0][results.gallery]["value"]) == 5
     assert "3 variations" in updates[-1][results.progress] and updates[-1][results.chosen_index] == 2
     made = run.images[4]

@@ -10,6 +10,7 @@ import pytest
 from fakes import Painted, Step
 
 from emitdiff.provenance import read_synthetic_settings
+from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui import archive
 from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.runs import Run
@@ -22,7 +23,9 @@ def picture(seed: int = 3) -> Painted:
 
 @pytest.fixture
 def run():
-    run = Run(SynthesisRequest("CT", num_images=3, seed=3), np.zeros((8, 6, 3), np.uint8), None, "scan")
+    run = Run(
+        SynthesisRequest(SynthesisSettings("CT", num_images=3, seed=3)), np.zeros((8, 6, 3), np.uint8), None, "scan"
+    )
     yield run
     run.remove()
 
@@ -75,7 +78,7 @@ def test_a_folder_that_another_request_removes_is_no_failure(monkeypatch, tmp_pa
 
 
 def test_what_nothing_holds_any_more_leaves_no_files():
-    run = Run(SynthesisRequest("CT", num_images=1, seed=3), None, None, "scan")
+    run = Run(SynthesisRequest(SynthesisSettings("CT", num_images=1, seed=3)), None, None, "scan")
     run.add_event(picture())
     path = run.images[0].path
     assert path.exists()

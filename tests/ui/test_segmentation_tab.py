@@ -59,13 +59,13 @@ def test_find_shows_overlay_probability_and_mask_file(tab, example):
 
 def test_not_found_is_said_plainly(tab, example):
     said = find(tab, example, text="spleen")[tab.reading.progress]
-    assert "Not found: no pixel of “spleen” (highest probability 0.10, threshold 0.50)" in said
+    assert "Not found: no pixel of “spleen” is above the threshold (highest probability 0.10, threshold 0.50)" in said
 
 
 def test_what_was_not_trained_is_said_in_the_answer(tab, example):
     found = find(tab, example)[tab.finding]
     said = replace(found, output=replace(found.output, target=None, untaught=True)).describe()
-    assert "Found “lung”, though these weights were not trained it: " in said
+    assert "Found “lung”, although these weights were not trained on it: " in said
 
 
 def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
@@ -73,7 +73,7 @@ def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
     said = updates[tab.reading.progress]
     assert "Target absent: the image does not appear to show “pancreas” (presence 0.02, below 0.50)" in said
     again = tab.apply_threshold(updates[tab.finding], 0.05, **SHOWN)
-    assert "Not present" in again[tab.reading.progress]
+    assert "Target absent" in again[tab.reading.progress]
 
 
 def test_the_second_view_is_the_map_that_is_chosen(tab, example):
@@ -135,7 +135,7 @@ def test_with_and_without_the_text_stand_side_by_side(example):
     updates = find(tab, example, side=True)
     views = updates[tab.reading.view], updates[tab.reading.without_view]
     assert views[0].shape == views[1].shape and not np.array_equal(*views)
-    assert "the two masks agree with a Dice of 0.00" in updates[tab.reading.without_note]
+    assert "Dice between the two masks: 0.00" in updates[tab.reading.without_note]
     alone = find(tab, example)
     assert alone[tab.reading.without_view] is None and not alone[tab.reading.without_note]
     finding = alone[tab.finding]
@@ -183,7 +183,7 @@ def test_an_answer_is_not_shown_beside_an_image_that_was_chosen_meanwhile(tab, e
     finding = find(tab, example)[tab.finding]
     *_, told = tab.toggle_comparison(finding, True)
     late = settle(tab, told, scan=other, slice_number=1, window=None, threshold=0.5)
-    assert tab.reading.without_view not in late and "another image" in late[tab.reading.progress]
+    assert tab.reading.without_view not in late and "was changed during the run" in late[tab.reading.progress]
 
 
 def test_a_run_without_an_answer_takes_away_only_the_warnings_beside_the_sentence(tab, example):
@@ -295,7 +295,7 @@ def test_during_a_run_one_may_go_to_another_slice_but_not_to_another_scan(tab, v
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for meanwhile in ({"scan": scan_that_saves(volume_file)}, {"window": "Lung"}):
         updates = find_all(tab, scan, meanwhile=meanwhile)[-1]
-        assert tab.volume not in updates and "another image" in updates[tab.reading.progress]
+        assert tab.volume not in updates and "was changed during the run" in updates[tab.reading.progress]
     assert not list(tmp_path.glob("emitdiff_*")), "a patient's masks are not left behind"
 
 
@@ -338,7 +338,7 @@ def test_stop_keeps_the_slices_that_are_done(volume_file):
     told = list(running)[-1]
     last = settle(tab, told, scan=scan, slice_number=5, window=None, threshold=0.5)
     assert last[tab.finding] is None and last[tab.reading.map_view] is None, "slice 5 was not reached"
-    assert len(seen) == 2 and "stopped after 2 of 5, the rest is empty" in last[tab.reading.progress]
+    assert len(seen) == 2 and "stopped after 2 of 5, the remaining slices are empty" in last[tab.reading.progress]
     assert sorted(last[tab.volume].answers) == [0, 1]
 
 

@@ -67,7 +67,7 @@ def test_sides_are_marked_only_where_they_are_known():
     black = np.zeros((640, 768, 3), np.uint8)
     assert with_edge_letters(black, scan()) is black
     letters = {"left": "R", "right": "L", "top": "A", "bottom": "P"}
-    shown = with_edge_letters(black, scan(geometry=SimpleNamespace(sides=lambda: letters)))
+    shown = with_edge_letters(black, scan(geometry=SimpleNamespace(edge_letters=lambda: letters)))
     assert not black.any()
     for part in (shown[:, :60], shown[:, -60:], shown[:60], shown[-60:]):
         assert part.max() > 200

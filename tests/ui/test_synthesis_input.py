@@ -8,15 +8,14 @@ import cv2
 import gradio as gr
 import numpy as np
 import pytest
-from fakes import failing, fake_callables, scan_that_saves
+from fakes import failing, fake_callables, filled_form, scan_that_saves
 
 from emitdiff.provenance import save_synthetic_png
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
 from emitdiff.ui.synthesis.prompt_panel import chips
 
-FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
+FORM = filled_form("X-ray, chest", num_images=2, seed=5)
 SET = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale", "detector")  # by weights and presets
 
 
@@ -143,7 +142,7 @@ def test_the_mask_of_the_image_before_goes_with_a_sentence(form, tmp_path, examp
     for before in ({"previous": scan}, {"before": left}):
         updates = form.take_file(path, mask_file=str(example.mask), **before)
         assert updates[form.mask.file] is None and updates[form.before] is None
-        said = "The mask drawn_chest_xray_mask.png was removed: it belonged to drawn_chest_xray.png."
+        said = "The mask drawn_chest_xray_mask.png of drawn_chest_xray.png was removed."
         assert said in updates[form.source.message]
     updates = form.take_file(path, mask_file=str(read_examples()[1].mask), before=left)
     assert form.mask.file not in updates, "it was given after the image had gone"
@@ -157,7 +156,7 @@ def test_an_upload_that_was_taken_away_is_found_again_by_what_was_generated_from
     path = str(made_here(tmp_path, "own", seed=77))
     updates = form.take_file(path, None, mask, away[form.before])
     assert updates[form.source.scan] is scan and updates[form.form["seed"]] == 77
-    assert "generated from own.png, which is here" in updates[form.source.message]
+    assert "generated from own.png, which is loaded" in updates[form.source.message]
     assert form.mask.file not in updates, "the mask that is there stays"
     assert form.take_file(path, None, None, away[form.before])[form.mask.file] == mask
     example_between = form.take_file(path, scan_that_saves(read_examples()[1].image), "other.png", away[form.before])
@@ -182,7 +181,7 @@ def test_its_source_stays_where_it_is_the_image_shown(form, tmp_path, example):
     scan.name = "own.dcm"
     updates = form.take_file(str(path), scan)
     assert form.source.scan not in updates and form.mask.file not in updates
-    assert "not changed: checkpoint" in updates[form.source.message] and form.form["checkpoint"] not in updates
+    assert "left unchanged: checkpoint" in updates[form.source.message] and form.form["checkpoint"] not in updates
     alone = form.take_file(str(path))
     assert alone[form.source.scan].name == "synthetic_a.png" and "“own”" in alone[form.source.message]
 
@@ -204,4 +203,4 @@ def test_what_the_browser_kept_comes_back_and_what_makes_no_sense_does_not(form)
 def test_an_image_of_words_alone_needs_no_source(form, tmp_path):
     updates = form.take_file(str(made_here(tmp_path, "text", structure=0)))
     assert updates[form.source.scan] is None and updates[form.form["structure"]] == 0
-    assert "words alone" in updates[form.source.message]
+    assert "text alone" in updates[form.source.message]

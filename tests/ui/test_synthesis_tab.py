@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-from fakes import fake_callables, scan_that_saves
+from fakes import fake_callables, filled_form, scan_that_saves
 
+from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.synthesis.tab import SynthesisTab
 
 BROWSER = SimpleNamespace(session_hash="someone")
-FORM = dict(vars(SynthesisRequest("X-ray, chest", num_images=2, seed=5)))
+FORM = filled_form("X-ray, chest", num_images=2, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,9 @@ def tab():
 
 
 def test_the_form_is_the_request(tab):
-    assert set(tab.form) == set(SynthesisRequest.__dataclass_fields__)
+    settings, edit = ({field.name for field in fields(each)} for each in (SynthesisSettings, MaskEdit))
+    edit = edit - {"seed"} | {"edit_seed"}
+    assert set(tab.form) == settings - {"edit", "appearance", "size"} | edit | {"checkpoint"}
 
 
 def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
@@ -35,10 +38,11 @@ def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
         )
     )
     request = first[tab.results.run].request
-    assert (request.structure, request.move_x, request.preset) == (0.3, 0.25, "paper")
+    settings = request.settings
+    assert (settings.structure, settings.edit.move_x, settings.preset) == (0.3, 0.25, "paper")
     form = {**FORM, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "structure": 0}
     *_, last = tab.input.preview.update(mask_file=None, **form)
-    assert "generated freely" in last[tab.input.preview.control_note]
+    assert "prompt alone" in last[tab.input.preview.control_note]
 
 
 def test_the_settings_of_an_image_come_back_into_the_form(tab, example):

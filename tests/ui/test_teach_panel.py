@@ -91,7 +91,7 @@ def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
     assert "Step 5 of 10" in told[0][panel.progress] and "0.40" in told[0][panel.figures]
     assert told[0][panel.view].shape[2] == 3 and "<polyline" in told[-1][panel.figures]
     last = updates[-1]
-    assert "Trained “optic disc” in 10 steps, 5 s. Find uses it now. Too few training steps!" in last[panel.progress]
+    assert "Trained on “optic disc” in 10 steps, 5 s. Find uses it now. Too few training steps!" in last[panel.progress]
     assert last[panel.download].interactive
     assert last[panel.checkpoint].value == "optic disc.safetensors"
     assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"
@@ -110,7 +110,7 @@ def test_a_downloaded_head_becomes_a_choice_again(panel):
     assert updates[panel.heads] == [("cup", "cup.safetensors"), ("disc", "heads/disc.safetensors")]
     assert "disc.safetensors is in use" in updates[panel.loaded]
     (wrong,) = panel.load("uploads/notes.txt", []).items()
-    assert wrong[0] is panel.loaded and "notes.txt is no few-shot head" in wrong[1] and "uploads" not in wrong[1]
+    assert wrong[0] is panel.loaded and "notes.txt is not a few-shot head" in wrong[1] and "uploads" not in wrong[1]
 
 
 def test_the_curve_goes_from_the_first_loss_to_the_last():

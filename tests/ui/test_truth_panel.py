@@ -58,7 +58,7 @@ def test_each_class_has_a_line_and_the_one_that_fits_best_is_meant(panel, findin
     taken = panel.take(written(tmp_path, classes), finding.scan, 1)
     assert [value for _, value in taken[panel.label]["choices"]] == [0, 1, 2]
     updates = panel.compare(finding, taken[panel.truth], 0)
-    assert "class 2 (fits best)" in updates[panel.figures] and updates[panel.table].count("<tr") == 3
+    assert "class 2 (best match)" in updates[panel.figures] and updates[panel.table].count("<tr") == 3
     chosen = panel.compare(finding, taken[panel.truth], 1)
     assert "class 1</p>" in chosen[panel.figures] and "0.000" in chosen[panel.figures]
 
@@ -117,4 +117,4 @@ def test_a_truth_of_one_slice_is_not_taken_for_another(panel, volume, tmp_path):
     assert truth.index == 2
     assert "1.000" in panel.compare(volume.finding(2, scan.image(2), 0.5), truth, 0)[panel.figures]
     elsewhere = panel.compare(volume.finding(1, scan.image(1), 0.5), truth, 0)
-    assert "of slice 3" in elsewhere[panel.note] and not elsewhere[panel.csv]["interactive"]
+    assert "to slice 3" in elsewhere[panel.note] and not elsewhere[panel.csv]["interactive"]

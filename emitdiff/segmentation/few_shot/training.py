@@ -22,7 +22,8 @@ from torch.nn import functional
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
 from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import overlay, resize_image, resize_mask
+from emitdiff.images import normalize, overlay, resize_image, resize_mask
+from emitdiff.mask_metrics import dice
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, config_record, fingerprints
 from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples
 from emitdiff.segmentation.laterality import rewrite_directions
@@ -287,7 +288,7 @@ class FewShotTrainer:
             return part[..., unit * top : unit * (top + side), unit * left : unit * (left + side)]
 
         images = torch.from_numpy(np.stack([self.images[row] for row in batch])).permute(0, 3, 1, 2)
-        pixels = window(images, cell).to(masks).div(127.5).sub(1)
+        pixels = normalize(window(images, cell).to(masks))
         with self._autocast(masks.device):
             seen = detail.encode_image(pixels)[indices]
             corrected = window(logits, cell) + detail(seen, window(hidden, 1))
@@ -299,9 +300,10 @@ class FewShotTrainer:
         image, masks = validation.labelled.image, validation.labelled.masks
         phrases = [phrase for phrase, mask in masks.items() if mask.any()] or list(masks)[:1]
         pipeline = self._few_shot_head(head, {}).pipeline()
-        found = [pipeline(image, phrase).mask > 0 for phrase in phrases]
-        dice = [_dice(mask, masks[phrase]) for mask, phrase in zip(found, phrases, strict=True)]
-        return float(np.mean(dice)), overlay(image, found[0].astype(np.uint8))
+        encoded = pipeline.encode(image)
+        found = [pipeline.segment(encoded, phrase).mask > 0 for phrase in phrases]
+        scores = [dice(mask, masks[phrase]) for mask, phrase in zip(found, phrases, strict=True)]
+        return float(np.mean(scores)), overlay(image, found[0].astype(np.uint8))
 
     def _few_shot_head(self, head: TextDiff, card: dict) -> FewShotHead:
         phrases = trained_phrases([[one.labelled for one in self.examples]])
@@ -377,7 +379,7 @@ def build_few_shot_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe:
 def dice_on_cells(examples: Sequence[Example], cell: int) -> float:
     """Mean Dice in 0..1 of the masks with what is left of them when every `cell` x `cell` pixels are all in or out."""
     masks = [mask for one in examples for mask in one.labelled.masks.values() if mask.any()]
-    return float(np.mean([_dice(_coarsened(mask, cell), mask) for mask in masks])) if masks else 1.0
+    return float(np.mean([dice(_coarsened(mask, cell), mask) for mask in masks])) if masks else 1.0
 
 
 def _coarsened(mask: np.ndarray, cell: int) -> np.ndarray:
@@ -404,8 +406,3 @@ def shift_threshold(head: TextDiff, probability: float) -> None:
     if head.presence is not None:
         shift = math.log((1 - FEW_SHOT_PRESENCE_THRESHOLD) / FEW_SHOT_PRESENCE_THRESHOLD)
         cast(nn.Linear, head.presence.layers[-1]).bias.add_(shift)
-
-
-def _dice(found: np.ndarray, truth: np.ndarray) -> float:
-    total = int(found.sum() + truth.sum())
-    return 2 * int((found & truth).sum()) / total if total else 1.0

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -133,7 +133,7 @@ def read_adm(path: Path) -> dict[str, torch.Tensor]:
             f"give {NAME} as OpenAI published it."
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise EmitDiffError(f"{path.name} is damaged ({_first_line(error)}): download it again.") from error
+        raise EmitDiffError(f"{path.name} is damaged ({first_line(error)}): download it again.") from error
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise EmitDiffError(f"{path.name} is no plain table of weights: give {NAME} as OpenAI published it.")
     return weights
@@ -215,7 +215,3 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file in hexadecimal, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.images import image_to_tensor, resize_image, resize_mask, to_rgb
 from emitdiff.segmentation.laterality import rewrite_directions, rotate_degrees, rotate_quarters
 from emitdiff.segmentation.model.features import MULTIPLE, DiffusionFeatures, load_features
@@ -133,7 +133,7 @@ def load_published_features(backbone: Path, preset: str = "monuseg", seed: int =
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise EmitDiffError(
-            f"The backbone in {folder} cannot be read ({_first_line(error)}): convert it again."
+            f"The backbone in {folder} cannot be read ({first_line(error)}): convert it again."
         ) from error
 
 
@@ -147,13 +147,9 @@ def load_text_model(source: str | Path) -> TextEncoder:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise EmitDiffError(
-            f"The text model {source} cannot be read ({_first_line(error)}): give a Hub name such as {CLINICAL_BERT}, "
+            f"The text model {source} cannot be read ({first_line(error)}): give a Hub name such as {CLINICAL_BERT}, "
             "or a folder in transformers layout with its tokenizer."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_sentences(encoder: TextEncoder, texts: list[str],

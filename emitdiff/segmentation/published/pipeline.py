@@ -17,7 +17,14 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.model.features import DiffusionFeatures, weights_hash
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import TextDiff
-from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, trained_phrase, upsample
+from emitdiff.segmentation.output import (
+    SegmentationOutput,
+    check_query,
+    checked_image,
+    entropy,
+    trained_phrase,
+    upsample,
+)
 from emitdiff.segmentation.published.efficient import efficient_logits
 from emitdiff.segmentation.published.feature_cache import FLOAT16_MAX
 from emitdiff.segmentation.published.model import (
@@ -27,39 +34,47 @@ from emitdiff.segmentation.published.model import (
     prepare_image,
     read_sentences,
 )
+from emitdiff.segmentation.segmenter import EncodedImage, ImageFeatures, Segmenter
 from emitdiff.segmentation.vocabulary import match_target
 
 KIND = "published"  # said in segmenter.json
 
 
-class PublishedPipeline:
+class PublishedPipeline(Segmenter):
     """Called like `SegmentationPipeline`, and answers alike: without votes `uncertainty` is the entropy in bits, and
-    without a layer for it `present` is the highest probability of a pixel. The features of the last image are kept, in
-    half precision as in training: another sentence about it does not touch the backbone. Safe to call from several
-    threads.
+    without a layer for it `present` is the highest probability of a pixel. Features are in half precision, as in
+    training.
     """
 
     def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, settings: PublishedSettings,
                  targets: tuple[str, ...], card: dict | None = None) -> None:  # fmt: skip
+        super().__init__()
         self.features, self.head, self.settings = features, head, settings
         self.text = TextEncoder(text.model, text.tokenizer, settings.max_tokens)
         self.targets, self.card = tuple(targets), card or {}
         self.device = next(head.parameters()).device
         self._lock = Lock()
-        self._last: tuple[np.ndarray, list[torch.Tensor]] | None = None
 
     @torch.inference_mode()
-    def __call__(self, image: np.ndarray, text: str, threshold: float = 0.5) -> SegmentationOutput:
-        """`image` uint8 (H, W), (H, W, 3) or (H, W, 4); `text` what to find; pixels above `threshold` are the mask.
+    def encode(self, image: np.ndarray) -> EncodedImage:
+        """As `Segmenter.encode`."""
+        image = checked_image(image)
+        with self._lock:
+            maps = self.features(prepare_image(image, self.settings).to(self.device))
+        halves = [part.clamp(-FLOAT16_MAX, FLOAT16_MAX).half() for part in maps]
+        return EncodedImage((ImageFeatures(halves, self.settings.size),), None, image.shape[:2], self._encoder)
 
-        Raises EmitDiffError for an image, text or threshold that cannot be used.
-        """
+    @torch.inference_mode()
+    def segment(self, encoded: EncodedImage, text: str, threshold: float = 0.5) -> SegmentationOutput:
+        """As `Segmenter.segment`."""
         started = time.perf_counter()
-        image = checked_image(image, text, threshold)
+        check_query(text, threshold)
+        self._check_encoded(encoded)
+        (look,) = encoded.features
         with self._lock:
             tokens, visible = read_sentences(self.text, [text], self.settings)
-            logits = efficient_logits(self.head, self._image_features(image), tokens, visible, self.settings.size)
-            probabilities = upsample(logits.float(), image.shape[:2]).softmax(dim=1)
+            logits = efficient_logits(self.head, look.maps, tokens, visible, look.grid)
+            probabilities = upsample(logits.float(), encoded.size).softmax(dim=1)
         probability = probabilities[0, 1].cpu().numpy()
         output = SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
@@ -72,12 +87,6 @@ class PublishedPipeline:
             warnings=tuple(self._warnings(text)),
         )
         return output.at(threshold)
-
-    def _image_features(self, image: np.ndarray) -> list[torch.Tensor]:
-        if self._last is None or not np.array_equal(self._last[0], image):
-            maps = self.features(prepare_image(image, self.settings).to(self.device))
-            self._last = (image.copy(), [part.clamp(-FLOAT16_MAX, FLOAT16_MAX).half() for part in maps])
-        return self._last[1]
 
     def _warnings(self, text: str) -> Iterator[str]:
         if not text.strip():

@@ -17,8 +17,9 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.datasets.folder import Sample
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.files import make_folder, write_atomically
+from emitdiff.mask_metrics import dice
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import TextDiff
 from emitdiff.segmentation.published.efficient import efficient_logits
@@ -93,7 +94,7 @@ def validation_dice(head: TextDiff, cache: FeatureCache, encoder: TextEncoder, s
             tokens, visible = read_sentences(encoder, [sample.text], settings)
             maps = cache(prepare_image(sample.image, settings).to(device))
             predicted = efficient_logits(head, maps, tokens, visible, settings.size).argmax(dim=1)[0].cpu() > 0
-            found.append(2 * int((predicted & truth).sum()) / int(predicted.sum() + truth.sum()))
+            found.append(dice(predicted.numpy(), truth.numpy()))
     return float(np.mean(found))
 
 
@@ -149,8 +150,9 @@ def _resume(path: Path, head: TextDiff, optimizer: torch.optim.Optimizer) -> tup
         optimizer.load_state_dict(state["optimizer"])
         return [Epoch(*pair) for pair in state["epochs"]], state["best"]
     except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EmitDiffError(f"{path} is damaged ({reason}): remove {path.parent} and start again.") from error
+        raise EmitDiffError(
+            f"{path} is damaged ({first_line(error)}): remove {path.parent} and start again."
+        ) from error
 
 
 def _save(path: Path, state: dict) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emitdiff.images import resize_image
+from emitdiff.images import images_to_tensor, resize_image
 from emitdiff.segmentation.model.features import fold, fold_factor
 from emitdiff.segmentation.training.schedule import learning_rate, update_average
 from emitdiff.training_state import StageState
@@ -65,7 +65,7 @@ def square_crop(image: np.ndarray, side: int, rng: np.random.Generator) -> np.nd
 def image_batch(images: Sequence[np.ndarray], side: int, count: int, rng: np.random.Generator) -> torch.Tensor:
     """`count` random squares with a little contrast and brightness jitter: (count, 3, side, side) in [-1, 1]."""
     chosen = [square_crop(images[index], side, rng) for index in rng.integers(len(images), size=count)]
-    batch = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    batch = images_to_tensor(np.stack(chosen))
     gain = torch.from_numpy(rng.uniform(0.8, 1.2, (count, 1, 1, 1))).float()
     shift = torch.from_numpy(rng.uniform(-0.1, 0.1, (count, 1, 1, 1))).float()
     return (batch * gain + shift).clamp(-1, 1)

@@ -11,7 +11,8 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
-from emitdiff.images import resize_image, resize_mask
+from emitdiff.datasets.symmetry import may_mirror
+from emitdiff.images import images_to_tensor, resize_image, resize_mask
 from emitdiff.segmentation.vocabulary import (
     BY_PHRASE,
     absent_targets,
@@ -21,7 +22,6 @@ from emitdiff.segmentation.vocabulary import (
     targets_of,
 )
 
-MIRRORED = ("breast ultrasound", "microscopy", "prostate MRI")  # elsewhere left and right mean something
 # How often a scene is turned by any angle: a smear has no upright, and short-axis views of the heart lie as they were
 # scanned.
 ROTATED = {"microscopy": 0.7, "cardiac MRI": 0.5}
@@ -74,7 +74,7 @@ def sample_images(sets: Sequence[Sequence[LabelledImage]], count: int, resolutio
 
 def image_tensor(images: Sequence[LabelledImage]) -> torch.Tensor:
     """Images of one size as (B, 3, R, R) in [-1, 1]."""
-    return torch.from_numpy(np.stack([one.image for one in images])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    return images_to_tensor(np.stack([one.image for one in images]))
 
 
 def sample_query(labelled: LabelledImage, own: bool, rng: np.random.Generator) -> tuple[str, np.ndarray]:
@@ -102,7 +102,7 @@ def augmented_image(
     kind = None if upright else image_kind_of(labelled.info)
     angle = rng.uniform(-180, 180) if rng.random() < ROTATED.get(kind or "", 0) else rng.normal(0, 5)
     scale = rng.uniform(0.85, 1.25) * rng.uniform(0.94, 1.06, 2)
-    if kind in MIRRORED and rng.random() < 0.5:
+    if not upright and may_mirror(labelled.info) and rng.random() < 0.5:
         scale[0] *= -1
     matrix = _warp(labelled.image.shape[:2], resolution, np.deg2rad(angle), scale, rng)
     size = (resolution, resolution)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,9 +12,10 @@ from pathlib import Path
 from diffusers import ControlNetModel
 
 from emitdiff.checkpoints import find_checkpoint
-from emitdiff.files import check_output_folder
+from emitdiff.files import check_output_folder, write_atomically, write_text
 from emitdiff.synthesis.card import CARD_FILE
 from emitdiff.synthesis.finetuning.base import BaseCheckpoint
+from emitdiff.synthesis.grain import GRAIN_FOLDER
 
 FROZEN = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 UNWANTED = ("*.bin", "*.ckpt", "*.fp16*", "*non_ema*")  # duplicates in other formats
@@ -35,8 +35,8 @@ def write_finetuned(start: BaseCheckpoint, controlnet: ControlNetModel, out: Pat
     """
     base = _hub_base(start)
     if not base:
-        for name in FROZEN:
-            if not (out / name).is_dir():
+        for name in (*FROZEN, GRAIN_FOLDER):
+            if not (out / name).is_dir() and (name in FROZEN or (start.folder / name).is_dir()):
                 _copy(start.folder / name, out / name)
         shutil.copyfile(start.folder / "model_index.json", out / "model_index.json")
     partial = out / "controlnet.partial"
@@ -45,9 +45,7 @@ def write_finetuned(start: BaseCheckpoint, controlnet: ControlNetModel, out: Pat
     _forget_origin(partial / "config.json")
     _replace_folder(partial, out / "controlnet")
     card = replace(start.card, training=training, base=base)
-    written = out / f"{CARD_FILE}.partial"
-    written.write_text(json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(written, out / CARD_FILE)
+    write_text(out / CARD_FILE, json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n")
 
 
 def _hub_base(start: BaseCheckpoint) -> dict[str, str]:
@@ -88,11 +86,12 @@ class LossLog:
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = [row for row in csv.reader(file) if row and row[0].isdecimal() and int(row[0]) <= steps]
-        partial = path.with_suffix(".partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([self.COLUMNS, *self.rows])
-        os.replace(partial, path)
+        write_atomically(path, self._begin)
         self.rows = []
+
+    def _begin(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([self.COLUMNS, *self.rows])
 
     def add(self, step: int, images: int, loss: float, seconds: float) -> None:
         self.rows.append((step, images, f"{loss:.6f}", f"{seconds:.1f}"))

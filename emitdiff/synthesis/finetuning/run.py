@@ -42,6 +42,7 @@ from emitdiff.synthesis.finetuning.views import (
     read_item,
     split_datasets,
 )
+from emitdiff.synthesis.grain import load_grain
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.training.contact_sheet import contact_sheet
 from emitdiff.synthesis.training.corpus import Item
@@ -296,7 +297,8 @@ class FineTuning:
         parts = {**self.start.pipe.components, "controlnet": controlnet.to(self.dtype)}
         pipe = StableDiffusionControlNetPipeline(**parts, requires_safety_checker=False)
         pipe.set_progress_bar_config(disable=True)
-        sheet = contact_sheet(SynthesisPipeline(pipe, self.start.card, "fine-tuning"), self._items_shown())
+        pipeline = SynthesisPipeline(pipe, self.start.card, "fine-tuning", load_grain(self.start.folder))
+        sheet = contact_sheet(pipeline, self._items_shown())
         folder = self.folder / "samples"
         Image.fromarray(sheet).save(folder / f"{len(list(folder.glob('*.png'))):03d}.png")
 

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.files import write_atomically, write_text
+from emitdiff.images import normalize
 
 WIDTHS = (16, 32, 48, 72, 96)  # channels at full size, half, a quarter, ...
 BLOCKS = (0, 1, 2, 2, 2)  # residual convolutions at each of them
@@ -86,7 +87,7 @@ class MiniNetwork(nn.Module):
     def logits(self, image: Tensor) -> list[Tensor]:
         """The maps before the sigmoid from full size to a sixteenth, (B, 1, h, w) each; the first is what is drawn, the
         others are for training."""
-        features, levels = image / 127.5 - 1, []
+        features, levels = normalize(image), []
         for level, (down, stage) in enumerate(zip(self.downs, self.stages, strict=True)):
             features = stage(down(features if level == 0 else F.relu(features)))
             levels.append(features)
@@ -119,9 +120,8 @@ def load_hed_mini(folder: Path) -> MiniNetwork:
         network = MiniNetwork(config["widths"], config["blocks"])
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0][:200]
         raise EmitDiffError(
-            f"{folder} does not hold a small edge detector ({reason}): restore it from the repository, or make one "
-            "with `python -m emitdiff train-hed`."
+            f"{folder} does not hold a small edge detector ({first_line(error)}): restore it from the repository, or "
+            "make one with `python -m emitdiff train-hed`."
         ) from error
     return network.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # memory_format has no type there

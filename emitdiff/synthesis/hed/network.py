@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from emitdiff.checkpoints import hed_mini_folder, hed_weights
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.synthesis.hed.mini import load_hed_mini
 
 STAGES = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
@@ -71,9 +71,8 @@ def load_hed(path: Path) -> HedNetwork:
         safe = path.suffix == ".safetensors"
         network.load_state_dict(load_file(path) if safe else torch.load(path, weights_only=True, map_location="cpu"))
     except (OSError, EOFError, RuntimeError, ValueError, TypeError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).splitlines()[0][:200]
         raise EmitDiffError(
-            f"{path} does not hold the weights of HED ({reason}): remove it, or run "
+            f"{path} does not hold the weights of HED ({first_line(error)}): remove it, or run "
             "`python -m emitdiff convert-hed FILE` again."
         ) from error
     return network.eval().requires_grad_(False)

@@ -1,19 +1,16 @@
 """First stage: the autoencoder, since nothing downstream can be sharper than it.
 
-L1 and gradient losses give the structure. What they alone would average away, speckle and grain, is asked for by two
-more: the difference of the radially averaged log power spectra of output and target, which says how much of it there
-has to be at each scale, and a patch discriminator (hinge loss, weighted by the ratio of gradients at the last layer, as
-in VQGAN, arXiv 2012.09841, eq. 7), which says what it looks like. Some latents are scaled and turned before they are
-decoded, and must become the scaled and turned image (EQ-VAE, arXiv 2502.09509): smoother latents, from which the
-diffusion network learns faster. Part of the views is coloured or drawn by a program, so that the autoencoder also
-serves kinds of images that no dataset here shows; since the datasets are nearly all grey, colour has a path of its own
-from the first step on (see `open_colour_path`).
+L1 and gradient losses alone: an adversarial loss and one on the spectrum did bring back the missing power, but as
+strokes, for a decoder without random input cannot draw grain. That is left to a network of its own (see grain.py), and
+this one keeps what can be kept. Some latents are scaled and turned before they are decoded, and must become the scaled
+and turned image (EQ-VAE, arXiv 2502.09509): smoother latents, from which the diffusion network learns faster. Part of
+the views is coloured or drawn by a program, so that the autoencoder also serves kinds of images that no dataset here
+shows; since the datasets are nearly all grey, colour has a path of its own from the first step on (see
+`open_colour_path`).
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +30,6 @@ from emitdiff.training_state import StageState
 CROP = 128
 BATCH = 8
 LEARNING_RATE = 4e-4
-ADVERSARIAL_FROM = 0.2  # part of the budget after which the discriminator joins
-ADVERSARIAL_WEIGHT = 0.35
-SPECTRUM_WEIGHT = 0.02
-RINGS = (4, 6, 8, 11, 14, 18, 22, 27, 32, 37, 42, 47, 52, 58, 64)  # cycles a crop
 COLOURED = 0.4  # part of the views that are coloured, stained or drawn
 TRANSFORMED = 0.2  # part of the steps whose latents are scaled and turned
 LATENT_NOISE = 0.05
@@ -87,17 +80,6 @@ def open_colour_path(model: AutoencoderTiny) -> None:
                 layer.weight[range(-4, 0), range(-4, 0)] = taps[:, None] * taps
 
 
-class PatchDiscriminator(nn.Sequential):
-    """(B, 3, H, W) to one score per patch of about 30 pixels, (B, 1, H/8, W/8); grain is seen at full size first."""
-
-    def __init__(self, width: int = 32):
-        norm = nn.utils.spectral_norm
-        layers: list[nn.Module] = [norm(nn.Conv2d(3, width, 3, 1, 1)), nn.LeakyReLU(0.2)]
-        for before, after in ((width, width), (width, 2 * width), (2 * width, 4 * width)):
-            layers += [norm(nn.Conv2d(before, after, 4, 2, 1)), nn.LeakyReLU(0.2)]
-        super().__init__(*layers, norm(nn.Conv2d(4 * width, 1, 3, 1, 1)))
-
-
 def gradient_loss(output: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of horizontal and vertical first differences of two (B, C, H, W) images."""
     error = output - target
@@ -108,29 +90,6 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     """L1 at full and half size plus the gradient loss; means over (B, 3, H, W)."""
     small = (F.avg_pool2d(output, 2) - F.avg_pool2d(target, 2)).abs().mean()
     return (output - target).abs().mean() + 0.5 * small + 0.5 * gradient_loss(output, target)
-
-
-@lru_cache(maxsize=16)
-def _window_and_rings(size: int) -> tuple[Tensor, Tensor]:
-    """A Hann window (size, size), and the rings of `RINGS` over its real Fourier transform, each summing to 1."""
-    hann = torch.hann_window(size, periodic=False)
-    radius = torch.hypot(torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(size)[None]) * size
-    edges = [edge * size / CROP for edge in RINGS]
-    rings = torch.stack([((radius >= low) & (radius < high)).float() for low, high in pairwise(edges)])
-    return hann[:, None] * hann, rings / rings.sum((1, 2), keepdim=True)
-
-
-def log_spectrum(images: Tensor) -> Tensor:
-    """Natural log of the mean power in each ring of frequencies of square images (B, C, S, S): (B, rings), of grey."""
-    window, rings = (part.to(images.device) for part in _window_and_rings(images.shape[-1]))
-    grey = images.float().mean(1)
-    power = torch.fft.rfft2((grey - grey.mean((1, 2), keepdim=True)) * window).abs().pow(2)
-    return torch.log(torch.einsum("bij,kij->bk", power, rings) + 1e-2)  # 1e-2: below the step of eight bits
-
-
-def spectrum_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of the log spectra of (B, C, S, S) images; 0.23 stands for one decibel."""
-    return (log_spectrum(output) - log_spectrum(target)).abs().mean()
 
 
 def transformed(latents: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -185,30 +144,24 @@ def train_autoencoder(
     if start is None or start.config.latent_channels < LATENT_CHANNELS:
         open_colour_path(model)
     model = model.to(device, memory_format=torch.channels_last)
-    critic = PatchDiscriminator().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # memory_format has no type there
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-4)
-    critic_optimizer = torch.optim.AdamW(critic.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
     average = EMAModel(model.parameters(), decay=0.998)
-    parts = {"model": model, "critic": critic, "optimizer": optimizer, "critic_optimizer": critic_optimizer}
-    state = StageState(state_folder / "autoencoder.pt", minutes, {**parts, "average": average}, device)
+    parts = {"model": model, "optimizer": optimizer, "average": average}
+    state = StageState(state_folder / "autoencoder.pt", minutes, parts, device)
     rng = np.random.default_rng([seed, state.steps])
-    adversarial_from = ADVERSARIAL_FROM if start is None else 0.05
-    last_layer = model.decoder.layers[-1].weight
 
     for step in state.run("autoencoder"):
         warm = min(1.0, (step + 1) / 200)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * warm * max(0.05, min(1.0, 2.5 * (1 - state.progress)))
-        loss, output, target = _losses(model, batch_of([any_crop(corpus, rng) for _ in range(BATCH)]).to(device), rng)
-        if state.progress > adversarial_from:
-            loss = loss + _adversarial(critic, critic_optimizer, output, target, loss, last_layer)
+        loss = _loss(model, batch_of([any_crop(corpus, rng) for _ in range(BATCH)]).to(device), rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         average.step(model.parameters())
         if step % 50 == 0:
-            state.bar.set_postfix(step=step, l1=f"{(output - target).abs().mean():.4f}", refresh=False)
+            state.bar.set_postfix(step=step, loss=f"{loss:.4f}", refresh=False)
 
     average.copy_to(model.parameters())
     model.eval()
@@ -216,8 +169,8 @@ def train_autoencoder(
     return model
 
 
-def _losses(model: AutoencoderTiny, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """(all losses but the adversarial one, output, target), the latter two scaled and turned in some of the steps."""
+def _loss(model: AutoencoderTiny, target: Tensor, rng: np.random.Generator) -> Tensor:
+    """Of images (B, 3, S, S) in [-1, 1], which are scaled and turned in some of the steps."""
     with torch.autocast(target.device.type, torch.bfloat16):
         latents = model.encoder(target)
     decay = 1e-3 * latents.float().pow(2).mean()
@@ -225,23 +178,7 @@ def _losses(model: AutoencoderTiny, target: Tensor, rng: np.random.Generator) ->
         latents, target = transformed(latents, target, rng)
     with torch.autocast(target.device.type, torch.bfloat16):
         output = model.decoder(latents + LATENT_NOISE * torch.randn_like(latents)).float()
-    loss = reconstruction_loss(output, target) + SPECTRUM_WEIGHT * spectrum_loss(output, target)
-    return loss + decay, output, target
-
-
-def _adversarial(critic, critic_optimizer, output: Tensor, target: Tensor, loss: Tensor, last_layer: Tensor) -> Tensor:
-    """One step of the critic; returns the weighted generator term."""
-    with torch.autocast(target.device.type, torch.bfloat16):
-        real, fake = critic(target), critic(output.detach())
-    critic_loss = F.relu(1 - real).float().mean() + F.relu(1 + fake).float().mean()
-    critic_optimizer.zero_grad(set_to_none=True)
-    critic_loss.backward()
-    critic_optimizer.step()
-    with torch.autocast(target.device.type, torch.bfloat16):
-        generator_loss = -critic(output).float().mean()
-    wanted = torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
-    given = torch.autograd.grad(generator_loss, last_layer, retain_graph=True)[0].norm()
-    return ADVERSARIAL_WEIGHT * (wanted / (given + 1e-6)).clamp(max=10.0).detach() * generator_loss
+    return reconstruction_loss(output, target) + decay
 
 
 @torch.no_grad()

@@ -13,13 +13,9 @@ from tqdm import tqdm
 
 from emitdiff.datasets.folder import DatasetInfo, open_dataset
 from emitdiff.datasets.splits import split_by_group
+from emitdiff.datasets.symmetry import may_mirror, may_turn
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import resize_image, resize_mask
-
-# Anatomy without a side: elsewhere a mirrored patient would be a wrong patient (heart and liver on the other side).
-MIRRORED_ORGANS = frozenset({"breast", "nuclei", "prostate"})
-# Microscopy has no up or down either.
-TURNED_ORGANS = frozenset({"nuclei"})
 
 
 @dataclass(frozen=True)
@@ -89,9 +85,9 @@ def random_view(item: Item, size: int, rng: np.random.Generator, whole: float) -
     top, left = rng.integers(shape[0] - size + 1), rng.integers(shape[1] - size + 1)
     image = resize_image(item.image, shape)[top : top + size, left : left + size]
     mask = resize_mask(item.mask, shape)[top : top + size, left : left + size]
-    if item.info.organ in MIRRORED_ORGANS and rng.random() < 0.5:
+    if may_mirror(item.info) and rng.random() < 0.5:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    if item.info.organ in TURNED_ORGANS:
+    if may_turn(item.info):
         turns = int(rng.integers(4))
         image, mask = np.rot90(image, turns), np.rot90(mask, turns)
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)

@@ -1,4 +1,4 @@
-"""Trains a complete synthesis checkpoint from dataset folders: autoencoder; text encoder and U-Net; ControlNet.
+"""Trains a complete synthesis checkpoint from dataset folders: autoencoder; grain; text encoder and U-Net; ControlNet.
 
 Every stage has its share of the minutes, saves its state once a minute and resumes from there when it is started
 again. What comes out is a diffusers folder that `load_synthesizer` reads like any repository on the Hub.
@@ -25,6 +25,7 @@ from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import begin_record, check_output_folder
 from emitdiff.synthesis.card import CARD_FILE, CheckpointCard
+from emitdiff.synthesis.grain import GRAIN_FOLDER, load_grain
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.training.autoencoder import train_autoencoder
 from emitdiff.synthesis.training.captions import AppearanceScale, caption, describe_view
@@ -39,12 +40,13 @@ from emitdiff.synthesis.training.denoiser import (
     sampling_scheduler,
     train_denoiser,
 )
+from emitdiff.synthesis.training.grain import train_grain
 from emitdiff.synthesis.training.warm_start import copy_weights
 from emitdiff.training_state import time_spent
 
 RUN_MARKERS = ("state/settings.json", "state/autoencoder.pt")  # by which a run knows its folder
-STAGES = ("autoencoder", "unet", "controlnet")
-SHARES = {"autoencoder": 0.4, "unet": 0.12, "controlnet": 0.48}
+STAGES = ("autoencoder", "grain", "unet", "controlnet")
+SHARES = {"autoencoder": 0.35, "grain": 0.08, "unet": 0.12, "controlnet": 0.45}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
 HALF_SIZE_SHARE = 0.66  # part of the ControlNet's time at half the resolution
 HALF_SIZE_SHARE_AGAIN = 0.25  # the same where the networks are inherited and know the structure already
@@ -142,6 +144,16 @@ class TrainingRun:
         model.half().save_pretrained(self.out / "vae")
         self._record()
 
+    def grain(self, minutes: float) -> None:
+        """For this folder's autoencoder, or, where it has none, that of the checkpoint to start from."""
+        if time_spent(self.state / "grain.pt")[0] >= minutes * 60 and (self.out / GRAIN_FOLDER).is_dir():
+            return
+        parent = self.settings.start if not (self.out / "vae").is_dir() else None
+        autoencoder = self._autoencoder(parent or self.out)
+        network = train_grain(self.corpus, autoencoder, self.state / "grain.pt", minutes, self.settings.seed)
+        save_half(network, self.out / GRAIN_FOLDER)
+        self._record()
+
     def unet(self, minutes: float) -> None:
         if self.settings.start is not None or self._is_done("unet", minutes, "controlnet-*.pt"):
             return  # a checkpoint to start from brings a U-Net that has learnt beside its ControlNet
@@ -185,12 +197,12 @@ class TrainingRun:
             self._sheet(denoiser, pool.autoencoder)
 
     def _pool(self, resolution: int) -> ViewPool:
-        if not (self.out / "vae").is_dir():
-            raise EmitDiffError(
-                f"{self.out} has no autoencoder yet; run train-synthesis with --stage autoencoder first."
-            )
-        autoencoder = AutoencoderTiny.from_pretrained(self.out / "vae", dtype=torch.float32).eval()
-        return ViewPool(self.corpus, autoencoder.to(self.device), self.scale, resolution)
+        return ViewPool(self.corpus, self._autoencoder(self.out), self.scale, resolution)
+
+    def _autoencoder(self, folder: Path) -> AutoencoderTiny:
+        if not (folder / "vae").is_dir():
+            raise EmitDiffError(f"{folder} has no autoencoder yet; run train-synthesis with --stage autoencoder first.")
+        return AutoencoderTiny.from_pretrained(folder / "vae", dtype=torch.float32).eval().to(self.device)
 
     def _load(self) -> Denoiser:
         if not (self.out / "unet").is_dir():
@@ -265,7 +277,8 @@ class TrainingRun:
     def _sheet(self, denoiser: Denoiser, autoencoder: AutoencoderTiny) -> None:
         """state/samples/NUMBER.png: held-out images beside what is generated from their edges and from their masks."""
         modules = denoiser.modules().eval()
-        pipeline = SynthesisPipeline(self._pipeline(denoiser, autoencoder), self._card(), "training")
+        diffusion = self._pipeline(denoiser, autoencoder)
+        pipeline = SynthesisPipeline(diffusion, self._card(), "training", load_grain(self.out))
         folder = self.state / "samples"
         folder.mkdir(exist_ok=True)
         sheet = contact_sheet(pipeline, self._shown)

@@ -14,15 +14,14 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay, resize_image, resize_mask
 from emitdiff.ui.comparison.axes import MAX_VALUES
 from emitdiff.ui.comparison.grid import Cell, CellIndex, Grid
-from emitdiff.ui.form import check_request
-from emitdiff.ui.interface import Callables, SynthesisRequest
+from emitdiff.ui.form import BLANK_FORM, check_request
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.results import SegmentationOutput, SyntheticImage, is_image
 from emitdiff.ui.views import picture_file
 
 CELL_SIDE = 768  # pixels of the longer side that a cell keeps at most
 SCORES = {"edges": "edge_f1", "MS-SSIM": "ms_ssim"}  # names beneath a cell, and in the answer of `quality`
-DEFAULTS = vars(SynthesisRequest(""))  # of what the page does not ask for
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def generate_cells(
         before, words = sum(steps[:index]), f"Cell {index + 1} of {len(places)}"
         yield CellProgress(place, f"{words}: {grid.words(place)}", before / sum(steps), changed=True)
         try:
-            request = check_request({**DEFAULTS, **grid.settings(place), "num_images": 1})
+            request = check_request({**BLANK_FORM, **grid.settings(place), "num_images": 1})
             for event in calls.synthesize(given.image, given.mask, request, stopped):
                 if is_image(event):
                     grid.cells[place] = _generated_cell(calls, event, given)

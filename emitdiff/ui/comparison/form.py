@@ -9,10 +9,9 @@ import gradio as gr
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.comparison.axes import MAX_VALUES, NO_TEXT, Axis, segmentation_axes, synthesis_axes
-from emitdiff.ui.comparison.comparing import DEFAULTS
 from emitdiff.ui.comparison.grid import Grid
 from emitdiff.ui.events import on_choice, on_leaving
-from emitdiff.ui.form import sampling_defaults
+from emitdiff.ui.form import BLANK_FORM, sampling_defaults
 from emitdiff.ui.interface import HEAD_SUFFIX, Callables
 from emitdiff.ui.messages import note, sentence
 
@@ -37,7 +36,7 @@ class ComparisonForm:
         self.models = {
             task: {model.name: model for model in calls.models() if model.kind == task.lower()} for task in FIRST
         }
-        self.carried = gr.State({})  # fields of a request that came with an image and that this form does not show
+        self.carried = gr.State({})  # fields of the synthesis form that came with an image and are not shown here
         self.typed = gr.State({})  # the lists a user has written, by task and axis: they come back with the axis
         across, down = FIRST["Synthesis"]
         with gr.Group():
@@ -283,10 +282,10 @@ class ComparisonForm:
             return False
 
     def import_settings(self, settings: dict[str, Any]) -> dict[Any, Any]:
-        """Updates for the settings of a run of the synthesis, by the fields of a request."""
+        """Updates for the settings of a run of the synthesis, by the fields of its form."""
         shown = {getattr(self, f"synthesis_{name}"): settings[name] for name in SHARED["Synthesis"]}
-        others = set(DEFAULTS) - {*SHARED["Synthesis"], "num_images"}
-        return {**shown, self.carried: {name: settings[name] for name in others if settings[name] != DEFAULTS[name]}}
+        others = set(BLANK_FORM) - {*SHARED["Synthesis"], "num_images"}
+        return {**shown, self.carried: {name: settings[name] for name in others if settings[name] != BLANK_FORM[name]}}
 
 
 def head_files(heads: list[str] | None) -> dict[str, str]:

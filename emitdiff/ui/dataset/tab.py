@@ -186,7 +186,7 @@ class DatasetTab:
         if state is None or state.stage not in BUSY or state.stage != seen[0]:
             return self.job_updates(job, state)
         updates: dict[Any, Any] = {self.progress: job_line(state)}
-        if state.stage == "painting" and state.done != seen[1]:
+        if state.stage == "generating" and state.done != seen[1]:
             updates |= {self.last_shown: (state.stage, state.done), self.gallery: self._pairs(job)}
         return updates
 

@@ -13,7 +13,7 @@ from emitdiff.ui.interface import JobState
 from emitdiff.ui.messages import duration, finished, note, progress, sentence
 from emitdiff.ui.results import Pair
 
-BUSY = ("waiting", "painting", "scoring")
+BUSY = ("waiting", "generating", "scoring")
 DEFECTS = 20  # named one by one
 GAP = 6  # pixels of black between the images of a pair
 EMPTY = np.full((256, 2 * 256 + GAP, 3), 24, np.uint8)  # in place of a pair to come
@@ -88,7 +88,7 @@ def job_line(state: JobState) -> str:
 
 def _words(state: JobState) -> str:
     """ "Generating image 3 of 20, about 40 s left"."""
-    doing = "Painting" if state.stage == "painting" else "Scoring"
+    doing = "Generating" if state.stage == "generating" else "Scoring"
     text = f"{doing} image {min(state.done + 1, state.total)} of {state.total}"
     return text if state.seconds_left is None else f"{text}, about {duration(state.seconds_left)} left"
 

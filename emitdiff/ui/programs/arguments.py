@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.form import LIMITS, WHOLE_NUMBERS
-from emitdiff.ui.interface import Callables, SynthesisRequest
+from emitdiff.ui.form import BLANK_FORM, LIMITS, WHOLE_NUMBERS
+from emitdiff.ui.interface import Callables
 
 REQUIRED = Parameter.empty  # the default of an argument that has none
 FILE, TEXT, NUMBER, WHOLE = "file", "text", "number", "whole number"
@@ -120,7 +120,7 @@ def sampling_arguments() -> Arguments:
 
 
 def _field(name: str, words: str, *default: Any) -> Argument:
-    """A number of the request: its limits in words; without `default`, the request's own."""
+    """A number of the request: its limits in words; without `default`, the form's own."""
     _, low, high = LIMITS[name]
-    value = default[0] if default else SynthesisRequest.__dataclass_fields__[name].default
+    value = default[0] if default else BLANK_FORM[name]
     return Argument(f"{words}; {low} to {high}", WHOLE if name in WHOLE_NUMBERS else NUMBER, value)

@@ -14,7 +14,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
-from emitdiff.ui.form import check_request, find_preset, sampling_defaults
+from emitdiff.ui.form import BLANK_FORM, check_request, find_preset, sampling_defaults
 from emitdiff.ui.interface import (
     HEAD_SUFFIX,
     Callables,
@@ -127,7 +127,7 @@ class Endpoints:
             a manifest with every setting, seed and mask. Research use only, not a medical device.
         """
         request = self._request(form)
-        pixels, stem, label = self._read(image, mask, slice_number, request.structure)
+        pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
         results: list[SyntheticImage] = []
         for event in self.calls.synthesize(pixels, label, request, lambda: False):
             if is_image(event):
@@ -144,7 +144,7 @@ class Endpoints:
             a PNG file
         """
         request = self._request({**form, "prompt": "edges"})
-        pixels, stem, label = self._read(image, mask, slice_number, request.structure)
+        pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
         control = self.calls.control_image(pixels, label, request)
         path = answer_folder() / f"{stem}_edges.png"
         cv2.imwrite(str(path), np.ascontiguousarray(control[..., ::-1]))
@@ -229,11 +229,11 @@ class Endpoints:
         model = self._model(form["checkpoint"], "synthesis")
         suits = sampling_defaults(model, find_preset(self.calls.vocabulary.presets, form["preset"]))
         given = {name: value for name, value in form.items() if value is not None}
-        blank = vars(SynthesisRequest("", num_images=1))
-        request = check_request({**blank, **{name: suits[name] for name in SAMPLING}, **given})
-        if request.detector not in self.calls.vocabulary.detectors:
+        suits = {"num_images": 1, **{name: suits[name] for name in SAMPLING}}
+        request = check_request({**BLANK_FORM, **suits, **given})
+        if (detector := request.settings.detector) not in self.calls.vocabulary.detectors:
             known = ", ".join(self.calls.vocabulary.detectors)
-            raise EmitDiffError(f"No edge detector is called {request.detector!r}: give one of {known}.")
+            raise EmitDiffError(f"No edge detector is called {detector!r}: give one of {known}.")
         return request
 
     def _model(self, name: str, kind: str) -> ModelInfo:

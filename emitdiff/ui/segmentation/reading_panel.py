@@ -72,7 +72,7 @@ class ReadingPanel:
 
     def show(self, finding: Finding, opacity: float, outlined: bool, mapped: str, form: str | None) -> dict[Any, Any]:
         """Everything about a finding. Raises EmitDiffError where its mask cannot be written."""
-        saved = finding.save(form if form in finding.scan.mask_formats else None)
+        saved = finding.save(form if form in finding.scan.mask_forms else None)
         words = f"{saved.name}: 1 inside, 0 outside; size and geometry of {finding.scan.name}."
         if finding.volume is not None:
             words = f"{finding.volume.describe(finding.threshold)} {words}"
@@ -106,7 +106,7 @@ class ReadingPanel:
 
     def forms(self, scan: Scan | None) -> dict[Any, Any]:
         """The kinds of mask file that the scan allows, to be chosen from where there are several."""
-        forms = list(scan.mask_formats) if scan is not None else []
+        forms = list(scan.mask_forms) if scan is not None else []
         return {self.form: gr.update(choices=forms, value=forms[0] if forms else None, visible=len(forms) > 1)}
 
 

@@ -202,7 +202,7 @@ class SegmentationTab:
         return {
             **updates,
             **self._for_scan(updates[self.source.scan]),
-            **self.words.kind_of(word_in(made.request.prompt, self.calls.vocabulary.modalities)),
+            **self.words.kind_of(word_in(made.request.settings.prompt, self.calls.vocabulary.modalities)),
             self.source.file: None,
             self.source.message: note(f"{made.path.name}, a synthetic image generated on this page."),
             self.truth.file: None if label is None else str(label),

@@ -76,7 +76,7 @@ class DownloadPanel:
         if chosen is None or not run.kept:
             return run.archive(), ()
         names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
-        prompt, words = run.request.prompt, self.calls.vocabulary
+        prompt, words = run.request.settings.prompt, self.calls.vocabulary
         packing = PackRequest(
             layout=chosen,
             name=run.stem,

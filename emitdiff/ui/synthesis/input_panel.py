@@ -14,8 +14,8 @@ from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.browser_settings import persist_settings
 from emitdiff.ui.events import QUIET, on_choice
 from emitdiff.ui.examples import Example
-from emitdiff.ui.form import find_preset, form_values, sampling_defaults
-from emitdiff.ui.interface import EDIT_FIELDS, Callables, SynthesisRequest
+from emitdiff.ui.form import BLANK_FORM, EDIT_FIELDS, fill_form, find_preset, form_values, sampling_defaults
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.masks import RemovedImage, mask_removal_note, owner_of
 from emitdiff.ui.messages import note
 from emitdiff.ui.results import Scan
@@ -47,7 +47,7 @@ class SynthesisInput:
         detector = self.models[self.calls.synthesis_checkpoint].detector
         self.structure = build_structure_controls(self.calls.vocabulary, detector)
         fields = {"prompt": self.words.prompt, **self.sampling.fields, **self.structure.fields}
-        self.form = {name: fields[name] for name in SynthesisRequest.__dataclass_fields__}
+        self.form = {name: fields[name] for name in BLANK_FORM}
 
     @property
     def given(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class SynthesisInput:
         image, mask, stored = self.example(event.index, checkpoint)
         if stored is None:
             return updates
-        settings, _ = self.restore(vars(stored.request))
+        settings, _ = self.restore(fill_form(stored.request))
         return {**updates, **settings, **words, **self.preview.show(image, mask, stored.control)}
 
     def example(self, index: int, checkpoint: str) -> tuple[np.ndarray, np.ndarray | None, Stored | None]:

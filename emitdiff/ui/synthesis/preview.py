@@ -12,7 +12,8 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.images import overlay
-from emitdiff.ui.interface import Callables, SynthesisRequest
+from emitdiff.ui.form import read_form
+from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
 from emitdiff.ui.results import Scan
 from emitdiff.ui.source import at_view_size, selected_slice, slice_index, with_edge_letters
@@ -69,7 +70,7 @@ class Preview:
     def _control(self, image: np.ndarray | None, mask: np.ndarray | None, form: dict[str, Any]) -> dict[Any, Any]:
         try:
             known = {name: value for name, value in form.items() if value is not None}
-            control = self.calls.control_image(image, mask, SynthesisRequest(**known))
+            control = self.calls.control_image(image, mask, read_form(known))
         except Exception as error:
             return {self.control_view: None, self.control_note: note(sentence(error), "error")}
         return self._control_updates(control)

@@ -15,7 +15,9 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
 from emitdiff.provenance import save_synthetic_png
+from emitdiff.synthesis_settings import MaskEdit
 from emitdiff.ui.archive import folder_of, save_archive, save_result
+from emitdiff.ui.form import fill_form
 from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.messages import duration, sentence
 from emitdiff.ui.results import SamplingStep, SyntheticImage, is_image
@@ -24,7 +26,6 @@ from emitdiff.ui.source import at_view_size
 PREVIEW_INTERVAL = 0.5  # seconds between pictures sent while one is being made
 SQUARE = (256, 256)  # of a tile that waits for what is generated from text alone
 MAX_IMAGES = 24  # images of one run with all its variations
-NO_EDIT: dict[str, Any] = {"move_x": 0.0, "move_y": 0.0, "scale": 1.0, "rotate": 0.0, "deform": 0.0, "edit_seed": 0}
 DROPPED = "Dropped, "  # the tile of what is left out of the download is dimmed by this beginning
 
 
@@ -43,7 +44,8 @@ class GeneratedImage:
     @property
     def edited(self) -> bool:
         """Whether the mask was moved, turned, scaled or deformed."""
-        return any(getattr(self.request, name) != NO_EDIT[name] for name in NO_EDIT if name != "edit_seed")
+        edit = self.request.settings.edit
+        return edit is not None and not edit.changes_nothing
 
     @property
     def caption(self) -> str:
@@ -98,7 +100,8 @@ class Run:
                 "number of images lower, or download these and press Generate."
             )
         # The label it comes with is the edited mask already.
-        self.request = replace(parent.request, num_images=count, seed=seed, **NO_EDIT)
+        settings = parent.request.settings.replace(num_images=count, seed=seed, edit=MaskEdit())
+        self.request = replace(parent.request, settings=settings)
         self.parent, self.first, self.running = parent, len(self.images), True
         self.started, self.first_step, self.steps_done, self.steps_total = time.monotonic(), None, 0, 0
 
@@ -110,7 +113,7 @@ class Run:
             return True
         self.first_step = self.first_step or now
         self.steps_done = event.image_index * event.steps + event.step
-        self.steps_total = self.request.num_images * event.steps
+        self.steps_total = self.request.settings.num_images * event.steps
         if event.preview is None or now - self.shown < PREVIEW_INTERVAL:
             return False
         self.preview, self.shown = event.preview, now
@@ -141,9 +144,10 @@ class Run:
         tiles: list[tuple[Any, str]] = [
             (str(self.outlined(made) if self.outlines else made.path), made.caption) for made in self.images
         ]
-        for index in range(len(tiles) - self.first, self.request.num_images if self.running else 0):
+        for index in range(len(tiles) - self.first, self.request.settings.num_images if self.running else 0):
             being_made = self.first + index == len(self.images) and self.preview is not None
-            tiles.append((self.preview if being_made else self._empty(), f"seed {self.request.seed + index} ..."))
+            seed = self.request.settings.seed + index
+            tiles.append((self.preview if being_made else self._empty(), f"seed {seed} ..."))
         return tiles
 
     def outlined(self, made: GeneratedImage) -> Path:
@@ -169,10 +173,10 @@ class Run:
         """ "Image 2 of 4, step 5 of 20, about 12 s left"."""
         if not self.steps_total:
             return "Preparing. The first run after a server start loads the weights."
-        steps = self.steps_total // self.request.num_images
+        steps = self.steps_total // self.request.settings.num_images
         image, step = divmod(max(self.steps_done - 1, 0), steps)
         kind = "Image" if self.parent is None else "Variation"
-        text = f"{kind} {image + 1} of {self.request.num_images}, step {step + 1} of {steps}"
+        text = f"{kind} {image + 1} of {self.request.settings.num_images}, step {step + 1} of {steps}"
         elapsed = time.monotonic() - (self.first_step or self.started)
         if self.steps_done < 3:
             return text
@@ -180,7 +184,7 @@ class Run:
 
     def summary(self, stopped: bool) -> str:
         """The line that stays when the run is over."""
-        made, wanted = len(self.images) - self.first, self.request.num_images
+        made, wanted = len(self.images) - self.first, self.request.settings.num_images
         kind = "synthetic image" if self.parent is None else "variation"
         images = f"{made} {kind}{'s' if made != 1 else ''}"
         if stopped and made < wanted:
@@ -195,12 +199,12 @@ class Run:
         return [made for made in self.images if made.kept]
 
     def settings(self, index: int) -> dict[str, Any]:
-        """What image `index` was generated with, by field of a request; how many are wanted is not part of it."""
+        """What image `index` was generated with, by field of the form; how many are wanted is not part of it."""
         if index >= len(self.images):
             return {}
         made = self.images[index]
         return {
-            name: value for name, value in {**vars(made.request), "seed": made.result.seed}.items()
+            name: value for name, value in {**fill_form(made.request), "seed": made.result.seed}.items()
             if name != "num_images"
         }  # fmt: skip
 

@@ -19,7 +19,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.images import to_rgb
 from emitdiff.ui.examples import FOLDER, Example
-from emitdiff.ui.form import sampling_defaults
+from emitdiff.ui.form import BLANK_FORM, fill_form, read_form, sampling_defaults
 from emitdiff.ui.interface import Callables, SynthesisRequest
 from emitdiff.ui.results import is_image
 from emitdiff.ui.synthesis.runs import Run
@@ -72,7 +72,7 @@ def read_stored(card: Example, mask: np.ndarray | None, folder: Path = STORED) -
         for one in row["images"]
     )  # fmt: skip
     control, scores = read_picture(folder / row["control"]), tuple(one["scores"] for one in row["images"])
-    return Stored(SynthesisRequest(**row["request"]), control, images, scores)
+    return Stored(read_form(row["request"]), control, images, scores)
 
 
 def write_stored(calls: Callables, cards: list[Example], folder: Path = STORED) -> Path:
@@ -89,7 +89,7 @@ def _store(calls: Callables, card: Example, folder: Path) -> dict[str, Any]:
     scan, stem = calls.read_scan(card.image), file_stem(card.image.name)
     image, mask = scan.image(0), calls.read_mask(card.mask, scan, 0) if card.mask else None
     prompt = calls.compose_prompt(card.modality, card.organ, card.finding, card.appearance, "")
-    request = SynthesisRequest(prompt, checkpoint=model.name, num_images=4, seed=0, **sampling_defaults(model))
+    request = read_form({**BLANK_FORM, **sampling_defaults(model), "prompt": prompt, "checkpoint": model.name})
     events = calls.synthesize(image, mask, request, lambda: False)
     made = [event for event in events if is_image(event)]
     control = f"{stem}_control.webp"
@@ -100,7 +100,7 @@ def _store(calls: Callables, card: Example, folder: Path) -> dict[str, Any]:
         write_picture(folder / file, result.image)
         scores = {name: round(float(score), 4) for name, score in calls.quality(image, result.image).items()}
         images.append({"file": file, "seed": result.seed, "seconds": round(result.seconds, 1), "scores": scores})
-    return {"request": vars(request), "settings": made[0].settings, "control": control, "images": images}
+    return {"request": fill_form(request), "settings": made[0].settings, "control": control, "images": images}
 
 
 def read_picture(path: Path) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from emitdiff.ui.interface import EDIT_FIELDS, Vocabulary
+from emitdiff.ui.form import EDIT_FIELDS
+from emitdiff.ui.interface import Vocabulary
 
 STRUCTURE_SCALE = (
     '<div class="ends" aria-hidden="true"><span>text only</span><span>mask only</span><span>all edges</span></div>'

@@ -183,7 +183,7 @@ def test_the_pixels_are_looked_at_again_where_masks_are_fine(base):
     assert dice_on_cells(coarse, 1) == dice_on_cells(fine, 1) == 1
     taught_so = [last_lesson(base, [replace(drawn(0), mask=mask)], replace(BRIEF, hidden=(8, 8)))
                  for mask in (dots, np.pad(np.ones((32, 40), np.uint8), 16))]  # fmt: skip
-    assert [lesson.head.head.config.detail for lesson in taught_so] == [BRIEF.detail, 0]
+    assert [lesson.head.head.config.detail for lesson in taught_so] == [BRIEF.refinement_channels, 0]
     assert [lesson.head.pipeline().sizes for lesson in taught_so] == [(64, 96), (64,)]
 
 

@@ -135,7 +135,7 @@ def test_a_cut_file_a_missing_one_and_a_full_folder(tiny_weights, tmp_path):
         convert_adm(ConvertAdm(tmp_path / "cut.pt", tmp_path / "out"), TINY_CONFIG)
     with pytest.raises(EmitDiffError, match="There is no file"):
         convert_adm(ConvertAdm(tmp_path / "nowhere.pt", tmp_path / "out"))
-    with pytest.raises(EmitDiffError, match="there already"):
+    with pytest.raises(EmitDiffError, match="already exists"):
         convert_adm(ConvertAdm(tmp_path / "adm.pt", tmp_path), TINY_CONFIG)
 
 

@@ -47,9 +47,9 @@ def settings(backbone, text_model, lesions, tmp_path):
 def test_from_a_dataset_to_a_segmenter_that_is_measured(settings, lesions, capsys):
     out = train_published(settings)
     said = capsys.readouterr().err
-    assert "parameters learn from 2 images; 2 of other groups choose the epoch" in said
+    assert "trainable parameters, 2 training images; 2 validation images" in said
     assert "4 of them have no text" in said and "'Ultrasound, breast, lesion' is read" in said
-    assert "2 ways for an image that trains" in said and "kept for backward" in said
+    assert "2 views per training image" in said and "kept for backward" in said
     card = json.loads((out / "training.json").read_text())
     dices = [epoch["dice"] for epoch in card["epochs"]]
     assert len(dices) == 2 and card["best"] == 1 + dices.index(max(dices))
@@ -147,7 +147,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(settings):
     with pytest.raises(EmitDiffError, match="contains other files: notes.txt"):
         train_published(settings)
     for out in (settings.dataset, settings.dataset / "head", settings.backbone / "head"):
-        with pytest.raises(EmitDiffError, match="is where .* lies"):
+        with pytest.raises(EmitDiffError, match="is the folder of .* or inside it"):
             train_published(replace(settings, out=out))
         assert not (settings.dataset / "state").exists() and not (settings.backbone / "head").exists()
 

@@ -223,9 +223,9 @@ def test_a_folder_of_an_older_version_has_no_record_and_resumes(lesions, tmp_pat
 def test_nothing_is_written_among_the_images_or_beside_other_files(lesions, tmp_path):
     before = sorted(lesions.folder.rglob("*"))
     for out in (lesions.folder, lesions.folder / "weights"):
-        with pytest.raises(EmitDiffError, match="is where drawn lies"):
+        with pytest.raises(EmitDiffError, match="is the folder of drawn or inside it"):
             train_segmentation(TrainSegmentation((lesions.folder,), out, 0.01, resolution=64))
-    with pytest.raises(EmitDiffError, match="holds something else: drawn/dataset.json"):
+    with pytest.raises(EmitDiffError, match="contains other files: drawn/dataset.json"):
         train_segmentation(TrainSegmentation((lesions.folder,), tmp_path, 0.01, resolution=64))
     assert sorted(lesions.folder.rglob("*")) == before
 

@@ -114,7 +114,7 @@ def test_locked_networks_stay_the_same_in_memory_while_the_loss_on_one_image_fal
     with torch.no_grad():
         after = start.loss(run.network.eval(), batch).item()
     assert after < 0.9 * before
-    assert "'discs' has one group only" in capsys.readouterr().err
+    assert "'discs' has only one group" in capsys.readouterr().err
     pipeline = load_synthesizer(str(tmp_path / "out"))
     assert pipeline.checkpoint_card.control_layout == "layered"
     assert "busi" in {row["name"] for row in pipeline.checkpoint_card.training["datasets"] if row.get("by") == "parent"}
@@ -210,12 +210,12 @@ def test_a_folder_that_cannot_be_made(dataset_folder, tiny_synthesis_folder, tmp
 
 def test_nothing_is_written_over(dataset_folder, tiny_synthesis_folder, tuned):
     for out, words in (
-        (tiny_synthesis_folder, "is where tiny lies"),
-        (dataset_folder / "weights", "is where discs lies"),
+        (tiny_synthesis_folder, "is the folder of tiny or inside it"),
+        (dataset_folder / "weights", "is the folder of discs or inside it"),
     ):
         with pytest.raises(EmitDiffError, match=words):
             finetune_controlnet(settings_for(dataset_folder, out, tiny_synthesis_folder))
-    with pytest.raises(EmitDiffError, match="holds something else: model_index.json"):
+    with pytest.raises(EmitDiffError, match="contains other files: model_index.json"):
         finetune_controlnet(settings_for(dataset_folder, tiny_synthesis_folder, tuned))
     with pytest.raises(EmitDiffError, match="was started with batch 2, now 4; learning_rate 0.001, now 5e-05"):
         finetune_controlnet(settings_for(dataset_folder, tuned, tiny_synthesis_folder, batch=4))

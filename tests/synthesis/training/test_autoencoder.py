@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 from diffusers import AutoencoderTiny
 
@@ -16,22 +15,6 @@ def round_trip(model: AutoencoderTiny, picture: np.ndarray) -> np.ndarray:
 
 def chroma(picture: np.ndarray) -> np.ndarray:
     return picture.astype(float) - picture.mean(-1, keepdims=True)
-
-
-def test_the_spectrum_loss_tells_blur_and_noise_but_not_position():
-    rng = np.random.default_rng(0)
-    grain = torch.from_numpy(rng.standard_normal((4, 1, 128, 128)).astype(np.float32)).expand(-1, 3, -1, -1) * 0.3
-    other = torch.from_numpy(rng.standard_normal((4, 1, 128, 128)).astype(np.float32)).expand(-1, 3, -1, -1) * 0.3
-    blurred = torch.nn.functional.avg_pool2d(grain, 3, 1, 1)
-    assert training.spectrum_loss(grain, grain) == 0
-    assert training.spectrum_loss(other, grain) < 0.25 < 1 < training.spectrum_loss(blurred, grain)
-    assert training.spectrum_loss(2 * grain, grain) == pytest.approx(np.log(4), abs=0.05)
-
-
-@pytest.mark.parametrize("size", [64, 72, 128])
-def test_every_ring_of_the_spectrum_holds_some_frequency(size):
-    spectrum = training.log_spectrum(torch.randn(2, 3, size, size))
-    assert spectrum.shape == (2, len(training.RINGS) - 1) and spectrum.isfinite().all()
 
 
 def test_transformed_latents_and_images_stay_together():

@@ -1,0 +1,65 @@
+"""What a segmenter answers, and what it does not take."""
+
+import numpy as np
+import pytest
+import torch
+
+from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, trained_phrase, upsample
+from emitdiff.segmentation.vocabulary import BY_PHRASE
+
+
+@pytest.fixture
+def answer():
+    probability = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    return SegmentationOutput((probability > 0.5).astype(np.uint8), probability, True, None, 0.9, probability, 1.0)
+
+
+def test_another_threshold_is_another_mask_and_nothing_else(answer):
+    strict = answer.at(0.9)
+    assert strict.mask.dtype == np.uint8 and np.array_equal(strict.mask == 1, answer.probability > 0.9)
+    assert strict.found and strict.probability is answer.probability and strict.present == answer.present
+    none = answer.at(1.0)
+    assert not none.found and not none.mask.any()
+    assert np.array_equal(none.at(0.5).mask, answer.mask), "nothing was lost"
+
+
+def test_what_is_absent_is_found_at_no_threshold(answer):
+    absent = SegmentationOutput(**{**vars(answer), "absent": True}).at(0.01)
+    assert not absent.found and not absent.mask.any()
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 1), (8, 9, 3), (8, 9, 4)])
+def test_any_picture_becomes_rgb(shape):
+    assert checked_image(np.full(shape, 7, np.uint8), "lung", 0.5).shape == (8, 9, 3)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.1, 1.1, float("nan")])
+def test_a_threshold_lies_between_0_and_1(threshold):
+    with pytest.raises(EmitDiffError, match="threshold is"):
+        checked_image(np.zeros((8, 8), np.uint8), "lung", threshold)
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8)), np.zeros((7, 8), np.uint8), np.zeros((8, 8, 2), np.uint8), None])
+def test_what_is_no_picture_is_described(image):
+    with pytest.raises(EmitDiffError, match=r"The image is \w+ of shape \(.*\): give uint8"):
+        checked_image(image, "lung", 0.5)
+
+
+def test_doubt_is_counted_in_bits():
+    sure, half = torch.zeros(1, 4, 2, 2), torch.full((1, 4, 2, 2), 0.25)
+    sure[:, 1] = 1
+    assert entropy(sure).shape == (1, 2, 2) and not entropy(sure).any()
+    assert torch.allclose(entropy(half), torch.tensor(2.0))
+
+
+def test_maps_grow_without_leaving_their_range():
+    maps = torch.rand(2, 3, 4, 5)
+    grown = upsample(maps, (16, 20))
+    assert grown.shape == (2, 3, 16, 20) and grown.min() >= maps.min() and grown.max() <= maps.max()
+    assert torch.allclose(upsample(torch.full((1, 1, 4, 4), 0.3), (9, 7)), torch.tensor(0.3))
+
+
+def test_a_target_is_named_only_where_it_was_trained():
+    assert trained_phrase(BY_PHRASE["left lung"], ("left lung", "liver")) == "left lung"
+    assert trained_phrase(BY_PHRASE["left lung"], ("liver",)) is None and trained_phrase(None, ("liver",)) is None
