@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from emitdiff.errors import EmitDiffError
 
@@ -53,7 +53,7 @@ class Checkpoint:
     detector: str | None = None
     size_mb: int | None = None
     embedded: bool = False
-    defaults: dict = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     card: str | None = None
 
 

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from emitdiff.errors import EmitDiffError
 
@@ -95,7 +96,7 @@ def check_output_folder(out: str | Path, markers: Iterable[str], sources: Iterab
         check_no_foreign_files(out)
 
 
-def begin_record(path: Path, record: dict, out: str | Path, optional: Collection[str] = ()) -> None:
+def begin_record(path: Path, record: dict[str, Any], out: str | Path, optional: Collection[str] = ()) -> None:
     """Writes the record of all that the run in the folder `out` depends on, or finds it as it was started; `optional`
     as in `check_record`.
 
@@ -107,7 +108,7 @@ def begin_record(path: Path, record: dict, out: str | Path, optional: Collection
     write_text(path, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
-def check_record(path: Path, record: dict, out: str | Path, optional: Collection[str] = ()) -> None:
+def check_record(path: Path, record: dict[str, Any], out: str | Path, optional: Collection[str] = ()) -> None:
     """Compares the record of a run with what it was started with, if it was. Those of the facts `optional` that an
     older version did not record are left out.
 
@@ -125,7 +126,7 @@ def check_record(path: Path, record: dict, out: str | Path, optional: Collection
             )
 
 
-def read_record(path: Path, out: str | Path) -> dict | None:
+def read_record(path: Path, out: str | Path) -> dict[str, Any] | None:
     """The JSON record of what the run in the folder `out` was started with; None where there is none yet.
 
     Raises:
@@ -134,7 +135,8 @@ def read_record(path: Path, out: str | Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
     except ValueError as error:
         raise EmitDiffError(
             f"{path} is damaged ({error}); remove {out} and start again, or give another one."

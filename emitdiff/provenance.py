@@ -25,7 +25,7 @@ SYNTHETIC_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <?xpacket end="r"?>"""
 
 
-def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict) -> Path:
+def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict[str, Any]) -> Path:
     """Write uint8 (H, W, 3) as a PNG that says it is synthetic and how it was made.
 
     `settings` is kept as JSON in the text chunk "emitdiff" (`read_synthetic_settings` gives it back), the origin as XMP
@@ -43,12 +43,10 @@ def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict) -> P
     return path
 
 
-def read_synthetic_settings(path: str | Path) -> dict:
+def read_synthetic_settings(path: str | Path) -> dict[str, Any]:
     """The settings `save_synthetic_png` kept in a PNG. Raises EmitDiffError for any file without them."""
     try:
-        with Image.open(path, formats=["PNG"]) as png:
-            png.load()  # text chunks may stand behind the pixels
-            settings = json.loads(png.text[SETTINGS_KEY])
+        settings = json.loads(_read_text_chunks(path)[SETTINGS_KEY])
     except FileNotFoundError as error:
         raise EmitDiffError(f"{path} does not exist: give a PNG that emitdiff wrote.") from error
     except (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError) as error:
@@ -60,12 +58,16 @@ def read_synthetic_settings(path: str | Path) -> dict:
     return settings
 
 
+def _read_text_chunks(path: str | Path) -> dict[str, str]:
+    with Image.open(path, formats=["PNG"]) as png:
+        png.load()  # text chunks may stand behind the pixels
+        return dict(png.text) if isinstance(png, PngImagePlugin.PngImageFile) else {}
+
+
 def copy_png_text(source: str | Path) -> PngImagePlugin.PngInfo | None:
     """The text chunks of a PNG, to be given to `Image.save(pnginfo=...)`; None where `source` is none or has none."""
     try:
-        with Image.open(source, formats=["PNG"]) as png:
-            png.load()
-            chunks = dict(png.text)
+        chunks = _read_text_chunks(source)
     except (OSError, SyntaxError):
         return None
     text = PngImagePlugin.PngInfo()
@@ -74,7 +76,7 @@ def copy_png_text(source: str | Path) -> PngImagePlugin.PngInfo | None:
     return text if chunks else None
 
 
-def manifest_entry(result: Any, file: str, mask: str | None) -> dict:
+def manifest_entry(result: Any, file: str, mask: str | None) -> dict[str, Any]:
     """One synthetic image (`seed`, `seconds`, `settings`) in a manifest, with the names of its file and its label."""
     return {
         "file": file,
@@ -85,6 +87,6 @@ def manifest_entry(result: Any, file: str, mask: str | None) -> dict:
     }
 
 
-def synthetic_manifest(source: str, entries: list[dict]) -> dict:
+def synthetic_manifest(source: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     """What was made from `source` and how, JSON-able; the form is the same wherever images are written."""
     return {"notice": NOTICE, "digital_source_type": DIGITAL_SOURCE_TYPE, "source": source, "images": entries}

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from emitdiff.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
 
 SAVE_EVERY_SECONDS = 60.0
 
@@ -20,7 +24,7 @@ class StageState:
     its tensors onto `device`. What is set as `after_save` is called after every saving.
     """
 
-    def __init__(self, path: Path, minutes: float, parts: dict, device="cpu"):
+    def __init__(self, path: Path, minutes: float, parts: dict[str, Any], device: str | torch.device = "cpu") -> None:
         import torch
 
         self.path, self.budget, self.parts = path, minutes * 60, parts

@@ -66,8 +66,9 @@ class Job:
     """A dataset with its folder; who may do what with it when is the business of `dataset_jobs.DatasetJobs`."""
 
     folder: Path
-    source: Path | None = None
-    state: JobState | None = None  # None, as `source`, while the ZIP is unpacked: nobody knows its name yet
+    # Both are None while the ZIP is unpacked, and nobody knows the name of the job yet.
+    source: Path = None  # type: ignore[assignment]
+    state: JobState = None  # type: ignore[assignment]
     size: int = 0  # bytes of its files, with those of whatever is being made
     stop: threading.Event = field(default_factory=threading.Event)
     stage_start: tuple[float, int] = (0.0, 0)  # when the stage began, and how many images were done then
@@ -145,7 +146,7 @@ def _exported(dataset: DatasetFolder, layout: str, out: Path) -> tuple[Path, tup
     from emitdiff.datasets.export import Export, export
 
     groups = len(set(dataset.real().groups))
-    written = export(Export(dataset.folder, out, layout, folds=min(FOLDS, groups) if groups > 1 else 0))
+    written = export(Export(dataset.folder, out, layout, folds=min(FOLDS, groups) if groups > 1 else 0))  # type: ignore[arg-type]  # others are refused
     return written.folder, written.notes
 
 

@@ -185,7 +185,8 @@ class DatasetJobs:
         self._job(name)
 
     def _run(self, job: Job, settings: Augment) -> None:
-        stage, error = "done", None
+        stage = "done"
+        error: Exception | None = None
         try:
             self._generate_and_score(job, settings)
             stage = "stopped" if job.stop.is_set() else "done"
@@ -226,7 +227,7 @@ class DatasetJobs:
         from emitdiff.synthesis.filtering.scoring import Filter
 
         job.report_progress("scoring", 0, job.state.generated)
-        asked = job.state.request.segmenter
+        asked = job.state.request.segmenter if job.state.request else ""
         answers = label_predictor(self._segmenter(asked), open_dataset(job.source)) if asked else None
         progress = Progress(lambda done, total: job.report_progress("scoring", done, total), job.stop.is_set)
         kept = filter_images(Filter(job.out, job.source, job.filtered), answers, progress)

@@ -19,7 +19,7 @@ MAX_BYTES = 256 * 2**20  # of the images asked about last
 def _content(pipeline: Segmenter, image: np.ndarray) -> tuple:
     """What an encoded image is known by: the weights as they were loaded, and every pixel."""
     image = np.ascontiguousarray(image)
-    return weakref.ref(pipeline), image.shape, image.dtype.str, hashlib.sha256(image).digest()
+    return weakref.ref(pipeline), image.shape, image.dtype.str, hashlib.sha256(image.data).digest()
 
 
 @cached(LRUCache(MAX_BYTES, getsizeof=lambda encoded: encoded.nbytes), key=_content, condition=Condition())

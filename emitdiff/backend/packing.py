@@ -34,7 +34,7 @@ def pack_results(
     """
     with tempfile.TemporaryDirectory(dir=folder) as place:
         dataset = write_generated(results, paths, packing, Path(place) / "dataset")
-        exported = export(Export(dataset.folder, Path(place) / "export", packing.layout, folds=0))
+        exported = export(Export(dataset.folder, Path(place) / "export", packing.layout, folds=0))  # type: ignore[arg-type]  # others are refused
         layout_folder = exported.folder.name if packing.layout == "nnunet" else f"synthetic_{packing.name}"
         archive = pack_folder(exported.folder, folder / f"synthetic_{packing.name}_{packing.layout}.zip", layout_folder)
     return archive, exported.notes

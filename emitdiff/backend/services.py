@@ -22,6 +22,7 @@ from emitdiff.backend.encoded_images import encode
 from emitdiff.backend.pipelines import prepare, segmenter, synthesizer
 from emitdiff.checkpoints import (
     Checkpoint,
+    Kind,
     cached_folder,
     checkpoint_status,
     find_checkpoint,
@@ -65,7 +66,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
     return Callables(
         read_scan=read_scan,
         read_mask=read_label,
-        read_masks=read_scan_mask,
+        read_masks=read_labels,
         control_image=control_image,
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
@@ -92,7 +93,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
     )
 
 
-def _checkpoint_of(name: str, kind: str) -> Checkpoint:
+def _checkpoint_of(name: str, kind: Kind) -> Checkpoint:
     """A known name is taken even where its weights are missing: the page then says so and what to run."""
     known = {checkpoint.name: checkpoint for checkpoint in known_checkpoints(kind)}
     return known.get(name) or find_checkpoint(name, kind)
@@ -136,6 +137,11 @@ def list_presets() -> tuple[PresetOption, ...]:
 def read_label(path: str | Path, scan: Any, index: int) -> np.ndarray:
     """Class ids (H, W) of slice `index` of `scan`, or with no scan of the file's own (which then has that slice)."""
     return read_mask(path) if scan is None else read_slice_mask(path, scan, index)
+
+
+def read_labels(path: str | Path, scan: Any) -> np.ndarray:
+    """Class ids (S, H, W) of all of `scan`."""
+    return read_scan_mask(path, scan)
 
 
 def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[HeadProgress]:

@@ -53,6 +53,7 @@ def read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan,
         range_of = f"give a number from 0 to {count - 1}" if count > 1 else "it has one, 0, which need not be named"
         raise EmitDiffError(f"{path.name} has no slice {index}: {range_of}.")
     width, _, level = (window or "").partition("/")
+    chosen: str | Window | None
     try:
         chosen = Window(centre=float(level), width=float(width))
     except ValueError:
@@ -166,7 +167,7 @@ def read_manifest_entries(folder: Path) -> dict[str, dict]:
     """
     path = folder / MANIFEST
     try:
-        manifest = (
+        manifest: dict[str, Any] = (
             json.loads(path.read_text(encoding="utf-8")) if path.exists() else {SOURCE_TYPE_KEY: "", "images": []}
         )
         entries = {entry["file"]: entry for entry in manifest["images"]}

@@ -104,7 +104,9 @@ class Synthesize:
         folder = output_folder(self.out, self.image, self.mask)
         entries = read_manifest_entries(folder)
         label = None
-        if mask is not None and self.structure > 0:  # what is generated freely follows no mask
+        if (
+            mask is not None and settings.edit is not None and self.structure > 0
+        ):  # what is generated freely follows no mask
             label = write_label(folder, stem, edit_mask(mask, settings.edit)).name
         said = False
         for result in show_sampling(images, self.num_images):

@@ -66,8 +66,8 @@ def check_dataset(folder: str | Path) -> DatasetReport:
     info = _checked_read(check, folder, "dataset.json", lambda path: read_info(path.parent))
     rows = _checked_read(check, folder, "metadata.csv", lambda path: read_rows(path.parent)) or []
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # the decoders let go of the interpreter
-        checks = threads.map(lambda numbered: _check_row(folder, info, *numbered), enumerate(rows, start=2))
-        checks = list(tqdm(checks, total=len(rows), desc=f"checking {folder.name}", unit="image", delay=2))
+        checking = threads.map(lambda numbered: _check_row(folder, info, *numbered), enumerate(rows, start=2))
+        checks = list(tqdm(checking, total=len(rows), desc=f"checking {folder.name}", unit="image", delay=2))
     defects = [defect for part in (check, *checks) for defect in part.defects]
     defects += _duplicates(rows, checks) + _unlisted_files(folder, rows)
     groups, classes = {row["group"] for row in rows} - {""}, _count_classes(info, checks)

@@ -13,10 +13,10 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -190,7 +190,8 @@ def _write_coco(dataset: DatasetFolder, names: list[str], splits: list[Split], f
     _write_pictures(dataset, folder, [f"images/{name}.png" for name in names])
     _write_provenance(dataset, folder, names, "images/{}.png", "")
     folds = _fold_of(splits)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index, (name, row) in enumerate(zip(names, dataset.rows, strict=True)):
         mask = dataset[index].mask
         fold = {"fold": folds[index]} if index in folds else {}
@@ -206,7 +207,7 @@ def _write_coco(dataset: DatasetFolder, names: list[str], splits: list[Split], f
             {"id": label, "name": name, "supercategory": info.organ} for name, label in info.labels.items() if label
         ],
     }
-    parts = {"instances": range(len(dataset))}
+    parts: dict[str, Sequence[int]] = {"instances": range(len(dataset))}
     for number, (train, validation) in enumerate(splits):
         parts |= {f"instances_train_{number}": train, f"instances_val_{number}": validation}
     for name, indices in parts.items():
@@ -219,7 +220,7 @@ def _write_coco(dataset: DatasetFolder, names: list[str], splits: list[Split], f
     return ["Each piece of a label that hangs together, corners included, is one annotation; touching pieces are one."]
 
 
-def coco_annotations(mask: np.ndarray) -> Iterator[dict]:
+def coco_annotations(mask: np.ndarray) -> Iterator[dict[str, Any]]:
     """One annotation per connected component (8 neighbours) of every class in a mask, class ids uint8 (H, W).
 
     `segmentation` is COCO's compressed run-length code, which keeps holes and single pixels where polygons would not;
@@ -264,7 +265,7 @@ def label_colours() -> np.ndarray:
     """uint8 (256, 3): a colour for every class id, no two alike; black for background, then those of overlays."""
     ids = np.arange(256)
     hues = np.stack([(ids * 47) % 180, 255 - (ids * 29) % 128, 255 - ids // 2], -1).astype(np.uint8)
-    colours = cv2.cvtColor(hues[None], cv2.COLOR_HSV2RGB)[0]
+    colours: np.ndarray = cv2.cvtColor(hues[None], cv2.COLOR_HSV2RGB)[0]
     colours[0] = 0
     colours[1 : 1 + len(PALETTE)] = PALETTE
     return colours
@@ -300,7 +301,7 @@ def _write_provenance(dataset: DatasetFolder, folder: Path, names: list[str], im
             table.writerow([name, image.format(name), label.format(name), *(row.get(key, "") for key in columns)])
 
 
-def _described(dataset: DatasetFolder) -> dict:
+def _described(dataset: DatasetFolder) -> dict[str, Any]:
     """What the formats' own fields say of a dataset: name, description, licence, reference."""
     info, painted = dataset.info, sum(map(is_synthetic, dataset.rows))
     description = f"{info.modality}, {info.organ}; {len(dataset) - painted} real and {painted} synthetic images."
@@ -328,6 +329,6 @@ def _named(splits: list[Split], names: list[str]) -> list[dict[str, list[str]]]:
     ]
 
 
-def _write_json(path: Path, content: dict | list) -> None:
+def _write_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -137,7 +137,8 @@ def read_info(folder: Path) -> DatasetInfo:
         if not isinstance(content.get(key), str) or not content[key].strip():
             raise EmitDiffError(f"'{path}' must give \"{key}\" as a non-empty string.")
     labels = content.get("labels")
-    ids = list(labels.values()) if isinstance(labels, dict) else []
+    labels = labels if isinstance(labels, dict) else {}
+    ids = list(labels.values())
     whole = all(type(label) is int and 0 <= label <= 254 for label in ids)
     if not whole or not any(ids) or len(set(ids)) != len(ids):
         raise EmitDiffError(

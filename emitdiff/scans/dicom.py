@@ -8,13 +8,13 @@ them is printed, logged or quoted in an error.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
@@ -67,6 +67,7 @@ _FUNCTIONAL_GROUPS = {
     "VOILUTFunction": "FrameVOILUTSequence",
 }
 Source = Callable[[], BinaryIO]
+Spacing = tuple[float, float, float]  # (slice, row, column) in millimetres
 
 
 @dataclass
@@ -97,7 +98,8 @@ class _Frame:
 
     @property
     def colour(self) -> bool:
-        return self.elements.get("SamplesPerPixel", 1) > 1 or self.elements.PhotometricInterpretation == "PALETTE COLOR"
+        several = self.elements.get("SamplesPerPixel", 1) > 1
+        return bool(several or self.elements.PhotometricInterpretation == "PALETTE COLOR")
 
 
 def read_dicom(path: Path, kind: str) -> Scan:
@@ -105,10 +107,10 @@ def read_dicom(path: Path, kind: str) -> Scan:
     try:
         opened = open_zip(path, MAX_FILES) if kind == "zip" else nullcontext()
         with opened as archive, disable_value_validation():
-            if kind == "dicom":
-                sources = [partial(path.open, "rb")]
+            if archive is not None:
+                sources = _archive_sources(path, archive)
             else:
-                sources = _folder_sources(path) if kind == "folder" else _archive_sources(path, archive)
+                sources = _folder_sources(path) if kind == "folder" else _file_sources([path])
             name = path.name or path.resolve().name
             frames, warnings = _frames_of_one_series(name, sources, alone=kind == "dicom")
             return _read_frames(name, frames, warnings)
@@ -125,7 +127,14 @@ def _folder_sources(folder: Path) -> list[Source]:
     paths = sorted(islice(files, MAX_FILES + 1))
     if len(paths) > MAX_FILES:
         raise EmitDiffError(f"The folder '{folder.name}' holds more than {MAX_FILES} files. Give one series alone.")
-    return [partial(path.open, "rb") for path in paths]
+    return _file_sources(paths)
+
+
+def _file_sources(paths: Iterable[Path]) -> list[Source]:
+    def opener(path: Path) -> Source:
+        return lambda: path.open("rb")
+
+    return [opener(path) for path in paths]
 
 
 def _archive_sources(path: Path, archive: zipfile.ZipFile) -> list[Source]:
@@ -138,12 +147,13 @@ def _archive_sources(path: Path, archive: zipfile.ZipFile) -> list[Source]:
         )
     if any(entry.flag_bits & 1 for entry in entries):
         raise EmitDiffError(f"'{path.name}' is protected by a password. Give it without one.")
-    return [partial(archive.open, entry) for entry in entries]
+    open_entry = cast(Callable[[zipfile.ZipInfo], BinaryIO], archive.open)  # its own type does not say that it seeks
+    return [partial(open_entry, entry) for entry in entries]
 
 
 def _frames_of_one_series(name: str, sources: list[Source], alone: bool) -> tuple[list[_Frame], list[str]]:
     """The frames of the largest series that has one size and one orientation; a warning where others are left out."""
-    series: dict[tuple, list[_Frame]] = {}
+    series: dict[tuple[Any, ...], list[_Frame]] = {}
     skipped = 0
     for source in sources:
         elements = _read_elements(name, source, alone)
@@ -234,7 +244,7 @@ def _series_reference(frames: list[_Frame]) -> SeriesReference | None:
     return SeriesReference(study, series, space, images, corners_known) if known else None
 
 
-def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry | None, tuple | None]:
+def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry | None, Spacing | None]:
     """Frames sorted along the slice normal, warnings, and the geometry and spacing where the files give them."""
     frames = sorted(frames, key=lambda frame: (int(frame.get("InstanceNumber", 0)), frame.index))
     pixels = frames[0].vector("PixelSpacing", 2)
@@ -245,15 +255,16 @@ def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry |
     thickness = float(frames[0].get("SpacingBetweenSlices") or frames[0].get("SliceThickness") or 1.0)
     orientation = frames[0].vector("ImageOrientationPatient", 6)
     origins = [frame.vector("ImagePositionPatient", 3) for frame in frames]
-    plain = None if pixels is None else (abs(thickness), *map(float, pixels))
-    if orientation is None or pixels is None or any(origin is None for origin in origins):
+    plain = None if pixels is None else (abs(thickness), float(pixels[0]), float(pixels[1]))
+    placed = [origin for origin in origins if origin is not None]
+    if orientation is None or pixels is None or len(placed) < len(frames):
         unplaced = len(frames) > 1 and orientation is not None
         warnings = ["Slices have no position and are sorted by instance number."] if unplaced else []
         return frames, warnings, None, plain
     normal = np.cross(orientation[:3], orientation[3:])
-    positions = np.array([origin @ normal for origin in origins])
+    positions = np.array([origin @ normal for origin in placed])
     order = np.argsort(positions, kind="stable")
-    frames, positions, origins = [frames[i] for i in order], positions[order], [origins[i] for i in order]
+    frames, positions, placed = [frames[i] for i in order], positions[order], [placed[i] for i in order]
     gaps = np.diff(positions)
     if len(gaps) and gaps.min() < 1e-3:
         return (
@@ -262,12 +273,12 @@ def _in_order(frames: list[_Frame]) -> tuple[list[_Frame], list[str], Geometry |
             None,
             plain,
         )
-    step = normal * thickness if len(frames) == 1 else (origins[-1] - origins[0]) / (len(frames) - 1)
+    step = normal * thickness if len(frames) == 1 else (placed[-1] - placed[0]) / (len(frames) - 1)
     distance = float(np.median(gaps)) if len(gaps) else abs(thickness)
     uneven = len(gaps) and np.abs(gaps - distance).max() > 0.1 * distance
     warnings = ["The slices are not evenly spaced: some may be missing."] if uneven else []
-    geometry = _geometry(frames[0], orientation, pixels, step, origins[0], len(frames))
-    return frames, warnings, geometry, (distance, *map(float, pixels))
+    geometry = _geometry(frames[0], orientation, pixels, step, placed[0], len(frames))
+    return frames, warnings, geometry, (distance, float(pixels[0]), float(pixels[1]))
 
 
 def _geometry(
@@ -352,12 +363,12 @@ def _shown_as_stored(frame: _Frame) -> bool:
 def _stored_windows(frame: _Frame) -> dict[str, Window]:
     """The windows in the file, under the names it gives them."""
 
-    def listed(keyword: str) -> list:
+    def listed(keyword: str) -> list[Any]:
         value = frame.get(keyword)
         return [] if value is None else [value] if isinstance(value, str | int | float) else list(value)
 
     names = [str(name).strip().lower() for name in listed("WindowCenterWidthExplanation")]
-    windows = {}
+    windows: dict[str, Window] = {}
     for place, (centre, width) in enumerate(zip(listed("WindowCenter"), listed("WindowWidth"), strict=False)):
         if np.isfinite([float(centre), float(width)]).all() and float(width) > 0:
             name = names[place] if place < len(names) and names[place] else f"as stored {place + 1}".removesuffix(" 1")

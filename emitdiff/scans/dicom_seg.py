@@ -111,7 +111,8 @@ def _corners(series: SeriesReference, geometry: Geometry) -> np.ndarray:
 def _even_corners(geometry: Geometry, count: int) -> np.ndarray:
     """(count, 3); DICOM is LPS+, the affine RAS+."""
     affine = geometry.display_affine()
-    return (affine[:3, 3] + np.arange(count)[:, None] * affine[:3, 0]) * (-1, -1, 1)
+    corners: np.ndarray = (affine[:3, 3] + np.arange(count)[:, None] * affine[:3, 0]) * (-1, -1, 1)
+    return corners
 
 
 def _plane(geometry: Geometry, corners: np.ndarray) -> tuple[Sequence, Sequence]:

@@ -87,13 +87,13 @@ def _aligned(mask: Scan, scan: Scan) -> np.ndarray:
             "Save it with the geometry of its image, or give the mask of the one slice as PNG."
         )
     axes = steps.argmax(0)
-    backwards = [axis for axis in range(3) if whole[axes[axis], axis] < 0]
+    backwards = tuple(axis for axis in range(3) if whole[axes[axis], axis] < 0)
     return np.flip(mask.values.transpose(*axes, *range(3, mask.values.ndim)), backwards)
 
 
 def _labels(values: np.ndarray, name: str, size: tuple[int, int] | None) -> np.ndarray:
     """One slice of a mask file, (H, W) or grey (H, W, 3), as class ids; 0 and 255 become 0 and 1."""
-    if values.shape[:2] != tuple(size or values.shape[:2]):
+    if size is not None and values.shape[:2] != tuple(size):
         raise EmitDiffError(
             f"The mask '{name}' is {values.shape[1]} x {values.shape[0]} pixels, its image {size[1]} x {size[0]}. "
             "Give a mask of the same size as the image."

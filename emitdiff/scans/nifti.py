@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -78,7 +80,8 @@ def _checked_header(path: Path) -> nibabel.Nifti1Header:
         raise EmitDiffError(f"'{path.name}' is {what}. Expected NIfTI in one file (.nii or .nii.gz).")
     if len(head) < (540 if two else 348):
         raise damaged_file_error(path.name)
-    header = (nibabel.Nifti2Header if two else nibabel.Nifti1Header)(head[: 540 if two else 348], check=False)
+    kind: type[Any] = nibabel.Nifti2Header if two else nibabel.Nifti1Header
+    header: nibabel.Nifti1Header = kind(head[: 540 if two else 348], check=False)
     _check_shape(path.name, header)
     return header
 
@@ -103,12 +106,12 @@ def _check_shape(name: str, header: nibabel.Nifti1Header) -> None:
         raise EmitDiffError(f"'{name}' holds {data_type} values. Expected whole or real numbers of up to 64 bits.")
     if not 0 <= float(header["vox_offset"]) <= MAX_HEADER_BYTES:
         raise damaged_file_error(name)
-    shape = _three(tuple(shape))
-    check_limits(name, shape[0], shape[1], shape[2])
+    check_limits(name, *_three(shape))
 
 
-def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    return (*shape, 1)[:3]
+def _three(shape: Sequence[int]) -> tuple[int, int, int]:
+    first, second, third = (*shape, 1)[:3]
+    return first, second, third
 
 
 def _display_geometry(image: nibabel.Nifti1Image, header: nibabel.Nifti1Header) -> tuple[Geometry, str, list[str]]:
@@ -127,7 +130,7 @@ def _display_geometry(image: nibabel.Nifti1Image, header: nibabel.Nifti1Header) 
         ((name, axes) for name, axes in _PLANES.items() if len(thin) == 1 and axes[0] == thin[0]),
         next(iter(_PLANES.items())),
     )
-    axes = tuple(int(np.flatnonzero(nearest[:, 0] == axis)[0]) for axis in plane)
+    axes = _three([int(np.flatnonzero(nearest[:, 0] == axis)[0]) for axis in plane])
     # Rows run from head or front, columns from the patient's right or front: against RAS+. Slices run along it.
     flips = tuple((nearest[axis, 1] < 0) != (place > 0) for place, axis in enumerate(axes))
     fields = {name: header[name].copy() for name in _GEOMETRY_FIELDS}
@@ -137,7 +140,10 @@ def _display_geometry(image: nibabel.Nifti1Image, header: nibabel.Nifti1Header) 
 def _spacing(geometry: Geometry, header: nibabel.Nifti1Header) -> tuple[float, float, float] | None:
     sides = [float(abs(header["pixdim"][axis + 1])) for axis in geometry.axes]
     scale = _MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
-    return tuple(side * scale for side in sides) if np.isfinite(sides).all() and min(sides) > 0 else None
+    if not np.isfinite(sides).all() or min(sides) <= 0:
+        return None
+    slices, rows, columns = (side * scale for side in sides)
+    return slices, rows, columns
 
 
 def _looks_like_hounsfield(values: np.ndarray) -> bool:

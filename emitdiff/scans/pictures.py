@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.decoding import (
@@ -84,7 +84,7 @@ def _pages_of_one_size(picture: Image.Image) -> tuple[list[int], int]:
         return [0], 0  # the second picture of a telephone is a preview of the first
     if picture.format != "TIFF":
         return [0], getattr(picture, "n_frames", 1) - 1
-    sizes = []
+    sizes: list[tuple[int, int]] = []
     while len(sizes) <= MAX_SLICES:
         try:
             picture.seek(len(sizes))
@@ -97,7 +97,7 @@ def _pages_of_one_size(picture: Image.Image) -> tuple[list[int], int]:
 
 
 def _decode(picture: Image.Image, pages: list[int], keep_indices: bool) -> np.ndarray:
-    arrays = []
+    arrays: list[np.ndarray] = []
     for page in pages:
         picture.seek(page)
         upright = ImageOps.exif_transpose(picture)
@@ -119,14 +119,16 @@ def _has_deep_colour(picture: Image.Image, path: Path) -> bool:
         with path.open("rb") as file:
             depth, colour_type = file.read(26)[24:]
         return depth == 16 and colour_type != 0
-    if picture.format == "TIFF":
-        return max(picture.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8 and picture.tag_v2.get(_SAMPLES_PER_PIXEL, 1) > 1
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        tags = picture.tag_v2
+        return bool(max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8 and tags.get(_SAMPLES_PER_PIXEL, 1) > 1)
     return False
 
 
 def _decode_deep_colour(picture: Image.Image, path: Path, pages: list[int]) -> np.ndarray:
     """One page at a time: OpenCV would also decode those of another size, whose limits nobody has looked at."""
-    content, arrays, wanted = np.fromfile(path, np.uint8), [], set(pages)
+    content, wanted = np.fromfile(path, np.uint8), set(pages)
+    arrays: list[np.ndarray] = []
     for page in range(pages[-1] + 1):
         picture.seek(page)
         if page in wanted:
@@ -135,7 +137,7 @@ def _decode_deep_colour(picture: Image.Image, path: Path, pages: list[int]) -> n
             if not decoded:
                 raise damaged_file_error(path.name)
             arrays += found
-        if page < pages[-1]:
+        if page < pages[-1] and isinstance(picture, TiffImagePlugin.TiffImageFile):
             _begin_at(content, picture.tag_v2.next)
     grey = [cv2.cvtColor(array, cv2.COLOR_GRAY2BGR) if array.ndim == 2 else array for array in arrays]
     return np.stack([np.ascontiguousarray(array[..., 2::-1]) for array in grey])
@@ -144,9 +146,10 @@ def _decode_deep_colour(picture: Image.Image, path: Path, pages: list[int]) -> n
 def _begin_at(content: np.ndarray, offset: int) -> None:
     """Makes the page at `offset` of a TIFF its first: to skip the pages before it takes OpenCV long."""
     place = slice(8, 16) if 43 in content[2:4] else slice(4, 8)  # BigTIFF, or not
-    order = "little" if content[0] == ord("I") else "big"
-    content[place] = np.frombuffer(offset.to_bytes(place.stop - place.start, order), np.uint8)
+    size = place.stop - place.start
+    number = offset.to_bytes(size, "little") if content[0] == ord("I") else offset.to_bytes(size, "big")
+    content[place] = np.frombuffer(number, np.uint8)
 
 
 def _is_transparent(picture: Image.Image) -> bool:
-    return "A" in picture.getbands() and picture.getchannel("A").getextrema()[0] < 255
+    return "A" in picture.getbands() and picture.getchannel("A").getextrema() != (255, 255)

@@ -39,7 +39,7 @@ class Scan:
 
     @property
     def num_slices(self) -> int:
-        return self.values.shape[0]
+        return len(self.values)
 
     @property
     def middle(self) -> int:
@@ -49,7 +49,8 @@ class Scan:
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of a displayed slice."""
-        return self.values.shape[1:3]
+        height, width = self.values.shape[1:3]
+        return height, width
 
     def window_used(self, index: int = 0, window: str | Window | None = None) -> Window | None:
         """The window that `image(index, window)` applies; None where the values are shown as they are."""
@@ -99,7 +100,7 @@ class Scan:
         stem = file_stem(self.name)
         if form is not None and form not in self.mask_forms:
             raise EmitDiffError(f"A mask of '{self.name}' cannot be {form}: choose {' or '.join(self.mask_forms)}.")
-        if form == "DICOM SEG":
+        if self.origin is not None and form == "DICOM SEG":
             from emitdiff.scans.dicom_seg import write_segmentation
 
             ids = [int(value) for value in np.unique(slices) if value] or [1]

@@ -59,17 +59,17 @@ def image_measures(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]
 def _image_measures(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance, compute_iou
 
-    both = [torch.from_numpy(np.asarray(mask, dtype=bool))[None, None].float() for mask in (predicted, truth)]
+    one, other = (torch.from_numpy(np.asarray(mask, dtype=bool))[None, None].float() for mask in (predicted, truth))
     overlap = int((predicted & truth).sum())
     diagonal = float(np.hypot(*truth.shape))
     found = bool(predicted.any())
     return {
-        "dice": compute_dice(*both, ignore_empty=False).item(),
-        "iou": compute_iou(*both, ignore_empty=False).item(),
+        "dice": compute_dice(one, other, ignore_empty=False).item(),
+        "iou": compute_iou(one, other, ignore_empty=False).item(),
         "precision": overlap / int(predicted.sum()) if found else 0.0,
         "recall": overlap / int(truth.sum()),
-        "hd95": compute_hausdorff_distance(*both, percentile=95).item() if found else diagonal,
-        "assd": compute_average_surface_distance(*both, symmetric=True).item() if found else diagonal,
+        "hd95": compute_hausdorff_distance(one, other, percentile=95).item() if found else diagonal,
+        "assd": compute_average_surface_distance(one, other, symmetric=True).item() if found else diagonal,
     }
 
 
@@ -83,7 +83,7 @@ def measure(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float | int]:
 def summarise(rows: list[dict]) -> dict[str, float | int | None]:
     """All `MEASURES` over rows of `measure`; None where no image allows a measure."""
     present, absent = [row for row in rows if row["truth"]], [row for row in rows if not row["truth"]]
-    found = {"n": len(present), "n_empty": len(absent)}
+    found: dict[str, float] = {"n": len(present), "n_empty": len(absent)}
     if present:
         found |= {key: float(np.mean([row[key] for row in present])) for key in MEANS}
         found["dice_sd"] = float(np.std([row["dice"] for row in present], ddof=1)) if len(present) > 1 else 0.0
@@ -95,7 +95,7 @@ def summarise(rows: list[dict]) -> dict[str, float | int | None]:
     return {key: found.get(key) for key in MEASURES}
 
 
-def paired_difference(first: list[dict], second: list[dict]) -> dict[str, float | int]:
+def paired_difference(first: list[dict], second: list[dict]) -> dict[str, float | int | None]:
     """Mean difference in dice of two answers to the same questions, rows of `predict_all` in one order, where the truth
     is not empty; with the 2.5th and 97.5th percentile over `RESAMPLES` draws of the groups with replacement."""
     pairs = [(a["group"], a["dice"] - b["dice"]) for a, b in zip(first, second, strict=True) if a["truth"]]
@@ -191,7 +191,7 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
     for sample in tqdm(dataset, desc=f"{dataset.info.name}, {settings.text} text", unit="image"):
         encoded = pipeline.encode(sample.image)
         for name, sentence, truth in queries_of(sample, dataset):
-            sentences = {"own": sentence, "none": "", "shuffled": next(shuffled) if shuffled else None}
+            sentences = {"own": sentence, "none": "", "shuffled": next(shuffled) if shuffled else ""}
             for text in texts:
                 predicted = pipeline.segment(encoded, sentences[text], settings.threshold).mask > 0
                 query = {"file_name": sample.name, "group": sample.group, "target": name}
@@ -205,12 +205,12 @@ def print_table(result: dict) -> None:
     lines = [(name, text, whole["targets"][name]) for name in next(iter(measured.values()))["targets"]
              for text, whole in measured.items()]  # fmt: skip
     lines += [(result["dataset"], text, whole) for text, whole in measured.items()]
-    lines = [(f"{name}, {text}" if len(measured) > 1 else name, row) for name, text, row in lines]
-    width = max(len(name) for name, _ in lines) + 2
+    labelled = [(f"{name}, {text}" if len(measured) > 1 else name, row) for name, text, row in lines]
+    width = max(len(name) for name, _ in labelled) + 2
     texts = ", ".join(measured)
     print(f"{result['dataset']}: {texts} text, {result['split']} groups, distances in pixels")
     print(" " * width + "".join(f"{key.replace('false_mask_rate', 'false masks'):>13}" for key in MEASURES))
-    for name, row in lines:
+    for name, row in labelled:
         values = ("-" if row[key] is None else f"{row[key]:d}" if isinstance(row[key], int) else f"{row[key]:.4f}"
                   for key in MEASURES)  # fmt: skip
         print(f"{name:<{width}}" + "".join(f"{value:>13}" for value in values))

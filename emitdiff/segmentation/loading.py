@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,7 +42,7 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
     if config.get("kind") == "published":
         from emitdiff.segmentation.published.pipeline import load_published
 
-        return load_published(folder, config, choose_device(device))
+        return load_published(folder, config, choose_device(device))  # type: ignore[return-value]  # segments alike
     missing = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in config]
     if missing:
         raise EmitDiffError(f"{folder / 'segmenter.json'} lacks {', '.join(missing)}: {RESTORE_HINT}")
@@ -54,7 +56,7 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
     return SegmentationPipeline(
         features.to(target_device),
         text.to(target_device),
-        head.to(target_device, memory_format=torch.channels_last).requires_grad_(False),
+        head.to(target_device, memory_format=torch.channels_last).requires_grad_(False),  # type: ignore[call-overload]  # memory_format has no type there
         tuple(config["targets"]),
         config["resolution"],
         config.get("cell", 4),
@@ -79,12 +81,16 @@ def _calibration(record: object, folder: Path) -> PresenceCalibration | None:
         return None
     names = [field.name for field in fields(PresenceCalibration)]
     numbers = [record.get(name) for name in names] if isinstance(record, dict) else [None]
-    if not all(type(number) in (int, float) and abs(number) < MAX_COEFFICIENT for number in numbers):
+    if not all(_is_coefficient(number) for number in numbers):
         expected = ", ".join(names)
         raise EmitDiffError(
             f"{folder / 'segmenter.json'} has {record!r} for presence, not the numbers {expected}: {RESTORE_HINT}"
         )
     return PresenceCalibration(*numbers)
+
+
+def _is_coefficient(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < MAX_COEFFICIENT
 
 
 def _read_weights(
@@ -94,13 +100,13 @@ def _read_weights(
     from safetensors import SafetensorError
 
     reading = [config["blocks"], config["timesteps"], config["noise_seed"], config.get("place", False)]
-    readers = {
+    readers: dict[str, Callable[[Path], Any]] = {
         "backbone": lambda part: load_features(part, *reading),
         "text": TextEncoder.load,
         "head": TextDiff.load,
         "scenes.safetensors": ImageKindClassifier.load,
     }
-    parts = []
+    parts: list[Any] = []
     for name, read in readers.items():
         if name != "scenes.safetensors" and not (folder / name).is_dir():
             raise EmitDiffError(f"{folder} has no folder {name}: {RESTORE_HINT}")

@@ -86,8 +86,8 @@ class SegmentationPipeline(Segmenter):
         started = time.perf_counter()
         predictions = self._predictions(encoded, text, threshold)
         with self._lock:
-            found = (upsample(one.logits.float(), encoded.size).softmax(dim=1)[0, 1] for one in predictions)
-            probability = (sum(found) / len(predictions)).cpu().numpy()
+            found = [upsample(one.logits.float(), encoded.size).softmax(dim=1)[0, 1] for one in predictions]
+            probability = (sum(found[1:], found[0]) / len(predictions)).cpu().numpy()
             uncertainty_map = self._uncertainty(encoded.features[0], predictions[0])
             uncertainty = upsample(uncertainty_map[None, None], encoded.size)[0, 0].cpu().numpy()
         target = match_target(text, self.targets)
@@ -135,12 +135,12 @@ class SegmentationPipeline(Segmenter):
         return _presence_logits(self._predictions(encoded, text, 0.5))
 
     def _presence(
-        self, predictions: list[RawPrediction], target: Target | None, kind_signature: torch.Tensor
+        self, predictions: list[RawPrediction], target: Target | None, kind_signature: torch.Tensor | None
     ) -> tuple[float | None, str]:
         """(how surely `target` is there, None for a head that does not say; the image kind without it that this is
         taken for, "" for none)."""
         presence, kinds = self._presence_probability(predictions), self.image_kinds
-        if not kinds or not target:
+        if not kinds or not target or kind_signature is None:
             return presence, ""
         if presence is not None:
             presence *= min(1.0, kinds.probability_of(target, kind_signature) / DOUBTFUL_KIND_PROBABILITY)

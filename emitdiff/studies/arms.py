@@ -74,6 +74,8 @@ def train_arm(settings: TrainArm, base: SegmentationPipeline | None, samples: Se
     """
     started = time.perf_counter()
     if settings.arm == OURS:
+        if base is None:
+            raise EmitDiffError(f"The arm {OURS} stands on a trained segmenter: name its checkpoint.")
         segment = _text_segmenter(_train_few_shot(settings, base, samples, info))
     else:
         segment = _network_segmenter(_train_network(settings, samples, info), info)
@@ -82,8 +84,9 @@ def train_arm(settings: TrainArm, base: SegmentationPipeline | None, samples: Se
 
 def _train_few_shot(settings: TrainArm, base: SegmentationPipeline, samples: Sequence[Sample],
             info: DatasetInfo) -> SegmentationPipeline:  # fmt: skip
-    *_, last = train_few_shot(base, samples, info, TrainFewShot(settings.seconds, seed=settings.seed))
-    return last.head.pipeline()
+    training = train_few_shot(base, samples, info, TrainFewShot(settings.seconds, seed=settings.seed))
+    *_, head = (update.head for update in training if update.head is not None)
+    return head.pipeline()
 
 
 def _text_segmenter(pipeline: SegmentationPipeline) -> Segment:

@@ -128,7 +128,7 @@ def probe_step(features: DiffusionFeatures, numbers: Sequence[int], cells: Seque
     for index in range(len(test)):
         seen = extract_features(features, test, index, resolution)
         for (name, seed), probe in probes.items():
-            found = probe.scores(_chosen(seen.maps, name, numbers), seen.truth.shape[-2:]) > 0
+            found = probe.scores(_chosen(seen.maps, name, numbers), (seen.truth.shape[-2], seen.truth.shape[-1])) > 0
             pair = torch.stack([found & seen.truth, found, seen.truth]).flatten(2).sum(2)
             counts[name, seed].append(pair.cpu())
     targets = [target_of(test.info, label).phrase for label, value in test.info.labels.items() if value]
@@ -236,7 +236,7 @@ def as_markdown(report: dict) -> str:
     """The report as a page of markdown."""
     settings, cells = report["settings"], report["cells"]
     steps = list(dict.fromkeys(cell["timestep"] for cell in cells))
-    lines = {}
+    lines: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         lines.setdefault((cell["block"], cell["shape"]), []).append(f"{cell['dice']:.3f} +- {cell['sd']:.3f}")
     alone = max((cell for cell in cells if cell["block"] != TOGETHER), key=lambda cell: cell["dice"])

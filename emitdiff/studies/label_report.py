@@ -84,12 +84,12 @@ def per_draw(collected: Sequence[RunResults]) -> dict[tuple, dict[int, dict]]:
             key = (run.dataset, run.images, run.arm, row["text"], row["target"], run.draw)
             rows.setdefault(key, []).append(_numbers(row))
     found: dict[tuple, dict[int, dict]] = {}
-    for (*key, draw), own in rows.items():
+    for (*of_run, draw), own in rows.items():
         if (measured := summarise(own))["n"]:
-            found.setdefault(tuple(key), {})[draw] = measured
+            found.setdefault(tuple(of_run), {})[draw] = measured
     groups: dict[tuple, list[dict[int, dict]]] = {}
-    for (*key, _), own in found.items():
-        groups.setdefault(tuple(key), []).append(own)
+    for (*of_text, _), draws in found.items():
+        groups.setdefault(tuple(of_text), []).append(draws)
     means = {(*key, MEAN): _means(targets) for key, targets in groups.items() if len(targets) > 1}
     return dict(sorted({**found, **means}.items(), key=lambda item: (*item[0][:4], item[0][4] != MEAN)))
 

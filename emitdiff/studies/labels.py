@@ -7,7 +7,7 @@ groups held out, at one size. The figures are the papers': Dice of the foregroun
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, product
 from pathlib import Path
@@ -137,7 +137,7 @@ def _sides(dataset: DatasetFolder, settings: Labels, column: str | None) -> list
     return [(train, choose_rows(test, limit=settings.test_limit)) for train, test in sides]
 
 
-def _runs(settings: Labels, sides: dict[str, list[TrainTest]]) -> Sequence[Run]:
+def _runs(settings: Labels, sides: dict[str, list[TrainTest]]) -> Iterator[Run]:
     """In an order in which a study that is stopped early has the same draws of everything."""
     for draw, (name, folds), images in product(range(settings.draws), sides.items(), settings.images):
         for fold, arm in product(range(len(folds)), settings.arms):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -97,7 +98,7 @@ def study_memorization(settings: Memorization) -> dict:
         result[split.name] = {kind: statistics(pairs[kind], pairs["real"]) for kind in KINDS if pairs[kind]}
         write_sheet(out / f"nearest_{split.name}.png", split, pairs)
         print_table(split, result[split.name])
-    content = {"settings": {**asdict(settings), **record, "datasets": [split.name for split in splits]}}
+    content: dict[str, Any] = {"settings": {**asdict(settings), **record, "datasets": [split.name for split in splits]}}
     content |= {"copy_from": COPY_THRESHOLD, "datasets": result}
     write_text(out / "copies.json", json.dumps(content, indent=1, default=str) + "\n")
     print(f"Look at the nearest pairs: {', '.join(f'{out}/nearest_{split.name}.png' for split in splits)}")

@@ -30,7 +30,7 @@ class Probe:
             functional.interpolate(torch.einsum("kc,bchw->bkhw", weight, part.float()), size, mode="bilinear")
             for weight, part in zip(self.weights, maps, strict=True)
         ]
-        return sum(grown)[0] + (self.bias - self.threshold)[:, None, None]
+        return sum(grown[1:], grown[0])[0] + (self.bias - self.threshold)[:, None, None]
 
 
 def pixels_at(part: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

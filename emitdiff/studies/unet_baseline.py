@@ -177,10 +177,11 @@ def train_segmenter(
     Raises:
         EmitDiffError: settings that cannot be used, no images, or a real image without a synthetic one.
     """
-    both = real is not None and synthetic is not None
-    check_training(settings, both)
-    merged = Mixture(real, synthetic, settings) if both and settings.mix != "pool" else None
-    pictures = concatenate(real, synthetic) if both and merged is None else synthetic if real is None else real
+    check_training(settings, real is not None and synthetic is not None)
+    merged, pictures = None, synthetic if real is None else real
+    if real is not None and synthetic is not None:
+        merged = Mixture(real, synthetic, settings) if settings.mix != "pool" else None
+        pictures = real if merged else concatenate(real, synthetic)
     if not pictures:
         raise EmitDiffError("There is no image to train on.")
     rng = np.random.default_rng(settings.seed)

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -60,7 +61,7 @@ class Utility:
     steps: int = 300
     resolution: int = 128
     seeds: int = 3
-    mix: str = "inputs"
+    mix: Literal["inputs", "logits", "pool"] = "inputs"
     alpha: float = 0.6
     patch: int | None = None
     json: bool = False
@@ -169,7 +170,7 @@ def matched(
 
 
 def _train_all(settings: Utility, arms: list[str], real, synthetic, test, out: Path) -> None:
-    rows = read_table(out / RESULTS)
+    rows: list[dict[str, Any]] = read_table(out / RESULTS)
     done = {(row["arm"], row["seed"]) for row in rows}
     # seed by seed, so that a study that is stopped early has the same seeds in every arm
     left = [(arm, seed) for seed in range(settings.seeds) for arm in arms if (arm, str(seed)) not in done]

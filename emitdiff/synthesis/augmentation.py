@@ -207,7 +207,7 @@ def _start_folder(
     existing = list_files(out)  # before the record is read, for other processes write that first
     before = read_record(path, out)
     ours = isinstance(before, dict) and before.keys() >= {"ratio", "rows"}
-    if ours and set(existing) - {RECORD}:
+    if before is not None and ours and set(existing) - {RECORD}:
         _compare(before, record, out)
     own = {RECORD, *TABLES, *(name for job in jobs for name in (job.image, job.mask))}
     check_no_foreign_files(out, own if ours else (), existing)
@@ -278,7 +278,7 @@ def _generate(
     """Generates and writes one variant, unless the run is ended; returns what the tokenizer would cut off its
     prompt."""
     out, sample = Path(settings.out), dataset[job.index]
-    seed = image_seed(settings, sample, dataset.info.name, job.variant)
+    seed = image_seed(settings, sample, dataset.info.name, job.variant or 0)
     edit = _draw_edit(sample.mask, seed, settings.edit)
     mask = sample.mask if edit is None else edit_mask(sample.mask, edit)
     words = ", ".join(_draw_words(seed)) if settings.appearance else ""
@@ -297,7 +297,8 @@ def _generate(
         "steps": str(result.settings["num_inference_steps"]), "guidance": f"{result.settings['guidance_scale']:g}",
         "preset": settings.preset, "provenance": PROVENANCE,
     }  # fmt: skip
-    _write_atomically(out / job.mask, out, Image.fromarray(result.mask.astype(np.uint8)).save)
+    label = mask if result.mask is None else result.mask
+    _write_atomically(out / job.mask, out, Image.fromarray(label.astype(np.uint8)).save)
     _write_atomically(
         out / job.image, out, lambda path: save_synthetic_png(result.image, path, {**result.settings, "row": row})
     )

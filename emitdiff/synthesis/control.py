@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from emitdiff.synthesis.edges import control_image, detect_edges, weaken_edges
 from emitdiff.synthesis.mask_edits import edit_edges, edit_mask
 from emitdiff.synthesis.sampling import resolve
 from emitdiff.synthesis_settings import SynthesisSettings
+
+if TYPE_CHECKING:
+    from emitdiff.synthesis.sampling import ResolvedSettings
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,21 @@ def build_control(
         EmitDiffError: neither of them (and not free), sizes that differ, an edit without a mask, or settings out of
             range.
     """
-    settings = resolve(settings, card)
-    wanted, edit = _wanted_size(image, mask, settings, card), settings.edit
+    resolved = resolve(settings, card)
+    wanted, edit = _wanted_size(image, mask, resolved, card), resolved.edit
     size = fitted_size(wanted, card.area, card.multiple)
     if edit and not edit.changes_nothing and (mask is None or not mask.any()):
         raise EmitDiffError("A mask edit needs a mask: upload or draw one, or give it with --mask.")
     edited = edit_mask(mask, edit) if edit and mask is not None else mask
     small = None if edited is None else resize_mask(edited, size)
-    edges = _edges(image, size, settings)
-    if edit and mask is not None:
+    edges = _edges(image, size, resolved)
+    if edit and mask is not None and small is not None:
         edges = edit_edges(edges, resize_mask(mask, size), small, edit)
-    picture = control_image(edges, small, settings.boundary and settings.structure > 0, card.control_layout)
-    if card.control_layout == "layered" and settings.mask_share < 1:
-        picture = np.rint(picture * settings.mask_share).astype(np.uint8)
-    weights = edge_weights(settings.detector) if _wants_edges(image, settings) else None
-    return Control(picture, edited if settings.structure > 0 else None, wanted, weights)
+    picture = control_image(edges, small, resolved.boundary and resolved.structure > 0, card.control_layout)
+    if card.control_layout == "layered" and resolved.mask_share < 1:
+        picture = np.rint(picture * resolved.mask_share).astype(np.uint8)
+    weights = edge_weights(resolved.detector) if _wants_edges(image, resolved) else None
+    return Control(picture, edited if resolved.structure > 0 else None, wanted, weights)
 
 
 def _wanted_size(
@@ -66,8 +70,9 @@ def _wanted_size(
             f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels and the image "
             f"{image.shape[1]} x {image.shape[0]}; export the mask at the size of its image."
         )
-    if image is not None or mask is not None:
-        return mask.shape if image is None else image.shape[:2]
+    for given in (image, mask):
+        if given is not None:
+            return given.shape[0], given.shape[1]
     if settings.structure > 0:
         raise EmitDiffError(
             "Neither an image nor a mask was given: choose an image or a mask (IMAGE or --mask on the "
@@ -81,9 +86,9 @@ def _wants_edges(image: np.ndarray | None, settings: SynthesisSettings) -> bool:
     return image is not None and settings.structure > 0.5
 
 
-def _edges(image: np.ndarray | None, size: tuple[int, int], settings: SynthesisSettings) -> np.ndarray:
+def _edges(image: np.ndarray | None, size: tuple[int, int], settings: ResolvedSettings) -> np.ndarray:
     """Edges at the dose asked for; where none are wanted no detector is asked, so none need be there."""
-    if not _wants_edges(image, settings):
+    if image is None or not _wants_edges(image, settings):
         return np.zeros(size, np.uint8)
     image = resize_image(to_rgb(image), size)
     edges = detect_edges(image, settings.detector, settings.low_threshold, settings.high_threshold)

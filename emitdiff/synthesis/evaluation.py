@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +58,11 @@ def image_similarity(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     # MONAI wants each side, divided by (scales - 1) squared, to exceed the kernel of 11 pixels.
     scales = max(n for n in range(1, len(weights) + 1) if n == 1 or min(first.shape[:2]) // (n - 1) ** 2 > 10)
     kept = tuple(weight / sum(weights[:scales]) for weight in weights[:scales])
+    metrics: dict[str, Any] = {
+        "ssim": SSIMMetric(spatial_dims=2), "ms_ssim": MultiScaleSSIMMetric(spatial_dims=2, weights=kept)
+    }  # fmt: skip
     return {
-        "ssim": SSIMMetric(spatial_dims=2)(one, two).item(),
-        "ms_ssim": MultiScaleSSIMMetric(spatial_dims=2, weights=kept)(one, two).item(),
+        **{name: metric(one, two).item() for name, metric in metrics.items()},
         "mae": (one - two).abs().mean().item(),
     }
 
@@ -139,10 +142,9 @@ def measure_sample(
     if predict_labels is not None:
         found = [mean_dice(predict_labels(replace(sample, image=one.image, mask=mask))) for one in painted]
         real = mean_dice(predict_labels(replace(sample, image=source, mask=mask)))
-        empty = real is None
         means |= {
-            "segmenter_dice": np.nan if empty else np.mean(found),
-            "segmenter_dice_source": np.nan if empty else real,
+            "segmenter_dice": np.nan if real is None else float(np.mean([dice for dice in found if dice is not None])),
+            "segmenter_dice_source": np.nan if real is None else real,
         }
     decoded = autoencoded(pipeline, source)
     if realism is not None:

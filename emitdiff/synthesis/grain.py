@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -51,9 +52,9 @@ class GrainNetwork(ModelMixin, ConfigMixin):
         self.up = nn.ModuleList(_convolutions(narrow + wide, narrow) for narrow, wide in reversed(pairs))
         self.sharpening = nn.Conv2d(widths[0], 1, 3, padding=1)
         nn.init.zeros_(self.sharpening.weight)
-        nn.init.zeros_(self.sharpening.bias)
+        nn.init.zeros_(cast(Tensor, self.sharpening.bias))
         self.amplitudes = nn.Conv2d(widths[-1], len(SHAPES), 3, padding=1)
-        nn.init.constant_(self.amplitudes.bias, -3.0)  # hardly any grain at first
+        nn.init.constant_(cast(Tensor, self.amplitudes.bias), -3.0)  # hardly any grain at first
         self.filters = nn.Parameter(torch.stack([gaussian(*shape) for shape in SHAPES])[:, None])
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -68,7 +69,7 @@ class GrainNetwork(ModelMixin, ConfigMixin):
             features = F.leaky_relu(layer(torch.cat([enlarged, skipped], 1)), 0.2)
         return self.sharpening(features).float(), self._grain(amplitudes, images.shape[-2:], generator)
 
-    def _grain(self, amplitudes: Tensor, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+    def _grain(self, amplitudes: Tensor, size: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         height, width = (side + FILTER_SIZE - 1 for side in size)
         noise = torch.randn((len(amplitudes), len(SHAPES), height, width), generator=generator).to(amplitudes.device)
         filters = self.filters.float() / self.filters.float().flatten(1).norm(dim=1)[:, None, None, None]

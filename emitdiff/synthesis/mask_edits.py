@@ -82,7 +82,7 @@ def _origins(mask: np.ndarray, edit: MaskEdit) -> tuple[np.ndarray, np.ndarray]:
     the same at every resolution.
     """
     height, width = mask.shape
-    columns, rows = _extent(mask.any(0)), _extent(mask.any(1))
+    columns, rows = _extent(np.asarray(mask.any(0))), _extent(np.asarray(mask.any(1)))
     middle = np.array([sum(columns) / 2, sum(rows) / 2])
     half = max(columns[1] - columns[0], rows[1] - rows[0], 1) / 2
     row, column = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -107,5 +107,6 @@ def _shift(x: np.ndarray, y: np.ndarray, edit: MaskEdit) -> np.ndarray:
     nodes = np.random.default_rng(edit.seed).uniform(-1, 1, (NODES, NODES, 2)).astype(np.float32)
     field = cv2.resize(nodes, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_CUBIC)
     to_field = FIELD_SIDE / (2 * REACH)
-    at = [((values + REACH) * to_field - 0.5).astype(np.float32) for values in (x, y)]
-    return cv2.remap(field, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) * (LARGEST_SHIFT * edit.deform)
+    across, down = (((values + REACH) * to_field - 0.5).astype(np.float32) for values in (x, y))
+    found = cv2.remap(field, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return found * (LARGEST_SHIFT * edit.deform)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import truncation_warning
 from emitdiff.synthesis.sampling import phrase_of, resolve, text_arguments
 from emitdiff.synthesis_settings import SynthesisSettings
+
+if TYPE_CHECKING:
+    from emitdiff.synthesis.sampling import ResolvedSettings
 
 PREVIEW_EVERY = 2
 NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], that is no colour on purpose
@@ -80,7 +83,7 @@ class SynthesisPipeline:
         """
         return build_control(image, mask, self._resolve(settings, changes), self.checkpoint_card).picture
 
-    def _resolve(self, settings: SynthesisSettings | None, changes: dict[str, Any]) -> SynthesisSettings:
+    def _resolve(self, settings: SynthesisSettings | None, changes: dict[str, Any]) -> ResolvedSettings:
         if not isinstance(settings, SynthesisSettings | None):
             raise EmitDiffError(
                 f"The settings were of type {type(settings).__name__}; give SynthesisSettings, of a record "
@@ -88,7 +91,7 @@ class SynthesisPipeline:
             )
         return resolve((settings or SynthesisSettings()).replace(**changes), self.checkpoint_card)
 
-    def _strength(self, settings: SynthesisSettings) -> float:
+    def _strength(self, settings: ResolvedSettings) -> float:
         """Weights of our own layout learnt with their ControlNet always beside them, so for them the mask's ink fades;
         a U-Net that was locked can do without, so for others the ControlNet's strength does."""
         fades = self.checkpoint_card.control_layout != "layered"
@@ -136,7 +139,7 @@ class SynthesisPipeline:
         return self._generate(control, grey, resolved, cancelled or (lambda: False))
 
     def _generate(
-        self, control: Control, grey, settings: SynthesisSettings, cancelled
+        self, control: Control, grey, settings: ResolvedSettings, cancelled
     ) -> Iterator[SamplingStep | SyntheticImage]:
         for index in range(settings.num_images):
             started = time.perf_counter()
@@ -163,7 +166,7 @@ class SynthesisPipeline:
         return record | ({"edge_weights": control.edge_weights} if control.edge_weights else {})
 
     def _generate_one(
-        self, control, settings: SynthesisSettings, index: int, cancelled
+        self, control, settings: ResolvedSettings, index: int, cancelled
     ) -> Iterator[SamplingStep | torch.Tensor]:
         """diffusers calls back, a page wants to be fed: the sampler runs in a thread that fills a queue."""
         events: queue.Queue = queue.Queue()
@@ -200,7 +203,7 @@ class SynthesisPipeline:
         finally:
             stop.set()
 
-    def _sample(self, control, settings: SynthesisSettings, seed: int, after_step) -> torch.Tensor:
+    def _sample(self, control, settings: ResolvedSettings, seed: int, after_step) -> torch.Tensor:
         """One image, float (3, H, W) in [-1, 1] on the CPU."""
         with self._sampler(settings):
             pictures = self.pipe(

@@ -8,6 +8,7 @@ counts. Both average the decoder's output channels to one grey channel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class SamplingPreset:
         return (self.prompt_weight, self.phrase_weight, self.style_weight) != (1.0, 0.0, 0.0)
 
 
-_PAPERS = {
+_PAPERS: dict[str, Any] = {
     "detector": "hed", "boundary": True, "num_inference_steps": 20, "guidance_scale": 9.0,
     "controlnet_conditioning_scale": 1.0, "grey": True, "ddim": True,
 }  # fmt: skip

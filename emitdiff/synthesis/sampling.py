@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CheckpointCard
@@ -13,13 +13,23 @@ from emitdiff.synthesis_settings import SynthesisSettings
 if TYPE_CHECKING:
     import torch
 
+    class ResolvedSettings(SynthesisSettings):
+        """What `resolve` returns, for type checkers alone: these are never None."""
+
+        num_inference_steps: int
+        guidance_scale: float
+        controlnet_conditioning_scale: float
+        detector: str
+        boundary: bool
+
+
 LARGEST_SIDE = 4096
 DEFAULTS = {  # where neither preset nor card says otherwise
     "boundary": True, "num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0
 }  # fmt: skip
 
 
-def resolve(settings: SynthesisSettings, card: CheckpointCard) -> SynthesisSettings:
+def resolve(settings: SynthesisSettings, card: CheckpointCard) -> ResolvedSettings:
     """What is set, else the preset's, else the card's, checked. No field is None after it but an `edit` that is not
     wanted and the `size` of the checkpoint; resolved again, they stay the same.
 
@@ -30,12 +40,13 @@ def resolve(settings: SynthesisSettings, card: CheckpointCard) -> SynthesisSetti
     of_card = {"detector": card.detector, **DEFAULTS, **card.defaults}
     missing = [name for name in ("detector", *DEFAULTS) if getattr(settings, name) is None]
     of_preset = {name: value for name in missing if (value := getattr(preset, name)) is not None}
-    resolved = settings.replace(**{name: of_card[name] for name in missing} | of_preset)
+    filled = settings.replace(**{name: of_card[name] for name in missing} | of_preset)
+    resolved = cast("ResolvedSettings", filled)
     _check(resolved)
     return resolved
 
 
-def _check(settings: SynthesisSettings) -> None:
+def _check(settings: ResolvedSettings) -> None:
     """Raises EmitDiffError for resolved settings out of range."""
     if settings.edit is not None:
         settings.edit.check()
@@ -74,7 +85,8 @@ def text_arguments(pipe, settings: SynthesisSettings, seed: int) -> dict:
     parts = [
         (preset.prompt_weight, settings.prompt), (preset.phrase_weight, phrase), (preset.style_weight, preset.style)
     ]  # fmt: skip
-    mixed = sum(weight * embed(pipe, text).float() for weight, text in parts if weight)
+    first, *others = (weight * embed(pipe, text).float() for weight, text in parts if weight)
+    mixed = sum(others, first)
     negative = embed(pipe, settings.negative_prompt)
     return {"prompt_embeds": mixed.to(negative.dtype), "negative_prompt_embeds": negative}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,7 +85,8 @@ def ms_ssim(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     pair = [torch.from_numpy(np.array(views))[:, None].float() / 255 for views in (first, second)]
     metric = MultiScaleSSIMMetric(spatial_dims=2, weights=SCALE_WEIGHTS)
     with torch.inference_mode():
-        return metric(*pair).reshape(-1).nan_to_num(0.0).numpy()
+        scores: Any = metric(*pair)
+        return scores.reshape(-1).nan_to_num(0.0).numpy()
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
@@ -112,8 +114,8 @@ def edge_agreement(source: np.ndarray, synthetic: np.ndarray) -> float:
     """F1 of the one-pixel edge ridges of two uint8 (H, W, 3), both brought to a short side of 256, within 2 pixels."""
     scale = SHORT_SIDE / min(synthetic.shape[:2])
     size = tuple(round(side * scale) for side in synthetic.shape[:2])
-    ridges = [edge_ridges(resize_image(to_rgb(image), size)) for image in (source, synthetic)]
-    return edge_f1(*ridges, EDGE_TOLERANCE)
+    real, other = (edge_ridges(resize_image(to_rgb(image), size)) for image in (source, synthetic))
+    return edge_f1(real, other, EDGE_TOLERANCE)
 
 
 def mean_dice(predictions: Sequence[tuple[np.ndarray, np.ndarray]]) -> float | None:

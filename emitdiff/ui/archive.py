@@ -17,11 +17,12 @@ import numpy as np
 
 from emitdiff.files import file_stem, write_atomically
 from emitdiff.provenance import manifest_entry, save_synthetic_png, synthetic_manifest
+from emitdiff.ui.results import SyntheticImage
 
 ANSWER_SECONDS = 600  # Gradio has copied an answer long before
 
 
-def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
+def save_result(result: SyntheticImage, index: int, stem: str, folder: Path) -> Path:
     """Writes image `index` as `folder`/images/synthetic_STEM_000_seed0.png, its settings inside; returns the path."""
     origin = file_stem(result.settings.get("variation_of", stem))
     settings = {**result.settings, "seed": result.seed, "source": origin}
@@ -30,7 +31,9 @@ def save_result(result: Any, index: int, stem: str, folder: Path) -> Path:
     )
 
 
-def build_manifest(results: list[Any], paths: list[Path], stem: str, scores: list[dict] | None = None) -> dict:
+def build_manifest(
+    results: list[SyntheticImage], paths: list[Path], stem: str, scores: list[dict] | None = None
+) -> dict:
     """What was made and how, with the files as the archive has them; `scores` of each image beside its source, where
     they are known."""
     entries = [
@@ -44,7 +47,7 @@ def build_manifest(results: list[Any], paths: list[Path], stem: str, scores: lis
 
 
 def save_archive(
-    results: list[Any], paths: list[Path], stem: str, folder: Path, scores: list[dict] | None = None
+    results: list[SyntheticImage], paths: list[Path], stem: str, folder: Path, scores: list[dict] | None = None
 ) -> Path:
     """ZIP of images/, masks/ (PNG, class ids, same file names as the images) and manifest.json; it is there whole or
     not, also while it is written again."""

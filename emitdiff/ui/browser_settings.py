@@ -25,7 +25,8 @@ def persist_settings(
     To be called outside of all tabs: what is in a tab wakes only when the tab is opened.
     """
     stored = gr.BrowserState({}, storage_key=key, secret=NO_SECRET)
-    names, quiet = json.dumps(list(fields)), {"queue": False, "api_visibility": "private"}
+    names = json.dumps(list(fields))
+    quiet: dict[str, Any] = {"queue": False, "api_visibility": "private"}
     # Fields that take their first values also fire: nothing is stored before what was stored has been read.
     store = (
         f"(kept, ...values) => !window.{key} ? kept : Object.fromEntries({names}.map((name, i) => [name, values[i]]))"

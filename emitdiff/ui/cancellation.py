@@ -11,7 +11,7 @@ class Cancellation:
     """One event for each session that has something waiting or running."""
 
     def __init__(self) -> None:
-        self._events: dict[str, threading.Event] = {}
+        self._events: dict[str | None, threading.Event] = {}
 
     def begin(self, request: gr.Request) -> None:
         """A button was pressed: from now on `cancel` reaches what it starts, also while that still waits."""

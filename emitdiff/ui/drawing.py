@@ -15,6 +15,7 @@ from emitdiff.files import file_stem
 from emitdiff.images import PALETTE, resize_mask
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.results import Scan
 from emitdiff.ui.source import Source, at_view_size, selected_slice
 
 
@@ -36,13 +37,13 @@ class Drawing:
         The canvas holds one slice: with another one it closes, and fetches anew when it is opened.
         """
         self.panel.expand(self.open, inputs_kwargs=source.inputs, outputs=[self.canvas, self.note], **quiet)
-        taken = {"scan": source.scan, "drawing": self.canvas}
+        taken: dict[str, Any] = {"scan": source.scan, "drawing": self.canvas}
         return self.use.click(
             lambda **drawn: self.take(file, (beside, *outdated), **drawn), inputs_kwargs=taken,
             outputs=[file, self.note, beside, *outdated], **quiet,
         )  # fmt: skip
 
-    def open(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+    def open(self, scan: Scan | None, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The canvas gets the slice shown; what was painted on another one goes."""
         try:
             return {self.canvas: canvas_value(selected_slice(scan, slice_number, window)), self.note: ""}
@@ -50,7 +51,7 @@ class Drawing:
             return {self.note: note(sentence(error), "error")}
 
     def take(
-        self, file: gr.File, outdated: tuple[gr.HTML, ...], scan: Any, drawing: dict[str, Any] | None
+        self, file: gr.File, outdated: tuple[gr.HTML, ...], scan: Scan | None, drawing: dict[str, Any] | None
     ) -> dict[Any, Any]:
         """The strokes become the mask file, as if it had been uploaded."""
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 # Nothing on the page flickers while one runs, and programs are offered the named endpoints alone.
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 # The values with which a field was entered are kept in the page; where they are still the same, they are sent as null.
 REMEMBER = "(...values) => {{ window.{key} = JSON.stringify(values); }}"
 COMPARE = """(...values) => {{
@@ -21,8 +21,8 @@ COMPARE = """(...values) => {{
 
 
 def on_changed_value(
-    fields: Sequence[gr.Component], events: Sequence[Any], fn: Callable, inputs: dict[str, Any], outputs: Any,
-    **how: Any,
+    fields: Sequence[gr.Dropdown | gr.Textbox], events: Sequence[Any], fn: Callable, inputs: dict[str, Any],
+    outputs: Any, **how: Any,
 ) -> Any:  # fmt: skip
     """Calls `fn` with the values of `inputs`, by their names, at one of `events` if `fields` have other values by then
     than when one of them was entered.

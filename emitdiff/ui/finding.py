@@ -13,6 +13,7 @@ import numpy as np
 
 from emitdiff.images import overlay
 from emitdiff.ui.archive import folder_of
+from emitdiff.ui.results import Scan, SegmentationOutput
 from emitdiff.ui.source import at_view_size, with_edge_letters
 
 # what the second view shows: white is 1
@@ -25,14 +26,14 @@ class Finding:
     """One slice's answer to `text`. `without` is the answer to no text at all, where that was asked for; `volume` is
     what the answer is a part of. The mask file lies in `folder`, which goes with the finding."""
 
-    scan: Any
+    scan: Scan
     image: np.ndarray
     index: int
-    output: Any
+    output: SegmentationOutput
     text: str
     threshold: float
     checkpoint: str
-    without: Any = None
+    without: SegmentationOutput | None = None
     volume: Volume | None = None
     folder: Path | None = None
 
@@ -41,7 +42,7 @@ class Finding:
         without = self.without.at(threshold) if self.without else None
         return replace(self, output=self.output.at(threshold), without=without, threshold=threshold, folder=None)
 
-    def belongs_to(self, scan: Any, index: int, image: np.ndarray, volume: Volume | None) -> bool:
+    def belongs_to(self, scan: Scan, index: int, image: np.ndarray, volume: Volume | None) -> bool:
         """Whether this is still the answer to slice `index` of `scan`, shown as `image` (H, W, 3).
 
         Slices may look alike, and so may files; and the answer of a volume goes with that `volume`.
@@ -59,7 +60,8 @@ class Finding:
 
     def picture(self, opacity: float, outlined: bool, without: bool = False) -> np.ndarray:
         """The image with the mask over it at `opacity` in per cent; `without` takes the mask found without text."""
-        image, mask = at_view_size(self.image), at_view_size((self.without if without else self.output).mask)
+        output = self.without if without and self.without is not None else self.output
+        image, mask = at_view_size(self.image), at_view_size(output.mask)
         return with_edge_letters(overlay(image, mask, opacity / 100, thickness=2 if outlined else 0), self.scan)
 
     def map(self, mapped: str) -> np.ndarray:
@@ -108,11 +110,11 @@ class Finding:
 class Volume:
     """The answers of all slices, or of those that were reached, kept with eight bits a pixel."""
 
-    scan: Any
+    scan: Scan
     window: str | None
     text: str
     checkpoint: str
-    answers: dict[int, Any] = field(default_factory=dict)
+    answers: dict[int, SegmentationOutput] = field(default_factory=dict)
     saved: dict[tuple[str | None, float], Path] = field(default_factory=dict)
     scores: dict[Any, list[dict]] = field(default_factory=dict)  # kept by whoever compares it with a true mask
     folder: Path = field(init=False)
@@ -121,11 +123,11 @@ class Volume:
     def __post_init__(self) -> None:
         self.folder = folder_of(self)
 
-    def add(self, index: int, output: Any) -> None:
+    def add(self, index: int, output: SegmentationOutput) -> None:
         small = {name: np.rint(getattr(output, name) * 255).astype(np.uint8) for name in MAPS.values()}
         self.answers[index] = replace(output, mask=np.broadcast_to(np.uint8(0), output.mask.shape), **small)
 
-    def answer(self, index: int, threshold: float) -> Any:
+    def answer(self, index: int, threshold: float) -> SegmentationOutput:
         """The answer of slice `index` as the segmenter gave it, with the mask of `threshold`."""
         kept = self.answers[index]
         large = {name: getattr(kept, name).astype(np.float32) / 255 for name in MAPS.values()}

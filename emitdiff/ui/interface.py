@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from emitdiff.synthesis_settings import SynthesisSettings
+from emitdiff.ui.results import (
+    DatasetReport,
+    Pair,
+    SamplingStep,
+    Scan,
+    SegmentationOutput,
+    SyntheticImage,
+    TrainingProgress,
+)
 
 HEAD_SUFFIX = ".safetensors"  # what the file of a few-shot head ends in, by which it is told from other weights
 
@@ -126,19 +135,56 @@ class AugmentRequest:
     segmenter: str = ""
 
 
+class JobState(Protocol):
+    """Where a dataset that is augmented stands: `done` of `total` in this `stage`; `generated` and `kept` count
+    synthetic images, `report` and `scores` are files."""
+
+    @property
+    def check(self) -> DatasetReport: ...
+    @property
+    def usable(self) -> bool: ...
+    @property
+    def stage(self) -> str: ...
+    @property
+    def request(self) -> AugmentRequest | None: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def seconds_left(self) -> float | None: ...
+    @property
+    def generated(self) -> int: ...
+    @property
+    def kept(self) -> int: ...
+    @property
+    def error(self) -> Exception | None: ...
+    @property
+    def report(self) -> Path | None: ...
+    @property
+    def scores(self) -> Path | None: ...
+
+
+class Score(Protocol):
+    def __call__(
+        self, predicted: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | None = None, /
+    ) -> dict[str, float | None]:
+        """dice, iou, precision, recall and hd95 (in pixels without the spacing of each axis) of two 0/1 masks, (H, W)
+        or (S, H, W); None where a measure is not defined."""
+
+
 @dataclass(frozen=True)
 class DatasetCalls:
     """Any of them may raise `EmitDiffError`; those that take a name do so for one that is not known any more."""
 
     # ZIP of a dataset folder -> name of a job, checked and ready to start
     create: Callable[[str | Path], str]
-    # name -> None where there is none, else stage, check (info, num_images, num_groups, classes, findings, defects),
-    # usable, request, done, total, seconds_left, generated, kept, error, report and scores (files or None)
-    status: Callable[[str], Any | None]
+    # name -> None where there is none
+    status: Callable[[str], JobState | None]
     start: Callable[[str, AugmentRequest], None]
     stop: Callable[[str], None]
-    # name, how many -> the last ones generated (name, source, source_mask, image, mask), the latest first
-    pairs: Callable[[str, int], list[Any]]
+    # name, how many -> the last ones generated, the latest first
+    pairs: Callable[[str, int], Sequence[Pair]]
     # name, layout ("dataset", "nnunet", "coco", "monai", "paired"), only those the report keeps -> ZIP, sentences
     export: Callable[[str, str, bool], tuple[Path, tuple[str, ...]]]
     remove: Callable[[str], None]
@@ -151,12 +197,11 @@ class Callables:
     Images are uint8 (H, W, 3), masks uint8 class ids (H, W), probabilities float32 (H, W) in 0..1.
     """
 
-    # file -> Scan (num_slices, middle, size, windows, warnings, name, image(index, window), save_mask(mask, folder))
-    read_scan: Callable[[str | Path], Any]
+    read_scan: Callable[[str | Path], Scan]
     # file, scan it belongs to or None, slice -> class ids (H, W) of that slice
-    read_mask: Callable[[str | Path, Any, int], np.ndarray]
+    read_mask: Callable[[str | Path, Scan | None, int], np.ndarray]
     # file, scan it belongs to -> class ids (S, H, W) of the whole scan
-    read_masks: Callable[[str | Path, Any], np.ndarray]
+    read_masks: Callable[[str | Path, Scan], np.ndarray]
     # image or None, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
     control_image: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest], np.ndarray]
     # modality, organ, finding, appearance, free text -> prompt
@@ -165,32 +210,30 @@ class Callables:
     prompt_warning: Callable[[str, str], str]
     # prompt, checkpoint -> (tokens it has, tokens that are read), None while the tokenizer is not on this machine
     token_count: Callable[[str, str], tuple[int, int] | None]
-    # image or None, mask or None, request, cancelled ->
-    # steps (image_index, step, steps, preview) and images (image, mask, seed, settings, seconds)
-    synthesize: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]], Iterator[Any]]
+    # image or None, mask or None, request, cancelled -> what comes, as it comes; `results.is_image` tells which it is
+    synthesize: Callable[
+        [np.ndarray | None, np.ndarray | None, SynthesisRequest, Callable[[], bool]],
+        Iterator[SamplingStep | SyntheticImage],
+    ]
     # real image, synthetic image of its size -> {"edge_f1": .., "ssim": .., "ms_ssim": .., "mae": ..}, all in 0..1
     quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     # finished images, their PNGs, how, a folder for it -> a ZIP in that folder, what its user should know in sentences
-    pack: Callable[[list[Any], list[Path], PackRequest, Path], tuple[Path, tuple[str, ...]]]
-    # image, text, threshold, checkpoint -> mask, probability, found, target, present, uncertainty, seconds, warnings,
-    # absent, untaught, at(threshold)
-    segment: Callable[[np.ndarray, str, float, str], Any]
+    pack: Callable[[list[SyntheticImage], list[Path], PackRequest, Path], tuple[Path, tuple[str, ...]]]
+    # image, text, threshold, checkpoint
+    segment: Callable[[np.ndarray, str, float, str], SegmentationOutput]
     # checkpoint -> the phrases its head was trained on
     targets: Callable[[str], tuple[str, ...]]
     # checkpoint, modality or "" -> sentences to start from
     sentences: Callable[[str, str], tuple[str, ...]]
-    # examples (image, mask 0/1, name), request -> progress (step, steps, seconds, loss, dice and picture or None, file:
-    # None but in the last, whose file is the head and may be given as a checkpoint)
-    teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[Any]]
-    # zip of a dataset folder, what to teach from it -> progress, as in `teach`
-    teach_dataset: Callable[[str | Path, TeachDatasetRequest], Iterator[Any]]
+    # examples (image, mask 0/1, name), request
+    teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[TrainingProgress]]
+    # zip of a dataset folder, what to teach from it
+    teach_dataset: Callable[[str | Path, TeachDatasetRequest], Iterator[TrainingProgress]]
     # file that the progress named, or anything a browser sent instead -> whether it is such a file and still there
     head_exists: Callable[[str], bool]
     # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone
     evaluate: Callable[[str | Path, EvaluateRequest], dict[str, Any]]
-    # prediction, truth (both 0/1, (H, W) or (S, H, W)), optionally the spacing of each axis -> dice, iou, precision,
-    # recall, hd95 (in pixels without a spacing); None where a measure is not defined
-    score: Callable[..., dict[str, float | None]]
+    score: Score
     # height, width, patch in pixels, share of real squares, generator -> (H, W) True where the real image stays
     merging_mask: Callable[[int, int, int, float, np.random.Generator], np.ndarray]
     # a zipped dataset folder, augmented in the background

@@ -214,7 +214,7 @@ def write_examples(folder: Path = EXAMPLES) -> list[dict]:
 
 def write_example_dataset(path: Path, count: int = 4) -> Path:
     """Writes a ZIP of a dataset folder with `count` drawn ultrasound images, each a group of its own."""
-    info = {"name": "drawn-ultrasound", "modality": "Ultrasound", "organ": "breast"}
+    info: dict[str, object] = {"name": "drawn-ultrasound", "modality": "Ultrasound", "organ": "breast"}
     info |= {"labels": {"background": 0, "lesion": 1}, "licence": "CC0-1.0", "citation": "drawn by a program"}
     rows = ["file_name,mask,group,finding,text"]
     with zipfile.ZipFile(path, "w") as zipped:

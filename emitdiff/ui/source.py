@@ -15,6 +15,7 @@ from emitdiff.images import resize_image, resize_mask
 from emitdiff.ui.examples import Example
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, notes, sentence
+from emitdiff.ui.results import Scan
 
 ACCEPTED = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI, or a zip of one DICOM series."
 SESSION_SECONDS = 4 * 3600  # how long a session's decoded scan and results stay in memory without being touched
@@ -48,7 +49,7 @@ class Source:
         """Updates for `outputs` that put the file at `path` in place; raises EmitDiffError."""
         return self.show(self.calls.read_scan(path))
 
-    def show(self, scan: Any, slice_number: float | None = None, window: str | None = None) -> dict[Any, Any]:
+    def show(self, scan: Scan, slice_number: float | None = None, window: str | None = None) -> dict[Any, Any]:
         """Updates for `outputs` that put a decoded scan in place, at its middle slice where no other is named."""
         names, many = list(scan.windows), scan.num_slices > 1
         windows = [(f"{name} ({used.width:.0f} / {used.centre:.0f})", name) for name, used in scan.windows.items()]
@@ -67,7 +68,7 @@ class Source:
         except Exception as error:
             return {self.message: note(sentence(error), "error"), self.file: None}
 
-    def clear_error(self, scan: Any, message: str) -> Any:
+    def clear_error(self, scan: Scan | None, message: str) -> Any:
         """The message once something else works: that of a file that could not be read is over."""
         if 'role="alert"' not in (message or ""):
             return gr.skip()
@@ -116,19 +117,25 @@ def mirror(line: gr.HTML, copy: gr.HTML) -> None:
     line.change(None, line, copy, js="html => html", queue=False, api_visibility="private")
 
 
-def slice_index(scan: Any, slice_number: float | None) -> int:
+def slice_index(scan: Scan, slice_number: float | None) -> int:
     """People count slices from 1, arrays from 0; kept within the scan."""
     return min(max(int(slice_number or 1) - 1, 0), scan.num_slices - 1)
 
 
-def selected_slice(scan: Any, slice_number: float, window: str | None) -> np.ndarray:
-    """The slice shown, uint8 (H, W, 3); raises EmitDiffError before a scan has been chosen."""
+def chosen_scan(scan: Scan | None) -> Scan:
+    """Raises EmitDiffError before one has been chosen."""
     if scan is None:
         raise EmitDiffError("No image yet: choose an example or upload a file first.")
+    return scan
+
+
+def selected_slice(scan: Scan | None, slice_number: float, window: str | None) -> np.ndarray:
+    """The slice shown, uint8 (H, W, 3); raises EmitDiffError before a scan has been chosen."""
+    scan = chosen_scan(scan)
     return scan.image(slice_index(scan, slice_number), window if window in scan.windows else None)
 
 
-def describe_scan(scan: Any) -> str:
+def describe_scan(scan: Scan) -> str:
     """ "brain.nii.gz: MRI, 256 x 256, 24 slices, 0.9 x 0.9 mm"."""
     height, width = scan.size
     parts = [scan.modality, f"{width} x {height}", f"{scan.num_slices} slices" if scan.num_slices > 1 else None]
@@ -138,7 +145,7 @@ def describe_scan(scan: Any) -> str:
     return f"{scan.name}: " + ", ".join(part for part in parts if part)
 
 
-def with_edge_letters(picture: np.ndarray, scan: Any) -> np.ndarray:
+def with_edge_letters(picture: np.ndarray, scan: Scan | None) -> np.ndarray:
     """uint8 (H, W, 3) with the patient's sides at its edges, as on a reading screen, where the scan's file tells."""
     geometry = getattr(scan, "geometry", None)
     sides = geometry.edge_letters() if geometry is not None else {}

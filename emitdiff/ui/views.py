@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from emitdiff.images import to_rgb
 def written_once(component: gr.Image | gr.Gallery | gr.ImageSlider) -> Any:
     """The component, from now on with files that are never rewritten; a gallery shows [(picture, caption)], a slider
     a pair of pictures."""
-    show = component.postprocess
+    show: Callable[[Any], Any] = component.postprocess  # of three classes, each of which takes something else
 
     def show_file(value: Any) -> Any:
         if isinstance(value, list):
@@ -31,7 +32,8 @@ def written_once(component: gr.Image | gr.Gallery | gr.ImageSlider) -> Any:
             return show(tuple(picture_file(picture, component.GRADIO_CACHE) for picture in value))
         return show(picture_file(value, component.GRADIO_CACHE))
 
-    component.postprocess = show_file  # a class of our own would have Gradio write a stub file beside its source
+    # A class of our own would have Gradio write a stub file beside its source.
+    component.postprocess = show_file  # type: ignore[method-assign]  # of this one component alone
     return component
 
 
@@ -46,5 +48,5 @@ def picture_file(picture: Any, cache: str | Path) -> Any:
         return str(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     png = cv2.imencode(".png", to_rgb(picture)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    write_atomically(path, lambda partial: partial.write_bytes(png))
+    write_atomically(path, lambda partial: partial.write_bytes(png.tobytes()))
     return str(path)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +21,19 @@ from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.segmentation.output import SegmentationOutput
 from emitdiff.ui.form import BLANK_FORM
-from emitdiff.ui.interface import Callables, DatasetCalls, ModelInfo, PresetOption, Vocabulary
+from emitdiff.ui.interface import (
+    Callables,
+    DatasetCalls,
+    EvaluateRequest,
+    ModelInfo,
+    PackRequest,
+    PresetOption,
+    SynthesisRequest,
+    TeachDatasetRequest,
+    TeachRequest,
+    Vocabulary,
+)
+from emitdiff.ui.results import SyntheticImage
 
 STEPS = 4
 
@@ -37,27 +51,33 @@ class Painted:
     image: np.ndarray
     mask: np.ndarray | None
     seed: int
-    settings: dict
+    settings: dict[str, Any]
     seconds: float
 
 
-def filled_form(prompt, **fields):
+def filled_form(prompt: str, **fields: Any) -> dict[str, Any]:
     """The values of the page's form by field name, as its components hold them."""
     chosen = {"num_inference_steps": 20, "guidance_scale": 5.0, "controlnet_conditioning_scale": 1.0}
     return {**BLANK_FORM, **chosen, "detector": "soft", "prompt": prompt, **fields}
 
 
-def control_image(image, mask, request):
+def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:
     settings = request.settings
     if image is None or settings.structure <= 0.5:
-        edges = np.zeros(mask.shape if image is None else image.shape[:2], np.uint8) if mask is None else mask * 255
+        given = image if mask is None else mask
+        assert given is not None
+        edges = np.zeros(given.shape[:2], np.uint8) if mask is None else mask * 255
         return np.repeat(edges[..., None], 3, axis=-1)
     edges = cv2.Canny(image, settings.low_threshold, settings.high_threshold)
     return np.repeat(edges[..., None], 3, axis=-1)
 
 
-def synthesize(image, mask, request, cancelled, pause=0.0):
+def synthesize(
+    image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool],
+    pause: float = 0.0,
+) -> Iterator[Step | Painted]:  # fmt: skip
     asked = request.settings
+    assert asked.edit is not None
     settings = {"prompt": asked.prompt, "structure": asked.structure, "move_x": asked.edit.move_x}
     if image is None:
         image = np.full((*(mask.shape if mask is not None else (64, 64)), 3), 90, np.uint8)
@@ -72,19 +92,21 @@ def synthesize(image, mask, request, cancelled, pause=0.0):
         yield Painted(noisy, mask, asked.seed + index, settings, 0.1)
 
 
-def quality(source, synthetic):
+def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
     mae = float(np.abs(source.astype(float) - synthetic).mean() / 255)
     return {"edge_f1": 1 - mae, "ssim": 1 - 2 * mae, "ms_ssim": 1 - 3 * mae, "mae": mae}
 
 
-def pack(results, paths, packing, folder):
+def pack(
+    results: list[SyntheticImage], paths: list[Path], packing: PackRequest, folder: Path
+) -> tuple[Path, tuple[str, ...]]:
     archive = Path(folder) / f"synthetic_{packing.name}_{packing.layout}.zip"
     archive.write_text(f"{len(results)} of {packing.classes}")
     return archive, ("Labels are numbered again.",)
 
 
-def segment(image, text, threshold, checkpoint):
-    probability = cv2.GaussianBlur(image.mean(-1).astype(np.float32), (0, 0), 4) / 255
+def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> SegmentationOutput:
+    probability: np.ndarray = cv2.GaussianBlur(image.mean(-1).astype(np.float32), (0, 0), 4) / 255
     missing = "spleen" in text
     probability = np.full_like(probability, 0.1) if missing else probability
     answer = SegmentationOutput(
@@ -107,18 +129,18 @@ class TrainingProgress:
     warning: str = ""
 
 
-def teach(examples, request):
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[TrainingProgress]:
     if not any(mask.any() for _, mask, _ in examples):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
-        look = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
+        look: dict[str, Any] = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
         yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
     yield TrainingProgress(
         10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!"
     )
 
 
-def teach_dataset(archive, lesson):
+def teach_dataset(archive: str | Path, lesson: TeachDatasetRequest) -> Iterator[TrainingProgress]:
     with zipfile.ZipFile(archive) as zipped:
         assert "my-data/dataset.json" in zipped.namelist()
     file = Path(tempfile.mkdtemp()) / f"{lesson.label or 'all'}.safetensors"
@@ -126,14 +148,15 @@ def teach_dataset(archive, lesson):
     yield TrainingProgress(10, 10, lesson.seconds, 0.2, 0.8, file=file)
 
 
-def evaluate(archive, how):
+def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:
     return {"dice": 0.9, "n": how.limit, "text": how.text, "checkpoint": Path(how.checkpoint).name, "targets": {}}
 
 
 class Painter:
     """In place of a synthesis pipeline, for datasets: an image with so much noise that it is no copy."""
 
-    name, card, checkpoint_card = "emitdiff-mini", {}, SimpleNamespace(training={})
+    name, checkpoint_card = "emitdiff-mini", SimpleNamespace(training={})
+    card: dict[str, Any] = {}
 
     def __call__(self, image, mask, settings, *, cancelled):
         wanted = {"prompt": settings.prompt, "appearance": "", "num_inference_steps": STEPS, "guidance_scale": 3.0}
@@ -150,28 +173,26 @@ def dataset_calls() -> DatasetCalls:
     return DatasetCalls(jobs.create, jobs.status, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
 
 
-def save_mask(masks: dict[int, np.ndarray], folder: Path) -> Path:
-    path = Path(folder) / "mask.png"
-    cv2.imwrite(str(path), next(iter(masks.values())) * 255)
-    return path
+scan_that_saves = read_scan
 
 
-def scan_that_saves(path):
-    scan = read_scan(path)
-    if not hasattr(scan, "save_mask"):
-        scan.save_mask = save_mask
-    return scan
+def read_label(path: str | Path, scan: Any, index: int) -> np.ndarray:
+    return read_mask(path) if scan is None else read_slice_mask(path, scan, index)
 
 
-def compose_prompt(modality, organ, finding="", appearance="", free_text=""):
+def read_labels(path: str | Path, scan: Any) -> np.ndarray:
+    return read_scan_mask(path, scan)
+
+
+def compose_prompt(modality: str, organ: str, finding: str = "", appearance: str = "", free_text: str = "") -> str:
     return ", ".join(part for part in (modality, organ, finding, appearance, free_text) if part)
 
 
-def prompt_warning(prompt, checkpoint):
+def prompt_warning(prompt: str, checkpoint: str) -> str:
     return f"Cut after 77 tokens: “{prompt[200:]}” is not read." if len(prompt) > 200 else ""
 
 
-def models():
+def models() -> tuple[ModelInfo, ...]:
     settings = {"num_inference_steps": STEPS, "guidance_scale": 3.0, "controlnet_conditioning_scale": 1.0}
     return (
         ModelInfo(
@@ -189,15 +210,15 @@ def models():
     )
 
 
-def failing(*arguments):
+def failing(*arguments: Any) -> Any:
     raise EmitDiffError("The weights are not here: run this command.")
 
 
-def fake_callables(**changes) -> Callables:
+def fake_callables(**changes: Any) -> Callables:
     calls = Callables(
         read_scan=scan_that_saves,
-        read_mask=lambda path, scan, index: read_mask(path) if scan is None else read_slice_mask(path, scan, index),
-        read_masks=read_scan_mask,
+        read_mask=read_label,
+        read_masks=read_labels,
         merging_mask=lambda height, width, patch, alpha, rng: rng.random((height, width)) < alpha,
         control_image=control_image,
         compose_prompt=compose_prompt,

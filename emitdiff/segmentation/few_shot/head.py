@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -111,7 +112,7 @@ class FewShotHead:
     def pipeline(self) -> SegmentationPipeline:
         """Ready to segment; backbone and text encoder are those of `base`."""
         return SegmentationPipeline(
-            PixelFeatures(self.base.features, self.card["cell"]),
+            PixelFeatures(self.base.features, self.card["cell"]),  # type: ignore[arg-type]  # gives maps as they do
             self.base.text,
             self.head.to(self.base.device),
             tuple(self.card["targets"]),
@@ -212,7 +213,9 @@ def _check_card(card: dict, name: str) -> None:
 
 def _read_head(weights: dict[str, torch.Tensor], card: dict, name: str) -> TextDiff:
     try:
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in card["config"].items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in card["config"].items()
+        }
         with torch.device("meta"):  # memory is only taken by what the file holds, whatever sizes its card names
             head = TextDiff(HeadConfig(**values))
         head.load_state_dict(weights, assign=True)

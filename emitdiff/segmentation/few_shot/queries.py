@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emitdiff.datasets.folder import DatasetInfo, Sample
+from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.training.examples import LabelledImage, labelled_at
 from emitdiff.segmentation.vocabulary import (
@@ -37,7 +37,7 @@ class Example:
     group: str
 
 
-def read_examples(samples: Sequence[Sample], info: DatasetInfo, label: str | None,
+def read_examples(samples: Sequence[Sample] | DatasetFolder, info: DatasetInfo, label: str | None,
                   resolution: int) -> tuple[DatasetInfo, list[Example]]:  # fmt: skip
     """(`info` with the labels to teach, the samples as examples of `resolution` on their short side).
 

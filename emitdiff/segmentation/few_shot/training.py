@@ -12,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from emitdiff.datasets.folder import DatasetInfo, Sample
+from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
 from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import normalize, overlay, resize_image, resize_mask
@@ -27,6 +28,7 @@ from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, Pixel
 from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples
 from emitdiff.segmentation.laterality import rewrite_directions
 from emitdiff.segmentation.model.features import pooled, sizes_around
+from emitdiff.segmentation.model.refinement import Refinement
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
 from emitdiff.segmentation.pipeline import SegmentationPipeline
@@ -115,7 +117,7 @@ class TrainingProgress:
 
 def train_few_shot(
     pipeline: SegmentationPipeline,
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | DatasetFolder,
     info: DatasetInfo,
     settings: TrainFewShot | None = None,
     validation: Sample | None = None,
@@ -197,10 +199,10 @@ class FewShotTrainer:
     @torch.no_grad()
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         images = images.to(self.pipeline.device)
-        cells = tuple(side // self.pipeline.cell for side in images.shape[-2:])
+        rows, columns = (side // self.pipeline.cell for side in images.shape[-2:])
         with self._autocast(images.device):
             maps = self.features(images)
-        return pooled([part.float() for part in maps], cells)
+        return pooled([part.float() for part in maps], (rows, columns))
 
     def train(
         self, started: float, settings: TrainFewShot, validation_index: int | None, validation: Example | None
@@ -244,11 +246,11 @@ class FewShotTrainer:
             yield TrainingProgress(
                 schedule.step, schedule.steps, schedule.seconds, float(np.mean(losses)), dice, preview
             )
-        loss = float(np.mean(losses))
-        summary = {"steps": schedule.step, "seconds": round(schedule.seconds, 1), "loss": round(loss, 4),
+        last_loss = float(np.mean(losses))
+        summary = {"steps": schedule.step, "seconds": round(schedule.seconds, 1), "loss": round(last_loss, 4),
                  "validation_dice": None if validation_dice is None else round(validation_dice, 4)}  # fmt: skip
         final = self._final_head(average, settings, summary)
-        yield TrainingProgress(schedule.step, schedule.steps, schedule.seconds, loss, validation_dice, head=final)
+        yield TrainingProgress(schedule.step, schedule.steps, schedule.seconds, last_loss, validation_dice, head=final)
 
     def _loss(self, head: TextDiff, rows: Sequence[int]) -> torch.Tensor:
         """One question about every view of a batch, and one about something else for a quarter of them."""
@@ -269,13 +271,13 @@ class FewShotTrainer:
             logits = head.classifier.last_convolution(hidden)
         loss = segmentation_loss(logits, masks)
         if head.detail is not None:
-            loss = loss + self._refinement_loss(head, hidden, logits, masks, batch, indices)
+            loss = loss + self._refinement_loss(head.detail, hidden, logits, masks, batch, indices)
         if head.presence is None:
             return loss
         presence = head.presence([part.detach().float() for part in attended])  # the masks learn as they would without
         return loss + functional.binary_cross_entropy_with_logits(presence, masks.flatten(1).any(1).float())
 
-    def _refinement_loss(self, head: TextDiff, hidden: torch.Tensor, logits: torch.Tensor, masks: torch.Tensor,
+    def _refinement_loss(self, detail: Refinement, hidden: torch.Tensor, logits: torch.Tensor, masks: torch.Tensor,
                          batch: np.ndarray, indices: list[int]) -> torch.Tensor:  # fmt: skip
         """The loss of the corrected logits, in one window at random for all views."""
         cell = self.pipeline.cell
@@ -288,8 +290,8 @@ class FewShotTrainer:
         images = torch.from_numpy(np.stack([self.images[row] for row in batch])).permute(0, 3, 1, 2)
         pixels = normalize(window(images, cell).to(masks))
         with self._autocast(masks.device):
-            seen = head.encode_pixels(pixels)[indices]
-            corrected = window(logits, cell) + head.detail(seen, window(hidden, 1))
+            seen = detail.encode_image(pixels)[indices]
+            corrected = window(logits, cell) + detail(seen, window(hidden, 1))
         return segmentation_loss(corrected, window(masks, cell))
 
     @torch.no_grad()
@@ -399,6 +401,8 @@ def shift_threshold(head: TextDiff, probability: float) -> None:
     """Shifts the logits of `head` so that what had this probability of being the target now has 0.5, and an image with
     `FEW_SHOT_PRESENCE_THRESHOLD` of showing it too."""
     last = [layer for layer in head.classifier.layers if isinstance(layer, nn.Conv2d)][-1]
-    last.bias[len(last.bias) // head.config.num_classes :] += math.log((1 - probability) / probability)
+    bias = cast(torch.Tensor, last.bias)
+    bias[len(bias) // head.config.num_classes :] += math.log((1 - probability) / probability)
     if head.presence is not None:
-        head.presence.layers[-1].bias += math.log((1 - FEW_SHOT_PRESENCE_THRESHOLD) / FEW_SHOT_PRESENCE_THRESHOLD)
+        shift = math.log((1 - FEW_SHOT_PRESENCE_THRESHOLD) / FEW_SHOT_PRESENCE_THRESHOLD)
+        cast(nn.Linear, head.presence.layers[-1]).bias.add_(shift)

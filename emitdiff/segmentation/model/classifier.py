@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +36,8 @@ class PixelClassifier(nn.Module):
         """The paper's initial values: N(0, 0.02) for convolutions, N(1, 0.02) for the scale of a batch norm."""
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, 0.0, 0.02)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
 
@@ -69,7 +71,7 @@ class PixelClassifier(nn.Module):
         return torch.stack([self._dropout_sample(first, generator) for _ in range(count)])
 
     def _dropout_sample(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        for layer in self.layers[3:]:
+        for layer in list(self.layers)[3:]:
             if isinstance(layer, nn.Dropout2d):
                 mask = torch.rand((len(x), x.shape[1], 1, 1), generator=generator) >= layer.p
                 x = x * (mask.to(x) / (1 - layer.p))
@@ -79,7 +81,7 @@ class PixelClassifier(nn.Module):
 
     def _first_convolution(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """What the first convolution answers, (B, hidden[0], *size)."""
-        first = self.layers[0]
+        first: Any = self.layers[0]  # a convolution
         if not self.light:
             return first(torch.cat([self._upsample(part, size) for part in features], dim=1))
         weights = first.weight.split([part.shape[1] for part in features], dim=1)

@@ -26,7 +26,7 @@ class _AllCaptured(Exception):
     """Raised by the last hook, so that nothing past the last block needed is computed."""
 
 
-def decoder_blocks(unet: nn.Module) -> list[str]:
+def decoder_blocks(unet: Any) -> list[str]:
     """Module names of the decoder's blocks in the order DDPM-seg and TextDiff number them, from 0.
 
     A block is a residual layer, with its attention where there is one, and with the upsampling that may follow it.
@@ -40,7 +40,7 @@ def decoder_blocks(unet: nn.Module) -> list[str]:
     return names
 
 
-def stage_ends(unet: nn.Module) -> list[str]:
+def stage_ends(unet: Any) -> list[str]:
     """Module names of each decoder stage's last layer, before the upsampling, from the coarsest to the finest."""
     kinds = ["attentions" if getattr(stage, "attentions", None) else "resnets" for stage in unet.up_blocks]
     pairs = zip(kinds, unet.up_blocks, strict=True)
@@ -61,13 +61,14 @@ def coordinates(part: torch.Tensor) -> torch.Tensor:
 def pooled(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> list[torch.Tensor]:
     """Maps finer than `size` = (H, W) averaged down to it; the others as they are."""
     shrink = nn.functional.adaptive_avg_pool2d
-    return [shrink(part, tuple(size)) if part.shape[-2] > size[0] else part for part in maps]
+    return [shrink(part, (size[0], size[1])) if part.shape[-2] > size[0] else part for part in maps]
 
 
 def working_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
     """The (height, width) the backbone sees: short side `resolution`, aspect kept up to 2 : 1, multiples of 32."""
     scale = resolution / min(size)
-    return tuple(min(ASPECT_LIMIT * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
+    height, width = (min(ASPECT_LIMIT * resolution, max(1, round(side * scale / MULTIPLE)) * MULTIPLE) for side in size)
+    return height, width
 
 
 def sizes_around(resolution: int, factors: Sequence[float]) -> list[int]:
@@ -78,12 +79,10 @@ def sizes_around(resolution: int, factors: Sequence[float]) -> list[int]:
 
 def are_valid_sizes(sizes: object, resolution: int) -> bool:
     """Whether a record's `sizes` are a list as `sizes_around` gives it, or an empty one."""
-    whole = isinstance(sizes, list) and len(sizes) <= MAX_SIZES and all(type(size) is int for size in sizes)
-    return (
-        whole
-        and (not sizes or sizes[0] == resolution)
-        and all(0 < size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes[1:])
-    )
+    if not isinstance(sizes, list) or len(sizes) > MAX_SIZES or not all(type(size) is int for size in sizes):
+        return False
+    rest = all(0 < size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes[1:])
+    return rest and (not sizes or sizes[0] == resolution)
 
 
 @contextmanager
@@ -91,7 +90,8 @@ def capture_blocks(unet: nn.Module, blocks: Sequence[str], stop: bool = False) -
     """While `unet` runs within, its outputs at `blocks` (module names) are gathered; with `stop` nothing past the last
     one needed is computed, and no result comes back.
     """
-    modules, read = dict(unet.named_modules()), {}
+    modules = dict(unet.named_modules())
+    read: dict[str, torch.Tensor] = {}
     hooks = [modules[name].register_forward_hook(_hook_for(name, read, len(set(blocks)), stop)) for name in set(blocks)]
     try:
         yield read
@@ -119,10 +119,11 @@ class DiffusionFeatures(nn.Module):
     channels of every block. The U-Net is set to evaluation and its weights never change.
     """
 
-    def __init__(self, unet: nn.Module, scheduler: Any, blocks: Sequence[str | int], timesteps: Sequence[int],
+    def __init__(self, unet: Any, scheduler: Any, blocks: Sequence[str | int], timesteps: Sequence[int],
                  seed: int = 0, with_coordinates: bool = False) -> None:  # fmt: skip
         super().__init__()
-        self.unet, self.scheduler = unet.eval().requires_grad_(False), scheduler
+        self.unet: Any = unet.eval().requires_grad_(False)
+        self.scheduler = scheduler
         numbered = decoder_blocks(unet)
         known = dict(unet.named_modules())
         self.blocks = tuple(self._block_name(block, numbered, known) for block in blocks)
@@ -136,7 +137,7 @@ class DiffusionFeatures(nn.Module):
     def _block_name(block: str | int, numbered: list[str], known: dict) -> str:
         if isinstance(block, int) and 0 <= block < len(numbered):
             return numbered[block]
-        if block in known and block:
+        if isinstance(block, str) and block in known and block:
             return block
         raise EmitDiffError(
             f"The backbone has no block {block!r}: give a number from 0 to {len(numbered) - 1} "
@@ -191,7 +192,7 @@ def load_features(folder: Path, blocks: Sequence[str | int] | None, timesteps: S
     return DiffusionFeatures(unet, scheduler, blocks or stage_ends(unet), timesteps, seed, with_coordinates)
 
 
-def fold_factor(unet: nn.Module) -> int:
+def fold_factor(unet: Any) -> int:
     """Side of the pixel square that the backbone reads as one position: 1 for 3 input channels, 2 for 12, 4 for 48."""
     return max(1, round((unet.config.in_channels / 3) ** 0.5))
 

@@ -122,7 +122,7 @@ class ImageKindClassifier:
         """
         probabilities = self.probabilities(signature)
         return (
-            max(probabilities, key=probabilities.get)
+            max(probabilities, key=lambda name: probabilities[name])
             if self.probability_of(target, signature) < MIN_KIND_PROBABILITY
             else ""
         )

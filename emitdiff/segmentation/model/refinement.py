@@ -41,12 +41,12 @@ class Refinement(nn.Module):
         self.looking = nn.Sequential(Residual(channels), Residual(channels, dilation=2))
         self.meaning = nn.Conv2d(hidden, channels, 1)
         self.joining = Residual(channels)
+        last = nn.Conv2d(channels, num_classes * FOLD**2, 3, padding=1)
         self.closing = nn.Sequential(
-            nn.GroupNorm(min(8, channels), channels), nn.SiLU(),
-            nn.Conv2d(channels, num_classes * FOLD**2, 3, padding=1), nn.PixelShuffle(FOLD),
+            nn.GroupNorm(min(8, channels), channels), nn.SiLU(), last, nn.PixelShuffle(FOLD)
         )  # fmt: skip
-        nn.init.zeros_(self.closing[2].weight)
-        nn.init.zeros_(self.closing[2].bias)
+        for values in last.parameters():
+            nn.init.zeros_(values)
 
     @torch.no_grad()
     def copy_image_branch(self, other: Refinement) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,8 @@ class TextEncoder(nn.Module):
 
     def __init__(self, model: nn.Module, tokenizer, max_tokens: int = MAX_TOKENS) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.max_tokens = model, tokenizer, max_tokens
+        self.model: Any = model
+        self.tokenizer, self.max_tokens = tokenizer, max_tokens
 
     @classmethod
     def load(cls, source: str | Path = CLINICAL_BERT, max_tokens: int = MAX_TOKENS) -> TextEncoder:
@@ -30,7 +32,7 @@ class TextEncoder(nn.Module):
         """
         from transformers import AutoModel, AutoTokenizer
 
-        options = {"local_files_only": Path(source).is_dir()}
+        options: dict[str, Any] = {"local_files_only": Path(source).is_dir()}
         if source == CLINICAL_BERT:
             options["revision"] = CLINICAL_BERT_REVISION
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -139,7 +140,8 @@ class TextDiff(nn.Module):
         from safetensors.torch import load_file
 
         values = json.loads((folder / "config.json").read_text())
-        config = HeadConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        config = HeadConfig(**fields)
         head = cls(config)
         head.load_state_dict(load_file(folder / "model.safetensors"))
         return head.float().eval()

@@ -171,7 +171,10 @@ def source_key(key: str, config: dict) -> str:
         return f"{ONCE[module]}.{kind}"
     if found := re.fullmatch(r"(mid_block\.\w+\.\d)\.(.+)", module):
         return f"{ONCE[found[1]]}.{INSIDE[found[2]]}.{kind}"
-    side, level, part, index, inside = re.fullmatch(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.+)", module).groups()
+    found = re.fullmatch(r"(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.+)", module)
+    if found is None:
+        raise EmitDiffError(f"guided-diffusion has no weight that diffusers calls {key}.")
+    side, level, part, index, inside = found.groups()
     place = _block(side, int(level), part, int(index), config)
     return f"{place}.{INSIDE[inside]}.{kind}"
 

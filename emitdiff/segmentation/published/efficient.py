@@ -14,8 +14,9 @@ Kept are the features, the classifier's own maps of 128 channels, and what goes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -42,12 +43,13 @@ def efficient_logits(
     `features` (B, C_k, H_k, W_k) per scale, also in half precision, `tokens` (B, L, D), `mask` (B, L) 1 on real
     tokens. At most `positions` image positions are worked on at once.
     """
-    size = tuple(size or features[-1].shape[-2:])
+    height, width = size or features[-1].shape[-2:]
     words = tokens if mask is None else [row[visible] for row, visible in zip(tokens, mask.bool(), strict=True)]
-    rows = [_first_layer(head, [part[index] for part in features], one, size, positions)
+    rows = [_first_layer(head, [part[index] for part in features], one, (height, width), positions)
             for index, one in enumerate(words)]  # fmt: skip
-    total = torch.stack(rows) + head.classifier.layers[0].bias[:, None, None]
-    for layer in head.classifier.layers[1:]:
+    first, *others = cast(Iterable[Any], head.classifier.layers)
+    total = torch.stack(rows) + first.bias[:, None, None]
+    for layer in others:
         total = layer(total)
     return total
 
@@ -55,11 +57,13 @@ def efficient_logits(
 def _first_layer(head: TextDiff, features: Sequence[torch.Tensor], words: torch.Tensor, size: tuple[int, int],
                  positions: int) -> torch.Tensor:  # fmt: skip
     """The classifier's first convolution, without its bias, of one image's attended maps: (hidden, *size)."""
-    module, total = head.attention, 0
+    module: Any = head.attention
+    first: Any = head.classifier.layers[0]
+    total: Any = 0
     folded = [part for pair in zip(module.attentions, module.before, strict=True) for part in _folded(*pair, words)]
-    weights = head.classifier.layers[0].weight.split(head.config.dim, dim=1)
+    weights = first.weight.split(head.config.dim, dim=1)
     for part, number, weight in zip(features, head.config.projections, weights, strict=True):
-        projection = None if number is None else head.projections[number]
+        projection: Any = None if number is None else head.projections[number]
         same = part.shape[-2:] == size
         taps = None if same else weight.permute(2, 3, 0, 1).flatten(0, 2)  # (row tap x column tap x hidden, dim)
         found = _by_bands(module, projection, taps, part, folded, positions)
@@ -84,15 +88,17 @@ def _by_bands(attention: CrossModalAttention, projection: nn.Conv2d | None, taps
     Only the result is kept; the way there is gone again for the gradients.
     """
 
+    layers: list[Any] = list(zip(attention.before, attention.attentions, attention.after, strict=True))
+
     def band(rows: torch.Tensor, *folded: torch.Tensor) -> torch.Tensor:
         h = rows.permute(1, 2, 0).flatten(0, 1).to(folded[0]).contiguous()  # each position's channels side by side
         h = h if projection is None else _pointwise(h, projection.weight.flatten(1), projection.bias)
-        for k, layer in enumerate(attention.attentions):
+        for k, (before, layer, after) in enumerate(layers):
             keys, offsets, values = folded[3 * k : 3 * k + 3]
-            normed = functional.layer_norm(h, h.shape[-1:], eps=attention.before[k].eps)
+            normed = functional.layer_norm(h, h.shape[-1:], eps=before.eps)
             scores = _pointwise(normed, keys, offsets).unflatten(1, (-1, layer.heads))
             weights = scores.softmax(dim=1).flatten(1)
-            h = attention.after[k](_pointwise(weights, values, layer.out.bias)).add_(h)
+            h = after(_pointwise(weights, values, layer.out.bias)).add_(h)
         h = _pointwise(functional.gelu(attention.norm(h)), attention.linear.weight, attention.linear.bias) + h
         return h if taps is None else _pointwise(h, taps)
 

@@ -56,8 +56,8 @@ class FeatureCache:
 
     def _step(self, image: torch.Tensor, step: int) -> list[torch.Tensor]:
         paths = self.paths(image, step)
-        found = [_read(path) for path in paths]
-        if any(part is None for part in found):
+        found = [part for path in paths if (part := _read(path)) is not None]
+        if len(found) < len(paths):
             self.computed += 1
             found = [part.clamp(-FLOAT16_MAX, FLOAT16_MAX).half() for part in self._alone[step](image)]
             for path, part in zip(paths, found, strict=True):

@@ -110,8 +110,8 @@ def _initialise(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, nn.BatchNorm2d):
         nn.init.normal_(layer.weight, 1.0, 0.02)
-    if getattr(layer, "bias", None) is not None:
-        nn.init.zeros_(layer.bias)
+    if isinstance(bias := getattr(layer, "bias", None), torch.Tensor):
+        nn.init.zeros_(bias)
 
 
 def load_published_features(backbone: Path, preset: str = "monuseg", seed: int = 0) -> DiffusionFeatures:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,7 @@ def load_published(folder: Path, config: dict, device: torch.device) -> Publishe
     they were in training. Raises EmitDiffError where one is not found or is another one, and for a damaged folder.
     """
     try:
-        values = {
+        values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in config["settings"].items()
         }
         settings, targets = PublishedSettings(**values), tuple(config["targets"])

@@ -125,7 +125,7 @@ def _model_settings(settings: TrainPublished) -> PublishedSettings:
     return replace(
         chosen,
         preset=settings.preset,
-        size=tuple(settings.size),
+        size=(settings.size[0], settings.size[1]),
         turns=chosen.turns if settings.quarter_turns else (0,),
         views=settings.views,
         batch=settings.batch or chosen.batch,

@@ -69,7 +69,8 @@ def train_published_head(head: TextDiff, cache: FeatureCache, encoder: TextEncod
             bar.set_postfix(loss=f"{loss:.4f}", **({} if dice is None else {"dice": f"{dice:.4f}"}))
             _save(path, {"head": head.state_dict(), "optimizer": optimizer.state_dict(), "best": best,
                          "epochs": [(epoch.loss, epoch.dice) for epoch in epochs]})  # fmt: skip
-    head.load_state_dict(best)
+    if best is not None:
+        head.load_state_dict(best)
     head.eval().save(Path(out) / "head")
     return epochs
 

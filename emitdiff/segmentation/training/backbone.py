@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -123,7 +123,7 @@ def train_backbone(images: Sequence[np.ndarray], folder: Path, minutes: float, r
 
 def export_backbone(unet: nn.Module, scheduler: DDPMScheduler, folder: Path) -> None:
     """The backbone in half precision, with its scheduler, in diffusers layout."""
-    half = deepcopy(unet).half()
+    half: Any = deepcopy(unet).half()
     half.register_to_config(_name_or_path="")  # not where it lay on the machine that trained it
     half.save_pretrained(folder)
     scheduler.save_pretrained(folder)

@@ -38,7 +38,7 @@ class LabelledImage:
 
 def read_labelled(datasets: Sequence[DatasetFolder], resolution: int) -> list[list[LabelledImage]]:
     """Every image of every dataset at `resolution`, kept in memory: one list per dataset."""
-    loaded = []
+    loaded: list[list[LabelledImage]] = []
     with tqdm(total=sum(map(len, datasets)), desc="reading", unit="image") as bar:
         for dataset in datasets:
             loaded.append([])
@@ -69,7 +69,7 @@ def sample_images(sets: Sequence[Sequence[LabelledImage]], count: int, resolutio
     """
     weights = np.sqrt([len(images) for images in sets])
     chosen = [sets[index] for index in rng.choice(len(sets), size=count, p=weights / weights.sum())]
-    return [augmented_image(images[rng.integers(len(images))], resolution, rng) for images in chosen]
+    return [augmented_image(images[int(rng.integers(len(images)))], resolution, rng) for images in chosen]
 
 
 def image_tensor(images: Sequence[LabelledImage]) -> torch.Tensor:
@@ -100,7 +100,7 @@ def augmented_image(
     where a sentence speaks of sides, keeps them.
     """
     kind = None if upright else image_kind_of(labelled.info)
-    angle = rng.uniform(-180, 180) if rng.random() < ROTATED.get(kind, 0) else rng.normal(0, 5)
+    angle = rng.uniform(-180, 180) if rng.random() < ROTATED.get(kind or "", 0) else rng.normal(0, 5)
     scale = rng.uniform(0.85, 1.25) * rng.uniform(0.94, 1.06, 2)
     if not upright and may_mirror(labelled.info) and rng.random() < 0.5:
         scale[0] *= -1

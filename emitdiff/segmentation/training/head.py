@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,8 @@ class ChannelScaling(nn.Module):
     def folded(self, head: TextDiff) -> TextDiff:
         """A copy of `head` that does to unscaled maps what `head` does to scaled ones."""
         head = deepcopy(head)
-        for index, projection in enumerate(head.projections):
+        projections: Any = head.projections
+        for index, projection in enumerate(projections):
             projection.weight /= self._column("spread", index)
             projection.bias -= projection.weight[:, :, 0, 0] @ getattr(self, f"mean_{index}")
         return head
@@ -116,7 +118,8 @@ def init_head(config: HeadConfig) -> TextDiff:
     for layer in head.classifier.layers:
         if isinstance(layer, nn.Conv2d):
             layer.reset_parameters()
-    for norm in head.attention.after:  # at first the words whisper: learning starts much faster than at full weight
+    norms: Any = head.attention.after
+    for norm in norms:  # at first the words whisper: learning starts much faster than at full weight
         nn.init.constant_(norm.weight, 0.1)
     return head
 
@@ -168,8 +171,9 @@ def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Seq
                   rng: np.random.Generator) -> torch.Tensor:  # fmt: skip
     """The loss of two questions about every image, asked of the same features; "unet" in `model` learns along."""
     batch = image_tensor(images).to(next(model.parameters()).device)
-    cells = tuple(side // CELL for side in batch.shape[-2:])
-    extra, legible = 0.0, torch.ones(len(images), dtype=torch.bool, device=batch.device)
+    cells = (batch.shape[-2] // CELL, batch.shape[-1] // CELL)
+    extra: torch.Tensor | float = 0.0
+    legible = torch.ones(len(images), dtype=torch.bool, device=batch.device)
     if "unet" in model:
         denoising, maps, legible = joint_forward(model["unet"], features, batch, rng)
         extra = DENOISING_WEIGHT * denoising
@@ -179,7 +183,7 @@ def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Seq
     rows = [*range(len(images)), *range(len(images))]
     queries = [sample_query(images[row], index < len(images), rng) for index, row in enumerate(rows)]
     masks = torch.from_numpy(np.stack([mask for _, mask in queries])).to(batch)
-    head = model["head"]
+    head: Any = model["head"]
     with torch.autocast(batch.device.type, torch.bfloat16):
         tokens, visible = model["text"]([text for text, _ in queries])
         projected = head.project(model["scaling"](pooled(maps, cells)))
@@ -254,7 +258,7 @@ def _text_encoder(sets: list[list[LabelledImage]], checkpoint: Path, resumed: bo
 
 def _model(features: DiffusionFeatures, text: TextEncoder, images: Sequence[LabelledImage], joint: bool):
     batch = image_tensor(images).to(next(features.parameters()).device)
-    maps = pooled(features(batch), tuple(side // CELL for side in batch.shape[-2:]))
+    maps = pooled(features(batch), (batch.shape[-2] // CELL, batch.shape[-1] // CELL))
     parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(maps)}
     if joint:
         parts["unet"] = deepcopy(features.unet).requires_grad_(True)
@@ -266,8 +270,9 @@ def _model(features: DiffusionFeatures, text: TextEncoder, images: Sequence[Labe
 def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Path, settings: TrainSegmentation,
                    targets: Sequence[str]) -> None:  # fmt: skip
     """head/, text/ and, where it learnt along, backbone/ of a checkpoint, and segmenter.json: how to read them."""
-    model["scaling"].folded(model["head"]).save(folder / "head")
-    model["text"].save(folder / "text")
+    parts: Any = model
+    parts["scaling"].folded(parts["head"]).save(folder / "head")
+    parts["text"].save(folder / "text")
     if "unet" in model:
         export_backbone(model["unet"], features.scheduler, folder / "backbone")
     config = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from emitdiff.segmentation.model.features import DiffusionFeatures, load_features, pooled
 from emitdiff.segmentation.model.text import TextEncoder
-from emitdiff.segmentation.model.textdiff import TextDiff
+from emitdiff.segmentation.model.textdiff import PresenceHead, TextDiff
 from emitdiff.segmentation.training.examples import LabelledImage, image_tensor, sample_images, sample_query
 from emitdiff.segmentation.training.schedule import learning_rate
 from emitdiff.segmentation.training.settings import CELL, TrainSegmentation
@@ -26,11 +27,13 @@ def train_presence(sets: list[list[LabelledImage]], settings: TrainSegmentation,
     torch.manual_seed(settings.seed)
     features = load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed).to(device)
     text, head = TextEncoder.load(checkpoint / "text").to(device), TextDiff.load(checkpoint / "head").to(device)
-    optimizer = torch.optim.AdamW(head.presence.parameters(), lr=RATE, weight_decay=0.05)
-    parts = {"presence": head.presence, "optimizer": optimizer}
+    presence = cast(PresenceHead, head.presence)
+    optimizer = torch.optim.AdamW(presence.parameters(), lr=RATE, weight_decay=0.05)
+    parts = {"presence": presence, "optimizer": optimizer}
     state = StageState(Path(settings.out) / "presence" / "state.pt", minutes, parts, device)
     state.after_save = lambda: head.save(checkpoint / "head")
-    rng, losses = np.random.default_rng((settings.seed, state.steps)), []
+    rng = np.random.default_rng((settings.seed, state.steps))
+    losses: list[float] = []
     for step in state.run("presence"):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(RATE, step, state.progress, warm_up=20)
@@ -47,7 +50,7 @@ def presence_loss(head: TextDiff, text: TextEncoder, features: DiffusionFeatures
                   rng: np.random.Generator) -> torch.Tensor:  # fmt: skip
     """Cross-entropy of whether each target asked about is there; half of the questions are about what is labelled."""
     batch = image_tensor(images).to(next(head.parameters()).device)
-    cells = tuple(side // CELL for side in batch.shape[-2:])
+    cells = (batch.shape[-2] // CELL, batch.shape[-1] // CELL)
     rows = [row for row in range(len(images)) for _ in range(QUERIES_PER_IMAGE)]
     queries = [sample_query(images[row], index % 2 == 0, rng) for index, row in enumerate(rows)]
     present = torch.tensor([float(mask.any()) for _, mask in queries], device=batch.device)
@@ -55,4 +58,5 @@ def presence_loss(head: TextDiff, text: TextEncoder, features: DiffusionFeatures
         projected = head.project(pooled([part.float() for part in features(batch)], cells))
         tokens, visible = text([question for question, _ in queries])
         attended = head.attend([part[rows] for part in projected], tokens, visible)
-    return functional.binary_cross_entropy_with_logits(head.presence([part.float() for part in attended]), present)
+    logits = cast(PresenceHead, head.presence)([part.float() for part in attended])
+    return functional.binary_cross_entropy_with_logits(logits, present)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def _write_record(settings: TrainSegmentation, train: list[DatasetFolder], sets:
     with."""
     out = Path(settings.out)
     path = out / "checkpoint" / "training.json"
-    record = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
+    record: dict[str, Any] = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
                            if k not in ("datasets", "out")},
               "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
               "split": {"rule": "split_by_group", "held_out": settings.held_out, "seed": settings.seed},

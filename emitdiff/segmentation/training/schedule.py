@@ -16,8 +16,8 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+    for buffer, value in zip(average.buffers(), model.buffers(), strict=True):
+        buffer.copy_(value)
 
 
 def learning_rate(peak: float, step: int, progress: float, warm_up: int = 100) -> float:

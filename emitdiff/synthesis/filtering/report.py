@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -163,15 +163,17 @@ def _why_unavailable(name: str, one: ScoredImage) -> str:
 
 def _chart(name: str, ranked: Sequence[ScoredImage], settings: Filter) -> dict:
     """A histogram of one score over all images, with its threshold."""
-    scored = [one for one in ranked if one.values[name] is not None]
-    chart = {"title": TITLES[name], "count": len(scored), "failed": sum(name in one.failed for one in scored)}
+    scored = [(one, value) for one in ranked if (value := one.values[name]) is not None]
+    chart: dict[str, Any] = {
+        "title": TITLES[name], "count": len(scored), "failed": sum(name in one.failed for one, _ in scored)
+    }  # fmt: skip
     if not scored:
         return chart | {"unavailable": UNAVAILABLE[name]}
-    limit, values = settings.limit(name), [one.values[name] for one in scored]
+    limit, values = settings.limit(name), [value for _, value in scored]
     top = max(*values, 1.25 * limit) if name == "histogram" else max(1.0, *values)
     parts = {
-        "bad": [one.values[name] for one in scored if name in one.failed],
-        "good": [one.values[name] for one in scored if name not in one.failed],
+        "bad": [value for one, value in scored if name in one.failed],
+        "good": [value for one, value in scored if name not in one.failed],
     }
     return chart | {
         "meaning": MEANINGS[name],
@@ -186,7 +188,7 @@ def _chart(name: str, ranked: Sequence[ScoredImage], settings: Filter) -> dict:
 
 def _bars(counts: dict[str, np.ndarray]) -> list[dict[str, str]]:
     """Bars of 240 x 54, the parts (CSS classes) stacked in the order given."""
-    highest, below, bars = max(1, int(sum(counts.values()).max())), np.zeros(BARS), []
+    highest, below, bars = max(1, int(np.sum(list(counts.values()), axis=0).max())), np.zeros(BARS), []
     for part, numbers in counts.items():
         for place in np.flatnonzero(numbers):
             height = 54 * numbers[place] / highest

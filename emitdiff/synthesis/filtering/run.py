@@ -54,7 +54,7 @@ def filter_images(
         )
     reals = RealSet(originals, predict_labels, [synthetic.rows[index] for index in generated])
     make_folder(out)
-    scored = []
+    scored: list[ScoredImage] = []
     for index in tqdm(generated, desc=f"scoring {synthetic.info.name}", unit="image"):
         progress.report(len(scored), len(generated))
         if progress.cancelled():

@@ -125,7 +125,9 @@ class RealSet:
         return self._index[source]
 
     def dice(self, index: int, sample: Sample) -> float | None:
-        """The segmenter's Dice on the real image `sample` at `index`, computed once."""
+        """The segmenter's Dice on the real image `sample` at `index`, computed once; None without a segmenter."""
+        if self._predict_labels is None:
+            return None
         if index not in self._dice:
             self._dice[index] = mean_dice(self._predict_labels(sample))
         return self._dice[index]

@@ -81,7 +81,8 @@ class LossLog:
 
     def __init__(self, path: Path, steps: int):
         """Goes on with the file at `path` after its first `steps` steps."""
-        self.path, self.rows = path, []
+        self.path = path
+        self.rows: list[Sequence[object]] = []
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = [row for row in csv.reader(file) if row and row[0].isdecimal() and int(row[0]) <= steps]

@@ -150,7 +150,9 @@ class FineTuning:
     def __init__(self, settings: FinetuneControlnet, accelerator: Accelerator, start: BaseCheckpoint):
         self.settings, self.accelerator, self.start = settings, accelerator, start
         self.device, self.folder = accelerator.device, Path(settings.out) / "state"
-        self.train, kept, self.without_validation = split_datasets(settings.datasets, settings.held_out, SPLIT_SEED)
+        self.train, kept, self.without_validation = split_datasets(
+            settings.datasets, settings.held_out or 0.0, SPLIT_SEED
+        )
         self.shown = kept or self.train
         self.draws_samples = self.device.type != "cpu" or not start.full_size  # a sheet would take hours
         self._begin_folder()
@@ -194,7 +196,9 @@ class FineTuning:
         if self.settings.gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
             self.network.enable_gradient_checkpointing()
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.settings.learning_rate, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.settings.learning_rate or RATE_SMALL, weight_decay=1e-2
+        )
         self.controlnet, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         parts = {"controlnet": self.network, "optimizer": self.optimizer}
         if self.settings.ema:
@@ -215,7 +219,7 @@ class FineTuning:
         for loss in self._steps():
             now = time.monotonic()
             self.state.steps, self.state.seconds = self.state.steps + 1, spent + now - started
-            if not main:
+            if log is None:
                 continue
             log.add(self.state.steps, self.state.steps * self.per_step, loss, self.state.seconds)
             if now - saved > pause:
@@ -226,7 +230,7 @@ class FineTuning:
             if self.state.seconds > next_sheet and self.draws_samples:
                 next_sheet = 2 * self.state.seconds
                 self._save_contact_sheet(self._result())
-        if main:
+        if log is not None:
             log.write()
             self.state.save()
             controlnet = self._result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,7 +109,7 @@ class FineTuningViews(Dataset):
         self.side, self.card, self.scale, self.seed = side, card, scale, seed
         self.rows = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
         self._order = lru_cache(maxsize=2)(self._shuffled)
-        self._hed = {}
+        self._hed: dict[Any, np.ndarray] = {}
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_order": self._shuffled}  # a cache cannot be handed to a worker that is spawned

@@ -63,7 +63,7 @@ def open_teacher(folder: Path | None) -> tuple[HedNetwork, dict]:
         raise EmitDiffError(f"{folder} holds no HED to learn from: run `python -m emitdiff convert-hed FILE` first.")
     config = folder / "config.json"
     facts = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return load_hed(folder / "model.safetensors").to(memory_format=torch.channels_last), facts
+    return load_hed(folder / "model.safetensors").to(memory_format=torch.channels_last), facts  # type: ignore[call-overload]  # memory_format has no type there
 
 
 def train_hed(settings: TrainHed) -> Path:
@@ -136,8 +136,8 @@ def distil(
 ) -> tuple[MiniNetwork, StageState]:  # fmt: skip
     """Trains for `minutes`, resuming from the file `path`; returns the averaged network and what it took."""
     torch.manual_seed(seed)
-    network = MiniNetwork(widths, blocks) if widths and blocks else MiniNetwork()
-    network = network.to(memory_format=torch.channels_last)
+    network = MiniNetwork(tuple(widths), tuple(blocks)) if widths and blocks else MiniNetwork()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # memory_format has no type there
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     average = EMAModel(network.parameters(), decay=0.995)
     state = StageState(path, minutes, {"network": network, "optimizer": optimizer, "average": average})
@@ -170,6 +170,6 @@ def distillation_loss(logits: Sequence[Tensor], edges: Tensor) -> Tensor:
     drawn = logits[0].sigmoid()
     loss = loss + L1_WEIGHT * (drawn - edges).abs().mean() + GRADIENT_WEIGHT * gradient_loss(drawn, edges)
     for side in logits[1:]:
-        small = F.adaptive_avg_pool2d(edges, side.shape[-2:])
+        small = F.adaptive_avg_pool2d(edges, (side.shape[-2], side.shape[-1]))
         loss = loss + SIDES_WEIGHT * F.binary_cross_entropy_with_logits(side, small) / (len(logits) - 1)
     return loss

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,7 +102,7 @@ def _measure(folder: Path, settings: EvaluateHed, teacher: Callable, ways: dict[
             edges = detector(image)
             seconds = time.process_time() - started
             rows[way].append({**compared(edges, wanted), "milliseconds": seconds * 1000})
-    result = {"dataset": dataset.info.name, "n": len(chosen)}
+    result: dict[str, Any] = {"dataset": dataset.info.name, "n": len(chosen)}
     for way, own in rows.items():
         values = {name: np.array([row[name] for row in own]) for name in own[0]}
         result[way] = {name: (float(of.mean()), float(of.std())) for name, of in values.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,12 +73,14 @@ class MiniNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         with torch.no_grad():
             for module in self.modules():
                 if isinstance(module, Residual | Rise):
                     (module.conv if isinstance(module, Residual) else module.mix).weight.mul_(0.3)
-            for side in self.sides:
+            sides: Any = self.sides
+            for side in sides:
                 side.weight.mul_(0.1)
                 side.bias.fill_(-2.0)
 
@@ -121,4 +124,4 @@ def load_hed_mini(folder: Path) -> MiniNetwork:
             f"{folder} does not hold a small edge detector ({first_line(error)}): restore it from the repository, or "
             "make one with `python -m emitdiff train-hed`."
         ) from error
-    return network.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return network.float().eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # memory_format has no type there

@@ -65,8 +65,9 @@ class AppearanceScale:
             measured.setdefault(item.info.modality, []).append(measure_appearance(item.image))
         quartiles = {
             modality: {
-                name: tuple(float(v) for v in np.percentile([row[name] for row in rows], (25, 75)))
+                name: (float(low), float(high))
                 for name in APPEARANCE_WORDS
+                for low, high in [np.percentile([row[name] for row in rows], (25, 75))]
             }
             for modality, rows in measured.items()
         }
@@ -83,8 +84,8 @@ class AppearanceScale:
         return found
 
 
-def mask_words(mask: np.ndarray, labels: dict[str, int]) -> list[str]:
-    """Each label present with its size, place and (if several pieces) count, for example "small liver top left"."""
+def mask_words(mask: np.ndarray, labels: dict[str, int]) -> list[tuple[str, str, str]]:
+    """Each label present, its count (if several pieces) and size, and its place: ("liver", "small", "top left")."""
     found = []
     for name, label in labels.items():
         region = mask == label

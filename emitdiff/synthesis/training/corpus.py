@@ -38,7 +38,8 @@ class Corpus:
     def __init__(self, items: list[Item]):
         self.items = items
         kinds = [(item.info.name, item.finding) for item in items]
-        sizes, roots = Counter(name for name, _ in kinds), Counter()
+        sizes = Counter(name for name, _ in kinds)
+        roots = dict.fromkeys(sizes, 0.0)
         counts = Counter(kinds)
         for (name, _), count in counts.items():
             roots[name] += count**0.5

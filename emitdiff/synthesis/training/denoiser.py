@@ -119,7 +119,7 @@ class ViewPool:
 
     @torch.no_grad()
     def _make(self, count: int, rng: np.random.Generator) -> list[View]:
-        views, images = [], []
+        seen, images = [], []
         for item in self.corpus.draw(count, rng):
             image, mask = random_view(item, self.resolution, rng, whole=0.8)
             image = jitter_tone(image, rng)
@@ -128,14 +128,14 @@ class ViewPool:
             inside = (mask > 0).astype(np.uint8) * 255
             control = np.stack([edges, boundary_of(mask), inside])
             images.append(image_to_tensor(image))
-            views.append(View(None, control, describe_view(item, image, mask, self.scale)))
-        if views:
-            device = self.autoencoder.device
-            with torch.autocast(device.type, torch.bfloat16):
-                encoded = self.autoencoder.encode(torch.cat(images).to(device)).latents
-            for view, latents in zip(views, encoded.float() * self.autoencoder.config.scaling_factor, strict=True):
-                view.latents = latents.half()
-        return views
+            seen.append((control, describe_view(item, image, mask, self.scale)))
+        if not seen:
+            return []
+        device = self.autoencoder.device
+        with torch.autocast(device.type, torch.bfloat16):
+            encoded = self.autoencoder.encode(torch.cat(images).to(device)).latents
+        scaled = encoded.float() * self.autoencoder.config.scaling_factor
+        return [View(latents.half(), *facts) for facts, latents in zip(seen, scaled, strict=True)]
 
 
 def drop_conditions(control: Tensor, rng: np.random.Generator) -> Tensor:
@@ -174,10 +174,11 @@ class Denoiser:
         parts = [self.text_encoder, self.unet, self.controlnet]
         return nn.ModuleList([part for part in parts if part is not None])
 
-    def add_controlnet(self) -> None:
+    def add_controlnet(self) -> ControlNetModel:
         """A ControlNet that starts as a copy of the U-Net's encoder, its gates already open (see `init_gates`)."""
         self.controlnet = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=(16, 32, 64, 96))
         init_gates(self.controlnet)
+        return self.controlnet
 
     def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], control: Tensor | None) -> Tensor:
         """v (B, C, h, w) for noisy latents, with `control` (B, 3, 8h, 8w) in [0, 1]."""
@@ -185,7 +186,7 @@ class Denoiser:
         ids = ids.to(noisy.device)
         tokens = self.text_encoder(ids)[0]
         down = middle = None
-        if control is not None:
+        if control is not None and self.controlnet is not None:
             down, middle = self.controlnet(noisy, timesteps, tokens, controlnet_cond=control, return_dict=False)
         return self.unet(
             noisy, timesteps, tokens, down_block_additional_residuals=down, mid_block_additional_residual=middle
@@ -231,7 +232,7 @@ def train_denoiser(
     torch.manual_seed(seed)
     modules = denoiser.modules().train()
     device = pool.autoencoder.device
-    modules.to(device, memory_format=torch.channels_last)
+    modules.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # memory_format has no type there
     optimizer = torch.optim.AdamW(
         modules.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
     )

@@ -46,7 +46,7 @@ def _colour(rng: np.random.Generator) -> np.ndarray:
 
 def grain(side: int, rng: np.random.Generator) -> np.ndarray:
     """float32 (side, side, 1): noise of deviation 1, white or in grains of a few pixels."""
-    noise = rng.standard_normal((side, side)).astype(np.float32)
+    noise: np.ndarray = rng.standard_normal((side, side)).astype(np.float32)
     if rng.random() < 0.5:
         noise = cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.6, 2.0))
     return (noise / noise.std())[..., None]
@@ -56,7 +56,7 @@ def clouds(side: int, rng: np.random.Generator) -> np.ndarray:
     """float32 (side, side, 3): noise added up over scales, from one colour to another."""
     total, power = np.zeros((side, side), np.float32), rng.uniform(0.4, 1.3)
     for cells in (2, 4, 8, 16, 32, 64, 128):
-        noise = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
+        noise: np.ndarray = rng.standard_normal((cells + 1, cells + 1)).astype(np.float32)
         total += cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC) * cells**-power
     total = np.clip(total / (3 * total.std()) + 0.5, 0, 1)[..., None]
     return total * _colour(rng) + (1 - total) * _colour(rng)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -222,8 +223,8 @@ class TrainingRun:
             CLIPTextModel.from_pretrained(start / "text_encoder", dtype=torch.float32),
             unet,
         )
-        denoiser.add_controlnet()
-        copy_weights(denoiser.controlnet, ControlNetModel.from_pretrained(start / "controlnet", dtype=torch.float32))
+        controlnet = denoiser.add_controlnet()
+        copy_weights(controlnet, ControlNetModel.from_pretrained(start / "controlnet", dtype=torch.float32))
         return denoiser
 
     def _save(self, denoiser: Denoiser) -> None:
@@ -250,7 +251,7 @@ class TrainingRun:
         items = self.corpus.items
         infos = {item.info.name: item.info for item in items}
         stages = {path.stem: time_spent(path) for path in sorted(self.state.glob("*.pt"))}
-        training = {
+        training: dict[str, Any] = {
             "date": date.today().isoformat(),
             "datasets": [
                 {"name": name, "images": sum(item.info.name == name for item in items), "licence": info.licence,
@@ -298,7 +299,8 @@ def save_half(model: torch.nn.Module, folder: Path) -> None:
     """Saves a copy of a diffusers or transformers model as fp16 safetensors; a kill leaves the old one or the new."""
     partial_folder = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial_folder, ignore_errors=True)
-    deepcopy(model).half().save_pretrained(partial_folder)
+    half: Any = deepcopy(model).half()
+    half.save_pretrained(partial_folder)
     config = json.loads((partial_folder / "config.json").read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)  # a folder of the machine it was trained on
     (partial_folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -60,10 +60,9 @@ class Axis:
             return part
         if self.limits is None:
             return "" if part == NO_TEXT else part
-        return self._number(part)
+        return self._number(part, *self.limits)
 
-    def _number(self, part: str) -> float | int:
-        words, low, high = self.limits
+    def _number(self, part: str, words: str, low: float, high: float) -> float | int:
         whole = self.field in WHOLE_NUMBERS
         try:
             value = int(part) if whole else float(part)

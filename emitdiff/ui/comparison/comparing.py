@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay, resize_image, resize_mask
 from emitdiff.ui.comparison.axes import MAX_VALUES
 from emitdiff.ui.comparison.grid import Cell, CellIndex, Grid
 from emitdiff.ui.form import BLANK_FORM, check_request
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import duration, sentence
+from emitdiff.ui.results import SegmentationOutput, SyntheticImage, is_image
 from emitdiff.ui.views import picture_file
 
 CELL_SIDE = 768  # pixels of the longer side that a cell keeps at most
@@ -55,10 +56,10 @@ def measures(task: str, given: ComparisonInput) -> tuple[str, ...]:
 
 def source_cell(given: ComparisonInput) -> Cell | None:
     """The image with the outline of its mask, or the mask alone."""
-    if given.image is None and given.mask is None:
-        return None
+    if given.mask is None:
+        return None if given.image is None else _cell(given.image, given.cache)
     image = np.zeros((*given.mask.shape, 3), np.uint8) if given.image is None else given.image
-    return _cell(image if given.mask is None else _outlined(image, given.mask, 0.0), given.cache)
+    return _cell(_outlined(image, given.mask, 0.0), given.cache)
 
 
 def generate_cells(
@@ -73,7 +74,7 @@ def generate_cells(
         try:
             request = check_request({**BLANK_FORM, **grid.settings(place), "num_images": 1})
             for event in calls.synthesize(given.image, given.mask, request, stopped):
-                if getattr(event, "image", None) is not None:
+                if is_image(event):
                     grid.cells[place] = _generated_cell(calls, event, given)
                     continue
                 done, first = before + event.step, first or time.monotonic()
@@ -85,7 +86,7 @@ def generate_cells(
             return
 
 
-def _generated_cell(calls: Callables, result: Any, given: ComparisonInput) -> Cell:
+def _generated_cell(calls: Callables, result: SyntheticImage, given: ComparisonInput) -> Cell:
     measured, said = {"time": f"{result.seconds:.1f} s"}, ""
     if given.image is not None:
         try:
@@ -101,9 +102,13 @@ def segment_cells(
 ) -> Iterator[CellProgress]:
     """Asks for each cell; `files` are the heads among the weights, by name, and `given.mask` the truth, 0 and 1."""
 
+    image = given.image
+    if image is None:
+        raise EmitDiffError("No image yet: choose an example or upload a file first.")
+
     @lru_cache(maxsize=MAX_VALUES)  # another threshold is no other question
-    def answer(text: str, checkpoint: str) -> Any:
-        return calls.segment(given.image, text, 0.5, files.get(checkpoint, checkpoint))
+    def answer(text: str, checkpoint: str) -> SegmentationOutput:
+        return calls.segment(image, text, 0.5, files.get(checkpoint, checkpoint))
 
     places, started = grid.places(), time.monotonic()
     for index, place in enumerate(places):
@@ -114,17 +119,17 @@ def segment_cells(
         settings = grid.settings(place)
         try:
             output = answer(settings["text"], settings["checkpoint"]).at(settings["threshold"])
-            grid.cells[place] = _segmented_cell(calls, output, given)
+            grid.cells[place] = _segmented_cell(calls, output, image, given)
         except Exception as error:
             grid.cells[place] = Cell(None, "", message=sentence(error))
 
 
-def _segmented_cell(calls: Callables, output: Any, given: ComparisonInput) -> Cell:
+def _segmented_cell(calls: Callables, output: SegmentationOutput, image: np.ndarray, given: ComparisonInput) -> Cell:
     measured = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "presence": f"{output.present:.2f}"}
     if given.mask is not None:
         measured["Dice"] = f"{calls.score(output.mask, given.mask)['dice']:.3f}"
     said = "" if output.found else "Not present" if output.absent else "Not found"
-    return _cell(_outlined(given.image, output.mask, 0.35), given.cache, measured, said)
+    return _cell(_outlined(image, output.mask, 0.35), given.cache, measured, said)
 
 
 def _remaining(elapsed: float, fraction: float) -> str:

@@ -39,15 +39,15 @@ def draw_figure(grid: Grid, title: str, footer: str) -> np.ndarray:
     beneath = max((len(_below(grid, place, width)) for place in grid.places()), default=1)
     row_height = height + 6 + beneath * LINE[13] + GAP
     top = MARGIN + len(above) * LINE[20] + GAP
-    corner = 0 if grid.corner is None else LABELS - GAP
-    head_height = max(max(map(len, heads)) * LINE[15] + 8, _scaled(grid.corner.picture, corner).shape[0] + GAP
-                      if grid.corner is not None else 0)  # fmt: skip
+    source = grid.corner.picture if grid.corner is not None else None
+    corner = None if source is None else _scaled(source, LABELS - GAP)
+    head_height = max(max(map(len, heads)) * LINE[15] + 8, 0 if corner is None else corner.shape[0] + GAP)
     size = (2 * MARGIN + across, top + head_height + len(grid.down) * row_height + LINE[13] + MARGIN)
     sheet = Image.new("RGB", size, GROUND)
     draw = ImageDraw.Draw(sheet)
     _write(draw, MARGIN, MARGIN, above, 20)
-    if grid.corner is not None:
-        sheet.paste(Image.fromarray(_scaled(grid.corner.picture, corner)), (MARGIN, top))
+    if corner is not None:
+        sheet.paste(Image.fromarray(corner), (MARGIN, top))
     for column, head in enumerate(heads):
         bottom = top + head_height - 8 - len(head) * LINE[15]
         _write(draw, MARGIN + left + column * (width + GAP), bottom, head, 15)
@@ -92,16 +92,16 @@ def _tile_size(grid: Grid) -> tuple[int, int]:
 def _scaled(picture: np.ndarray, width: int, height: int | None = None) -> np.ndarray:
     """uint8 (h, w, 3) fitted into the width, and the height where one is given."""
     scale = min(width / picture.shape[1], height / picture.shape[0] if height else np.inf)
-    return resize_image(picture, tuple(max(1, round(side * scale)) for side in picture.shape[:2]))
+    return resize_image(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
 
 def _wrapped(text: str, width: float, size: int) -> list[str]:
     """Lines of words no longer than `width` pixels; a single word may be."""
-    font, lines = _font(size), []
+    font, lines = _font(size), list[str]()
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= width:

@@ -238,7 +238,8 @@ class ComparisonForm:
 
     def grid(self, task: str, **fields: Any) -> Grid:
         """The empty grid that the fields describe; raises EmitDiffError naming what is wrong with a list."""
-        columns, across = self._values(task, "across", fields)
+        columns = self.axes(task, fields["heads"])[fields["across"]]
+        across = columns.read(fields["across_values"])
         rows, down = self._values(task, "down", fields)
         carried = fields["carried"] if task == "Synthesis" else {}
         fixed = {**carried, **{name: fields[f"{task.lower()}_{name}"] for name in SHARED[task]}}

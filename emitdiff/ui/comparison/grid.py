@@ -122,7 +122,7 @@ def _measures(grid: Grid, cell: Cell | None) -> str:
 
 
 def _corner(cell: Cell | None) -> str:
-    if cell is None:
+    if cell is None or cell.picture is None:
         return ""
     words = "Source image, with the outline of its mask if given"
     return _enlargeable("cell-source", cell.file, words, words, f'style="aspect-ratio:{aspect(cell.picture)}"', "")

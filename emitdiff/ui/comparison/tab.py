@@ -24,6 +24,7 @@ from emitdiff.ui.examples import Example
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.masks import RemovedImage, mask_removal_note, owner_of
 from emitdiff.ui.messages import finished, note, progress, sentence
+from emitdiff.ui.results import Scan
 from emitdiff.ui.source import SESSION_SECONDS, build_source, mirror
 from emitdiff.ui.synthesis.preview import read_inputs
 
@@ -164,7 +165,9 @@ class ComparisonTab:
         mask = {self.mask_file: None} if goes else {}
         return {**updates, **mask, self.form.carried: {}, self.before: None}
 
-    def take_away(self, scan: Any, slice_number: float, window: str | None, mask_file: str | None) -> dict[Any, Any]:
+    def take_away(
+        self, scan: Scan | None, slice_number: float, window: str | None, mask_file: str | None
+    ) -> dict[Any, Any]:
         """The image was taken away; its mask stays, and is remembered as its own."""
         before = gr.skip() if scan is None else RemovedImage(scan, slice_number, window, mask_file)
         return {**self.source.clear(), self.before: before}
@@ -182,7 +185,7 @@ class ComparisonTab:
         }
 
     def import_synthesis(
-        self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
+        self, scan: Scan | None, slice_number: float, window: str | None, mask_file: str | None, **form: Any
     ) -> dict[Any, Any]:
         """Image, mask and settings of the Synthesis tab."""
         taken = self.form.import_settings(form)
@@ -220,8 +223,8 @@ class ComparisonTab:
 
     def _given(self, task: str, page: dict[str, Any], free: bool) -> tuple[ComparisonInput, list[int]]:
         """Image and mask, and the classes to choose from where the mask is a truth of several."""
-        where = [page[name] for name in ("scan", "slice_number", "window", "mask_file")]
-        image, mask, stem = read_inputs(self.calls, *where, 0 if free else None)
+        where = {name: page[name] for name in ("scan", "slice_number", "window", "mask_file")}
+        image, mask, stem = read_inputs(self.calls, **where, structure=0 if free else None)
         things = ComparisonInput(image, mask, stem, Path(self.table.GRADIO_CACHE))
         if task == "Synthesis" or mask is None:
             return things, []

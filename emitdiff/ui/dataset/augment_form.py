@@ -33,7 +33,7 @@ class AugmentForm:
         self.calls = calls
         weights = [model.name for model in calls.models() if model.kind == "synthesis"]
         presets = [preset.name for preset in calls.vocabulary.presets]
-        self.fields = {
+        self.fields: dict[str, Any] = {
             "ratio": gr.Slider(0.5, 10, value=1, step=0.5, label="Synthetic images per real image", buttons=[]),
             "structure": gr.Slider(
                 0.5, 1, value=1, step=0.05, label="Structure: from mask only to all edges", buttons=[]

@@ -12,7 +12,7 @@ from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.views import BUSY, EMPTY, GUIDE, THEME, check_html, job_line, pair_picture, report_frame
 from emitdiff.ui.events import QUIET, on_choice
-from emitdiff.ui.interface import Callables
+from emitdiff.ui.interface import Callables, JobState
 from emitdiff.ui.messages import finished, note, notes, sentence
 from emitdiff.ui.phantoms import write_example_dataset
 from emitdiff.ui.source import mirror
@@ -101,10 +101,11 @@ class DatasetTab:
         ]
 
     def _connect(self) -> None:
-        at_once = {"queue": False, **QUIET}
-        taken = {"inputs_kwargs": {"job": self.job}, "outputs": [self.job, self.file, self.found, *self.outputs]}
-        upload = {"inputs_kwargs": {"path": self.file, "job": self.job}, "outputs": taken["outputs"]}
-        self.file.upload(self.upload, concurrency_id="preview", **upload, **QUIET)
+        at_once: dict[str, Any] = {"queue": False, **QUIET}
+        outputs = [self.job, self.file, self.found, *self.outputs]
+        taken: dict[str, Any] = {"inputs_kwargs": {"job": self.job}, "outputs": outputs}
+        given: dict[str, Any] = {"path": self.file, "job": self.job}
+        self.file.upload(self.upload, inputs_kwargs=given, outputs=outputs, concurrency_id="preview", **QUIET)
         self.example.click(self.take_example, concurrency_id="preview", **taken, **QUIET)
         self.start_button.click(
             self.start, inputs_kwargs={"job": self.job, **self.form.fields}, outputs=self.outputs, **at_once
@@ -134,7 +135,7 @@ class DatasetTab:
             **QUIET,
         )  # fmt: skip
 
-    def upload(self, path: str | None, job: str) -> dict[Any, Any]:
+    def upload(self, path: str, job: str) -> dict[Any, Any]:
         """A ZIP was given: it is checked, and takes the place of what was here, where nothing was made of that yet."""
         here = self.jobs.status(job or "")
         try:
@@ -148,7 +149,8 @@ class DatasetTab:
             return {self.found: note(sentence(error), "error") + known, self.file: None}
         self.jobs.remove(job or "")
         state = self.jobs.status(name)
-        return {self.job: name, self.file: None, self.found: check_html(state), **self.job_updates(name, state)}
+        found = check_html(state) if state else note(GIVE)
+        return {self.job: name, self.file: None, self.found: found, **self.job_updates(name, state)}
 
     def take_example(self, job: str) -> dict[Any, Any]:
         return self.upload(str(write_example_dataset(answer_folder() / "drawn_ultrasound.zip")), job)
@@ -181,17 +183,17 @@ class DatasetTab:
     def follow(self, job: str, seen: tuple[str, int]) -> dict[Any, Any]:
         """Once a second while something runs: what changed since the last look."""
         state = self.jobs.status(job or "")
-        if state is None:
-            return {self.timer: gr.Timer(active=False), self.progress: finished(IDLE)}
-        if state.stage not in BUSY or state.stage != seen[0]:
+        if state is None or state.stage not in BUSY or state.stage != seen[0]:
             return self.job_updates(job, state)
-        updates = {self.progress: job_line(state)}
+        updates: dict[Any, Any] = {self.progress: job_line(state)}
         if state.stage == "generating" and state.done != seen[1]:
             updates |= {self.last_shown: (state.stage, state.done), self.gallery: self._pairs(job)}
         return updates
 
-    def job_updates(self, job: str, state: Any) -> dict[Any, Any]:
-        """Everything the page shows of a job, for whatever stage it is in."""
+    def job_updates(self, job: str, state: JobState | None) -> dict[Any, Any]:
+        """Everything the page shows of a job, for whatever stage it is in; None for one that is gone."""
+        if state is None:
+            return {self.timer: gr.Timer(active=False), self.progress: finished(IDLE)}
         busy, there = state.stage in BUSY, bool(state.generated) and state.stage not in BUSY
         scored = state.report is not None
         pairs = self._pairs(job) if (busy or there) and not scored else []
@@ -204,7 +206,9 @@ class DatasetTab:
             self.remove_button: gr.update(visible=True, interactive=not busy),
             self.guide: gr.update(visible=not (busy or there)),
             self.gallery: gr.update(value=pairs, visible=bool(busy or there) and not scored, selected_index=None),
-            self.report: gr.update(value=report_frame(state.report) if scored else "", visible=scored),
+            self.report: gr.update(
+                value=report_frame(state.report) if state.report is not None else "", visible=scored
+            ),
             self.export_row: gr.update(visible=there),
             self.files: gr.update(visible=scored),
             self.report_file: gr.update(value=str(state.report) if scored else None),

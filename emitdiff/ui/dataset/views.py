@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from emitdiff.images import overlay, resize_image
+from emitdiff.ui.interface import JobState
 from emitdiff.ui.messages import duration, finished, note, progress, sentence
+from emitdiff.ui.results import Pair
 
 BUSY = ("waiting", "generating", "scoring")
 DEFECTS = 20  # named one by one
@@ -33,7 +34,7 @@ GUIDE = f"""<div class="guide"><h2>Augment a small labelled dataset</h2>
 kept for at most a day, or until you remove it; on a busy server idle datasets are removed earlier.</p></div>"""
 
 
-def check_html(state: Any) -> str:
+def check_html(state: JobState) -> str:
     """What `check_dataset` found: a line, the classes as a table, the defects by kind and the first of them."""
     check = state.check
     title = f"{check.info.name}: {check.info.modality}, {check.info.organ}. " if check.info else ""
@@ -50,7 +51,7 @@ def check_html(state: Any) -> str:
     return "".join(lines) + _defects(state)
 
 
-def _defects(state: Any) -> str:
+def _defects(state: JobState) -> str:
     defects = state.check.defects
     if not defects:
         return note("No defects.")
@@ -66,14 +67,14 @@ def _defects(state: Any) -> str:
     return f"{said}<details class='defects'><summary>Show defects</summary><ul>{items}{more}</ul></details>"
 
 
-def job_line(state: Any) -> str:
+def job_line(state: JobState) -> str:
     """HTML of the progress line for any stage."""
     if state.stage == "waiting":
         return progress("Queued. The first run after a server start loads the weights.", None)
     if state.stage in BUSY:
         return progress(_words(state), state.done / max(state.total, 1))
     images = f"{state.generated} synthetic image{'' if state.generated == 1 else 's'}"
-    if state.stage == "failed":
+    if state.stage == "failed" and state.error is not None:
         return finished(sentence(state.error), "error")
     if state.stage == "done":
         dropped = state.generated - state.kept
@@ -85,14 +86,14 @@ def job_line(state: Any) -> str:
     return finished(ready) if state.usable else finished("This dataset has defects; see the list.", "error")
 
 
-def _words(state: Any) -> str:
+def _words(state: JobState) -> str:
     """ "Generating image 3 of 20, about 40 s left"."""
     doing = "Generating" if state.stage == "generating" else "Scoring"
     text = f"{doing} image {min(state.done + 1, state.total)} of {state.total}"
     return text if state.seconds_left is None else f"{text}, about {duration(state.seconds_left)} left"
 
 
-def pair_picture(pair: Any) -> np.ndarray:
+def pair_picture(pair: Pair) -> np.ndarray:
     """Real and synthetic beside one another with the outlines of their masks, uint8 (H, 2 W + GAP, 3)."""
     real, painted = (overlay(image, mask, 0.0, 1) for image, mask in
                      ((pair.source, pair.source_mask), (pair.image, pair.mask)))  # fmt: skip

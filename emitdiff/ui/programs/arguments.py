@@ -66,7 +66,8 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
             return function(**given(values))
 
     kind = Parameter.KEYWORD_ONLY
-    endpoint.__signature__ = Signature([Parameter(name, kind, default=one.default) for name, one in arguments.items()])
+    parameters = [Parameter(name, kind, default=one.default) for name, one in arguments.items()]
+    endpoint.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what inspect.signature looks at
     endpoint.__annotations__ = {}
     sentence, marker, returns = (function.__doc__ or "").partition("Returns:")
     lines = "\n".join(f"    {name}: {argument.description}" for name, argument in arguments.items())

@@ -15,7 +15,14 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
 from emitdiff.ui.form import BLANK_FORM, check_request, find_preset, sampling_defaults
-from emitdiff.ui.interface import HEAD_SUFFIX, Callables, EvaluateRequest, SynthesisRequest, TeachDatasetRequest
+from emitdiff.ui.interface import (
+    HEAD_SUFFIX,
+    Callables,
+    EvaluateRequest,
+    ModelInfo,
+    SynthesisRequest,
+    TeachDatasetRequest,
+)
 from emitdiff.ui.messages import sentence
 from emitdiff.ui.programs.arguments import (
     FILE,
@@ -31,6 +38,7 @@ from emitdiff.ui.programs.arguments import (
     sampling_arguments,
     structure_arguments,
 )
+from emitdiff.ui.results import SyntheticImage, is_image
 from emitdiff.ui.synthesis.preview import read_inputs
 
 HEAVY = {"concurrency_id": "device", "concurrency_limit": 1}
@@ -120,9 +128,9 @@ class Endpoints:
         """
         request = self._request(form)
         pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
-        results = []
+        results: list[SyntheticImage] = []
         for event in self.calls.synthesize(pixels, label, request, lambda: False):
-            if getattr(event, "image", None) is not None:
+            if is_image(event):
                 results.append(event)
             yield None, None  # Gradio ends a generator here, between two steps, once its caller cancels or is gone
         folder = answer_folder()
@@ -228,7 +236,7 @@ class Endpoints:
             raise EmitDiffError(f"No edge detector is called {detector!r}: give one of {known}.")
         return request
 
-    def _model(self, name: str, kind: str) -> Any:
+    def _model(self, name: str, kind: str) -> ModelInfo:
         """Only weights of the list are loaded for a caller: a name must not make the server fetch a repository."""
         model = self.models_by_name.get(name)
         if model is None or model.kind != kind:

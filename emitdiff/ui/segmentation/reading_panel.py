@@ -9,6 +9,7 @@ import numpy as np
 
 from emitdiff.ui.finding import MAPS, Finding
 from emitdiff.ui.messages import finished, note
+from emitdiff.ui.results import Scan
 from emitdiff.ui.source import at_view_size, with_edge_letters
 from emitdiff.ui.views import written_once
 
@@ -91,7 +92,7 @@ class ReadingPanel:
         without = finding.picture(opacity, outlined, without=True) if finding.without is not None else None
         return {self.view: finding.picture(opacity, outlined), self.without_view: without}
 
-    def blank(self, image: np.ndarray | None, scan: Any) -> dict[Any, Any]:
+    def blank(self, image: np.ndarray | None, scan: Scan | None) -> dict[Any, Any]:
         """The slice uint8 (H, W, 3) of `scan` with nothing found in it, or nothing at all."""
         return {
             self.progress: finished(IDLE),
@@ -103,14 +104,14 @@ class ReadingPanel:
             self.download_note: "",
         }
 
-    def forms(self, scan: Any) -> dict[Any, Any]:
+    def forms(self, scan: Scan | None) -> dict[Any, Any]:
         """The kinds of mask file that the scan allows, to be chosen from where there are several."""
         forms = list(scan.mask_forms) if scan is not None else []
         return {self.form: gr.update(choices=forms, value=forms[0] if forms else None, visible=len(forms) > 1)}
 
 
 def _view(label: str, alternative: str, size: str = "", visible: bool = True) -> gr.Image:
-    buttons = ["download", "fullscreen"] if size else ["fullscreen"]
+    buttons: list[Any] = ["download", "fullscreen"] if size else ["fullscreen"]
     return written_once(
         gr.Image(label=label, interactive=False, format="png", buttons=buttons, elem_classes=["view", size],
                  alt_text=alternative, visible=visible)

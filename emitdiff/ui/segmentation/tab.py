@@ -18,11 +18,12 @@ from emitdiff.ui.finding import MAPS, Finding, Volume
 from emitdiff.ui.form import word_in
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import duration, finished, note, notes, progress, sentence
+from emitdiff.ui.results import Scan
 from emitdiff.ui.segmentation.reading_panel import ReadingPanel
 from emitdiff.ui.segmentation.sentence_panel import SentencePanel
 from emitdiff.ui.segmentation.teach_panel import TeachPanel
 from emitdiff.ui.segmentation.truth_panel import TruthPanel
-from emitdiff.ui.source import SESSION_SECONDS, build_source, mirror, selected_slice, slice_index
+from emitdiff.ui.source import SESSION_SECONDS, build_source, chosen_scan, mirror, selected_slice, slice_index
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
 
@@ -82,7 +83,7 @@ class SegmentationTab:
         self._connect_source(look, compare)
         self.words.connect(self.checkpoint, QUIET)
         told = [self.result, reading.progress, self.words.note]
-        heavy = {"outputs": told, "concurrency_id": "device", "concurrency_limit": 1, **QUIET}
+        heavy: dict[str, Any] = {"outputs": told, "concurrency_id": "device", "concurrency_limit": 1, **QUIET}
         asked = {**source.inputs, "threshold": reading.threshold, "text": self.words.text,
                  "checkpoint": self.checkpoint}  # fmt: skip
         settle = {"fn": self.show_result, "inputs_kwargs": {"result": self.result, **seen, **reading.inputs},
@@ -122,8 +123,10 @@ class SegmentationTab:
         """Words, views and few-shot heads outlive a refresh; images and masks do not."""
         reading, words, heads = self.reading, self.words, self.teaching.stored_heads
         heads.render()
-        fields = {"text": words.text, "side": self.side, "checkpoint": self.checkpoint, "opacity": reading.opacity,
-                  "threshold": reading.threshold, "outlined": reading.outlined, "mapped": reading.mapped}  # fmt: skip
+        fields: dict[str, Any] = {
+            "text": words.text, "side": self.side, "checkpoint": self.checkpoint, "opacity": reading.opacity,
+            "threshold": reading.threshold, "outlined": reading.outlined, "mapped": reading.mapped,
+        }  # fmt: skip
         events = [field.change for field in fields.values()]
         self.kept = fields
         outputs = [*(field for field in fields.values() if field is not self.checkpoint), reading.without_view,
@@ -170,7 +173,7 @@ class SegmentationTab:
         # Several events: the buttons answer at once even when the run must queue, and recover whatever happens to it;
         # and what is shown in the end is decided by what is chosen then, for nothing keeps anybody from going on.
         buttons = [self.find_button, self.all_button, self.stop_button]
-        begin = {"outputs": [*buttons, self.reading.progress], "queue": False, **QUIET}
+        begin: dict[str, Any] = {"outputs": [*buttons, self.reading.progress], "queue": False, **QUIET}
         rest = {"fn": self.end_run, "outputs": buttons, "queue": False, **QUIET}
         tried = self.teaching.connect(self.source, self.truth, self.checkpoint, self.words.text)
         for start in (self.find_button.click, self.words.text.submit, tried.then):
@@ -214,10 +217,10 @@ class SegmentationTab:
         offered = self._for_scan(updates[self.source.scan])
         return {**updates, **offered, **kind, self.truth.file: truth, self.words.text: example.text}
 
-    def _for_scan(self, scan: Any) -> dict[Any, Any]:
+    def _for_scan(self, scan: Scan | None) -> dict[Any, Any]:
         """What a new scan allows: buttons for volumes, kinds of mask files; it has no true mask yet."""
-        volume = scan is not None and scan.num_slices > 1
-        words = f"All {scan.num_slices} slices" if volume else "All slices"
+        count = 1 if scan is None else scan.num_slices
+        volume, words = count > 1, f"All {count} slices" if count > 1 else "All slices"
         return {
             **self.reading.forms(scan),
             self.truth.file: None,
@@ -226,8 +229,8 @@ class SegmentationTab:
         }
 
     def show_slice(
-        self, finding: Finding | None, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
-        threshold: float, **shown: Any,
+        self, finding: Finding | None, volume: Volume | None, scan: Scan | None, slice_number: float,
+        window: str | None, threshold: float, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
         """Another slice is shown, with what was found in it if the whole volume was asked; the same one stays."""
         if volume is not None and volume.scan is not scan:
@@ -236,15 +239,15 @@ class SegmentationTab:
         try:
             image = None if scan is None else selected_slice(scan, slice_number, window)
             index = 0 if scan is None else slice_index(scan, slice_number)
-            whole = volume is not None and volume.window == window
-            if (
-                not whole
-                and finding is not None
-                and image is not None
-                and finding.belongs_to(scan, index, image, volume)
-            ):
+            whole = volume if volume is not None and volume.window == window else None
+            if scan is None or image is None:
+                found = None
+            elif whole is not None:
+                found = whole.finding(index, image, threshold) if index in whole.answers else None
+            elif finding is not None and finding.belongs_to(scan, index, image, volume):
                 return {self.finding: finding}
-            found = volume.finding(index, image, threshold) if whole and index in volume.answers else None
+            else:
+                found = None
             views = self.reading.show(found, **shown) if found else self.reading.blank(image, scan)
         except Exception as error:  # a slice that cannot be decoded, a mask that cannot be written
             failed = {self.reading.progress: finished(sentence(error), "error")}
@@ -271,11 +274,12 @@ class SegmentationTab:
         return {**ready, self.stop_button: gr.Button(interactive=False)}
 
     def find(
-        self, scan: Any, slice_number: float, window: str | None, threshold: float, text: str, checkpoint: str,
+        self, scan: Scan | None, slice_number: float, window: str | None, threshold: float, text: str, checkpoint: str,
         side: bool,
     ) -> dict[Any, Any]:  # fmt: skip
         """Runs the segmenter once; every failure ends as a sentence above the image."""
         try:
+            scan = chosen_scan(scan)
             image, text = self._query(scan, slice_number, window, text)
             output = self.calls.segment(image, text, threshold, checkpoint)
             without = self.calls.segment(image, "", threshold, checkpoint) if side else None
@@ -285,7 +289,7 @@ class SegmentationTab:
         return {self.result: found, self.words.note: notes(output.warnings, "warning")}
 
     def show_result(
-        self, result: Finding | Volume | None, finding: Finding | None, volume: Volume | None, scan: Any,
+        self, result: Finding | Volume | None, finding: Finding | None, volume: Volume | None, scan: Scan | None,
         slice_number: float, window: str | None, threshold: float, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
         """A run is over: its answer takes the place of the last one, or is dropped, and that is said, where the page
@@ -304,8 +308,8 @@ class SegmentationTab:
         return {**updates, self.result: None}
 
     def _result_updates(
-        self, result: Finding | Volume, volume: Volume | None, scan: Any, slice_number: float, window: str | None,
-        threshold: float, **shown: Any,
+        self, result: Finding | Volume, volume: Volume | None, scan: Scan | None, slice_number: float,
+        window: str | None, threshold: float, **shown: Any,
     ) -> dict[Any, Any]:  # fmt: skip
         """What is shown of an answer where it is one to the slice that is chosen now; else raises EmitDiffError."""
         if result.scan is not scan:
@@ -322,19 +326,20 @@ class SegmentationTab:
         said = finished(result.describe(threshold), "info" if result.masks(threshold).any() else "absent")
         return {self.volume: result, self.finding: found, **views, self.reading.progress: said}
 
-    def _query(self, scan: Any, slice_number: float, window: str | None, text: str) -> tuple[np.ndarray, str]:
+    def _query(self, scan: Scan | None, slice_number: float, window: str | None, text: str) -> tuple[np.ndarray, str]:
         image = selected_slice(scan, slice_number, window)
         if not (text or "").strip():
             raise EmitDiffError("No text yet: describe the target, or choose one of the terms below the field.")
         return image, text.strip()
 
     def find_all(
-        self, request: gr.Request, scan: Any, slice_number: float, window: str | None, threshold: float, text: str,
-        checkpoint: str,
+        self, request: gr.Request, scan: Scan | None, slice_number: float, window: str | None, threshold: float,
+        text: str, checkpoint: str,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Asks every slice, from the first to the last; after Stop what was found stays, and the rest is empty."""
         stop, line, whole = self.cancellation.event(request), self.reading.progress, None
         try:
+            scan = chosen_scan(scan)
             _, text = self._query(scan, slice_number, window, text)
             whole = Volume(scan, window, text, checkpoint)
             for update in self._slices(whole, threshold, stop.is_set):

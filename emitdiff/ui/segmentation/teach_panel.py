@@ -18,8 +18,9 @@ from emitdiff.ui.drawing import build_canvas, canvas_value, drawn_mask
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.interface import HEAD_SUFFIX, Callables, TeachRequest
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
+from emitdiff.ui.results import Scan, TrainingProgress
 from emitdiff.ui.segmentation.truth_panel import BEST_CLASS, Truth, TruthPanel
-from emitdiff.ui.source import SESSION_SECONDS, Source, at_view_size, selected_slice, slice_index
+from emitdiff.ui.source import SESSION_SECONDS, Source, at_view_size, chosen_scan, selected_slice, slice_index
 from emitdiff.ui.views import written_once
 
 HEAD_LABEL = " (taught here)"  # behind the name of a head among the weights
@@ -143,10 +144,10 @@ class TeachPanel:
         )
         return tried
 
-    def open(self, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+    def open(self, scan: Scan | None, slice_number: float, window: str | None) -> dict[Any, Any]:
         return {**self.fill_canvas(True, scan, slice_number, window), self.opened: True}
 
-    def fill_canvas(self, opened: bool, scan: Any, slice_number: float, window: str | None) -> dict[Any, Any]:
+    def fill_canvas(self, opened: bool, scan: Scan | None, slice_number: float, window: str | None) -> dict[Any, Any]:
         """The slice shown above, with nothing generated on it yet; left alone while the panel is closed."""
         if scan is None or not opened:
             return {self.canvas: None, self.said: gr.skip()}
@@ -156,7 +157,7 @@ class TeachPanel:
         self,
         examples: list[LabelledExample],
         canvas: dict | None,
-        scan: Any,
+        scan: Scan | None,
         slice_number: float,
         window: str | None,
         truth: Truth | None,
@@ -164,6 +165,7 @@ class TeachPanel:
     ) -> dict[Any, Any]:
         """The image with what is generated over it, or else with its true mask, joins the examples."""
         try:
+            scan = chosen_scan(scan)
             image = selected_slice(scan, slice_number, window)
             painted = any(layer is not None and layer[..., 3].any() for layer in (canvas or {}).get("layers", []))
             if truth is not None and not painted:
@@ -176,10 +178,11 @@ class TeachPanel:
         return {**updates, self.canvas: canvas_value(image)}
 
     def add_empty(
-        self, examples: list[LabelledExample], scan: Any, slice_number: float, window: str | None
+        self, examples: list[LabelledExample], scan: Scan | None, slice_number: float, window: str | None
     ) -> dict[Any, Any]:
         """The image joins the examples as one that does not show the target."""
         try:
+            scan = chosen_scan(scan)
             image = selected_slice(scan, slice_number, window)
             return self._added(examples, LabelledExample(image, np.zeros(image.shape[:2], np.uint8), scan.name))
         except Exception as error:
@@ -216,10 +219,11 @@ class TeachPanel:
         heads: list[tuple[str, str]],
     ) -> Iterator[dict[Any, Any]]:
         """Teaches, showing loss and the example held out as it goes; the head is then chosen as weights."""
-        losses, dice = [], None
+        losses: list[float] = []
+        dice = None
         try:
-            words = [(text or "").strip() for text in (name, modality, organ)]
-            if not words[0]:
+            target, kind, part = ((text or "").strip() for text in (name, modality, organ))
+            if not target:
                 raise EmitDiffError("Name what the masks show, for example optic disc.")
             if not examples:
                 raise EmitDiffError("No examples yet: add at least one image with its mask.")
@@ -228,21 +232,21 @@ class TeachPanel:
                 self.view: None,
                 self.steps: step_list(3),
             }
-            request = TeachRequest(*words, self.calls.segmentation_checkpoint, seconds=float(seconds or 60))
+            request = TeachRequest(target, kind, part, self.calls.segmentation_checkpoint, seconds=float(seconds or 60))
             for update in self.calls.teach([(one.image, one.mask, one.name) for one in examples], request):
                 losses.append(update.loss)
                 dice = dice if update.dice is None else update.dice
                 if update.file or update.preview is not None or update.step % 5 == 0:
                     yield self._progress_updates(update, losses, dice)
-            done = f"Trained on “{words[0]}” in {update.step} steps, {duration(update.seconds)}. Find uses it now."
+            done = f"Trained on “{target}” in {update.step} steps, {duration(update.seconds)}. Find uses it now."
             told = " ".join([done, update.warning] if update.warning else [done])
             yield {self.progress: finished(told, "warning" if update.warning else "info"),
-                   **self._chosen(words[0] + HEAD_LABEL, str(update.file), heads),
+                   **self._chosen(target + HEAD_LABEL, str(update.file), heads),
                    self.download: gr.DownloadButton(value=str(update.file), interactive=True)}  # fmt: skip
         except Exception as error:
             yield {self.progress: finished(sentence(error), "error")}
 
-    def _progress_updates(self, update: Any, losses: list[float], dice: float | None) -> dict[Any, Any]:
+    def _progress_updates(self, update: TrainingProgress, losses: list[float], dice: float | None) -> dict[Any, Any]:
         values = {"Loss": f"{update.loss:.2f}", "Validation Dice": "-" if dice is None else f"{dice:.2f}"}
         updates = {
             self.progress: progress(f"Step {update.step} of {update.steps}", update.step / update.steps),
@@ -250,7 +254,7 @@ class TeachPanel:
         }
         return updates if update.preview is None else {**updates, self.view: at_view_size(update.preview)}
 
-    def load(self, file: str | None, heads: list[tuple[str, str]]) -> dict[Any, Any]:
+    def load(self, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
         """A head that was downloaded before becomes a choice again."""
         try:
             name = Path(file).name

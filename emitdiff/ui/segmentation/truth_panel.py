@@ -16,9 +16,10 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.drawing import build_drawing
-from emitdiff.ui.finding import Finding
+from emitdiff.ui.finding import Finding, Volume
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import figures, note, sentence
+from emitdiff.ui.results import Scan
 from emitdiff.ui.source import SESSION_SECONDS, Source, slice_index
 
 MEASURES = ("dice", "iou", "precision", "recall", "hd95")
@@ -78,7 +79,7 @@ class TruthPanel:
         """Returns the event arguments of a comparison, for whatever changes `finding`."""
         compare = {"fn": self.compare, "inputs_kwargs": {"finding": finding, **self.inputs}, "outputs": self.outputs,
                    **quiet}  # fmt: skip
-        taken = {"file": self.file, "scan": source.scan, "slice_number": source.slice}
+        taken: dict[str, Any] = {"file": self.file, "scan": source.scan, "slice_number": source.slice}
         self.file.change(self.take, inputs_kwargs=taken, outputs=[self.truth, self.label, self.note], **quiet).then(
             **compare
         )
@@ -88,7 +89,7 @@ class TruthPanel:
         self.label.input(**compare)
         return compare
 
-    def take(self, file: str | None, scan: Any, slice_number: float) -> dict[Any, Any]:
+    def take(self, file: str | None, scan: Scan | None, slice_number: float) -> dict[Any, Any]:
         """The file was chosen, drawn or taken away: its classes; one that does not fit is named beside it."""
         hidden = gr.update(visible=False, value=BEST_CLASS)
         if not file:
@@ -104,7 +105,7 @@ class TruthPanel:
         shown = gr.update(choices=menu, value=BEST_CLASS, visible=len(classes) > 1)
         return {self.truth: truth, self.label: shown, self.note: "" if classes else note(NO_TARGET)}
 
-    def _read(self, file: str, scan: Any, index: int) -> Truth:
+    def _read(self, file: str, scan: Scan, index: int) -> Truth:
         if scan.num_slices == 1:
             return Truth(self.calls.read_mask(file, scan, 0)[None])
         try:
@@ -150,13 +151,15 @@ class TruthPanel:
             kept, key = finding.volume.scores, (truth, chosen, finding.threshold)
             if key not in kept:  # every slice is scored once, not at each look at another
                 kept.clear()
-                kept[key] = list(self._volume_rows(finding, truth.classes == chosen, chosen))
+                kept[key] = list(self._volume_rows(finding, finding.volume, truth.classes == chosen, chosen))
             rows += [row for row in kept[key] if row["slice"] != index + 1]
         return rows, chosen
 
-    def _volume_rows(self, finding: Finding, there: np.ndarray, chosen: int) -> Iterator[dict]:
+    def _volume_rows(
+        self, finding: Finding, volume: Volume, there: np.ndarray, chosen: int
+    ) -> Iterator[dict[str, Any]]:
         """All slices as one body, then each slice that shows the target or was said to; those are for the file only."""
-        masks = finding.volume.masks(finding.threshold)
+        masks = volume.masks(finding.threshold)
         yield {**self._row(finding, masks, there, chosen, "all slices", 0), "slice": "all"}
         for index in np.flatnonzero((there | (masks > 0)).any(axis=(1, 2))):
             yield self._row(finding, masks[index], there[index], chosen, "", int(index))

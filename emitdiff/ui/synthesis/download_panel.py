@@ -14,7 +14,7 @@ from emitdiff.ui.messages import note, notes, sentence
 from emitdiff.ui.synthesis.runs import Run
 
 PLAIN = "images, masks, manifest"
-LAYOUTS = {PLAIN: None, "nnU-Net": "nnunet", "COCO": "coco"}
+LAYOUTS: dict[str, str | None] = {PLAIN: None, "nnU-Net": "nnunet", "COCO": "coco"}
 TARGET = "target"  # the name of a class nobody named
 
 
@@ -62,22 +62,23 @@ class DownloadPanel:
             return self.wait()
         kept = run.kept
         try:
-            if not kept:
-                raise EmitDiffError("All images are dropped: tick Keep for those to download.")
             path, words = self._write(run, layout, classes)
+            if path is None:
+                raise EmitDiffError("All images are dropped: tick Keep for those to download.")
         except Exception as error:
             return {**self.wait(), self.words: note(sentence(error), "error")}
         left_out = f"{len(run.images) - len(kept)} dropped, " if len(kept) < len(run.images) else ""
-        words = [f"{path.name}: {left_out}{len(kept)} image{'s' if len(kept) != 1 else ''}.", *words]
-        return {self.button: gr.update(value=str(path), interactive=True), self.words: notes(words)}
+        said = [f"{path.name}: {left_out}{len(kept)} image{'s' if len(kept) != 1 else ''}.", *words]
+        return {self.button: gr.update(value=str(path), interactive=True), self.words: notes(said)}
 
-    def _write(self, run: Run, layout: str, classes: str) -> tuple[Path, tuple[str, ...]]:
-        if LAYOUTS[layout] is None:
+    def _write(self, run: Run, layout: str, classes: str) -> tuple[Path | None, tuple[str, ...]]:
+        chosen = LAYOUTS[layout]
+        if chosen is None or not run.kept:
             return run.archive(), ()
         names = tuple(name.strip() for name in (classes or "").split(",") if name.strip())
         prompt, words = run.request.settings.prompt, self.calls.vocabulary
         packing = PackRequest(
-            layout=LAYOUTS[layout],
+            layout=chosen,
             name=run.stem,
             modality=word_in(prompt, words.modalities) or "medical",
             organ=word_in(prompt, words.organs) or "image",

@@ -18,6 +18,7 @@ from emitdiff.ui.form import BLANK_FORM, EDIT_FIELDS, fill_form, find_preset, fo
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.masks import RemovedImage, mask_removal_note, owner_of
 from emitdiff.ui.messages import note
+from emitdiff.ui.results import Scan
 from emitdiff.ui.source import SESSION_SECONDS, build_source
 from emitdiff.ui.synthesis.mask_panel import build_mask_panel
 from emitdiff.ui.synthesis.preview import TEXT_ONLY, build_preview
@@ -139,7 +140,9 @@ class SynthesisInput:
             return {**updates, **({self.words.modality: named[0]} if named else {})}
         return self.restore_from_image(Path(path).name, settings, updates, goes, previous, mask_file, before)
 
-    def take_away(self, scan: Any, slice_number: float, window: str | None, mask_file: str | None) -> dict[Any, Any]:
+    def take_away(
+        self, scan: Scan | None, slice_number: float, window: str | None, mask_file: str | None
+    ) -> dict[Any, Any]:
         """The image was taken away; its mask stays, alone. Both are remembered: only now can a PNG be dropped that was
         generated from them."""
         before = gr.skip() if scan is None else RemovedImage(scan, slice_number, window, mask_file)

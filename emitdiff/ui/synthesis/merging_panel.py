@@ -62,9 +62,8 @@ class MergingPanel:
             if value is None or not low <= value <= high:
                 raise EmitDiffError(f"The {name} of the merging mask must be a number from {low} to {high}.")
         result = run.results[min(chosen, len(run.results) - 1)]
-        real = self.calls.merging_mask(
-            *run.source.shape[:2], int(patch), float(alpha), np.random.default_rng(int(seed))
-        )  # fmt: skip
+        height, width = run.source.shape[:2]
+        real = self.calls.merging_mask(height, width, int(patch), float(alpha), np.random.default_rng(int(seed)))
         picture = np.where(real[..., None], run.source, result.image)
         label = None if run.label is None or result.mask is None else np.where(real, run.label, result.mask)
         return picture, label, float(real.mean())

@@ -13,6 +13,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.ui.form import check_request
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
+from emitdiff.ui.results import Scan
 from emitdiff.ui.source import mirror
 from emitdiff.ui.synthesis.preview import read_inputs as given_to
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
@@ -85,7 +86,7 @@ class Generation:
         }
 
     def generate(
-        self, request: gr.Request, previous: Run | None, outlines: bool, large: int | None, scan: Any,
+        self, request: gr.Request, previous: Run | None, outlines: bool, large: int | None, scan: Scan | None,
         slice_number: float, window: str | None, mask_file: str | None, **form: Any,
     ) -> Iterator[dict[Any, Any]]:  # fmt: skip
         """Runs the synthesis and keeps the page up to date; every failure ends as a sentence above the gallery."""

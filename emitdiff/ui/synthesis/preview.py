@@ -15,6 +15,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.form import read_form
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.results import Scan
 from emitdiff.ui.source import at_view_size, selected_slice, slice_index, with_edge_letters
 from emitdiff.ui.views import written_once
 
@@ -44,7 +45,7 @@ class Preview:
         return {self.source_view: None, self.control_view: None, self.control_note: ""}
 
     def update(
-        self, scan: Any, slice_number: float, window: str | None, mask_file: str | None, **form: Any
+        self, scan: Scan | None, slice_number: float, window: str | None, mask_file: str | None, **form: Any
     ) -> Iterator[dict[Any, Any]]:
         """The slice with its mask's outline at once, then the control image the network would get."""
         image, mask, words = None, None, ""
@@ -59,10 +60,10 @@ class Preview:
             words += note(EMPTY_MASK_NOTE, "warning") if mask is not None and not mask.any() else ""
         except Exception as error:
             words = note(sentence(error), "error")
-        if image is None and mask is None:
+        ground = np.zeros((*mask.shape, 3), np.uint8) if image is None and mask is not None else image
+        if ground is None:
             yield {**self.clear(), self.mask_note: words}
             return
-        ground = np.zeros((*mask.shape, 3), np.uint8) if image is None else image
         yield {self.source_view: with_edge_letters(outlined(ground, mask), scan), self.mask_note: words}
         yield self._control(image, mask, form)
 
@@ -92,7 +93,7 @@ def outlined(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
 
 def build_preview(calls: Callables, mask_note: gr.HTML) -> Preview:
     """Lays the views out inside the current Blocks context."""
-    look = {"interactive": False, "format": "png", "buttons": ["fullscreen"], "elem_classes": "view"}
+    look: dict[str, Any] = {"interactive": False, "format": "png", "buttons": ["fullscreen"], "elem_classes": "view"}
     source_view = written_once(
         gr.Image(label="Image", alt_text="The chosen slice with the outline of its mask", **look)
     )
@@ -102,7 +103,7 @@ def build_preview(calls: Callables, mask_note: gr.HTML) -> Preview:
     return Preview(calls, source_view, control_view, gr.HTML(elem_classes="beside"), mask_note)
 
 
-def read_mask(calls: Callables, mask_file: str | None, scan: Any, slice_number: float) -> np.ndarray | None:
+def read_mask(calls: Callables, mask_file: str | None, scan: Scan | None, slice_number: float) -> np.ndarray | None:
     """Class ids (H, W) of the slice shown, of the file alone where there is no scan, None without a file."""
     if not mask_file:
         return None
@@ -110,7 +111,12 @@ def read_mask(calls: Callables, mask_file: str | None, scan: Any, slice_number: 
 
 
 def read_inputs(
-    calls: Callables, scan: Any, slice_number: float, window: str | None, mask_file: str | None, structure: float | None
+    calls: Callables,
+    scan: Scan | None,
+    slice_number: float,
+    window: str | None,
+    mask_file: str | None,
+    structure: float | None,
 ) -> tuple[np.ndarray | None, np.ndarray | None, str]:
     """Image, mask and a name for files. Raises EmitDiffError with neither, unless text alone is enough."""
     mask = read_mask(calls, mask_file, scan, slice_number)
@@ -118,4 +124,4 @@ def read_inputs(
         return selected_slice(scan, slice_number, window), mask, file_stem(scan.name)
     if mask is None and structure != 0:
         raise EmitDiffError("No image yet: choose an example, drop a file or a mask, or set the structure to 0.")
-    return None, mask, TEXT_ONLY if mask is None else file_stem(mask_file)
+    return None, mask, TEXT_ONLY if mask is None or mask_file is None else file_stem(mask_file)

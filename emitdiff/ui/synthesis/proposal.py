@@ -13,7 +13,8 @@ from emitdiff.ui.drawing import save_mask_file
 from emitdiff.ui.finding import Finding
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
-from emitdiff.ui.source import SESSION_SECONDS, Source, selected_slice, slice_index
+from emitdiff.ui.results import Scan
+from emitdiff.ui.source import SESSION_SECONDS, Source, chosen_scan, selected_slice, slice_index
 
 THRESHOLD = 0.5
 CHECK = "A proposal, not ground truth: check the outline and correct it where needed."
@@ -66,11 +67,12 @@ class Proposal:
         return fitting_target(targets, organ or "", finding or "")
 
     def propose(
-        self, text: str | None, organ: str | None, finding: str | None, scan: Any, slice_number: float,
+        self, text: str | None, organ: str | None, finding: str | None, scan: Scan | None, slice_number: float,
         window: str | None,
     ) -> dict[Any, Any]:  # fmt: skip
         """Asks the segmenter once."""
         try:
+            scan = chosen_scan(scan)
             image, asked = selected_slice(scan, slice_number, window), self.suggest(text, organ, finding)
             if not asked:
                 raise EmitDiffError("Name the target: choose one from the list, or write a sentence.")
@@ -82,7 +84,7 @@ class Proposal:
         return {self.found: Finding(scan, image, index, output, asked, THRESHOLD, weights)}
 
     def apply(
-        self, file: gr.File, found: Finding | None, scan: Any, slice_number: float, window: str | None
+        self, file: gr.File, found: Finding | None, scan: Scan | None, slice_number: float, window: str | None
     ) -> dict[Any, Any]:
         """What was found becomes the mask `file`; where it is nothing, or of another slice than the page shows now, the
         mask stays as it was."""
@@ -107,7 +109,7 @@ def fitting_target(targets: tuple[str, ...], organ: str, finding: str) -> str:
             return words
     wanted = {*organ.lower().split(), *finding.lower().split()}
     shared = {target: len(wanted & set(target.lower().split())) for target in targets}
-    best = max(shared, key=shared.get, default="")
+    best = max(shared, key=lambda target: shared[target], default="")
     return best if shared.get(best) else ""
 
 

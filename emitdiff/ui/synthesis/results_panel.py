@@ -61,7 +61,7 @@ class ResultsPanel:
         self.words = gr.HTML(note(NOTHING_CHOSEN), elem_classes="beside said")
         with gr.Row(elem_classes="after acts"):
             self.kept = gr.Checkbox(True, label="Keep", container=False, interactive=False, scale=0, min_width=70)
-            quiet_button = {"size": "sm", "scale": 0, "min_width": 118, "interactive": False}
+            quiet_button: dict[str, Any] = {"size": "sm", "scale": 0, "min_width": 118, "interactive": False}
             self.use_settings = gr.Button("Use these settings", **quiet_button)
             self.vary = gr.Button("Generate variations", **{**quiet_button, "min_width": 150})
             self.send = gr.Button("Send to segmentation", **{**quiet_button, "min_width": 150})
@@ -78,7 +78,7 @@ class ResultsPanel:
 
     def connect(self, ended: list[Any]) -> None:
         """`ended` are the events after which there are other images."""
-        at_once = {"queue": False, **QUIET}
+        at_once: dict[str, Any] = {"queue": False, **QUIET}
         of_image = {"run": self.run, "chosen": self.chosen_index}
         selected = self.gallery.select(
             self.choose,
@@ -96,7 +96,7 @@ class ResultsPanel:
             **at_once,
         )
         self.gallery.preview_close(self.close, self.run, self.large, **at_once)
-        looks = {
+        looks: dict[str, Any] = {
             "inputs_kwargs": {**of_image, "shown": self.shown, "outlines": self.outlines},
             "trigger_mode": "always_last", **at_once,
         }  # fmt: skip
@@ -199,7 +199,7 @@ class ResultsPanel:
         if run is None:
             return {self.slider: gr.update(visible=beside), self.line: gr.update(visible=beside)}
         run.outlines = outlines
-        marked = {"selected_index": chosen} if beside else {}
+        marked: dict[str, Any] = {"selected_index": chosen} if beside else {}
         return {
             self.gallery: gr.update(value=run.tiles(), allow_preview=not beside, **marked),
             self.slider: self._beside(run, chosen) if beside else gr.update(visible=False),
@@ -212,18 +212,18 @@ class ResultsPanel:
 
     def _pair(self, run: Run, chosen: int) -> tuple[np.ndarray, np.ndarray] | None:
         """The real image, or the label where there is none, and the synthetic one; None without either."""
-        if chosen >= len(run.images) or (run.source is None and run.label is None):
+        if chosen >= len(run.images):
             return None
         result = run.images[chosen].result
         synthetic = at_view_size(result.image)
         if run.source is None:
-            return overlay(np.zeros_like(synthetic), at_view_size(run.label), 0.6), synthetic
-        pair = [(at_view_size(run.source), run.label), (synthetic, result.mask)]
-        drawn = [run.outlines and mask is not None for _, mask in pair]
-        return tuple(
-            overlay(image, at_view_size(mask), 0.0) if draw else image
-            for (image, mask), draw in zip(pair, drawn, strict=True)
-        )
+            label = run.label
+            return None if label is None else (overlay(np.zeros_like(synthetic), at_view_size(label), 0.6), synthetic)
+
+        def drawn(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+            return overlay(image, at_view_size(mask), 0.0) if run.outlines and mask is not None else image
+
+        return drawn(at_view_size(run.source), run.label), drawn(synthetic, result.mask)
 
     def keep(self, run: Run | None, chosen: int, kept: bool) -> dict[Any, Any]:
         """The chosen image goes into the download, or is left out."""

@@ -20,6 +20,7 @@ from emitdiff.ui.archive import folder_of, save_archive, save_result
 from emitdiff.ui.form import fill_form
 from emitdiff.ui.interface import SynthesisRequest
 from emitdiff.ui.messages import duration, sentence
+from emitdiff.ui.results import SamplingStep, SyntheticImage, is_image
 from emitdiff.ui.source import at_view_size
 
 PREVIEW_INTERVAL = 0.5  # seconds between pictures sent while one is being made
@@ -32,7 +33,7 @@ DROPPED = "Dropped, "  # the tile of what is left out of the download is dimmed 
 class GeneratedImage:
     """One finished image with its file, the request it was generated with and what was said of it since."""
 
-    result: Any
+    result: SyntheticImage
     path: Path
     request: SynthesisRequest
     parent: int | None = None  # seed of the synthetic image this is a variation of
@@ -85,7 +86,7 @@ class Run:
         self.folder = folder_of(self)
 
     @property
-    def results(self) -> list[Any]:
+    def results(self) -> list[SyntheticImage]:
         return [made.result for made in self.images]
 
     def vary(self, parent: GeneratedImage, seed: int, count: int) -> None:
@@ -104,10 +105,10 @@ class Run:
         self.parent, self.first, self.running = parent, len(self.images), True
         self.started, self.first_step, self.steps_done, self.steps_total = time.monotonic(), None, 0, 0
 
-    def add_event(self, event: Any) -> bool:
+    def add_event(self, event: SamplingStep | SyntheticImage) -> bool:
         """Takes in a step or a finished image; True when the gallery has something new to show."""
         now = time.monotonic()
-        if getattr(event, "image", None) is not None:
+        if is_image(event):
             self._add_image(event)
             return True
         self.first_step = self.first_step or now
@@ -118,7 +119,7 @@ class Run:
         self.preview, self.shown = event.preview, now
         return True
 
-    def _add_image(self, result: Any) -> None:
+    def _add_image(self, result: SyntheticImage) -> None:
         parent = None
         if self.parent is not None:
             parent = self.parent.result.seed

@@ -21,6 +21,7 @@ from emitdiff.images import to_rgb
 from emitdiff.ui.examples import FOLDER, Example
 from emitdiff.ui.form import BLANK_FORM, fill_form, read_form, sampling_defaults
 from emitdiff.ui.interface import Callables, SynthesisRequest
+from emitdiff.ui.results import is_image
 from emitdiff.ui.synthesis.runs import Run
 
 STORED = FOLDER / "stored"
@@ -90,7 +91,7 @@ def _store(calls: Callables, card: Example, folder: Path) -> dict[str, Any]:
     prompt = calls.compose_prompt(card.modality, card.organ, card.finding, card.appearance, "")
     request = read_form({**BLANK_FORM, **sampling_defaults(model), "prompt": prompt, "checkpoint": model.name})
     events = calls.synthesize(image, mask, request, lambda: False)
-    made = [event for event in events if getattr(event, "image", None) is not None]
+    made = [event for event in events if is_image(event)]
     control = f"{stem}_control.webp"
     write_picture(folder / control, calls.control_image(image, mask, request))
     images = []
