@@ -33,7 +33,7 @@ def written_once(component: gr.Image | gr.Gallery | gr.ImageSlider) -> Any:
         return show(picture_file(value, component.GRADIO_CACHE))
 
     # A class of our own would have Gradio write a stub file beside its source.
-    component.postprocess = show_file  # type: ignore[method-assign]  # of this one component alone
+    component.postprocess = show_file
     return component
 
 
