@@ -99,7 +99,7 @@ def test_frames_of_one_file_are_named_by_their_number(tmp_path, placed, numbers)
     sources = [frame.DerivationImageSequence[0].SourceImageSequence[0]
                for frame in seg.PerFrameFunctionalGroupsSequence]  # fmt: skip
     assert [source.ReferencedFrameNumber for source in sources] == numbers
-    assert {source.ReferencedSOPInstanceUID for source in sources} == {scan.series.images[0][1]}
+    assert {source.ReferencedSOPInstanceUID for source in sources} == {scan.origin.images[0][1]}
 
 
 @pytest.mark.parametrize("kind", ["series", "x-ray", "clip", "frames"])
@@ -115,11 +115,11 @@ def test_highdicom_reads_what_was_drawn(tmp_path, kind):
     scan = read_scan(path)
     drawn = np.random.default_rng(1).integers(0, 3, (scan.num_slices, *scan.size)).astype(np.uint8)
     seg = highdicom.seg.segread(scan.save_mask(drawn, tmp_path, "DICOM SEG"))
-    images = [instance for _, instance, _ in scan.series.images]
+    images = [instance for _, instance, _ in scan.origin.images]
     if kind in ("series", "x-ray"):
         found = seg.get_pixels_by_source_instance(images)
     else:
-        found = seg.get_pixels_by_source_frame(images[0], [frame for *_, frame in scan.series.images])
+        found = seg.get_pixels_by_source_frame(images[0], [frame for *_, frame in scan.origin.images])
     np.testing.assert_array_equal(found, np.stack([drawn == 1, drawn == 2], axis=-1))
     assert (seg.get_volume_geometry() is None) == (kind in ("x-ray", "clip"))
 

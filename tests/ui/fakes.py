@@ -20,6 +20,7 @@ from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.segmentation.output import SegmentationOutput
+from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.form import BLANK_FORM
 from emitdiff.ui.interface import (
     Callables,
@@ -158,7 +159,9 @@ class Painter:
     name, checkpoint_card = "emitdiff-mini", SimpleNamespace(training={})
     card: dict[str, Any] = {}
 
-    def __call__(self, image, mask, settings, *, cancelled):
+    def __call__(
+        self, image: np.ndarray, mask: np.ndarray, settings: SynthesisSettings, *, cancelled: Callable[[], bool]
+    ) -> list[Painted]:
         wanted = {"prompt": settings.prompt, "appearance": "", "num_inference_steps": STEPS, "guidance_scale": 3.0}
         time.sleep(0.02)
         noisy = np.clip(image + np.random.default_rng(settings.seed).normal(0, 40, image.shape), 0, 255)
