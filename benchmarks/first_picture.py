@@ -65,8 +65,8 @@ def measured(page: Page, address: str, own: Path) -> dict[str, float]:
     page.locator(".drop input[type=file]").first.set_input_files(own)
     expect(page.get_by_text("own.png: ").filter(visible=True)).to_be_visible(timeout=PATIENCE)
     waits["own PNG, from choosing it to seeing it"] = time.perf_counter() - started
-    page.get_by_label("Prompt (edit freely)").fill("X-ray, chest")
-    page.get_by_label("Prompt (edit freely)").press("Tab")
+    page.get_by_label("Prompt (editable)").fill("X-ray, chest")
+    page.get_by_label("Prompt (editable)").press("Tab")
     started = time.perf_counter()
     page.get_by_role("button", name="Generate", exact=True).click()
     expect(page.locator(".results .progress:visible")).to_contain_text("Image 2 of", timeout=PATIENCE)

@@ -22,7 +22,7 @@ def grid(page):
 def begin_with(page, grid, title: str):
     """Chooses an example and waits until its image and its lists are there."""
     choose_example(page, title)
-    expect(grid.get_by_role("button", name="Enlarge: The image")).to_be_visible(timeout=PATIENCE)
+    expect(grid.get_by_role("button", name="Enlarge: Source image")).to_be_visible(timeout=PATIENCE)
 
 
 def compare(page, across: str, down: str):

@@ -33,7 +33,7 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     page.get_by_label("Export format").click()
     page.get_by_role("option", name="nnU-Net").click()
     page.get_by_label("Images", exact=True).filter(visible=True).click()
-    page.get_by_role("option", name="all that was generated").click()
+    page.get_by_role("option", name="all generated images").click()
     page.get_by_role("button", name="Prepare ZIP").click()
     expect(page.get_by_text("drawn-ultrasound_all_nnunet.zip")).to_be_visible()
     with page.expect_download() as download:

@@ -60,7 +60,7 @@ def test_a_png_made_here_brings_everything_back(page, tmp_path):
     expect(page.get_by_label("Appearance", exact=True)).to_have_value("noisy")
     expect(page.get_by_label("First seed")).to_have_value("77")
     expect(page.get_by_label("Edge detector")).to_have_value("canny")
-    expect(page.get_by_label("number input for Structure to follow")).to_have_value("0.8")
+    expect(page.get_by_label("number input for Structure")).to_have_value("0.8")
     expect(page.locator(".drop", has_text="Mask (optional): becomes")).to_contain_text("drawn_cardiac_mri_mask")
 
 
@@ -185,7 +185,7 @@ def test_an_error_goes_once_its_cause_is_repaired(page, tmp_path):
 def test_the_words_of_the_canvas_are_beside_its_tools(page):
     choose_example(page, "Chest X-ray")
     page.get_by_role("button", name="Draw the mask").click()
-    expect(page.get_by_text("Generate over the target.")).to_be_visible()
+    expect(page.get_by_text("Paint over the target.")).to_be_visible()
     canvas = page.locator(".canvas:visible")
     expect(canvas.get_by_role("button", name="Undo")).to_be_visible()
     words = canvas.locator("[data-testid=block-label]").bounding_box()

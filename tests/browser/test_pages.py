@@ -42,7 +42,7 @@ def test_an_example_becomes_labelled_synthetic_images(page, tmp_path):
     expect(said(page)).to_contain_text("2 synthetic images", timeout=PATIENCE)
     expect(page.locator(".painted .thumbnail-item")).to_have_count(2)
     page.locator(".painted .thumbnail-item").nth(1).click()
-    expect(page.get_by_text("seed 12, made in")).to_be_visible()
+    expect(page.get_by_text("seed 12, generated in")).to_be_visible()
     page.get_by_role("button", name="Use these settings").click()
     expect(page.get_by_label("First seed")).to_have_value("12")
     with page.expect_download() as download:

@@ -33,7 +33,7 @@ def download(page, folder: Path) -> set[str]:
 
 def test_images_are_looked_at_dropped_and_taken_away(page, tmp_path):
     paint(page, images=2)
-    expect(page.get_by_text(re.compile(r"Beside the real image: edge F1 0\.\d\d, MS-SSIM"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Compared with the real image: edge F1 0\.\d\d, MS-SSIM"))).to_be_visible()
     page.get_by_label("Side by side").check()
     slider = page.locator(".pair-view")
     expect(slider.locator("img")).to_have_count(2)
@@ -45,7 +45,7 @@ def test_images_are_looked_at_dropped_and_taken_away(page, tmp_path):
     expect(after).not_to_have_attribute("src", plain)
     handle = slider.get_by_test_id("slider")
     before = handle.get_attribute("style")
-    page.get_by_label("range slider for Line between real and synthetic").press("Home")  # as the keyboard does it
+    page.get_by_label("range slider for Divider between real and synthetic").press("Home")  # as the keyboard does it
     expect(handle).not_to_have_attribute("style", before)
     page.get_by_label("All images").check()
     expect(slider).to_have_count(0)
@@ -91,7 +91,7 @@ def test_settings_come_back_and_variations_join_the_others(page):
     expect(said(page)).to_contain_text("2 variations in", timeout=PATIENCE)
     expect(page.get_by_text("Image 2 of 4: seed 12")).to_be_visible()  # it is large, so it stays the chosen one
     page.locator(".painted .preview .thumbnail-item").nth(2).click()
-    expect(page.get_by_text("from the edges of the synthetic image with seed 12")).to_be_visible()
+    expect(page.get_by_text("variation of the synthetic image with seed 12")).to_be_visible()
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
 
 

@@ -57,7 +57,7 @@ def test_a_sentence_with_and_without_itself(page, tmp_path):
     expect(page.get_by_label("What to find")).to_have_value("segment the left lung in this chest X-ray")
     page.get_by_label("Compare with the result without text").check()
     page.get_by_role("button", name="Find", exact=True).click()
-    expect(said(page)).to_contain_text("read as “left lung”", timeout=PATIENCE)
+    expect(said(page)).to_contain_text("interpreted as “left lung”", timeout=PATIENCE)
     expect(page.get_by_text(re.compile(r"Dice between the two masks: 0\.\d\d"))).to_be_visible()
     expect(page.locator(".figures:visible b").first).to_have_text(re.compile(r"\d\.\d{3}"))
     expect(page.get_by_role("row", name="without the text")).to_be_visible()
@@ -75,7 +75,7 @@ def test_what_is_not_there_is_said_plainly(page):
     choose_example(page, "Nuclei")
     find(page, "left ventricle")
     set_number(page, "Threshold", 0.95)  # a threshold is applied to what is known, no network runs
-    expect(said(page)).to_contain_text(re.compile("^Not (present|found): .*“left ventricle”"))
+    expect(said(page)).to_contain_text(re.compile("^(Target absent|Not found): .*“left ventricle”"))
 
 
 def test_a_drawn_true_mask_is_compared(page, tmp_path):
@@ -137,7 +137,7 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     page.get_by_label("What the masks show").fill("bright disc")
     set_number(page, "Training time, seconds", 10)
     page.get_by_role("button", name="Teach", exact=True).click()
-    expect(page.locator(".teaching .progress")).to_contain_text("Trained “bright disc”", timeout=PATIENCE)
+    expect(page.locator(".teaching .progress")).to_contain_text("Trained on “bright disc”", timeout=PATIENCE)
     choose_example(page, "Cardiac MRI")
     page.get_by_role("button", name="Segment the image above").click()
     expect(said(page)).to_contain_text(ANSWERED, timeout=PATIENCE)

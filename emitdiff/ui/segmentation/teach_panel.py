@@ -71,7 +71,7 @@ class TeachPanel:
                 1, "The image above with its reference mask, or with a mask drawn here. About five examples are enough."
             )
         )
-        self.canvas = build_canvas("Generate over the target")
+        self.canvas = build_canvas("Paint over the target")
         with gr.Row(elem_classes="pair"):
             self.add_button = gr.Button("Add as example", size="sm", min_width=100)
             self.empty_button = gr.Button("Add without target", size="sm", min_width=100)
@@ -163,7 +163,7 @@ class TeachPanel:
         truth: Truth | None,
         label: int | None,
     ) -> dict[Any, Any]:
-        """The image with what is generated over it, or else with its true mask, joins the examples."""
+        """The image with what is painted over it, or else with its true mask, joins the examples."""
         try:
             scan = chosen_scan(scan)
             image = selected_slice(scan, slice_number, window)
