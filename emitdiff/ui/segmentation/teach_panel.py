@@ -148,7 +148,7 @@ class TeachPanel:
         return {**self.fill_canvas(True, scan, slice_number, window), self.opened: True}
 
     def fill_canvas(self, opened: bool, scan: Scan | None, slice_number: float, window: str | None) -> dict[Any, Any]:
-        """The slice shown above, with nothing generated on it yet; left alone while the panel is closed."""
+        """The slice shown above, with nothing painted on it yet; left alone while the panel is closed."""
         if scan is None or not opened:
             return {self.canvas: None, self.said: gr.skip()}
         return {self.canvas: canvas_value(selected_slice(scan, slice_number, window)), self.said: ""}
