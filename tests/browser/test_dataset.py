@@ -48,7 +48,7 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.get_by_role("button", name="Remove this dataset").click()
-    expect(said(page)).to_contain_text("Removed")
+    expect(said(page)).to_contain_text("Dataset removed")
     expect(page.locator("iframe.report")).to_have_count(0)
     page.reload()
     open_tab(page, "Dataset")
