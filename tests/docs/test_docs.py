@@ -317,7 +317,6 @@ def test_the_result_that_the_readme_quotes_is_what_is_printed(monkeypatch, tmp_p
 # --- the design --------------------------------------------------------------
 
 
-@pytest.mark.skipif(not (ROOT / "emitdiff" / "commands").is_dir(), reason="the layout described is not there yet")
 @every([ROOT / "docs" / "design.md", ROOT / "CONTRIBUTING.md"])
 def test_files_and_folders_that_are_named_exist(page):
     text = text_of(page)
