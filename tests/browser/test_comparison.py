@@ -71,9 +71,9 @@ def test_a_wrong_list_is_named_beside_it_and_stop_stops(page, grid):
     page.get_by_label("Values across").press("Tab")
     expect(page.get_by_role("alert").filter(has_text="The structure cannot be “much”")).to_be_visible()
     compare(page, "1, 0.9, 0.8, 0.7, 0.6, 0.5", "1, 2, 3, 4, 5, 6")
-    expect(said(page)).to_contain_text("Cell 2 of 36", timeout=PATIENCE)
+    expect(said(page)).to_contain_text(re.compile(r"Cell \d+ of 36"), timeout=PATIENCE)
     page.get_by_role("button", name="Stop").filter(visible=True).click()
-    expect(said(page)).to_contain_text(re.compile(r"Stopped: \d of 36 cells"), timeout=20_000)
+    expect(said(page)).to_contain_text(re.compile(r"Stopped: \d+ of 36 cells"), timeout=20_000)
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
 
 

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.segmentation.output import SegmentationOutput, checked_image, entropy, trained_phrase, upsample
+from emitdiff.segmentation.output import (
+    SegmentationOutput,
+    check_query,
+    checked_image,
+    entropy,
+    trained_phrase,
+    upsample,
+)
 from emitdiff.segmentation.vocabulary import BY_PHRASE
 
 
@@ -31,19 +38,19 @@ def test_what_is_absent_is_found_at_no_threshold(answer):
 
 @pytest.mark.parametrize("shape", [(8, 9), (8, 9, 1), (8, 9, 3), (8, 9, 4)])
 def test_any_picture_becomes_rgb(shape):
-    assert checked_image(np.full(shape, 7, np.uint8), "lung", 0.5).shape == (8, 9, 3)
+    assert checked_image(np.full(shape, 7, np.uint8)).shape == (8, 9, 3)
 
 
 @pytest.mark.parametrize("threshold", [0, 1, -0.1, 1.1, float("nan")])
 def test_a_threshold_lies_between_0_and_1(threshold):
     with pytest.raises(EmitDiffError, match="threshold is"):
-        checked_image(np.zeros((8, 8), np.uint8), "lung", threshold)
+        check_query("lung", threshold)
 
 
 @pytest.mark.parametrize("image", [np.zeros((8, 8)), np.zeros((7, 8), np.uint8), np.zeros((8, 8, 2), np.uint8), None])
 def test_what_is_no_picture_is_described(image):
     with pytest.raises(EmitDiffError, match=r"The image is \w+ of shape \(.*\): give uint8"):
-        checked_image(image, "lung", 0.5)
+        checked_image(image)
 
 
 def test_doubt_is_counted_in_bits():

@@ -38,7 +38,7 @@ def test_weights_are_half_precision_safetensors_and_nothing_else(trained):
     from safetensors.torch import load_file
 
     files = list(trained.rglob("*.safetensors"))
-    assert {path.parent.name for path in files} == {"vae", "text_encoder", "unet", "controlnet"}
+    assert {path.parent.name for path in files} == {"vae", "grain", "text_encoder", "unet", "controlnet"}
     for path in files:
         assert all(value.dtype in (torch.float16, torch.int64) for value in load_file(path).values())
     assert not list(trained.rglob("*.bin"))
