@@ -23,7 +23,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 
 GRAIN_FOLDER = "grain"
 # Deviations across and down in pixels of the Gaussians that the filters begin as.
@@ -107,10 +107,9 @@ def load_grain(folder: Path) -> GrainNetwork | None:
     try:
         return GrainNetwork.from_pretrained(folder / GRAIN_FOLDER, torch_dtype=torch.float32).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise EmitDiffError(
-            f"{folder / GRAIN_FOLDER} cannot be read ({reason}); restore it from where the weights came from, or "
-            "remove the folder to generate without grain."
+            f"{folder / GRAIN_FOLDER} cannot be read ({first_line(error)}); restore it from where the weights came "
+            "from, or remove the folder to generate without grain."
         ) from error
 
 
