@@ -163,20 +163,23 @@ class Edges:
         print(write_png(folder / f"edges_{file_stem(scan.name)}.png", edges))
         return 0
 
+Stage = Literal["all", "autoencoder", "grain", "unet", "controlnet", "networks"]
+
 
 @dataclass(frozen=True)
 class TrainSynthesis:
     """Train a synthesis checkpoint on dataset folders, from scratch or from another checkpoint; a rerun resumes.
 
-    With --from NAME --train controlnet only the ControlNet learns (the paper's second stage), also that of Stable
-    Diffusion, and `accelerate launch -m emitdiff train-synthesis ...` spreads the work over several GPUs.
+    With --from NAME --train networks the autoencoder and its grain stay, all else learns on. With --from NAME --train
+    controlnet only the ControlNet learns (the paper's second stage), also that of Stable Diffusion, and `accelerate
+    launch -m emitdiff train-synthesis ...` spreads the work over several GPUs.
     """
 
     datasets: Datasets
     out: Output  # Folder for the checkpoint, in diffusers layout.
     start: Annotated[str | None, arg(name="from", metavar="NAME", help=PARENT_HELP, help_behavior_hint="")] = None
     # Which part to train.
-    train: Annotated[Literal["all", "autoencoder", "grain", "unet", "controlnet"], arg(aliases=["--stage"])] = "all"
+    train: Annotated[Stage, arg(aliases=["--stage"])] = "all"
     resolution: Count = None  # Side of the training images, a multiple of 64; default: the checkpoint's, else 256.
     minutes: Strength = None  # Training time of all stages; default without --steps: 60.
     seed: int = 0  # Seed of data order and weight initialization.

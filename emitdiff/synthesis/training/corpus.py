@@ -98,3 +98,23 @@ def jitter_tone(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     table = np.linspace(0, 1, 256) ** rng.uniform(0.8, 1.25)
     table = (table - 0.5) * rng.uniform(0.8, 1.2) + 0.5 + rng.uniform(-0.1, 0.1)
     return cv2.LUT(image, np.clip(table * 255, 0, 255).astype(np.uint8))
+
+
+def vary_appearance(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another contrast (0.55 to 1.5), brightness (+-0.15), sharpness (blurred by up to 1.6 pixels or sharpened) or grain
+    (noise of up to 0.08, of pixels or twice that size) of uint8 (H, W, 3); each in half of the images."""
+    values = image.astype(np.float32) / 255
+    if rng.random() < 0.5:
+        centre = float(values.mean())
+        values = (values - centre) * rng.uniform(0.55, 1.5) + centre + rng.uniform(-0.15, 0.15)
+    if rng.random() < 0.5:
+        if rng.random() < 0.5:
+            values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.6, 1.6))
+        else:
+            values += rng.uniform(0.4, 1.5) * (values - cv2.GaussianBlur(values, (0, 0), 1.0))
+    if rng.random() < 0.5:
+        height, width = values.shape[:2]
+        size = (height, width) if rng.random() < 0.5 else ((height + 1) // 2, (width + 1) // 2)
+        noise = cv2.resize(rng.standard_normal(size, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        values += rng.uniform(0.01, 0.08) * noise[..., None]
+    return (values.clip(0, 1) * 255).round().astype(np.uint8)

@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from emitdiff.images import image_to_tensor
 from emitdiff.synthesis.edges import boundary_of, detect_edges
 from emitdiff.synthesis.training.captions import AppearanceScale, ViewDescription, caption, describe_view
-from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view
+from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view, vary_appearance
 from emitdiff.training_state import StageState
 
 TEXT_WIDTH, TEXT_TOKENS = 192, 40
@@ -35,7 +35,10 @@ POOL_SIZE = 6000
 FIRST_SAMPLES = 240.0  # seconds
 DROP_TEXT = 0.1
 # What is left of the control image while training, and how often.
-CONDITIONS = {"all": 0.42, "strong edges": 0.12, "patches": 0.12, "mask": 0.2, "edges": 0.06, "nothing": 0.08}
+CONDITIONS = {"all": 0.34, "strong edges": 0.1, "patches": 0.1, "mask": 0.26, "edges": 0.06, "nothing": 0.14}
+# Which detector draws the edges, and how often.
+DETECTORS = {"hed-mini": 0.7, "soft": 0.18, "canny": 0.12}
+OTHER_APPEARANCE = 0.5  # part of the views whose appearance is varied once their edges are drawn
 
 
 def new_tokenizer(captions: list[str]) -> CLIPTokenizer:
@@ -123,8 +126,12 @@ class ViewPool:
         for item in self.corpus.draw(count, rng):
             image, mask = random_view(item, self.resolution, rng, whole=0.8)
             image = jitter_tone(image, rng)
-            detector, low = ("canny", rng.uniform(20, 80)) if rng.random() < 0.2 else ("soft", 50)
+            detector = str(rng.choice(list(DETECTORS), p=list(DETECTORS.values())))
+            low = rng.uniform(20, 80) if detector == "canny" else 50
             edges = detect_edges(image, detector, low, low + 70)
+            # Edges show how sharp and how noisy an image is; where they do not, only the words say it, so they count.
+            if rng.random() < OTHER_APPEARANCE:
+                image = vary_appearance(image, rng)
             inside = (mask > 0).astype(np.uint8) * 255
             control = np.stack([edges, boundary_of(mask), inside])
             images.append(image_to_tensor(image))
@@ -225,8 +232,8 @@ def train_denoiser(
 
     Args:
         pool: gives views at the resolution to train at.
-        settle: lower the learning rate over the second half, for the last of several phases.
-        on_look: called after four minutes and then whenever the time spent has doubled, with the averaged weights
+        decay: lower the learning rate over the second half, for the last of several phases.
+        on_samples: called after four minutes and then whenever the time spent has doubled, with the averaged weights
             in place, to draw samples.
     """
     torch.manual_seed(seed)

@@ -46,6 +46,7 @@ from emitdiff.training_state import time_spent
 
 RUN_MARKERS = ("state/settings.json", "state/autoencoder.pt")  # by which a run knows its folder
 STAGES = ("autoencoder", "grain", "unet", "controlnet")
+NETWORKS = "networks"  # those of the last stage, on the autoencoder and the grain of the checkpoint to start from
 SHARES = {"autoencoder": 0.35, "grain": 0.08, "unet": 0.12, "controlnet": 0.45}
 SPLIT_SEED = 0  # which groups are held out does not depend on the seed of the training
 HALF_SIZE_SHARE = 0.66  # part of the ControlNet's time at half the resolution
@@ -83,8 +84,12 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
         EmitDiffError: unknown stage, resolution not a multiple of 64, no time, unreadable dataset, an earlier stage
             missing, or an `out` that holds something else, lies where it reads, or was started with other settings.
     """
-    if settings.stage not in ("all", *STAGES):
-        raise EmitDiffError(f"The stage '{settings.stage}' is not known; choose all or one of {', '.join(STAGES)}.")
+    if settings.stage not in ("all", *STAGES, NETWORKS):
+        raise EmitDiffError(
+            f"The stage '{settings.stage}' is not known; choose all or one of {', '.join((*STAGES, NETWORKS))}."
+        )
+    if settings.stage == NETWORKS and settings.start is None:
+        raise EmitDiffError("To train the networks alone, name the checkpoint whose autoencoder they keep, with --from.")
     if settings.resolution % 64 or settings.resolution < 64:
         raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of 64, for example 256.")
     if settings.minutes <= 0:
@@ -196,6 +201,13 @@ class TrainingRun:
             self._save(denoiser)
             self._sheet(denoiser, pool.autoencoder)
 
+    def networks(self, minutes: float) -> None:
+        """Text encoder, U-Net and ControlNet of the checkpoint to start from; autoencoder and grain stay as they are."""
+        for name in ("vae", GRAIN_FOLDER):
+            if self.settings.start is not None and (self.settings.start / name).is_dir():
+                shutil.copytree(self.settings.start / name, self.out / name, dirs_exist_ok=True)
+        self.controlnet(minutes)
+
     def _pool(self, resolution: int) -> ViewPool:
         return ViewPool(self.corpus, self._autoencoder(self.out), self.scale, resolution)
 
@@ -272,7 +284,7 @@ class TrainingRun:
         (self.out / CARD_FILE).write_text(json.dumps(asdict(self._card(training)), indent=1), encoding="utf-8")
 
     def _card(self, training: dict | None = None) -> CheckpointCard:
-        return CheckpointCard("layered", self.settings.resolution**2, 32, "soft", DEFAULTS, training or {})
+        return CheckpointCard("layered", self.settings.resolution**2, 32, "hed-mini", DEFAULTS, training or {})
 
     def _sheet(self, denoiser: Denoiser, autoencoder: AutoencoderTiny) -> None:
         """state/samples/NUMBER.png: held-out images beside what is generated from their edges and from their masks."""
