@@ -163,6 +163,7 @@ class Edges:
         print(write_png(folder / f"edges_{file_stem(scan.name)}.png", edges))
         return 0
 
+
 Stage = Literal["all", "autoencoder", "grain", "unet", "controlnet", "networks"]
 
 

@@ -89,7 +89,9 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
             f"The stage '{settings.stage}' is not known; choose all or one of {', '.join((*STAGES, NETWORKS))}."
         )
     if settings.stage == NETWORKS and settings.start is None:
-        raise EmitDiffError("To train the networks alone, name the checkpoint whose autoencoder they keep, with --from.")
+        raise EmitDiffError(
+            "To train the networks alone, name the checkpoint whose autoencoder they keep, with --from."
+        )
     if settings.resolution % 64 or settings.resolution < 64:
         raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of 64, for example 256.")
     if settings.minutes <= 0:
@@ -202,7 +204,7 @@ class TrainingRun:
             self._sheet(denoiser, pool.autoencoder)
 
     def networks(self, minutes: float) -> None:
-        """Text encoder, U-Net and ControlNet of the checkpoint to start from; autoencoder and grain stay as they are."""
+        """Text encoder, U-Net and ControlNet of the checkpoint to start from; autoencoder and grain are kept."""
         for name in ("vae", GRAIN_FOLDER):
             if self.settings.start is not None and (self.settings.start / name).is_dir():
                 shutil.copytree(self.settings.start / name, self.out / name, dirs_exist_ok=True)
