@@ -46,13 +46,14 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     import torch
 
     if device.type != "cuda":
-        return torch.float32  # half precision is slow on CPUs and loses images to NaN on MPS
+        return torch.float32  # half precision loses images to NaN on MPS; for CPUs see `compute_in_bfloat16`
     native = torch.cuda.get_device_capability(device)[0] >= 8
     return torch.bfloat16 if native else torch.float16
 
 
 def choose_mixed_precision(device: torch.device) -> Literal["no", "fp16", "bf16"]:
-    """What to train in beside float32 master weights: bf16 where the hardware computes it, fp16 on older CUDA cards."""
+    """What to compute in beside float32 sums and master weights: bf16 where the hardware computes it, fp16 on older CUDA
+    cards."""
     import torch
 
     if device.type == "cpu":
@@ -100,11 +101,44 @@ def limit_malloc_arenas() -> None:
         ctypes.CDLL("libc.so.6").mallopt(M_ARENA_MAX, 2)
 
 
+def compute_in_bfloat16(network: Any) -> Any:
+    """Keeps a network's weights in bfloat16 and what goes in and out of it in float32; returns it.
+
+    For the networks of a sampler on processors that multiply bfloat16 matrices (AMX, AVX512_BF16): three times as fast
+    there, while the sampler's own sums, which bfloat16 would round, stay in float32.
+    """
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    def narrow(module: Any, args: Any, kwargs: Any) -> Any:
+        return tree_map_only(torch.Tensor, lambda value: _cast(value, torch.bfloat16), (args, kwargs))
+
+    def widen(module: Any, args: Any, output: Any) -> Any:
+        return tree_map_only(torch.Tensor, lambda value: _cast(value, torch.float32), output)
+
+    network.to(torch.bfloat16).to(memory_format=torch.channels_last)
+    network.register_forward_pre_hook(narrow, with_kwargs=True)
+    network.register_forward_hook(widen)
+    return network
+
+
+def _cast(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
 def prepare_pipeline(pipe: Any, device: torch.device) -> Any:
-    """Set attention and placement of a diffusers pipeline for `device`; returns it, ready to be called.
+    """Set attention, placement and, on a CPU, precision of a diffusers pipeline for `device`; returns it, ready to be
+    called.
 
     Where the card's free memory is short, `accelerate` moves one model or even one layer at a time onto it.
     """
+    import torch
+
+    if device.type == "cpu":
+        pipe.vae.to(memory_format=torch.channels_last)
+        if choose_mixed_precision(device) == "bf16":
+            compute_in_bfloat16(pipe.unet)
+            compute_in_bfloat16(pipe.controlnet)
     if choose_attention(device) == "xformers":
         pipe.enable_xformers_memory_efficient_attention()
     placement = "whole" if device.type != "cuda" else choose_placement(component_sizes(pipe), free_memory(device))
@@ -144,14 +178,15 @@ def free_memory(device: torch.device) -> int:
 
 
 def describe_device(device: torch.device | None = None) -> str:
-    """What is used, for users: "CPU, 2 threads, SDPA attention"."""
+    """What is used, for users: "CPU, 2 threads, bfloat16, SDPA attention"."""
     import torch
 
     device = device or choose_device()
     attention = f"{choose_attention(device)} attention"
     if device.type == "cpu":
         threads = torch.get_num_threads()
-        return f"CPU, {threads} thread{'s' if threads > 1 else ''}, {attention}"
+        half = "bfloat16, " if choose_mixed_precision(device) == "bf16" else ""
+        return f"CPU, {threads} thread{'s' if threads > 1 else ''}, {half}{attention}"
     if device.type == "mps":
         return f"Apple GPU (MPS), {attention}"
     properties = torch.cuda.get_device_properties(device)

@@ -14,6 +14,7 @@ from emitdiff.devices import (
     choose_mixed_precision,
     choose_placement,
     component_sizes,
+    compute_in_bfloat16,
     describe_device,
     prepare_pipeline,
 )
@@ -45,9 +46,11 @@ def test_cpu_computes_in_single_precision_with_sdpa():
     assert choose_attention(CPU) == "SDPA"
 
 
-def test_description_is_a_phrase_for_people():
+@pytest.mark.parametrize(("capable", "half"), [({}, ""), ({"amx_bf16": True}, "bfloat16, ")])
+def test_description_is_a_phrase_for_people(monkeypatch, capable, half):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
     threads = torch.get_num_threads()
-    assert describe_device(CPU) == f"CPU, {threads} thread{'s' if threads > 1 else ''}, SDPA attention"
+    assert describe_device(CPU) == f"CPU, {threads} thread{'s' if threads > 1 else ''}, {half}SDPA attention"
 
 
 def test_placement_follows_free_memory():
@@ -67,6 +70,29 @@ def test_tiny_pipeline_is_placed_on_the_cpu(tiny_synthesis_folder):
     assert sizes["unet"] == sum(4 * parameter.numel() for parameter in pipe.unet.parameters())
     assert prepare_pipeline(pipe, CPU) is pipe
     assert pipe.device == CPU
+
+
+@pytest.mark.parametrize(("capable", "dtype"), [({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16)])
+def test_a_processor_samples_in_half_precision_only_where_it_computes_it(
+    monkeypatch, tiny_synthesis_folder, capable, dtype
+):
+    from diffusers import StableDiffusionControlNetPipeline
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable)
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(tiny_synthesis_folder, use_safetensors=True)
+    prepare_pipeline(pipe, CPU)
+    assert pipe.unet.dtype == pipe.controlnet.dtype == dtype
+    assert pipe.vae.dtype == pipe.text_encoder.dtype == torch.float32
+
+
+def test_half_precision_stays_inside_the_network():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.SiLU(), torch.nn.Conv2d(8, 3, 3))
+    image = torch.randn(1, 3, 32, 32)
+    full = network(image)
+    narrowed = compute_in_bfloat16(network)(image)
+    assert narrowed.dtype == torch.float32 and next(network.parameters()).dtype == torch.bfloat16
+    assert 1e-5 < (narrowed - full).abs().max() < 0.02 * full.abs().max()
 
 
 @pytest.mark.parametrize(
