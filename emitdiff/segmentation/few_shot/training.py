@@ -6,13 +6,11 @@ principal components, and a small TextDiff head is trained on them, with the pix
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import cast
 
 import numpy as np
 import torch
@@ -26,23 +24,22 @@ from emitdiff.images import normalize, overlay, resize_image, resize_mask
 from emitdiff.mask_metrics import dice
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, config_record, fingerprints
 from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples
+from emitdiff.segmentation.few_shot.recipe import Recipe, build_few_shot_head
+from emitdiff.segmentation.few_shot.schedule import StepSchedule
+from emitdiff.segmentation.few_shot.threshold import decision_threshold, shift_threshold
 from emitdiff.segmentation.laterality import rewrite_directions
 from emitdiff.segmentation.model.features import pooled, sizes_around
 from emitdiff.segmentation.model.refinement import Refinement
-from emitdiff.segmentation.model.text import TextEncoder
-from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
+from emitdiff.segmentation.model.textdiff import TextDiff
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.training.examples import LabelledImage, augmented_image, image_tensor, trained_phrases
-from emitdiff.segmentation.training.head import init_head, segmentation_loss
+from emitdiff.segmentation.training.head import segmentation_loss
 from emitdiff.segmentation.training.schedule import learning_rate, update_average
 
 NOTICE = "research use only, not a medical device"
 FEATURE_SHARE = 0.35  # part of the time that the features may take
-VALIDATIONS = 8  # at the validation image on the way
 MIN_FOR_VALIDATION = 4  # images; one of them is then looked at and not learnt from
 MIN_EMPTY_FOR_PRESENCE = 2  # images without a target, from which a head also learns to say that it is not there
-# probability of being there, below which it does: after a few images a false refusal costs most
-FEW_SHOT_PRESENCE_THRESHOLD = 0.1
 REFINE_BELOW = 0.9  # Dice of the masks with themselves drawn on cells: what comes out so coarse needs the pixels again
 FEW_STEPS = 100  # of the 450 that a minute on two cores has room for
 # the same: so fine that larger looks at an image help (MoNuSeg +.018; at .86 and above they hurt)
@@ -62,36 +59,6 @@ class TrainFewShot:
     label: str | None = None
     checkpoint: str = "textdiff-mini"
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the head is built and trained; the defaults were the best found at five images of six kinds in a minute."""
-
-    views: int = 120  # altered images, all together, but at least one and at most `views_per_image` of each
-    views_per_image: int = 24
-    components: int = 16  # principal components of each scale
-    whitening: float = 0.5
-    dim: int = 16
-    hidden: tuple[int, int] = (32, 24)
-    refinement_channels: int = 32  # channels of the network that looks at the pixels again, where masks are fine
-    window: int = 128  # pixels a side of the part of every view that it looks at in a step: it costs most
-    dropout: float = 0.1
-    steps: int = 450
-    batch: int = 8
-    rate: float = 1e-2
-    weight_decay: float = 0.02
-    average: float = 0.97
-
-    def with_time(self, seconds: float) -> Recipe:
-        """More time than a minute buys more views and steps, up to four minutes.
-
-        With ten images of liver, prostate or breast lesions four times the views and 1000 steps gained .02 to .06 of
-        Dice.
-        """
-        factor = min(max(seconds / 60, 1.0), 4.0)
-        return replace(self, views=round(self.views * factor), views_per_image=round(self.views_per_image * factor),
-                       steps=round(self.steps * factor**0.58))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -336,46 +303,6 @@ class FewShotTrainer:
         return replace(done, card={**done.card, "config": config_record(done.head)})
 
 
-class StepSchedule:
-    """Counts steps and seconds: `steps` is the number wanted, or fewer where the time does not suffice."""
-
-    def __init__(self, wanted: int, started: float, seconds: float) -> None:
-        self.steps = self.wanted = wanted
-        self.started, self.limit = started, 0.93 * seconds
-        self.step, self._training_started, self._validations = 0, time.monotonic(), 0
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    @property
-    def progress(self) -> float:
-        return self.step / self.steps
-
-    def has_next_step(self) -> bool:
-        """Whether another step follows; the plan is cut to what the time allows at the pace so far."""
-        if self.step:
-            each = (time.monotonic() - self._training_started) / self.step
-            fits = self.step + max(0, math.floor((self.limit - self.seconds) / each))
-            self.steps = min(self.wanted, fits)
-        return self.step < self.steps
-
-    def validation_due(self) -> bool:
-        """Whether it is time to look at the validation image."""
-        due = int(self.progress * VALIDATIONS)
-        self._validations, before = due, self._validations
-        return due > before
-
-
-def build_few_shot_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Recipe, cell: int,
-                     presence: bool) -> TextDiff:  # fmt: skip
-    """A light head for reduced maps, one logit for every pixel of a cell."""
-    channels = tuple(part.shape[1] for part in maps)
-    config = HeadConfig(channels, tuple(range(len(maps))), recipe.dim, text.dim, 2, 16, recipe.hidden, 2, cell,
-                        recipe.dropout, presence, light=True, detail=recipe.refinement_channels)  # fmt: skip
-    return init_head(config)
-
-
 def dice_on_cells(examples: Sequence[Example], cell: int) -> float:
     """Mean Dice in 0..1 of the masks with what is left of them when every `cell` x `cell` pixels are all in or out."""
     masks = [mask for one in examples for mask in one.labelled.masks.values() if mask.any()]
@@ -386,23 +313,3 @@ def _coarsened(mask: np.ndarray, cell: int) -> np.ndarray:
     height, width = mask.shape
     share = resize_image(mask.astype(np.float32), (max(1, height // cell), max(1, width // cell)))
     return resize_mask(share >= 0.5, (height, width))
-
-
-def decision_threshold(dice: float | None) -> float:
-    """Where to cut probabilities for the best Dice: at half of the Dice to be expected (Lipton et al., ECML 2014).
-
-    A head trained on a few images is unsure of much, and cut at 0.5 its masks are too small.
-    """
-    return 0.35 if dice is None else min(max(dice / 2, 0.3), 0.5)
-
-
-@torch.no_grad()
-def shift_threshold(head: TextDiff, probability: float) -> None:
-    """Shifts the logits of `head` so that what had this probability of being the target now has 0.5, and an image with
-    `FEW_SHOT_PRESENCE_THRESHOLD` of showing it too."""
-    last = [layer for layer in head.classifier.layers if isinstance(layer, nn.Conv2d)][-1]
-    bias = cast(torch.Tensor, last.bias)
-    bias[len(bias) // head.config.num_classes :] += math.log((1 - probability) / probability)
-    if head.presence is not None:
-        shift = math.log((1 - FEW_SHOT_PRESENCE_THRESHOLD) / FEW_SHOT_PRESENCE_THRESHOLD)
-        cast(nn.Linear, head.presence.layers[-1]).bias.add_(shift)

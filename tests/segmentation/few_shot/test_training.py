@@ -12,15 +12,8 @@ from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, load_few_shot_head
 from emitdiff.segmentation.few_shot.queries import QuerySampler, View, read_examples
-from emitdiff.segmentation.few_shot.training import (
-    Recipe,
-    StepSchedule,
-    TrainFewShot,
-    decision_threshold,
-    dice_on_cells,
-    shift_threshold,
-    train_few_shot,
-)
+from emitdiff.segmentation.few_shot.recipe import Recipe
+from emitdiff.segmentation.few_shot.training import TrainFewShot, dice_on_cells, train_few_shot
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.features import DiffusionFeatures, stage_ends
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
@@ -244,22 +237,6 @@ def test_pixels_are_one_more_scale(features):
     assert torch.equal(pixels[0, :16, 0, 0], image[0, 0, :4, :4].flatten())
 
 
-def test_logits_lean_towards_the_target():
-    head = TextDiff(HeadConfig((11, 11), (0, 1), 8, 16, 2, 4, (8, 8), subpixels=2, light=True)).eval()
-    maps, tokens = [torch.randn(1, 11, 4, 4), torch.randn(1, 11, 8, 8)], torch.randn(1, 3, 16)
-    before = head(maps, tokens).softmax(1)[0, 1]
-    shift_threshold(head, 0.3)
-    after = head(maps, tokens).softmax(1)[0, 1]
-    assert after.shape == (16, 16) and torch.equal(after > 0.5, before > 0.3)
-    assert [decision_threshold(value) for value in (0.1, 0.8, 0.99, 1.0)] == [0.3, 0.4, 0.495, 0.5]
-
-
-def test_the_plan_is_cut_to_the_time():
-    pace = StepSchedule(1000, started=0.0, seconds=1.0)  # long over
-    pace.step = 10
-    assert not pace.has_next_step() and pace.steps == 10
-
-
 @pytest.mark.slow
 def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_checkpoint(lesions, tmp_path):
     base = load_segmenter()
@@ -272,14 +249,6 @@ def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_check
     first, again = lesson.head.pipeline()(test.image, "the lesion"), segment(test.image, "the lesion")
     assert np.array_equal(first.mask, again.mask) and segment.targets == ("breast lesion",)
     assert dice(again.mask > 0, test.mask > 0) > 0.5
-
-
-def test_more_time_buys_more_views_and_steps_up_to_a_point():
-    recipe = Recipe()
-    assert recipe.with_time(20) == recipe.with_time(60) == recipe
-    longer, longest = recipe.with_time(120), recipe.with_time(240)
-    assert recipe.views < longer.views < longest.views and recipe.steps < longer.steps < longest.steps
-    assert recipe.with_time(3600) == longest
 
 
 @pytest.mark.parametrize(

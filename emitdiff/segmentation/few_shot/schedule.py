@@ -1,0 +1,39 @@
+"""The steps of a training that must end in a given time."""
+
+from __future__ import annotations
+
+import math
+import time
+
+VALIDATIONS = 8  # at the validation image on the way
+
+
+class StepSchedule:
+    """Counts steps and seconds: `steps` is the number wanted, or fewer where the time does not suffice."""
+
+    def __init__(self, wanted: int, started: float, seconds: float) -> None:
+        self.steps = self.wanted = wanted
+        self.started, self.limit = started, 0.93 * seconds
+        self.step, self._training_started, self._validations = 0, time.monotonic(), 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def progress(self) -> float:
+        return self.step / self.steps
+
+    def has_next_step(self) -> bool:
+        """Whether another step follows; the plan is cut to what the time allows at the pace so far."""
+        if self.step:
+            each = (time.monotonic() - self._training_started) / self.step
+            fits = self.step + max(0, math.floor((self.limit - self.seconds) / each))
+            self.steps = min(self.wanted, fits)
+        return self.step < self.steps
+
+    def validation_due(self) -> bool:
+        """Whether it is time to look at the validation image."""
+        due = int(self.progress * VALIDATIONS)
+        self._validations, before = due, self._validations
+        return due > before
