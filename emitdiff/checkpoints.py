@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.hub import ALLOWED_FILES, IGNORED_FILES, fetch_or_explain, hub_is_reachable, is_repository, snapshot
 
 Kind = Literal["synthesis", "segmentation"]
 
@@ -24,12 +23,6 @@ BASE_SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d
 SOFTEDGE = ("lllyasviel/control_v11p_sd15_softedge", "b5bcad0c48e9b12f091968cf5eadbb89402d6bc9")
 HED = ("lllyasviel/sd-controlnet-hed", "main")
 CANNY = ("lllyasviel/sd-controlnet-canny", "7f2f69197050967007f6bbd23ab5e52f0384162a")
-ANNOTATORS = ("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
-HED_FILE = "ControlNetHED.pth"
-HED_MINI = "hed-mini"
-# Full-precision safetensors and what describes them: no pickles, no half-precision or single-file duplicates.
-ALLOWED_FILES = ["*.json", "*.txt", "*model*.safetensors"]
-IGNORED_FILES = ["*.fp16*", "*non_ema*", "safety_checker/*"]
 
 
 @dataclass(frozen=True)
@@ -173,18 +166,7 @@ def _names(kind: Kind) -> str:
 
 
 def _is_source(text: str) -> bool:
-    return bool(text) and (Path(text).is_dir() or _is_repository(text))
-
-
-def _is_repository(text: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(text)
-    except HFValidationError:
-        return False
-    return text.count("/") == 1 and not text.startswith((".", "~"))
+    return bool(text) and (Path(text).is_dir() or is_repository(text))
 
 
 def _has_weights(folder: Path) -> bool:
@@ -213,7 +195,7 @@ def _cached(source: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
 
     try:
-        folder = Path(source if revision is None else _snapshot(source, revision, local_files_only=True))
+        folder = Path(source if revision is None else snapshot(source, revision, local_files_only=True))
     except (OSError, ValueError, CachedRepoTreeNotFoundError, RevisionResolutionError):
         return None
     return folder if _has_weights(folder) else None
@@ -242,66 +224,11 @@ def controlnet_folder(checkpoint: Checkpoint) -> Path:
     return folder
 
 
-def hed_folder() -> Path:
-    """Where `convert-hed` writes the original HED and where it is looked for: $EMITDIFF_HED, else a cache folder."""
-    if chosen := os.environ.get("EMITDIFF_HED"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emitdiff" / "hed"
-
-
-def hed_mini_folder() -> Path:
-    """The folder of the embedded edge detector, HED made small."""
-    return checkpoints_folder() / HED_MINI
-
-
-def hed_weights() -> Path | None:
-    """The original HED on this machine: what `convert-hed` wrote, else ControlNetHED.pth in the Hub's cache (a pickle:
-    read it with `torch.load(weights_only=True)`), else None. Fetches nothing."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if (converted := hed_folder() / "model.safetensors").is_file():
-        return converted
-    repository, revision = ANNOTATORS
-    cached = try_to_load_from_cache(repository, HED_FILE, revision=revision)
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def hed_network_name() -> str:
-    """Which network the detector `hed` stands for on this machine: "original", or "hed-mini" in its stead."""
-    return "original" if hed_weights() else HED_MINI
-
-
-def edge_weights(detector: str) -> str | None:
-    """The weights that draw the edges of `detector` here, for records: "hed-mini", or "original, " and the file that
-    they were made from; None for detectors that need none."""
-    if not detector.startswith("hed"):
-        return None
-    path = hed_weights() if detector == "hed" else None
-    if path is None:
-        return HED_MINI
-    try:
-        name = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["source"]
-    except (OSError, ValueError, KeyError, TypeError):
-        name = path.name
-    return f"original, {name}"
-
-
-def fetch_hed() -> None:
-    """Fetches ControlNetHED.pth where the original HED is not here and the Hub can be reached; else hed-mini serves."""
-    from huggingface_hub import hf_hub_download
-
-    if hed_weights() or not _hub_is_reachable():
-        return
-    repository, revision = ANNOTATORS
-    with suppress(Exception):  # whatever the Hub answers, there is an embedded network to draw the edges
-        hf_hub_download(repository, HED_FILE, revision=revision)
-
-
 def _folder(checkpoint: Checkpoint, source: str, revision: str | None) -> Path:
     if revision is not None:
-        fetch = partial(_snapshot, source, revision, local_files_only=not _hub_is_reachable())
+        fetch = partial(snapshot, source, revision, local_files_only=not hub_is_reachable())
         try:
-            return Path(_fetch_or_explain(fetch, source, _download_command(checkpoint)))
+            return Path(fetch_or_explain(fetch, source, _download_command(checkpoint)))
         except EmitDiffError as error:
             if checkpoint in known_checkpoints():
                 raise
@@ -324,49 +251,3 @@ def _download_command(checkpoint: Checkpoint) -> str:
         for repository, revision in parts
         if revision
     )
-
-
-def _snapshot(repository: str, revision: str, local_files_only: bool) -> str:
-    from huggingface_hub import snapshot_download
-
-    return snapshot_download(
-        repository,
-        revision=revision,
-        allow_patterns=ALLOWED_FILES,
-        ignore_patterns=IGNORED_FILES,
-        local_files_only=local_files_only,
-    )
-
-
-def _hub_is_reachable() -> bool:
-    """Whether the Hub can be reached, asked once and briefly: the library's own retries keep users waiting 23 s."""
-    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
-    from huggingface_hub.utils import get_session
-
-    if HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(ENDPOINT, timeout=5)
-    except Exception:  # noqa: BLE001 - every HTTP client has its own family of errors; any means no
-        return False
-    return True
-
-
-def _fetch_or_explain(fetch: Callable[[], str], repository: str, command: str) -> str:
-    """`fetch()`, with every way the Hub can fail turned into one sentence and the command that fixes it."""
-    from huggingface_hub import errors
-
-    try:
-        return fetch()
-    except errors.GatedRepoError as error:
-        reason = f"{repository} is gated: accept its terms on its Hub page, then run `hf auth login` and `{command}`."
-        raise EmitDiffError(reason) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        reason = f"{repository} does not exist at that revision or is private: check the name or run `hf auth login`."
-        raise EmitDiffError(reason) from error
-    except (OSError, errors.CachedRepoTreeNotFoundError, errors.RevisionResolutionError) as error:
-        reason = (
-            f"The weights {repository} are not on this machine and the Hub cannot be reached: "
-            f"run `{command}` where there is a network, or choose an embedded checkpoint."
-        )
-        raise EmitDiffError(reason) from error

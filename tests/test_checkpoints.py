@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from emitdiff import checkpoints
 from emitdiff.checkpoints import (
     checkpoint_status,
     checkpoints_folder,
@@ -95,89 +94,9 @@ def test_a_mistyped_folder_is_not_only_taken_for_a_repository(monkeypatch, tmp_p
         local_folder(find_checkpoint("weights/mine", "segmentation"))
 
 
-def test_hub_failures_become_sentences():
-    import httpx2
-    from huggingface_hub import errors
-
-    response = httpx2.Response(403, request=httpx2.Request("GET", "https://hub"))
-
-    def failing(error):
-        def fetch():
-            raise error
-
-        return fetch
-
-    for error, words in [
-        (errors.GatedRepoError("gated", response=response), "hf auth login` and `hf download"),
-        (errors.RepositoryNotFoundError("none", response=response), "check the name"),
-        (errors.RevisionNotFoundError("none", response=response), "check the name"),
-        (errors.LocalEntryNotFoundError("none"), "where there is a network"),
-        (ConnectionError("down"), "where there is a network"),
-    ]:
-        with pytest.raises(EmitDiffError, match=words):
-            checkpoints._fetch_or_explain(failing(error), "owner/repo", "hf download owner/repo")
-
-
-def test_downloads_leave_out_pickles_and_duplicates():
-    from huggingface_hub.utils import filter_repo_objects
-
-    offered = [
-        "model_index.json",
-        "v1-5-pruned.ckpt",
-        "v1-5-pruned-emaonly.safetensors",
-        "tokenizer/merges.txt",
-        "text_encoder/model.safetensors",
-        "text_encoder/model.fp16.safetensors",
-        "text_encoder/pytorch_model.bin",
-        "unet/diffusion_pytorch_model.safetensors",
-        "unet/diffusion_pytorch_model.non_ema.safetensors",
-        "safety_checker/model.safetensors",
-        "diffusion_pytorch_model.safetensors",
-    ]
-    kept = list(
-        filter_repo_objects(
-            offered, allow_patterns=checkpoints.ALLOWED_FILES, ignore_patterns=checkpoints.IGNORED_FILES
-        )
-    )
-    assert kept == [offered[index] for index in (0, 3, 4, 7, 10)]
-
-
 def test_table_of_weights_names_every_revision():
     table = (Path(__file__).parents[1] / "checkpoints" / "README.md").read_text(encoding="utf-8")
     for checkpoint in known_checkpoints():
         assert f"`{checkpoint.name}`" in table
         for revision in (checkpoint.revision, checkpoint.controlnet_revision):
             assert revision is None or revision in table
-
-
-def test_hed_comes_along_from_the_hub_where_it_can_and_nothing_fails_where_it_cannot(monkeypatch, tmp_path):
-    asked = []
-
-    def download(repository, name, revision):
-        asked.append((repository, name, revision))
-        raise OSError("the line broke")
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "hed"))
-    monkeypatch.setattr(checkpoints, "_hub_is_reachable", lambda: False)
-    checkpoints.fetch_hed()
-    assert asked == []
-    monkeypatch.setattr(checkpoints, "_hub_is_reachable", lambda: True)
-    checkpoints.fetch_hed()
-    assert asked == [("lllyasviel/Annotators", "ControlNetHED.pth", checkpoints.ANNOTATORS[1])]
-    (tmp_path / "hed").mkdir()
-    (tmp_path / "hed" / "model.safetensors").touch()
-    checkpoints.fetch_hed()
-    assert len(asked) == 1
-
-
-def test_the_converted_hed_lies_where_the_user_says_or_in_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("EMITDIFF_HED", str(tmp_path))
-    assert checkpoints.hed_folder() == tmp_path
-    monkeypatch.delenv("EMITDIFF_HED")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert checkpoints.hed_folder() == tmp_path / "cache" / "emitdiff" / "hed"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert checkpoints.hed_folder() == tmp_path / ".cache" / "emitdiff" / "hed"

@@ -20,21 +20,14 @@ import numpy as np
 from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.backend.encoded_images import encode
 from emitdiff.backend.pipelines import prepare, segmenter, synthesizer
-from emitdiff.checkpoints import (
-    Checkpoint,
-    Kind,
-    cached_folder,
-    checkpoint_status,
-    find_checkpoint,
-    hed_network_name,
-    known_checkpoints,
-)
+from emitdiff.checkpoints import Checkpoint, Kind, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
 from emitdiff.datasets.archive import strip_folders, unpack_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.synthesis import edges, presets, prompts
+from emitdiff.synthesis.hed.weights import hed_network_name
 from emitdiff.synthesis.merging import merging_mask
 from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.interface import (

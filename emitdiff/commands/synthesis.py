@@ -150,10 +150,10 @@ class Edges:
     window: WindowOption = None
 
     def run(self) -> int:
-        from emitdiff.checkpoints import edge_weights
         from emitdiff.files import file_stem
         from emitdiff.scans.masks import read_slice_mask
         from emitdiff.synthesis.edges import control_image, detect_edges
+        from emitdiff.synthesis.hed.weights import edge_weights
 
         scan, index, image = read_slice(self.image, self.slice, self.window)
         mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emitdiff.checkpoints import edge_weights
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import fitted_size, resize_image, resize_mask, to_rgb
 from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.edges import control_image, detect_edges, weaken_edges
+from emitdiff.synthesis.hed.weights import edge_weights
 from emitdiff.synthesis.mask_edits import edit_edges, edit_mask
 from emitdiff.synthesis.sampling import resolve
 from emitdiff.synthesis_settings import SynthesisSettings

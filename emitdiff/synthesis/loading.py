@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from emitdiff.checkpoints import controlnet_folder, fetch_hed, find_checkpoint, local_folder
+from emitdiff.checkpoints import controlnet_folder, find_checkpoint, local_folder
 from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.synthesis.card import read_card
 from emitdiff.synthesis.grain import load_grain
+from emitdiff.synthesis.hed.weights import fetch_hed
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 

@@ -27,7 +27,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from emitdiff.checkpoints import edge_weights
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
@@ -43,6 +42,7 @@ from emitdiff.synthesis.finetuning.views import (
     split_datasets,
 )
 from emitdiff.synthesis.grain import load_grain
+from emitdiff.synthesis.hed.weights import edge_weights
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.training.contact_sheet import contact_sheet
 from emitdiff.synthesis.training.corpus import Item

@@ -23,10 +23,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from emitdiff.checkpoints import HED_FILE, hed_folder
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import check_no_foreign_files, make_folder, write_atomically, write_text
 from emitdiff.synthesis.hed.network import STAGES, HedNetwork
+from emitdiff.synthesis.hed.weights import HED_FILE, hed_folder
 
 MEAN = (104.00699, 116.66877, 122.67892)  # blue, green, red in 0..255, as Caffe's VGG has it
 HDF5 = b"\x89HDF\r\n\x1a\n"

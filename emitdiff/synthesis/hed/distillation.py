@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from emitdiff.checkpoints import hed_folder
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import begin_record, check_output_folder
 from emitdiff.synthesis.hed.mini import MiniNetwork, save_hed_mini
 from emitdiff.synthesis.hed.network import HedNetwork, load_hed
 from emitdiff.synthesis.hed.views import COLOURED, DRAWN, teaching_view
+from emitdiff.synthesis.hed.weights import hed_folder
 from emitdiff.synthesis.training.autoencoder import gradient_loss
 from emitdiff.synthesis.training.corpus import Corpus, load_corpus
 from emitdiff.training_state import StageState

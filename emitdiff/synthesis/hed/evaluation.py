@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from emitdiff.checkpoints import hed_mini_folder
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.images import resize_image, to_rgb
 from emitdiff.synthesis.edges import detect_edges, edge_f1
 from emitdiff.synthesis.hed.distillation import open_teacher
 from emitdiff.synthesis.hed.mini import load_hed_mini
+from emitdiff.synthesis.hed.weights import hed_mini_folder
 
 RIDGE = 64  # of 255: ridges of edges weaker than that do not count
 

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from emitdiff.checkpoints import hed_mini_folder, hed_weights
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.synthesis.hed.mini import load_hed_mini
+from emitdiff.synthesis.hed.weights import hed_mini_folder, hed_weights
 
 STAGES = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
 

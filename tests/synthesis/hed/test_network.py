@@ -10,12 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from emitdiff.checkpoints import edge_weights, hed_folder, hed_network_name
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.edges import detect_edges, weaken_edges
 from emitdiff.synthesis.hed.conversion import MEAN, ConvertHed, convert_hed
 from emitdiff.synthesis.hed.mini import MiniNetwork, load_hed_mini, save_hed_mini
 from emitdiff.synthesis.hed.network import load_hed
+from emitdiff.synthesis.hed.weights import edge_weights, hed_folder, hed_network_name
 
 WIDTHS, DEPTHS = (3, 64, 128, 256, 512, 512), (2, 2, 3, 3, 3)
 
