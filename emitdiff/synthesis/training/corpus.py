@@ -103,7 +103,7 @@ def jitter_tone(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def vary_appearance(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """`image` uint8 (H, W, 3) with another contrast (0.55 to 1.5), brightness (+-0.15), sharpness (blurred by up to 1.6
     pixels, or sharpened) and grain (noise of up to 0.08, of one pixel or two), each in half of the images."""
-    values = image.astype(np.float32) / 255
+    values: np.ndarray = image.astype(np.float32) / 255
     if rng.random() < 0.5:
         centre = float(values.mean())
         values = (values - centre) * rng.uniform(0.55, 1.5) + centre + rng.uniform(-0.15, 0.15)
