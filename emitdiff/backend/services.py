@@ -35,12 +35,12 @@ from emitdiff.ui.interface import (
     Callables,
     DatasetCalls,
     EvaluateRequest,
+    FewShotDatasetRequest,
+    FewShotRequest,
     ModelInfo,
     PackRequest,
     PresetOption,
     SynthesisRequest,
-    TeachDatasetRequest,
-    TeachRequest,
     Vocabulary,
 )
 
@@ -137,7 +137,7 @@ def read_labels(path: str | Path, scan: Any) -> np.ndarray:
     return read_scan_mask(path, scan)
 
 
-def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[HeadProgress]:
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRequest) -> Iterator[HeadProgress]:
     """Training progress as it comes; the last item names the file of the head, which stays for a day."""
     from emitdiff.backend.teaching import dataset_from_examples, stream_progress
     from emitdiff.segmentation.few_shot.training import TrainFewShot, train_few_shot
@@ -154,7 +154,7 @@ def head_exists(file: str) -> bool:
     return teaching.head_exists(file)
 
 
-def teach_dataset(archive: str | Path, request: TeachDatasetRequest) -> Iterator[HeadProgress]:
+def teach_dataset(archive: str | Path, request: FewShotDatasetRequest) -> Iterator[HeadProgress]:
     """As `train_few_shot`, from a zipped dataset folder; of a large one, `MAX_EXAMPLES` real images are taken."""
     from emitdiff.backend.teaching import stream_progress
     from emitdiff.datasets.folder import open_dataset

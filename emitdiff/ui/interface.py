@@ -52,7 +52,7 @@ class PresetOption:
 
 
 @dataclass(frozen=True)
-class TeachRequest:
+class FewShotRequest:
     """What is trained: the `name` of the target, on which image kind, on whose frozen backbone."""
 
     name: str
@@ -64,7 +64,7 @@ class TeachRequest:
 
 
 @dataclass(frozen=True)
-class TeachDatasetRequest:
+class FewShotDatasetRequest:
     """What is trained on a dataset folder: one `label` or all of them, `images` evenly spread or all of them."""
 
     checkpoint: str
@@ -226,9 +226,9 @@ class Callables:
     # checkpoint, modality or "" -> sentences to start from
     sentences: Callable[[str, str], tuple[str, ...]]
     # examples (image, mask 0/1, name), request
-    teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], TeachRequest], Iterator[TrainingProgress]]
+    teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], FewShotRequest], Iterator[TrainingProgress]]
     # zip of a dataset folder, what to teach from it
-    teach_dataset: Callable[[str | Path, TeachDatasetRequest], Iterator[TrainingProgress]]
+    teach_dataset: Callable[[str | Path, FewShotDatasetRequest], Iterator[TrainingProgress]]
     # file that the progress named, or anything a browser sent instead -> whether it is such a file and still there
     head_exists: Callable[[str], bool]
     # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone

@@ -14,7 +14,7 @@ from emitdiff.datasets.archive import pack_folder
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.form import BLANK_FORM
-from emitdiff.ui.interface import EvaluateRequest, SynthesisRequest, TeachDatasetRequest, TeachRequest
+from emitdiff.ui.interface import EvaluateRequest, FewShotDatasetRequest, FewShotRequest, SynthesisRequest
 
 
 def test_models_are_the_known_ones_and_the_chosen_folder(calls, tiny_synthesis_folder):
@@ -139,7 +139,7 @@ def test_presets_name_only_fields_of_a_request(calls):
 
 def test_a_target_trained_on_the_page_is_found_by_name(calls, disc, tmp_path):
     image, mask = disc
-    *_, last = calls.teach([(image, mask, "disc.png")], TeachRequest("bright disc!", "", "", seconds=6))
+    *_, last = calls.teach([(image, mask, "disc.png")], FewShotRequest("bright disc!", "", "", seconds=6))
     assert last.file.name == "bright-disc-.safetensors" and last.loss > 0
     assert calls.targets(str(last.file)) == ("bright disc!",)
     answer = calls.segment(image, "the bright disc", 0.5, str(last.file))
@@ -156,7 +156,7 @@ def test_a_target_trained_on_the_page_is_found_by_name(calls, disc, tmp_path):
 
 def test_a_zipped_dataset_trains_and_measures(calls, dataset_folder, tmp_path):
     archive = pack_folder(dataset_folder, tmp_path / "discs.zip", "discs")
-    *_, last = calls.teach_dataset(archive, TeachDatasetRequest("textdiff-mini", images=2, seconds=6))
+    *_, last = calls.teach_dataset(archive, FewShotDatasetRequest("textdiff-mini", images=2, seconds=6))
     (target,) = calls.targets(str(last.file))
     measures = calls.evaluate(archive, EvaluateRequest(str(last.file), limit=1))
     assert measures["n"] == 1 and 0 <= measures["dice"] <= 1
@@ -170,7 +170,7 @@ def test_what_is_wrong_with_a_zipped_dataset_is_said_without_where_it_lay(calls,
     (damaged / "metadata.csv").write_text("file_name\n")
     archive = pack_folder(damaged, tmp_path / "discs.zip", "discs")
     asked = (
-        lambda: list(calls.teach_dataset(archive, TeachDatasetRequest("textdiff-mini"))),
+        lambda: list(calls.teach_dataset(archive, FewShotDatasetRequest("textdiff-mini"))),
         lambda: calls.evaluate(archive, EvaluateRequest("textdiff-mini")),
     )
     for ask in asked:

@@ -26,12 +26,12 @@ from emitdiff.ui.interface import (
     Callables,
     DatasetCalls,
     EvaluateRequest,
+    FewShotDatasetRequest,
+    FewShotRequest,
     ModelInfo,
     PackRequest,
     PresetOption,
     SynthesisRequest,
-    TeachDatasetRequest,
-    TeachRequest,
     Vocabulary,
 )
 from emitdiff.ui.results import SyntheticImage
@@ -130,7 +130,7 @@ class TrainingProgress:
     warning: str = ""
 
 
-def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequest) -> Iterator[TrainingProgress]:
+def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRequest) -> Iterator[TrainingProgress]:
     if not any(mask.any() for _, mask, _ in examples):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
@@ -141,7 +141,7 @@ def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: TeachRequ
     )
 
 
-def teach_dataset(archive: str | Path, lesson: TeachDatasetRequest) -> Iterator[TrainingProgress]:
+def teach_dataset(archive: str | Path, lesson: FewShotDatasetRequest) -> Iterator[TrainingProgress]:
     with zipfile.ZipFile(archive) as zipped:
         assert "my-data/dataset.json" in zipped.namelist()
     file = Path(tempfile.mkdtemp()) / f"{lesson.label or 'all'}.safetensors"

@@ -32,8 +32,8 @@ SHOWN = {"opacity": 40, "outlined": True, "mapped": "Probability", "form": None}
 
 def settle(tab, told, finding=None, volume=None, **chosen):
     """What the page shows after a run that `told` this, with the source that is `chosen` by then."""
-    updates = tab.show_result(told.get(tab.result), finding, volume, **chosen, **SHOWN)
-    assert updates[tab.result] is None, "nothing waits any longer"
+    updates = tab.runs.show_result(told.get(tab.runs.result), finding, volume, **chosen, **SHOWN)
+    assert updates[tab.runs.result] is None, "nothing waits any longer"
     return {**told, **updates}
 
 
@@ -41,7 +41,7 @@ def find(tab, example, finding=None, volume=None, meanwhile=None, **changes):
     """`meanwhile` is what a user chooses while the segmenter works."""
     source = {"scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "threshold": 0.5}
     source |= {name: changes.pop(name) for name in source if name in changes}
-    told = tab.find(**{**source, "text": "lung", "checkpoint": "textdiff-mini", "side": False, **changes})
+    told = tab.runs.find(**{**source, "text": "lung", "checkpoint": "textdiff-mini", "side": False, **changes})
     return settle(tab, told, finding, volume, **{**source, **(meanwhile or {})})
 
 
@@ -139,7 +139,7 @@ def test_with_and_without_the_text_stand_side_by_side(example):
     alone = find(tab, example)
     assert alone[tab.reading.without_view] is None and not alone[tab.reading.without_note]
     finding = alone[tab.finding]
-    *_, told = tab.toggle_comparison(finding, True)
+    *_, told = tab.runs.toggle_comparison(finding, True)
     shown = {"slice_number": 1, "window": None, "threshold": 0.5}
     later = settle(tab, told, finding, scan=finding.scan, **shown)
     np.testing.assert_array_equal(later[tab.reading.without_view], views[1])
@@ -181,7 +181,7 @@ def test_an_answer_is_not_shown_beside_an_image_that_was_chosen_meanwhile(tab, e
         assert tab.finding not in updates and tab.reading.view not in updates
         assert "the image, slice or window was changed during the run" in updates[tab.reading.progress]
     finding = find(tab, example)[tab.finding]
-    *_, told = tab.toggle_comparison(finding, True)
+    *_, told = tab.runs.toggle_comparison(finding, True)
     late = settle(tab, told, scan=other, slice_number=1, window=None, threshold=0.5)
     assert tab.reading.without_view not in late and "was changed during the run" in late[tab.reading.progress]
 
@@ -189,7 +189,7 @@ def test_an_answer_is_not_shown_beside_an_image_that_was_chosen_meanwhile(tab, e
 def test_a_run_without_an_answer_takes_away_only_the_warnings_beside_the_sentence(tab, example):
     finding = find(tab, example)[tab.finding]
     updates = find(tab, example, finding=finding, text=" ")
-    assert set(updates) == {tab.result, tab.reading.progress, tab.words.note} and finding.folder.exists()
+    assert set(updates) == {tab.runs.result, tab.reading.progress, tab.words.note} and finding.folder.exists()
     assert updates[tab.words.note] == ""
 
 
@@ -197,7 +197,7 @@ def test_an_example_brings_sentence_kind_and_truth(tab):
     updates = tab.take_example(SimpleNamespace(index=2))
     assert updates[tab.words.text] == "left ventricle" and updates[tab.words.kind] == "MRI"
     assert updates[tab.truth.file].endswith("cardiac_mri_mask.png")
-    assert updates[tab.all_button]["visible"] is False
+    assert updates[tab.runs.all_button]["visible"] is False
 
 
 def test_of_what_the_browser_kept_only_the_usable_comes_back(tab):
@@ -257,7 +257,9 @@ def volume_file(tmp_path):
 def find_all(tab, scan, meanwhile=None):
     """What is told until the end, and what is shown then; `meanwhile` is what a user chooses during the run."""
     source = {"scan": scan, "slice_number": 5, "window": None, "threshold": 0.5}
-    *told, last = tab.find_all(SimpleNamespace(session_hash="one"), **source, text="lung", checkpoint="textdiff-mini")
+    *told, last = tab.runs.find_all(
+        SimpleNamespace(session_hash="one"), **source, text="lung", checkpoint="textdiff-mini"
+    )
     return [*told, settle(tab, last, **{**source, **(meanwhile or {})})]
 
 
@@ -332,7 +334,7 @@ def test_stop_keeps_the_slices_that_are_done(volume_file):
     tab = build(segment=lambda *arguments: (seen.append(1), fake_callables().segment(*arguments))[1])
     scan, request = scan_that_saves(volume_file), SimpleNamespace(session_hash="one")
     tab.start_all(request)
-    running = tab.find_all(request, scan, 1, None, 0.5, "lung", "textdiff-mini")
+    running = tab.runs.find_all(request, scan, 1, None, 0.5, "lung", "textdiff-mini")
     next(running), next(running)
     tab.stop(request)
     told = list(running)[-1]
@@ -344,5 +346,5 @@ def test_stop_keeps_the_slices_that_are_done(volume_file):
 
 def test_only_a_volume_offers_all_slices(tab, volume_file, example):
     updates = tab.take_file(str(volume_file))
-    assert updates[tab.all_button]["visible"] and updates[tab.all_button]["value"] == "All 5 slices"
-    assert not tab.take_file(str(example.image))[tab.all_button]["visible"]
+    assert updates[tab.runs.all_button]["visible"] and updates[tab.runs.all_button]["value"] == "All 5 slices"
+    assert not tab.take_file(str(example.image))[tab.runs.all_button]["visible"]

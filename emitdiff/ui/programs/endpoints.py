@@ -19,9 +19,9 @@ from emitdiff.ui.interface import (
     HEAD_SUFFIX,
     Callables,
     EvaluateRequest,
+    FewShotDatasetRequest,
     ModelInfo,
     SynthesisRequest,
-    TeachDatasetRequest,
 )
 from emitdiff.ui.messages import sentence
 from emitdiff.ui.programs.arguments import (
@@ -190,7 +190,7 @@ class Endpoints:
         _check_bounds(seconds=seconds, images=images)
         weights = self._model(checkpoint, "segmentation").name
         for update in self.calls.teach_dataset(  # noqa: B007  the last one is used below
-            dataset, TeachDatasetRequest(weights, images, seconds, **how)
+            dataset, FewShotDatasetRequest(weights, images, seconds, **how)
         ):
             yield None, None  # as in synthesize
         record = {

@@ -12,8 +12,9 @@ from fakes import fake_callables, scan_that_saves
 from emitdiff.images import PALETTE
 from emitdiff.scans.masks import read_mask
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.segmentation.few_shot_panel import MAX_EXAMPLES, LabelledExample
 from emitdiff.ui.segmentation.tab import SegmentationTab
-from emitdiff.ui.segmentation.teach_panel import MAX_EXAMPLES, STEPS, LabelledExample, loss_curve, step_list
+from emitdiff.ui.segmentation.training_views import STEPS, loss_curve, step_list
 from emitdiff.ui.segmentation.truth_panel import Truth
 
 

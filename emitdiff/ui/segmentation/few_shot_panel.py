@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from emitdiff.images import overlay
 from emitdiff.ui.browser_settings import NO_SECRET
 from emitdiff.ui.drawing import build_canvas, canvas_value, drawn_mask
 from emitdiff.ui.events import QUIET
-from emitdiff.ui.interface import HEAD_SUFFIX, Callables, TeachRequest
+from emitdiff.ui.interface import HEAD_SUFFIX, Callables, FewShotRequest
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
 from emitdiff.ui.results import Scan, TrainingProgress
+from emitdiff.ui.segmentation.training_views import loss_curve, step, step_list
 from emitdiff.ui.segmentation.truth_panel import BEST_CLASS, Truth, TruthPanel
 from emitdiff.ui.source import SESSION_SECONDS, Source, at_view_size, chosen_scan, selected_slice, slice_index
 from emitdiff.ui.views import written_once
@@ -30,7 +30,6 @@ SAVE = (
     "A small file that Find, the command line and this page can load. The server deletes the head a day after "
     "training, and the examples when this page is closed or reloaded."
 )
-STEPS = ("Add images and masks", "Press Teach", "Follow the training", "Use the head", "Save the head")
 # What is found is far above on the page.
 SHOW_READING = """name => {
   document.querySelector(".reading").scrollIntoView({behavior: "smooth"});
@@ -47,7 +46,7 @@ class LabelledExample:
     name: str
 
 
-class TeachPanel:
+class FewShotPanel:
     """Lays the panel out inside the current Blocks context; `connect` ties it to the tab around it."""
 
     def __init__(self, calls: Callables) -> None:
@@ -232,7 +231,9 @@ class TeachPanel:
                 self.view: None,
                 self.steps: step_list(3),
             }
-            request = TeachRequest(target, kind, part, self.calls.segmentation_checkpoint, seconds=float(seconds or 60))
+            request = FewShotRequest(
+                target, kind, part, self.calls.segmentation_checkpoint, seconds=float(seconds or 60)
+            )
             for update in self.calls.teach([(one.image, one.mask, one.name) for one in examples], request):
                 losses.append(update.loss)
                 dice = dice if update.dice is None else update.dice
@@ -328,33 +329,3 @@ def _true_mask(classes: np.ndarray, label: int) -> np.ndarray:
             f"The reference mask holds the classes {known}: choose one under “Class of the reference mask”."
         )
     return (classes == (there[0] if label == BEST_CLASS and there else label or 1)).astype(np.uint8)
-
-
-def step_list(now: int) -> str:
-    """HTML of the steps as a line, those before `now` (from 1) done, `now` marked."""
-    items = "".join(
-        f'<li class="{"done" if number < now else "now" if number == now else "later"}"'
-        f"{' aria-current=step' if number == now else ''}><b>{number}</b> {name}</li>"
-        for number, name in enumerate(STEPS, 1)
-    )
-    return f'<ol class="walk" aria-label="Training steps">{items}</ol>'
-
-
-def step(number: int, words: str) -> str:
-    """HTML of the heading of step `number` with a sentence about it."""
-    return f'<h3 class="step"><b>{number}</b> {STEPS[number - 1]}</h3>' + note(words)
-
-
-def loss_curve(losses: list[float], size: tuple[int, int] = (280, 48)) -> str:
-    """HTML with the losses as a line, from the first on the left to the last on the right."""
-    width, height = size
-    top = max(losses) or 1.0
-    across = max(1, len(losses) - 1)
-    points = " ".join(
-        f"{1 + (width - 2) * k / across:.1f},{height - 1 - (height - 2) * loss / top:.1f}"
-        for k, loss in enumerate(losses)
-    )
-    words = escape(f"Loss from {losses[0]:.2f} to {losses[-1]:.2f}")
-    line = f'<polyline points="{points}" fill="none" stroke="currentColor" vector-effect="non-scaling-stroke"/>'
-    box = f'viewBox="0 0 {width} {height}" preserveAspectRatio="none"'
-    return f'<svg class="curve" role="img" aria-label="{words}" {box}>{line}</svg>'
