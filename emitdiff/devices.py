@@ -52,8 +52,8 @@ def choose_dtype(device: torch.device) -> torch.dtype:
 
 
 def choose_mixed_precision(device: torch.device) -> Literal["no", "fp16", "bf16"]:
-    """What to compute in beside float32 sums and master weights: bf16 where the hardware computes it, fp16 on older CUDA
-    cards."""
+    """What to compute in beside float32 sums and master weights: bf16 where the hardware computes it, fp16 on older
+    CUDA cards."""
     import torch
 
     if device.type == "cpu":
