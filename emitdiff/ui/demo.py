@@ -65,7 +65,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **QUIET)
         demo.unload(synthesis.results.end_session)
-        demo.unload(segmentation.cancellation.end)
+        demo.unload(segmentation.runs.cancellation.end)
         comparison.persist(demo)
         synthesis.input.persist(demo)
         segmentation.persist(demo)
