@@ -333,10 +333,10 @@ def test_stop_keeps_the_slices_that_are_done(volume_file):
     seen = []
     tab = build(segment=lambda *arguments: (seen.append(1), fake_callables().segment(*arguments))[1])
     scan, request = scan_that_saves(volume_file), SimpleNamespace(session_hash="one")
-    tab.start_all(request)
+    tab.runs.start_all(request)
     running = tab.runs.find_all(request, scan, 1, None, 0.5, "lung", "textdiff-mini")
     next(running), next(running)
-    tab.stop(request)
+    tab.runs.stop(request)
     told = list(running)[-1]
     last = settle(tab, told, scan=scan, slice_number=5, window=None, threshold=0.5)
     assert last[tab.finding] is None and last[tab.reading.map_view] is None, "slice 5 was not reached"
