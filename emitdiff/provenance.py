@@ -13,6 +13,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import to_rgb
 
 SETTINGS_KEY = "emitdiff"  # the PNG text chunk that keeps how a synthetic image was made
+MAX_SETTINGS_LETTERS = 2**18
 NOTICE = "Synthetic images made by a generative model. Research use only, not a medical device."
 USE_NOTICE = "Research use only, not a medical device."  # in every mask file
 DIGITAL_SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -46,10 +47,13 @@ def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict[str, 
 def read_synthetic_settings(path: str | Path) -> dict[str, Any]:
     """The settings `save_synthetic_png` kept in a PNG. Raises EmitDiffError for any file without them."""
     try:
-        settings = json.loads(_read_text_chunks(path)[SETTINGS_KEY])
+        text = _read_text_chunks(path)[SETTINGS_KEY]
+        if len(text) > MAX_SETTINGS_LETTERS:
+            raise ValueError("more than any settings have")
+        settings = json.loads(text)
     except FileNotFoundError as error:
         raise EmitDiffError(f"{path} does not exist: give a PNG that emitdiff wrote.") from error
-    except (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, KeyError, SyntaxError, RecursionError, Image.DecompressionBombError) as error:
         raise EmitDiffError(
             f"{Path(path).name} carries no synthesis settings: give a PNG that emitdiff wrote and nobody re-saved."
         ) from error

@@ -49,6 +49,15 @@ def test_other_text_or_settings_of_another_form_are_refused(tmp_path):
         read_synthetic_settings(tmp_path / "list.png")
 
 
+@pytest.mark.parametrize("settings", ['["' + 2**18 * "x" + '"]', "[" * 10_000], ids=["long", "deep"])
+def test_settings_that_would_fill_memory_are_refused(tmp_path, settings):
+    text = PngImagePlugin.PngInfo()
+    text.add_text(SETTINGS_KEY, settings)
+    Image.new("L", (4, 4)).save(tmp_path / "large.png", pnginfo=text)
+    with pytest.raises(EmitDiffError, match="large.png carries no synthesis settings"):
+        read_synthetic_settings(tmp_path / "large.png")
+
+
 def test_a_copy_of_the_pixels_keeps_what_its_source_says(disc, tmp_path):
     source = save_synthetic_png(disc[0], tmp_path / "a.png", {"prompt": "médian"})
     Image.open(source).resize((8, 8)).save(tmp_path / "small.png", pnginfo=copy_png_text(source))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from emitdiff.ui.interface import AugmentRequest
 
 RECENT_SECONDS = 600  # since anyone did something with a job: what was made of it is not removed for others
+MAX_DEFECTS = 1000  # of a dataset that are kept
 BUSY = {"waiting", "generating", "scoring"}
 DATASET, FOLDS = "dataset", 5  # the layout that is no export but the folder as it is
 
@@ -151,7 +152,12 @@ def _exported(dataset: DatasetFolder, layout: str, out: Path) -> tuple[Path, tup
 
 
 def check_folder(source: Path) -> DatasetReport:
-    """What is in the dataset, in words that do not say where on this server it lies."""
+    """What is in the dataset, in words that do not say where on this server it lies; of very many defects, which would
+    be kept for a day, the first of every kind and as many as a user may want to read."""
     check = check_dataset(source)
-    defects = (replace(found, what=strip_folders(found.what, source.parent)) for found in check.defects)
-    return replace(check, defects=tuple(defects))
+    first = {found.kind: found for found in reversed(check.defects)}
+    kept = tuple(dict.fromkeys([*first.values(), *check.defects[:MAX_DEFECTS]]))
+    if more := len(check.defects) - len(kept):
+        kept += (replace(kept[-1], where="", what=f"and {more:,} more defects, which are not listed"),)
+    told = (replace(found, what=strip_folders(found.what, source.parent)) for found in kept)
+    return replace(check, defects=tuple(told))

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from emitdiff.datasets.folder import escapes_folder
+from emitdiff.datasets.tables import MAX_RECORD_BYTES, MAX_TABLE_BYTES
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem, make_folder, write_atomically
 from emitdiff.zips import open_zip
 
 MAX_FILES = 20_000
 MAX_BYTES = 2 * 2**30  # unpacked
-MAX_TABLE_BYTES = 32 * 2**20  # of dataset.json and metadata.csv, which are read as a whole
-TABLES = ("dataset.json", "metadata.csv")
+TABLES = {"dataset.json": MAX_RECORD_BYTES, "metadata.csv": MAX_TABLE_BYTES}  # bytes that are read at most
 
 
 def unpack_dataset(archive: str | Path, into: str | Path) -> Path:
@@ -93,16 +93,17 @@ def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath,
 
 def _dataset_root(entries: dict[PurePosixPath, zipfile.ZipInfo], named: str) -> PurePosixPath:
     """The folder in the archive that holds both tables. Raises EmitDiffError where there is none, or several."""
-    places = [path.parent for path in entries if path.name == TABLES[0] and path.parent / TABLES[1] in entries]
+    record, table = TABLES
+    places = [path.parent for path in entries if path.name == record and path.parent / table in entries]
     if len(places) != 1:
         found = f"{len(places)} of them" if places else "none"
         raise EmitDiffError(
             f"'{named}' should hold one dataset folder, with dataset.json, metadata.csv, images/ and masks/; it holds "
             f"{found}. Pack only that folder."
         )
-    for table in TABLES:
-        if entries[places[0] / table].file_size > MAX_TABLE_BYTES:
-            raise EmitDiffError(f"{table} in '{named}' has more than {MAX_TABLE_BYTES / 2**20:.0f} MiB.")
+    for name, limit in TABLES.items():
+        if entries[places[0] / name].file_size > limit:
+            raise EmitDiffError(f"{name} in '{named}' has more than {limit / 2**20:.0f} MiB.")
     return places[0]
 
 

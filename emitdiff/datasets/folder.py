@@ -9,9 +9,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from emitdiff.datasets.tables import read_record, read_table
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.scans.masks import read_mask
@@ -128,10 +127,7 @@ def read_info(folder: Path) -> DatasetInfo:
     path = folder / "dataset.json"
     if not path.is_file():
         raise EmitDiffError(f"'{folder}' has no dataset.json (name, modality, organ, labels, licence, citation).")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise EmitDiffError(f"'{path}' is not valid JSON: {error}.") from None
+    content = read_record(path)
     content = content if isinstance(content, dict) else {}
     for key in ("name", "modality", "organ"):
         if not isinstance(content.get(key), str) or not content[key].strip():
@@ -154,12 +150,7 @@ def read_rows(folder: Path) -> list[dict[str, str]]:
     path = folder / "metadata.csv"
     if not path.is_file():
         raise EmitDiffError(f"'{folder}' has no metadata.csv with the columns {', '.join(REQUIRED_COLUMNS)}.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey=EXTRA_CELLS, restval="")
-            columns, rows = reader.fieldnames or [], list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise EmitDiffError(f"'{path}' is not a CSV file in UTF-8: {error}.") from None
+    columns, rows = read_table(path, EXTRA_CELLS)
     missing = [column for column in REQUIRED_COLUMNS if column not in columns]
     if missing:
         raise EmitDiffError(f"'{path}' lacks the column(s) {', '.join(missing)}; it has: {', '.join(columns)}.")

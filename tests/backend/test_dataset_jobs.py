@@ -222,6 +222,17 @@ def test_settings_that_cannot_be_used_are_said_at_once(jobs, packed, change, sai
     assert jobs.status(name).stage == "checked"
 
 
+def test_of_very_many_defects_only_some_are_kept(jobs, dataset_folder, tmp_path):
+    many = shutil.copytree(dataset_folder, tmp_path / "many")
+    (many / "images" / "unlisted.png").write_bytes(b"x")
+    with (many / "metadata.csv").open("a") as table:
+        table.writelines(f"images/gone {number}.png,masks/gone {number}.png,a,,\n" for number in range(1200))
+    name = jobs.create(pack_folder(many, tmp_path / "many.zip", "many"))
+    state = jobs.status(name)
+    assert not state.usable and {found.kind for found in state.check.defects} == {"missing file", "not listed"}
+    assert len(state.check.defects) == 1002 and state.check.defects[-1].what.startswith("and 1,400 more")
+
+
 def test_a_failure_says_why_and_not_where(jobs, packed, monkeypatch):
     def fail(*given):
         raise EmitDiffError(f"{given[0].folder}/discs/images/0.png is no picture")

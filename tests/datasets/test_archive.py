@@ -61,7 +61,11 @@ def test_links_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("limit", "value", "said"),
-    [("MAX_FILES", 1, "Limits: 1 files"), ("MAX_BYTES", 5, "Limits"), ("MAX_TABLE_BYTES", 4, "metadata.csv in")],
+    [
+        ("MAX_FILES", 1, "Limits: 1 files"),
+        ("MAX_BYTES", 5, "Limits"),
+        ("TABLES", {"dataset.json": 9, "metadata.csv": 4}, "metadata.csv in"),
+    ],
 )
 def test_what_is_too_large_is_refused(tmp_path, monkeypatch, limit, value, said):
     monkeypatch.setattr(archive, limit, value)

@@ -23,6 +23,7 @@ SUFFIX = ".safetensors"
 KIND = "emitdiff taught head"
 COORDINATES = 5
 MAX_FILE_MB = 64  # megabytes of a file that may be a few-shot head
+MAX_HEADER_BYTES = 2**20  # of its names, shapes and card: JSON, which grows some thirty times when it is read
 MAX_TARGETS, MAX_TARGET_LENGTH, MAX_SCALES = 64, 200, 32
 RESOLUTIONS, CELLS = range(32, 1025), range(1, 33)
 REQUIRED_KEYS = ("targets", "checkpoint", "backbone", "text_encoder", "resolution", "cell", "config")
@@ -179,6 +180,9 @@ def read_few_shot_head(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]
     if path.stat().st_size > MAX_FILE_MB * 2**20:
         raise EmitDiffError(f"'{path.name}' has more than {MAX_FILE_MB} MB: it is not a few-shot head.")
     try:
+        with path.open("rb") as opened:
+            if int.from_bytes(opened.read(8), "little") > MAX_HEADER_BYTES:
+                raise ValueError("its header is too long")
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from emitdiff.ui.messages import duration, finished, note, progress, sentence
 from emitdiff.ui.results import Pair
 
 BUSY = ("waiting", "generating", "scoring")
-DEFECTS = 20  # named one by one
+DEFECTS = FINDINGS = 20  # named one by one
 GAP = 6  # pixels of black between the images of a pair
 EMPTY = np.full((256, 2 * 256 + GAP, 3), 24, np.uint8)  # in place of a pair to come
 # The frame does not see whether the page around it is dark: its first line is told.
@@ -47,7 +48,10 @@ def check_html(state: JobState) -> str:
         head = "".join(f"<th scope='col'>{word}</th>" for word in ("class", "images", "pixels"))
         lines.append(f"<table class='classes'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
     if check.findings:
-        lines.append(note("Findings: " + ", ".join(f"{name} {count}" for name, count in check.findings.items()) + "."))
+        most = sorted(check.findings.items(), key=lambda found: -found[1])[:FINDINGS]
+        rest = len(check.findings) - len(most)
+        listed = ", ".join(f"{shorten(name, 80)} {count}" for name, count in most)
+        lines.append(note(f"Findings: {listed}" + (f" and {rest} more." if rest else ".")))
     return "".join(lines) + _defects(state)
 
 

@@ -143,6 +143,13 @@ def test_what_is_no_few_shot_head_is_said(tmp_path, content):
         load_segmenter(str(path))
 
 
+def test_a_card_that_would_fill_memory_is_not_read(tmp_path):
+    path = tmp_path / "large.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"kind": "emitdiff taught head", "card": "[" + "{}," * 2**19 + "{}]"})
+    with pytest.raises(EmitDiffError, match="header is too long"):
+        load_segmenter(str(path))
+
+
 def test_cards_that_disagree_with_the_weights_are_said(base, lessons, tmp_path):
     head = lessons[-1].head
     odd = FewShotHead(head.head, base, {**head.card, "config": {**head.card["config"], "dim": 8}})
