@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from emitdiff.checkpoints import controlnet_folder, find_checkpoint, local_folder
+from typing import Any
+
+import torch
+
+from emitdiff.checkpoints import Checkpoint, controlnet_folder, find_checkpoint, local_folder
 from emitdiff.devices import choose_device, choose_dtype, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.synthesis.card import read_card
@@ -19,15 +23,26 @@ def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = Non
     Raises:
         EmitDiffError: no such weights, or a folder that does not hold a complete pipeline.
     """
+    found, chosen = find_checkpoint(checkpoint, "synthesis"), choose_device(device)
+    pipe = read_pipeline(found, choose_dtype(chosen))
+    folder = local_folder(found)
+    card = read_card(found, folder)
+    if found.revision is not None and card.detector == "hed":
+        fetch_hed()
+    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name, load_grain(folder))
+
+
+def read_pipeline(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Any:
+    """The diffusers pipeline of `checkpoint` as it is stored, its networks on the CPU as `dtype`.
+
+    Raises EmitDiffError as `load_synthesizer`.
+    """
     quiet_libraries()
     from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline
 
-    found = find_checkpoint(checkpoint, "synthesis")
-    folder = local_folder(found)
-    chosen = choose_device(device)
-    dtype = choose_dtype(chosen)
+    folder = local_folder(checkpoint)
     try:
-        controlnet = ControlNetModel.from_pretrained(controlnet_folder(found), dtype=dtype, use_safetensors=True)
+        controlnet = ControlNetModel.from_pretrained(controlnet_folder(checkpoint), dtype=dtype, use_safetensors=True)
         pipe = StableDiffusionControlNetPipeline.from_pretrained(
             folder, controlnet=controlnet, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
             dtype=dtype, use_safetensors=True,
@@ -39,7 +54,4 @@ def load_synthesizer(checkpoint: str = "emitdiff-mini", device: str | None = Non
         ) from error
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
-    card = read_card(found, folder)
-    if found.revision is not None and card.detector == "hed":
-        fetch_hed()
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name, load_grain(folder))
+    return pipe

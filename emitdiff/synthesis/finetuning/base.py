@@ -14,8 +14,8 @@ from torch import Tensor
 
 from emitdiff.checkpoints import Checkpoint, find_checkpoint, local_folder
 from emitdiff.errors import EmitDiffError
-from emitdiff.synthesis.card import CheckpointCard
-from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.card import CheckpointCard, read_card
+from emitdiff.synthesis.loading import read_pipeline
 
 FULL_SIZE = 200_000_000  # parameters of a U-Net from which it is one of Stable Diffusion's size
 # One 512 x 512 image forth and back through Stable Diffusion 1.5 with its ControlNet and autoencoder, and how far
@@ -99,22 +99,23 @@ class BaseCheckpoint:
 
 
 def open_base_checkpoint(name: str, resolution: int | None) -> BaseCheckpoint:
-    """Loads a checkpoint by any name that `load_synthesizer` knows, onto the CPU.
+    """Loads a checkpoint by any name that `load_synthesizer` knows, onto the CPU in float32.
 
     `resolution` is the side to train at in pixels; None for the area that the checkpoint's card gives.
 
     Raises:
         EmitDiffError: no such weights, a side they cannot be given, or a kind of prediction that is not known.
     """
-    pipeline = load_synthesizer(name, device="cpu")
-    found, card = find_checkpoint(name, "synthesis"), pipeline.checkpoint_card
+    found = find_checkpoint(name, "synthesis")
+    pipe, folder = read_pipeline(found), local_folder(found)
+    card = read_card(found, folder)
     side = resolution or max(1, round(card.area**0.5 / card.multiple)) * card.multiple
     if side % card.multiple or side < card.multiple:
         raise EmitDiffError(f"The resolution was {side}; {name} takes multiples of {card.multiple}.")
-    schedule = DDPMScheduler.from_config(pipeline.pipe.scheduler.config)
+    schedule = DDPMScheduler.from_config(pipe.scheduler.config)
     if schedule.config.prediction_type not in ("epsilon", "v_prediction"):
         raise EmitDiffError(
             f"{name} predicts '{schedule.config.prediction_type}'; only weights that predict the noise (epsilon) or "
             "v (v_prediction) can be fine-tuned."
         )
-    return BaseCheckpoint(found, local_folder(found), pipeline.pipe, replace(card, area=side**2), side, schedule)
+    return BaseCheckpoint(found, folder, pipe, replace(card, area=side**2), side, schedule)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from emitdiff.checkpoints import find_checkpoint
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CheckpointCard
@@ -20,7 +21,7 @@ from emitdiff.synthesis.finetuning.base import open_base_checkpoint
 from emitdiff.synthesis.finetuning.checkpoint import LossLog
 from emitdiff.synthesis.finetuning.run import FinetuneControlnet, finetune_controlnet
 from emitdiff.synthesis.finetuning.views import FineTuningViews, appearance_scale, random_view_of, split_datasets
-from emitdiff.synthesis.loading import load_synthesizer
+from emitdiff.synthesis.loading import load_synthesizer, read_pipeline
 
 QUICK = {"resolution": 64, "batch": 2, "mixed_precision": "no"}
 
@@ -243,8 +244,8 @@ def test_a_hub_base_is_named_instead_of_copied(
     card = json.loads((second / "emitdiff.json").read_text())
     assert card["base"] == {"repository": "owner/tiny", "revision": commit}
     assert card["training"]["parent"]["name"] == "first"
-    both = load_synthesizer(f"owner/tiny+{second}")
-    ours = dict(both.pipe.controlnet.named_parameters())
+    both = read_pipeline(find_checkpoint(f"owner/tiny+{second}", "synthesis"))
+    ours = dict(both.controlnet.named_parameters())
     assert all(torch.equal(value, ours[name].detach()) for name, value in weights(second).items())
 
 
