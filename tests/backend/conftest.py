@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 
 from emitdiff.backend import encoded_images, services
+from emitdiff.backend.dataset_jobs import DatasetJobs
+from emitdiff.datasets.archive import pack_folder
 from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.interface import SynthesisRequest
 
@@ -42,3 +48,27 @@ def no_images():
     encoded_images.encode.cache_clear()
     yield
     encoded_images.encode.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def painter(tiny_synthesis_folder, tmp_path_factory):
+    """The tiny weights, told to generate 64 x 64 pixels in two steps."""
+    from emitdiff.synthesis.loading import load_synthesizer
+
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    shutil.copytree(tiny_synthesis_folder, folder)
+    card = {"area": 64 * 64, "multiple": 8, "defaults": {"num_inference_steps": 2}}
+    (folder / "emitdiff.json").write_text(json.dumps(card))
+    return load_synthesizer(str(folder))
+
+
+@pytest.fixture
+def jobs(painter, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "server"))
+    (tmp_path / "server").mkdir()
+    return DatasetJobs(lambda name: painter, lambda name: pytest.fail("nobody asked for a segmenter"))
+
+
+@pytest.fixture
+def packed(dataset_folder, tmp_path) -> Path:
+    return pack_folder(dataset_folder, tmp_path / "discs.zip", "discs")
