@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emitdiff.augmentation_settings import AugmentationSettings
 from emitdiff.backend.dataset_job import Job, JobState, Pair, bytes_in, check_folder, pack, read_pair
 from emitdiff.datasets.archive import strip_folders, unpack_dataset, unpacked_bytes
 from emitdiff.datasets.folder import open_dataset
@@ -76,8 +77,6 @@ class DatasetJobs:
 
     def start(self, name: str, request: AugmentRequest) -> None:
         """Begins in the background, or goes on where the same settings were stopped. Raises EmitDiffError."""
-        from emitdiff.synthesis.augmentation import check_settings
-
         with self._locked(name) as job:
             if job.busy:
                 raise EmitDiffError("This dataset is being augmented: stop the run first.")
@@ -86,7 +85,7 @@ class DatasetJobs:
                     "The dataset has defects that prevent augmentation: fix them and upload the ZIP again."
                 )
             settings = _settings(job, request)
-            check_settings(settings)
+            settings.check()
             wanted = _check_size(job.source, settings)
             # Twice, as what is kept is copied from what is generated.
             self._reserve(name, job, 2 * (bytes_in(job.source) + wanted * BYTES_PER_IMAGE))
@@ -268,8 +267,8 @@ class DatasetJobs:
 def _settings(job: Job, request: AugmentRequest) -> Augment:
     from emitdiff.synthesis.augmentation import Augment
 
-    given = {part.name: getattr(request, part.name) for part in fields(request) if part.name != "segmenter"}
-    return Augment(dataset=job.source, out=job.out, **given)
+    given = {part.name: getattr(request, part.name) for part in fields(AugmentationSettings)}
+    return Augment(job.source, job.out, **given)
 
 
 def _check_size(source: Path, settings: Augment) -> int:

@@ -39,6 +39,18 @@ Datasets = Positional[Annotated[tuple[Path, ...], DATASETS]]
 Output = Annotated[Path, arg(aliases=["-o"], metavar="DIR")]
 Count = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Strength = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
+# Options that several commands have alike.
+STEPS = arg(metavar="INT", help="Sampling steps; default: the preset's, else the checkpoint's.", help_behavior_hint="")
+GUIDANCE = arg(metavar="FLOAT", help="Guidance scale (classifier-free); default as for --steps.", help_behavior_hint="")
+CONTROL = arg(metavar="FLOAT", help="ControlNet conditioning scale; default as for --steps.", help_behavior_hint="")
+THREADS = arg(metavar="INT", help="CPU threads; default: all.", help_behavior_hint="")
+SamplingSteps = Annotated[int | None, STEPS]
+GuidanceScale = Annotated[float | None, GUIDANCE]
+ControlStrength = Annotated[float | None, CONTROL]
+Threads = Annotated[int | None, THREADS]
+Threshold = Annotated[float, arg(help="Probability threshold between 0 and 1.")]
+JsonLine = Annotated[bool, arg(help="Print one JSON object as the last line.")]
+JsonLines = Annotated[bool, arg(help="Print one JSON object as the last line, with several datasets one for each.")]
 Detector = Literal["soft", "canny", "hed", "hed-mini"]
 OwnDetector = Annotated[Detector | None, arg(metavar="{soft,canny,hed,hed-mini}", help_behavior_hint="")]
 SynthesisWeights = Annotated[str, arg(metavar="NAME", help=SYNTHESIS_WEIGHTS_HELP)]

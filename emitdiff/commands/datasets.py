@@ -10,12 +10,14 @@ from tyro.conf import Positional, arg
 
 from emitdiff.commands.arguments import (
     SEGMENTATION_WEIGHTS_HELP,
+    ControlStrength,
     Count,
     Dataset,
+    GuidanceScale,
     NewFolder,
     PresetName,
+    SamplingSteps,
     Split,
-    Strength,
     SynthesisWeights,
 )
 from emitdiff.commands.io import label_predictor_for, say
@@ -49,9 +51,9 @@ class Augment:
     split: Split = "all"  # train: exclude the held-out fifth of the groups; held-out: only that.
     limit: Count = None  # Maximum number of real images.
     seed: int = 0  # Base seed; every image and variant derives its own.
-    steps: Count = None  # Sampling steps; default: checkpoint or preset, as for the two below.
-    guidance: Strength = None  # Guidance scale (classifier-free guidance).
-    control_strength: Strength = None  # ControlNet conditioning scale.
+    steps: SamplingSteps = None
+    guidance: GuidanceScale = None
+    control_strength: ControlStrength = None
     structure: float = 1.0  # 1: all edges, 0.5: mask only.
     preset: PresetName = "default"
     edit: float = 0.0  # Strength of random shifts, rotations, scalings and deformations of the mask, 0 to 1.

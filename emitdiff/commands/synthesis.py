@@ -12,21 +12,26 @@ from tyro.conf import arg
 from emitdiff.commands.arguments import (
     PARENT_HELP,
     SEGMENTATION_WEIGHTS_HELP,
+    ControlStrength,
     Count,
     Datasets,
     Detector,
+    GuidanceScale,
     Image,
+    JsonLines,
     MaskFile,
     OptionalImage,
     Output,
     OwnDetector,
     OwnPrecision,
     PresetName,
+    SamplingSteps,
     Size,
     Slice,
     Split,
     Strength,
     SynthesisWeights,
+    Threads,
     WindowOption,
 )
 from emitdiff.commands.io import (
@@ -78,9 +83,9 @@ class Synthesize:
     deform: float = 0.0  # Strength of a smooth deformation, 0 to 1; the edited mask is saved.
     deform_seed: int = 0  # Seed of the deformation.
     preset: PresetName = "default"
-    steps: Count = None  # Sampling steps; default: checkpoint, as for the two below.
-    guidance: Strength = None  # Guidance scale (classifier-free guidance).
-    control_strength: Strength = None  # ControlNet conditioning scale.
+    steps: SamplingSteps = None
+    guidance: GuidanceScale = None
+    control_strength: ControlStrength = None
     detector: OwnDetector = None  # Edge detector; default: the one the checkpoint was trained with.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     slice: Slice = None
@@ -184,7 +189,7 @@ class TrainSynthesis:
     resolution: Count = None  # Side of the training images, a multiple of 64; default: the checkpoint's, else 256.
     minutes: Strength = None  # Training time of all stages; default without --steps: 60.
     seed: int = 0  # Seed of data order and weight initialization.
-    threads: Count = None  # CPU threads; default: all.
+    threads: Threads = None
     held_out: Strength = None  # Fraction of each dataset's groups held out; default: that of --from, else 0.2.
     # The following need --from NAME --train controlnet.
     steps: Count = None  # Optimizer steps, instead of --minutes.
@@ -248,12 +253,12 @@ class EvaluateSynthesis:
     split: Split = "all"  # held-out: only the fifth of the groups not used for training, as always with --prompts.
     limit: Count = None  # Maximum number of images; with --prompts per dataset, 4 if not given.
     seed: int = 0  # Seed of the generated images.
-    steps: Count = None  # Sampling steps; default: checkpoint.
-    guidance: Strength = None  # Guidance scale; default: checkpoint.
+    steps: SamplingSteps = None
+    guidance: GuidanceScale = None
     segmenter: Annotated[
         str, arg(metavar="NAME", help=f"Segments generated and real images: {SEGMENTATION_WEIGHTS_HELP}")
     ] = "none"
-    json: bool = False  # Print one JSON object as the last line, with several datasets one for each.
+    json: JsonLines = False
 
     def run(self) -> int:
         require_datasets(self.datasets)

@@ -30,7 +30,7 @@ from emitdiff.studies.unet_baseline import (
     read_pictures,
     train_segmenter,
 )
-from emitdiff.synthesis.augmentation import Augment, augment, check_settings
+from emitdiff.synthesis.augmentation import Augment, augment
 from emitdiff.synthesis.card import read_card
 
 PARTS = ("real", "synthetic", "classical")
@@ -86,7 +86,7 @@ def study_utility(settings: Utility) -> dict:
     if settings.synthetic:
         real, synthetic = matched(train, open_dataset(settings.synthetic), test, settings)
     else:
-        check_settings(painting)
+        painting.check()
     free = ("out", "arms", "seeds", "json")
     record = {name: value for name, value in asdict(settings).items() if name not in free}
     out = open_study(settings.out, {**record, "dataset": dataset.info.name})
@@ -120,7 +120,9 @@ def real_split(dataset: DatasetFolder, checkpoint: str) -> tuple[DatasetFolder, 
 
 def _augment_settings(settings: Utility) -> Augment:
     ratio, folder = float(settings.ratio or 1), Path(settings.out) / "synthetic"
-    return Augment(settings.dataset, folder, ratio, settings.checkpoint, "train", settings.limit)
+    return Augment(
+        settings.dataset, folder, ratio=ratio, checkpoint=settings.checkpoint, split="train", limit=settings.limit
+    )
 
 
 def _generate(painting: Augment) -> Path:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from emitdiff.augmentation_settings import AugmentationSettings
 from emitdiff.datasets.folder import FIRST_COLUMNS, DatasetFolder, Sample, open_dataset, unique_stems
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.datasets.writing import write_tables
@@ -31,7 +32,7 @@ from emitdiff.synthesis.mask_edits import edit_mask, random_edit
 from emitdiff.synthesis.pipeline import SynthesisPipeline
 from emitdiff.synthesis.prompts import compose_prompt, prompt_of
 from emitdiff.synthesis.training.captions import APPEARANCE_WORDS
-from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
+from emitdiff.synthesis_settings import MaskEdit
 
 PROVENANCE = "trainedAlgorithmicMedia"  # IPTC's word for pictures that a trained model made
 COLUMNS = (
@@ -43,48 +44,14 @@ TABLES = ("dataset.json", "metadata.csv")
 UNFINISHED = ".unfinished"
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
 MAX_EDIT_DRAWS = 10  # after so many edits that push a small target out of the picture, the mask stays as it is
-# Below it the mask is no longer followed, and would be no label.
-MIN_STRUCTURE = 0.5
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Settings of `augment`.
-
-    `ratio` synthetic images are generated per real one; of a fraction, like 0.5, a part of the images (drawn by hash)
-    has one more than the others. `split`, with the fraction and seed the checkpoint records, and `limit` are those of
-    `choose_rows`. `edit` in [0, 1] is the strength of random mask edits, 0 for none; `appearance` draws one or two
-    words like "dark" for each image; `include_real` copies the real images too. `steps`, `guidance`,
-    `control_strength` are the checkpoint's or the preset's own where None.
-    """
+class Augment(AugmentationSettings):
+    """Settings of `augment`: from which dataset folder, into which folder, and how."""
 
     dataset: Path
     out: Path
-    ratio: float = 1.0
-    checkpoint: str = "emitdiff-mini"
-    split: str = "all"
-    limit: int | None = None
-    seed: int = 0
-    steps: int | None = None
-    guidance: float | None = None
-    control_strength: float | None = None
-    structure: float = 1.0
-    preset: str = "default"
-    edit: float = 0.0
-    appearance: bool = False
-    include_real: bool = False
-
-    @property
-    def of_each_image(self) -> SynthesisSettings:
-        """What all images have in common; each has a prompt, a seed and an edit of its own."""
-        return SynthesisSettings(
-            num_images=1,
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance,
-            controlnet_conditioning_scale=self.control_strength,
-            structure=self.structure,
-            preset=self.preset,
-        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +81,7 @@ def augment(
         EmitDiffError: settings that cannot be used, an unreadable dataset, an unknown checkpoint, or an `out` that
             holds something else or was started with other settings.
     """
-    check_settings(settings)
+    settings.check()
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     dataset = open_dataset(settings.dataset)
     pipeline = pipeline or load_synthesizer(settings.checkpoint, _device(world))
@@ -136,19 +103,6 @@ def augment(
     if progress.cancelled():
         jobs = [job for job in jobs if (out / job.image).exists()]
     return _finish(jobs, chosen, out) if any(job.variant is not None for job in jobs) else None
-
-
-def check_settings(settings: Augment) -> None:
-    """Raises EmitDiffError for numbers out of range."""
-    if not MIN_STRUCTURE <= settings.structure <= 1:
-        raise EmitDiffError(
-            f"The structure was {settings.structure:g}; give a number from {MIN_STRUCTURE:g} to 1: below, an image "
-            "no longer follows its mask, which would not be a valid label."
-        )
-    if not 0 <= settings.edit <= 1:
-        raise EmitDiffError(f"The strength of mask edits was {settings.edit:g}; give a number from 0 (none) to 1.")
-    if not 0 < settings.ratio <= 1000:
-        raise EmitDiffError(f"The ratio was {settings.ratio:g}; give a number above 0 and at most 1000.")
 
 
 def _device(world: int) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from emitdiff.augmentation_settings import AugmentationSettings
 from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.results import (
     DatasetReport,
@@ -114,23 +115,11 @@ class Vocabulary:
     hed_network: str = "original"  # what the detector "hed" stands for here, else "hed-mini"
 
 
-@dataclass(frozen=True)
-class AugmentRequest:
-    """How a dataset is augmented; the field names are those of the form and of `emitdiff augment`. `segmenter` is asked
-    whether the labels fit; "" for none."""
+@dataclass(frozen=True, kw_only=True)
+class AugmentRequest(AugmentationSettings):
+    """How a dataset is augmented here, the real images included. `segmenter` checks whether the labels fit; "" for
+    none."""
 
-    ratio: float = 1.0
-    checkpoint: str = "emitdiff-mini"
-    split: str = "all"
-    limit: int | None = None
-    seed: int = 0
-    steps: int | None = None
-    guidance: float | None = None
-    control_strength: float | None = None
-    structure: float = 1.0
-    preset: str = "default"
-    edit: float = 0.0
-    appearance: bool = False
     include_real: bool = True
     segmenter: str = ""
 

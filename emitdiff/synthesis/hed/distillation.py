@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import begin_record, check_output_folder
@@ -26,6 +26,7 @@ from emitdiff.synthesis.hed.views import COLOURED, DRAWN, teaching_view
 from emitdiff.synthesis.hed.weights import hed_folder
 from emitdiff.synthesis.training.autoencoder import gradient_loss
 from emitdiff.synthesis.training.corpus import Corpus, load_corpus
+from emitdiff.synthesis.training.optimization import optimizer_step
 from emitdiff.training_state import StageState
 
 MARKS = ("state/settings.json",)
@@ -146,17 +147,12 @@ def distil(
         pool.add(BATCH)
     for step in state.run("hed-mini"):
         pool.add(FRESH)
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 - state.progress) ** 0.9)
+        rate = LEARNING_RATE * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 - state.progress) ** 0.9)
         images, edges = pool.draw(BATCH)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network.logits(images)
         loss = distillation_loss([side.float() for side in logits], edges)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        average.step(network.parameters())
+        optimizer_step(loss, network, optimizer, average, rate)
         if step % 50 == 0:
             error = (logits[0].float().sigmoid() - edges).abs().mean()
             state.bar.set_postfix(step=step, mae=f"{error:.4f}", refresh=False)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from emitdiff.images import image_to_tensor
 from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view
 from emitdiff.synthesis.training.drawn_views import coloured, drawn_picture, stained
+from emitdiff.synthesis.training.optimization import optimizer_step
 from emitdiff.synthesis.training.warm_start import copy_weights
 from emitdiff.training_state import StageState
 
@@ -152,14 +153,9 @@ def train_autoencoder(
 
     for step in state.run("autoencoder"):
         warm = min(1.0, (step + 1) / 200)
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * warm * max(0.05, min(1.0, 2.5 * (1 - state.progress)))
+        rate = LEARNING_RATE * warm * max(0.05, min(1.0, 2.5 * (1 - state.progress)))
         loss = _loss(model, batch_of([any_crop(corpus, rng) for _ in range(BATCH)]).to(device), rng)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.step(model.parameters())
+        optimizer_step(loss, model, optimizer, average, rate)
         if step % 50 == 0:
             state.bar.set_postfix(step=step, loss=f"{loss:.4f}", refresh=False)
 

@@ -25,6 +25,7 @@ from emitdiff.images import image_to_tensor
 from emitdiff.synthesis.edges import boundary_of, detect_edges
 from emitdiff.synthesis.training.captions import AppearanceScale, ViewDescription, caption, describe_view
 from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view, vary_appearance
+from emitdiff.synthesis.training.optimization import optimizer_step
 from emitdiff.training_state import StageState
 
 TEXT_WIDTH, TEXT_TOKENS = 192, 40
@@ -250,15 +251,10 @@ def train_denoiser(
     next_samples, smooth = max(FIRST_SAMPLES, 2 * state.seconds), None
 
     for step in state.run(state_file.stem):
-        for group in optimizer.param_groups:
-            decayed = max(0.04, min(1.0, 2 * (1 - state.progress))) if decay else 1.0
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 200) * decayed
+        decayed = max(0.04, min(1.0, 2 * (1 - state.progress))) if decay else 1.0
+        rate = learning_rate * min(1.0, (step + 1) / 200) * decayed
         loss = _loss(denoiser, pool.draw(batch, rng), schedule, rng)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-        optimizer.step()
-        average.step(modules.parameters())
+        optimizer_step(loss, modules, optimizer, average, rate)
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         if step % 20 == 0:
             state.bar.set_postfix(step=step, loss=f"{smooth:.4f}", refresh=False)

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from emitdiff.synthesis.grain import GrainNetwork
 from emitdiff.synthesis.training.autoencoder import CROP, batch_of, gradient_loss, medical_crop
 from emitdiff.synthesis.training.corpus import Corpus
+from emitdiff.synthesis.training.optimization import optimizer_step
 from emitdiff.training_state import StageState
 
 BATCH = 8
@@ -61,9 +62,9 @@ def log_spectrum(images: Tensor) -> Tensor:
     return torch.log(torch.einsum("bij,kij->bk", power, weights) + 1e-2)  # 1e-2: below the step of eight bits
 
 
-def spectrum_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of the log spectra of (B, C, CROP, CROP); 0.23 stands for one decibel."""
-    return (log_spectrum(output) - log_spectrum(target)).abs().mean()
+def spectrum_loss(output: Tensor, spectrum: Tensor) -> Tensor:
+    """Mean absolute difference of the log spectrum of (B, C, CROP, CROP) from another; 0.23 stands for one decibel."""
+    return (log_spectrum(output) - spectrum).abs().mean()
 
 
 def log_energies(images: Tensor) -> list[Tensor]:
@@ -104,18 +105,19 @@ def blurred(images: Tensor, deviation: float) -> Tensor:
 
 
 class DecodedViews:
-    """Pairs (target, decoded) of views (BATCH, 3, CROP, CROP); every second draw is a new one."""
+    """Batches (target, decoded, log spectrum of the target) of views (BATCH, 3, CROP, CROP); every second draw is a new
+    one."""
 
     def __init__(self, corpus: Corpus, autoencoder: AutoencoderTiny, rng: np.random.Generator):
         self.corpus, self.autoencoder, self.rng = corpus, autoencoder, rng
-        self.pairs: list[tuple[Tensor, Tensor]] = []
+        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor]:
-        if step % 2 and self.pairs:
-            return self.pairs[int(self.rng.integers(len(self.pairs)))]
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        if step % 2 and self.batches:
+            return self.batches[int(self.rng.integers(len(self.batches)))]
         target = batch_of([medical_crop(self.corpus, self.rng) for _ in range(BATCH)]).to(self.autoencoder.device)
-        self.pairs = [*self.pairs, (target, self._decoded(target))][-POOL:]
-        return self.pairs[-1]
+        self.batches = [*self.batches, (target, self._decoded(target), log_spectrum(target))][-POOL:]
+        return self.batches[-1]
 
     @torch.no_grad()
     def _decoded(self, target: Tensor) -> Tensor:
@@ -144,20 +146,15 @@ def train_grain(
     state = StageState(state_file, minutes, parts, device)
     views = DecodedViews(corpus, autoencoder, np.random.default_rng([seed, state.steps]))
     for step in state.run("grain"):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 20) * max(0.03, min(1.0, 2 * (1 - state.progress)))
-        target, decoded = views.draw(step)
+        rate = LEARNING_RATE * min(1.0, (step + 1) / 20) * max(0.03, min(1.0, 2 * (1 - state.progress)))
+        target, decoded, spectrum = views.draw(step)
         with torch.autocast(device.type, torch.bfloat16):
             sharpening, grain = network(decoded)
         sharpened = decoded + sharpening
         output = sharpened.detach() + grain
-        loss = SPECTRUM_WEIGHT * spectrum_loss(output, target) + local_loss(output, target)
+        loss = SPECTRUM_WEIGHT * spectrum_loss(output, spectrum) + local_loss(output, target)
         loss = loss + SHARPENING_WEIGHT * _pixel_loss(sharpened, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        average.step(network.parameters())
+        optimizer_step(loss, network, optimizer, average, rate)
         if step % 50 == 0:
             state.bar.set_postfix(step=step, loss=f"{loss:.3f}", refresh=False)
     average.copy_to(network.parameters())

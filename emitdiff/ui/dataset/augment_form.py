@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from emitdiff.augmentation_settings import MIN_STRUCTURE
 from emitdiff.ui.form import LIMITS, check_number
 from emitdiff.ui.interface import AugmentRequest, Callables
 
@@ -13,7 +14,7 @@ SPLITS = {"all": "all", "training groups of the checkpoint": "train", "held-out 
 # field: (what it is called in a sentence, lowest, highest)
 NUMBERS = {
     "ratio": ("The ratio", 0.01, 1000),
-    "structure": ("The structure", 0.5, 1),
+    "structure": ("The structure", MIN_STRUCTURE, 1),
     "edit": ("The strength of mask edits", 0, 1),
     "limit": ("The number of source images", 1, 100_000),
     "seed": LIMITS["seed"],
@@ -36,7 +37,7 @@ class AugmentForm:
         self.fields: dict[str, Any] = {
             "ratio": gr.Slider(0.5, 10, value=1, step=0.5, label="Synthetic images per real image", buttons=[]),
             "structure": gr.Slider(
-                0.5, 1, value=1, step=0.05, label="Structure: from mask only to all edges", buttons=[]
+                MIN_STRUCTURE, 1, value=1, step=0.05, label="Structure: from mask only to all edges", buttons=[]
             ),
             "edit": gr.Slider(0, 1, value=0, step=0.05, label="Strength of random mask edits", buttons=[]),
         }

@@ -58,64 +58,68 @@ class Endpoints:
     def __init__(self, calls: Callables) -> None:
         self.calls = calls
         self.models_by_name = {model.name: model for model in calls.models()}
-        structure, segmenter = structure_arguments(calls), checkpoint_argument(calls, "segmentation")
         with gr.Row(visible=False):
-            _add(
-                self.synthesize,
-                {
-                    "image": Argument(
-                        f"{SCAN}; optional: without it, generated from the mask or the prompt alone", FILE
-                    ),
-                    "prompt": Argument("text prompt, like X-ray, chest", default=REQUIRED),
-                    **structure,
-                    **sampling_arguments(),
-                },
-                [gr.File(label="images", file_count="multiple"), gr.JSON(label="manifest")],
-                HEAVY,
-            )
-            _add(self.edges, {"image": Argument(SCAN, FILE), **structure}, [gr.File(label="edges")], LIGHT)
-            _add(
-                self.segment,
-                {
-                    "image": Argument(SCAN, FILE, REQUIRED),
-                    "text": Argument("a sentence, or a target listed by models, like left lung", default=REQUIRED),
-                    "threshold": Argument("probability threshold; 0 to 1", NUMBER, 0.5),
-                    "slice_number": structure["slice_number"],
-                    "checkpoint": segmenter,
-                    "head": HEAD,
-                },
-                [gr.File(label="mask"), gr.JSON(label="result")],
-                HEAVY,
-            )
-            _add(
-                self.teach,
-                {
-                    "dataset": DATASET,
-                    "label": Argument("label of dataset.json to train on; default: all labels"),
-                    "images": Argument("number of images, evenly spread; default: all; 1 to 100", WHOLE),
-                    "seconds": Argument("training time in seconds; 5 to 300", NUMBER, 60),
-                    "split": Argument("train excludes the held-out groups", TEXT, "all", SPLITS),
-                    "seed": Argument("same seed, same head", WHOLE, 0),
-                    "checkpoint": segmenter,
-                },
-                [gr.File(label="head"), gr.JSON(label="record")],
-                HEAVY,
-            )
-            _add(
-                self.evaluate,
-                {
-                    "dataset": DATASET,
-                    "text": Argument("text variant: own, none, shuffled, or all three", TEXT, "own", TEXTS),
-                    "split": Argument("groups, split as in training", TEXT, "all", SPLITS),
-                    "limit": Argument("number of images, evenly spread; 1 to 200", WHOLE, 30),
-                    "threshold": Argument("probability threshold; 0 to 1", NUMBER, 0.5),
-                    "checkpoint": segmenter,
-                    "head": HEAD,
-                },
-                [gr.JSON(label="measures")],
-                HEAVY,
-            )
+            self._add_synthesis(structure_arguments(calls))
+            self._add_segmentation(structure_arguments(calls)["slice_number"])
             _add(self.models, {}, [gr.JSON(label="weights")], LIGHT)
+
+    def _add_synthesis(self, structure: dict[str, Argument]) -> None:
+        _add(
+            self.synthesize,
+            {
+                "image": Argument(f"{SCAN}; optional: without it, generated from the mask or the prompt alone", FILE),
+                "prompt": Argument("text prompt, like X-ray, chest", default=REQUIRED),
+                **structure,
+                **sampling_arguments(),
+            },
+            [gr.File(label="images", file_count="multiple"), gr.JSON(label="manifest")],
+            HEAVY,
+        )
+        _add(self.edges, {"image": Argument(SCAN, FILE), **structure}, [gr.File(label="edges")], LIGHT)
+
+    def _add_segmentation(self, slice_number: Argument) -> None:
+        segmenter = checkpoint_argument(self.calls, "segmentation")
+        _add(
+            self.segment,
+            {
+                "image": Argument(SCAN, FILE, REQUIRED),
+                "text": Argument("a sentence, or a target listed by models, like left lung", default=REQUIRED),
+                "threshold": Argument("probability threshold; 0 to 1", NUMBER, 0.5),
+                "slice_number": slice_number,
+                "checkpoint": segmenter,
+                "head": HEAD,
+            },
+            [gr.File(label="mask"), gr.JSON(label="result")],
+            HEAVY,
+        )
+        _add(
+            self.teach,
+            {
+                "dataset": DATASET,
+                "label": Argument("label of dataset.json to train on; default: all labels"),
+                "images": Argument("number of images, evenly spread; default: all; 1 to 100", WHOLE),
+                "seconds": Argument("training time in seconds; 5 to 300", NUMBER, 60),
+                "split": Argument("train excludes the held-out groups", TEXT, "all", SPLITS),
+                "seed": Argument("same seed, same head", WHOLE, 0),
+                "checkpoint": segmenter,
+            },
+            [gr.File(label="head"), gr.JSON(label="record")],
+            HEAVY,
+        )
+        _add(
+            self.evaluate,
+            {
+                "dataset": DATASET,
+                "text": Argument("text variant: own, none, shuffled, or all three", TEXT, "own", TEXTS),
+                "split": Argument("groups, split as in training", TEXT, "all", SPLITS),
+                "limit": Argument("number of images, evenly spread; 1 to 200", WHOLE, 30),
+                "threshold": Argument("probability threshold; 0 to 1", NUMBER, 0.5),
+                "checkpoint": segmenter,
+                "head": HEAD,
+            },
+            [gr.JSON(label="measures")],
+            HEAVY,
+        )
 
     def synthesize(
         self, image: str | None, mask: str | None, slice_number: int, **form: Any

@@ -16,16 +16,16 @@ def noise(seed: int) -> torch.Tensor:
 
 def test_the_spectrum_loss_tells_blur_and_strength_but_not_which_noise():
     grain, blurred = noise(0), F.avg_pool2d(noise(0), 3, 1, 1)
-    assert training.spectrum_loss(grain, grain) == 0
-    assert training.spectrum_loss(noise(1), grain) < 0.3 < 1 < training.spectrum_loss(blurred, grain)
-    assert training.spectrum_loss(2 * grain, grain) == pytest.approx(np.log(4), abs=0.05)
+    spectrum = training.log_spectrum(grain)
+    assert training.spectrum_loss(grain, spectrum) == 0
+    assert training.spectrum_loss(noise(1), spectrum) < 0.3 < 1 < training.spectrum_loss(blurred, spectrum)
+    assert training.spectrum_loss(2 * grain, spectrum) == pytest.approx(np.log(4), abs=0.05)
 
 
 def test_the_spectrum_loss_tells_direction():
-    across = F.avg_pool2d(noise(0), (1, 5), 1, (0, 2))
-    assert training.spectrum_loss(across.mT, across) > 2 * training.spectrum_loss(
-        F.avg_pool2d(noise(1), (1, 5), 1, (0, 2)), across
-    )
+    across, alike = (F.avg_pool2d(noise(seed), (1, 5), 1, (0, 2)) for seed in (0, 1))
+    spectrum = training.log_spectrum(across)
+    assert training.spectrum_loss(across.mT, spectrum) > 2 * training.spectrum_loss(alike, spectrum)
 
 
 def test_the_local_loss_tells_where_grain_is_and_leaves_edges_out():
@@ -57,3 +57,13 @@ def test_training_leaves_a_network_and_goes_on_where_it_was(dataset_folder, tmp_
     assert steps > 0 and not network.training
     training.train_grain(corpus, autoencoder, tmp_path / "grain.pt", 0.08, seed=0)
     assert time_spent(tmp_path / "grain.pt")[1] > steps
+
+
+def test_a_batch_that_is_drawn_again_brings_the_spectrum_of_its_target(dataset_folder):
+    torch.manual_seed(0)
+    autoencoder, corpus = new_autoencoder().eval(), load_corpus((dataset_folder,), 0.2, 0)
+    views = training.DecodedViews(corpus, autoencoder, np.random.default_rng(0))
+    first, again = views.draw(0), views.draw(1)
+    assert again is first, "one batch, used twice"
+    target, decoded, spectrum = again
+    assert torch.equal(spectrum, training.log_spectrum(target)) and not torch.equal(target, decoded)
