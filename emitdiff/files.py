@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,15 @@ def read_record(path: Path, out: str | Path) -> dict[str, Any] | None:
 
 
 def file_stem(name: str) -> str:
-    """A file's or folder's name for use in other names: no folders, no suffix of a scan, nothing but letters, digits,
-    dots, - and _. The dots of a DICOM identifier stay, so that two series do not share a name."""
-    stem = re.sub(r"(\.nii)?\.(png|jpe?g|webp|tiff?|dcm|dicom|zip|nii|gz)$", "", Path(name).name, flags=re.IGNORECASE)
-    return re.sub(r"[^\w.-]", "_", stem).strip(".")[:100] or "scan"
+    """A file's or folder's name for use in other names: no folders, no suffix of a scan, nothing but letters (composed,
+    with their marks), digits, dots, - and _. The dots of a DICOM identifier stay, so that two series do not share a
+    name."""
+    name = unicodedata.normalize("NFC", Path(name).name)
+    stem = re.sub(r"(\.nii)?\.(png|jpe?g|webp|tiff?|dcm|dicom|zip|nii|gz)$", "", name, flags=re.IGNORECASE)
+    kept = (character if _in_names(character) else "_" for character in stem)
+    short = "".join(kept).strip(".")[:100].encode()[:180].decode(errors="ignore")  # file systems count bytes, to 255
+    return short or "scan"
+
+
+def _in_names(character: str) -> bool:
+    return character.isalnum() or character in "_.-" or unicodedata.category(character)[0] == "M"

@@ -14,7 +14,8 @@ import numpy as np
 
 from emitdiff.datasets.archive import pack_folder, strip_folders
 from emitdiff.datasets.check import DatasetReport, check_dataset
-from emitdiff.datasets.folder import DatasetFolder, open_dataset, read_image
+from emitdiff.datasets.folder import DatasetFolder, open_dataset, read_image, read_image_and_mask
+from emitdiff.datasets.names import find_file
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem, make_folder
 from emitdiff.provenance import read_synthetic_settings
@@ -127,7 +128,8 @@ def read_pair(job: Job, path: Path, origins: dict[str, str]) -> Pair | None:
         row = read_synthetic_settings(path)["row"]
     except EmitDiffError:
         return None
-    source, mask = read_image(job.source / row["source"]), read_mask(job.source / origins[row["source"]])
+    image, label = (find_file(job.source, name) for name in (row["source"], origins[row["source"]]))
+    source, mask = read_image_and_mask(image, label)
     return Pair(path.name, source, mask, read_image(path), read_mask(job.out / row["mask"]))
 
 

@@ -8,10 +8,10 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from emitdiff.datasets.folder import escapes_folder
+from emitdiff.datasets.names import escapes_folder
 from emitdiff.datasets.tables import MAX_RECORD_BYTES, MAX_TABLE_BYTES
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem, make_folder, write_atomically
@@ -20,6 +20,7 @@ from emitdiff.zips import open_zip
 MAX_FILES = 20_000
 MAX_BYTES = 2 * 2**30  # unpacked
 TABLES = {"dataset.json": MAX_RECORD_BYTES, "metadata.csv": MAX_TABLE_BYTES}  # bytes that are read at most
+IS_UTF8 = 0x800  # flag of an entry: so its name is encoded
 
 
 def unpack_dataset(archive: str | Path, into: str | Path) -> Path:
@@ -75,7 +76,7 @@ def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath,
             f"{MAX_BYTES / 2**20:,.0f} MiB. For more, use `python -m emitdiff augment` with the folder."
         )
     for entry in entries:
-        if escapes_folder(entry.filename) or "\\" in entry.filename:
+        if escapes_folder(_entry_name(entry)):
             raise EmitDiffError(
                 f"'{named}' holds the path '{entry.filename}', which is outside its folder: pack it again."
             )
@@ -83,12 +84,25 @@ def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath,
             raise EmitDiffError(f"'{named}' contains the link '{entry.filename}': pack the files themselves.")
         if entry.flag_bits & 1:
             raise EmitDiffError(f"'{named}' is protected by a password: pack it without one.")
-    paths = {PurePosixPath(entry.filename): entry for entry in entries}
-    return {
-        path: entry
-        for path, entry in paths.items()
-        if not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    }
+    paths: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for entry in entries:
+        path = PurePosixPath(_entry_name(entry))
+        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            continue
+        if path in paths:
+            raise EmitDiffError(f"'{named}' holds the file '{path}' twice: pack it again.")
+        paths[path] = entry
+    return paths
+
+
+def _entry_name(entry: zipfile.ZipInfo) -> str:
+    """The path of an entry, with `/` between folders. Archives of macOS have names in UTF-8 without saying so, and are
+    taken for code page 437, as the format has it."""
+    name = entry.filename.replace("\\", "/")
+    if not entry.flag_bits & IS_UTF8:
+        with suppress(UnicodeError):
+            return name.encode("cp437").decode("utf-8")
+    return name
 
 
 def _dataset_root(entries: dict[PurePosixPath, zipfile.ZipInfo], named: str) -> PurePosixPath:

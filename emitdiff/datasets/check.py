@@ -8,26 +8,26 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from emitdiff.datasets.folder import (
-    PATH_COLUMNS,
     DatasetInfo,
     Defect,
     class_ids,
-    escapes_folder,
     existing_folder,
     mask_defects,
-    read_image,
     read_info,
-    read_rows,
-    row_problems,
+    read_single,
+    repeated_image,
 )
+from emitdiff.datasets.names import escapes_folder, find_file
+from emitdiff.datasets.rows import PATH_COLUMNS, repeated_images, row_problems
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans.masks import read_mask
+from emitdiff.scans.masks import MaskMisfitError, read_mask, read_slice_mask
+from emitdiff.scans.scan import Scan
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,14 @@ def check_dataset(folder: str | Path) -> DatasetReport:
     """Open every picture and mask of the folder and report every defect; only a missing folder is an error."""
     folder = existing_folder(folder)
     check = _RowCheck()
-    info = _checked_read(check, folder, "dataset.json", lambda path: read_info(path.parent))
-    rows = _checked_read(check, folder, "metadata.csv", lambda path: read_rows(path.parent)) or []
+    info = _checked_read(check, folder, "dataset.json", lambda _: read_info(folder))
+    table: dict[int, dict[str, str]] = _checked_read(check, folder, "metadata.csv", lambda _: read_rows(folder)) or {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # the decoders let go of the interpreter
-        checking = threads.map(lambda numbered: _check_row(folder, info, *numbered), enumerate(rows, start=2))
-        checks = list(tqdm(checking, total=len(rows), desc=f"checking {folder.name}", unit="image", delay=2))
+        checking = threads.map(lambda numbered: _check_row(folder, info, *numbered), table.items())
+        checks = list(tqdm(checking, total=len(table), desc=f"checking {folder.name}", unit="image", delay=2))
+    rows = list(table.values())
     defects = [defect for part in (check, *checks) for defect in part.defects]
-    defects += _duplicates(rows, checks) + _unlisted_files(folder, rows)
+    defects += _duplicates(folder, table, checks) + _similar_groups(rows) + _unlisted_files(folder, rows)
     groups, classes = {row["group"] for row in rows} - {""}, _count_classes(info, checks)
     findings = dict(Counter(row["finding"] for row in rows if row.get("finding")))
     return DatasetReport(folder, info, len(rows), len(groups), classes, findings, tuple(defects))
@@ -84,13 +85,16 @@ class _RowCheck:
 
 def _check_row(folder: Path, info: DatasetInfo | None, number: int, row: dict[str, str]) -> _RowCheck:
     check = _RowCheck([Defect("row", f"metadata.csv line {number}", problem) for problem in row_problems(row)])
-    image = _checked_read(check, folder, row["file_name"], read_image)
-    mask = _checked_read(check, folder, row["mask"], read_mask)
-    if image is not None:
+    scan: Scan | None = _checked_read(check, folder, row["file_name"], read_single)
+    if scan is None:
+        mask = _checked_read(check, folder, row["mask"], read_mask)
+    else:
+        image = scan.image()
         check.fingerprint = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+        mask = _checked_read(check, folder, row["mask"], lambda path: read_slice_mask(path, scan, 0))
     if mask is not None:
         check.pixels = {label: int((mask == label).sum()) for label in class_ids(mask)}
-        check.defects += mask_defects(row["mask"], mask, mask.shape if image is None else image.shape[:2], info)
+        check.defects += mask_defects(row["mask"], mask, mask.shape, info)
     return check
 
 
@@ -98,32 +102,56 @@ def _checked_read(check: _RowCheck, folder: Path, name: str, read: Callable[[Pat
     if not name.strip() or escapes_folder(name):
         return None  # reported with the row
     try:
-        return read(folder / name)
+        return read(find_file(folder, name))
+    except MaskMisfitError as error:
+        kind, what = error.kind, str(error)
     except EmitDiffError as error:
-        kind = "unreadable" if (folder / name).is_file() else "missing file"
-        check.defects.append(Defect(kind, name, str(error)))
-        return None
+        kind, what = "unreadable" if (folder / name).is_file() else "missing file", str(error)
+    check.defects.append(Defect(kind, name, what))
+    return None
 
 
-def _duplicates(rows: list[dict[str, str]], checks: list[_RowCheck]) -> list[Defect]:
+def _duplicates(folder: Path, table: dict[int, dict[str, str]], checks: list[_RowCheck]) -> list[Defect]:
     """Rows with the same pixels; the worst kind crosses groups, where a split by group would leak."""
     first: dict[str, dict[str, str]] = {}
     defects = []
-    for row, check in zip(rows, checks, strict=True):
+    repeated = repeated_images(folder, table)
+    for (line, row), check in zip(table.items(), checks, strict=True):
         earlier = first.setdefault(check.fingerprint, row) if check.fingerprint else row
         if earlier["group"] != row["group"]:
             what = f"the same picture as {earlier['file_name']}: group {row['group']} here, {earlier['group']} there"
             defects.append(Defect("duplicate across groups", row["file_name"], what))
+        elif line in repeated:
+            defects.append(Defect("duplicate", row["file_name"], repeated_image(row, line, repeated[line])))
         elif earlier is not row:
             defects.append(Defect("duplicate", row["file_name"], f"the same picture as {earlier['file_name']}"))
     return defects
 
 
+def _similar_groups(rows: list[dict[str, str]]) -> list[Defect]:
+    """Groups that differ in capitals, spaces or invisible characters alone: one patient, and a split would not know."""
+    spellings: dict[str, set[str]] = {}
+    for row in rows:
+        letters = row["group"].casefold()
+        key = "".join(letter for letter in letters if letter.isprintable() and not letter.isspace())
+        spellings.setdefault(key, set()).add(row["group"])
+    alike = [" and ".join(map(repr, sorted(group))) for group in spellings.values() if len(group) > 1]
+    return [Defect("similar groups", "metadata.csv", f"{names} are split as different groups") for names in alike]
+
+
 def _unlisted_files(folder: Path, rows: list[dict[str, str]]) -> list[Defect]:
-    listed = {PurePosixPath(row[column]) for row in rows for column in PATH_COLUMNS}
+    names = {row[column] for row in rows for column in PATH_COLUMNS}
+    listed = {_found(folder, name) for name in names if name and not escapes_folder(name)}
     found = (path for part in ("images", "masks") for path in sorted((folder / part).rglob("[!.]*")) if path.is_file())
-    names = (PurePosixPath(path.relative_to(folder).as_posix()) for path in found)
-    return [Defect("not listed", str(name), "no row of metadata.csv names it") for name in names if name not in listed]
+    strays = (str(path.relative_to(folder).as_posix()) for path in found if path not in listed)
+    return [Defect("not listed", name, "no row of metadata.csv names it") for name in strays]
+
+
+def _found(folder: Path, name: str) -> Path:
+    try:
+        return find_file(folder, name)
+    except EmitDiffError:  # reported with the row
+        return folder / name
 
 
 def _count_classes(info: DatasetInfo | None, checks: list[_RowCheck]) -> dict[str, tuple[int, int]]:

@@ -278,7 +278,7 @@ def _write_pictures(dataset: DatasetFolder, folder: Path, paths: list[str]) -> b
     for index, path in enumerate(tqdm(paths, f"writing {dataset.info.name}", unit="image", delay=2)):
         row, image = dataset.rows[index], dataset[index].image
         # A real picture's own text may name the patient and stays behind.
-        text = copy_png_text(dataset.folder / row["file_name"]) if is_synthetic(row) else None
+        text = copy_png_text(dataset.path(row["file_name"])) if is_synthetic(row) else None
         Image.fromarray(image[..., 0] if grey else image).save(folder / path, pnginfo=text)
     return grey
 

@@ -1,7 +1,7 @@
 """The dataset folder: what the two halves of the project hand to each other.
 
     dataset.json    name, modality, organ, labels (name -> class id), licence, citation
-    metadata.csv    file_name, mask, group, and optionally finding, text, source, seed, prompt, checkpoint, ...
+    metadata.csv    file_name, mask_file_name, group, and optionally finding, text, source, seed, prompt, ...
     images/ masks/  pictures, and masks of class ids at the same size
 
 `group` names what must never be split between training and testing: a patient, a case, a cluster of near-duplicates.
@@ -13,21 +13,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 
-from emitdiff.datasets.tables import read_record, read_table
+from emitdiff.datasets.names import find_file
+from emitdiff.datasets.rows import read_rows, repeated_images, row_problems
+from emitdiff.datasets.tables import read_record
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
-from emitdiff.scans.masks import read_mask
+from emitdiff.scans.masks import read_slice_mask
 from emitdiff.scans.reading import read_scan
-
-REQUIRED_COLUMNS = ("file_name", "mask", "group")
-PATH_COLUMNS = ("file_name", "mask")
-# the key of cells beyond the last column; an empty key is a column without a name, like pandas' index
-EXTRA_CELLS = "\0"
-FIRST_COLUMNS = (*REQUIRED_COLUMNS, "finding", "text")
+from emitdiff.scans.scan import Scan
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class DatasetFolder:
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[index]
         try:
-            image, mask = read_image(self.folder / row["file_name"]), read_mask(self.folder / row["mask"])
+            image, mask = read_image_and_mask(self.path(row["file_name"]), self.path(row["mask"]))
         except EmitDiffError as error:
             raise EmitDiffError(
                 f"In dataset '{self.info.name}', {row['file_name']} with {row['mask']}: {error} For all defects: "
@@ -86,6 +84,10 @@ class DatasetFolder:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def path(self, name: str) -> Path:
+        """Where the file lies that a row calls `name`."""
+        return find_file(self.folder, name)
 
     @property
     def groups(self) -> list[str]:
@@ -105,12 +107,22 @@ def open_dataset(folder: str | Path) -> DatasetFolder:
     """Read dataset.json and metadata.csv; no picture is opened. Raises EmitDiffError when either cannot be used."""
     folder = existing_folder(folder)
     info, rows = read_info(folder), read_rows(folder)
-    for number, row in enumerate(rows, start=2):
+    for line, row in rows.items():
         for problem in row_problems(row):
             raise EmitDiffError(
-                f"metadata.csv line {number}: {problem}. For all defects: python -m emitdiff check-dataset {folder}"
+                f"metadata.csv line {line}: {problem}. For all defects: python -m emitdiff check-dataset {folder}"
             )
-    return DatasetFolder(folder, info, rows)
+    for line, first in repeated_images(folder, rows).items():
+        raise EmitDiffError(f"metadata.csv: {repeated_image(rows[line], line, first)}")
+    return DatasetFolder(folder, info, list(rows.values()))
+
+
+def repeated_image(row: dict[str, str], line: int, first: int) -> str:
+    """The sentence about an image that has two rows."""
+    return (
+        f"lines {first} and {line} name the same image, {row['file_name']}. An image has one row and one mask: put its "
+        "masks into one file, with an id for each class, and keep one row."
+    )
 
 
 def existing_folder(folder: str | Path) -> Path:
@@ -142,36 +154,14 @@ def read_info(folder: Path) -> DatasetInfo:
             'like {"background": 0, "lesion": 1}.'
         )
     texts = {key: str(content.get(key) or "") for key in ("licence", "citation")}
-    return DatasetInfo(content["name"], content["modality"], content["organ"], labels, **texts)
-
-
-def read_rows(folder: Path) -> list[dict[str, str]]:
-    """The rows of metadata.csv by column, unchecked. Raises EmitDiffError when it is no table of images."""
-    path = folder / "metadata.csv"
-    if not path.is_file():
-        raise EmitDiffError(f"'{folder}' has no metadata.csv with the columns {', '.join(REQUIRED_COLUMNS)}.")
-    columns, rows = read_table(path, EXTRA_CELLS)
-    missing = [column for column in REQUIRED_COLUMNS if column not in columns]
-    if missing:
-        raise EmitDiffError(f"'{path}' lacks the column(s) {', '.join(missing)}; it has: {', '.join(columns)}.")
-    if not rows:
-        raise EmitDiffError(f"'{path}' lists no images.")
-    return rows
-
-
-def row_problems(row: dict[str, str]) -> list[str]:
-    """What is wrong with a row by itself, before any file is looked at."""
-    problems = ["it has more cells than columns"] if EXTRA_CELLS in row else []
-    problems += [f"the cell '{column}' is empty" for column in REQUIRED_COLUMNS if not row[column].strip()]
-    paths = (row[column] for column in PATH_COLUMNS)
-    return problems + [f"the path '{path}' is outside the folder" for path in paths if escapes_folder(path)]
-
-
-def escapes_folder(name: str) -> bool:
-    """Whether a path written in a row is absolute or climbs out of the dataset folder."""
-    # Links are followed: a download cache is made of them. Only the written path must stay inside.
-    windows = PureWindowsPath(name)
-    return bool(windows.drive or windows.root) or ".." in windows.parts
+    names = [normalize("NFC", name.strip()) for name in labels]
+    if len({*names, ""}) <= len(names):
+        raise EmitDiffError(
+            f"'{path}' must give every class in \"labels\" a name of its own; it has {', '.join(names)}."
+        )
+    labels = dict(zip(names, ids, strict=True))
+    name, modality, organ = (normalize("NFC", content[key]) for key in ("name", "modality", "organ"))
+    return DatasetInfo(name, modality, organ, labels, **texts)
 
 
 def unique_stems(names: list[str]) -> list[str]:
@@ -195,10 +185,22 @@ def class_ids(mask: np.ndarray) -> list[int]:
 
 def read_image(path: Path) -> np.ndarray:
     """A picture of one slice as uint8 (H, W, 3). Raises EmitDiffError for any other file."""
+    return read_single(path).image()
+
+
+def read_single(path: Path) -> Scan:
+    """A file of one slice. Raises EmitDiffError for any other."""
     scan = read_scan(path)
     if scan.num_slices != 1:
         raise EmitDiffError(f"'{scan.name}' holds {scan.num_slices} slices. Give each slice its own file and row.")
-    return scan.image()
+    return scan
+
+
+def read_image_and_mask(image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    """An image of one slice, uint8 (H, W, 3), and its mask, class ids uint8 (H, W): where both say where they lie in
+    the patient, the mask is laid over by that. Raises EmitDiffError where either cannot be read, or they do not fit."""
+    scan = read_single(image)
+    return scan.image(), read_slice_mask(mask, scan, 0)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import numpy as np
 
 from emitdiff.datasets.folder import DatasetFolder
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans.masks import read_mask
 
 
 def split_by_group(dataset: DatasetFolder, held_out: float = 0.2, seed: int = 0) -> tuple[DatasetFolder, DatasetFolder]:
@@ -89,7 +88,7 @@ def choose_rows(
 
 def draw_labelled(train: DatasetFolder, count: int, seed: int) -> DatasetFolder:
     """`count` images that show at least one label, from different groups while there are any left (`few_shot_subset`);
-    the first of a larger draw at the same seed. Masks are read one by one until there are enough.
+    the first of a larger draw at the same seed. They are read one by one until there are enough.
 
     Raises:
         EmitDiffError: fewer images show a label.
@@ -98,8 +97,8 @@ def draw_labelled(train: DatasetFolder, count: int, seed: int) -> DatasetFolder:
         raise EmitDiffError(f"'{train.info.name}' has {len(train)} images to learn from; {count} were asked for.")
     order, wanted = few_shot_subset(train, len(train), seed), [value for value in train.info.labels.values() if value]
     chosen = []
-    for index, row in enumerate(order.rows):
-        mask = read_mask(order.folder / row["mask"])
+    for index in range(len(order)):
+        mask = order[index].mask
         if any((mask == value).any() for value in wanted):
             chosen.append(index)
         if len(chosen) == count:

@@ -8,20 +8,14 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from emitdiff.datasets.folder import (
-    FIRST_COLUMNS,
-    DatasetFolder,
-    DatasetInfo,
-    Sample,
-    mask_defects,
-    open_dataset,
-    row_problems,
-)
+from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample, mask_defects, open_dataset
+from emitdiff.datasets.rows import FIRST_COLUMNS, MASK_COLUMN, row_problems
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import check_no_foreign_files, write_atomically, write_text
 from emitdiff.images import to_rgb
@@ -39,10 +33,10 @@ def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sampl
         (folder / part).mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict[str, str]] = {}
     for sample in tqdm(samples, desc=f"writing {info.name}", unit="image", delay=2):
-        stem = PurePosixPath(sample.name).stem
-        if stem in rows:
+        stem = normalize("NFC", PurePosixPath(sample.name).stem)
+        if stem.casefold() in rows:  # other systems take capitals for small letters
             raise EmitDiffError(f"Two samples are called '{stem}'. Give every sample its own name.")
-        rows[stem] = _write_sample(folder, info, sample, stem)
+        rows[stem.casefold()] = _write_sample(folder, info, sample, stem)
     return write_tables(folder, info, list(rows.values()))
 
 
@@ -53,7 +47,7 @@ def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str
     table = io.StringIO(newline="")
     columns = dict.fromkeys((*FIRST_COLUMNS, *(key for row in rows for key in row)))
     writer = csv.DictWriter(table, list(columns), restval="")
-    writer.writeheader()
+    writer.writerow({column: MASK_COLUMN if column == "mask" else column for column in columns})
     writer.writerows(rows)
     write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder / "metadata.csv", lambda partial: partial.write_bytes(table.getvalue().encode()))

@@ -12,6 +12,14 @@ from emitdiff.scans.reading import read_scan, sniff
 from emitdiff.scans.scan import Scan
 
 
+class MaskMisfitError(EmitDiffError):
+    """A mask that does not fit its image; `kind` says in what: "size mismatch" or "other grid"."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.kind = kind
+
+
 def read_mask(path: str | Path, size: tuple[int, int] | None = None, index: int | None = None) -> np.ndarray:
     """Class ids, uint8 (H, W), from any file `read_scan` reads; `size` is the (H, W) of the image it belongs to.
 
@@ -82,9 +90,10 @@ def _aligned(mask: Scan, scan: Scan) -> np.ndarray:
     one_each = (steps.sum(0) == 1).all() and (steps.sum(1) == 1).all()
     covered = (ends.min(1) == 0).all() and (ends.max(1) == np.array(mask.values.shape[:3]) - 1).all()
     if apart > 0.25 or not one_each or not covered:
-        raise EmitDiffError(
+        raise MaskMisfitError(
+            "other grid",
             f"The mask '{mask.name}' does not match '{scan.name}': size, orientation or position differ. "
-            "Save it with the geometry of its image, or give the mask of the one slice as PNG."
+            "Save it with the geometry of its image, or give the mask of the one slice as PNG.",
         )
     axes = steps.argmax(0)
     backwards = tuple(axis for axis in range(3) if whole[axes[axis], axis] < 0)
@@ -94,9 +103,10 @@ def _aligned(mask: Scan, scan: Scan) -> np.ndarray:
 def _labels(values: np.ndarray, name: str, size: tuple[int, int] | None) -> np.ndarray:
     """One slice of a mask file, (H, W) or grey (H, W, 3), as class ids; 0 and 255 become 0 and 1."""
     if size is not None and values.shape[:2] != tuple(size):
-        raise EmitDiffError(
+        raise MaskMisfitError(
+            "size mismatch",
             f"The mask '{name}' is {values.shape[1]} x {values.shape[0]} pixels, its image {size[1]} x {size[0]}. "
-            "Give a mask of the same size as the image."
+            "Give a mask of the same size as the image.",
         )
     if values.ndim == 3:
         if (values != values[..., :1]).any():

@@ -167,7 +167,7 @@ def nearest_pairs(split: Split, out: Path, settings: Memorization) -> dict[str, 
 def _files(split: Split, kind: str, out: Path, settings: Memorization) -> Iterator[tuple[Path, str]]:
     """The path of each image of a kind, and the row it comes from."""
     if kind == "real":
-        yield from ((split.held.folder / row["file_name"], row["file_name"]) for row in split.held.rows)
+        yield from ((split.held.path(row["file_name"]), row["file_name"]) for row in split.held.rows)
         return
     order = split.orders[kind]
     for index in range(settings.samples):

@@ -20,7 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from emitdiff.augmentation_settings import AugmentationSettings
-from emitdiff.datasets.folder import FIRST_COLUMNS, DatasetFolder, Sample, open_dataset, unique_stems
+from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset, unique_stems
+from emitdiff.datasets.rows import FIRST_COLUMNS
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError

@@ -24,9 +24,10 @@ def draw_sample(index: int, group: str | None = None, height: int = 24, width: i
 
 
 def edit_rows(folder, change):
+    """The mask's column has its short name here, before and after."""
     path = folder / "metadata.csv"
     with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [{"mask" if key == "mask_file_name" else key: row[key] for key in row} for row in csv.DictReader(file)]
     rows = change(rows) or rows
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -49,6 +49,30 @@ def test_what_would_land_outside_is_refused_before_anything_is_written(tmp_path,
     assert not (tmp_path / "into").exists()
 
 
+class UnflaggedInfo(zipfile.ZipInfo):
+    """A name in UTF-8 that is not said to be, as macOS packs it."""
+
+    def _encodeFilenameFlags(self):
+        return self.filename.encode(), self.flag_bits
+
+
+@pytest.mark.parametrize("info", [zipfile.ZipInfo, UnflaggedInfo])
+def test_names_come_as_they_were_packed_elsewhere(dataset_folder, tmp_path, info):
+    """With decomposed letters, and with backslashes as old Windows programs put them."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        for table in ("dataset.json", "metadata.csv"):
+            zipped.writestr(f"set/{table}", (dataset_folder / table).read_text())
+        zipped.writestr(info("set\\images\\La\u0308sion.png"), "x")
+    folder = unpack_dataset(tmp_path / "a.zip", tmp_path / "into")
+    assert [path.name for path in (folder / "images").iterdir()] == ["La\u0308sion.png"]
+
+
+def test_a_file_that_comes_twice_is_refused(tmp_path):
+    packed = zip_of(tmp_path / "twice.zip", {**TABLES, "set/images/a.png": "x", "set\\images\\a.png": "y"})
+    with pytest.raises(EmitDiffError, match="'set/images/a.png' twice"):
+        unpack_dataset(packed, tmp_path / "into")
+
+
 def test_links_are_refused(tmp_path):
     packed = zip_of(tmp_path / "bad.zip", TABLES)
     link = zipfile.ZipInfo("set/images")

@@ -85,6 +85,8 @@ def test_paths_that_leave_the_folder_are_not_opened(folder, path, monkeypatch):
         ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": 255}}', "from 0 .background. to 254"),
         ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": "1"}}', "different whole ids"),
         ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": true}}', "different whole ids"),
+        ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"a": 1, "a": 2}}', 'says "a" twice'),
+        ('{"name": "a", "modality": "CT", "organ": "x", "labels": {"\u00e9": 1, "e\u0301": 2}}', "a name of its own"),
         (None, "no dataset.json"),
     ],
 )
@@ -106,7 +108,10 @@ def test_a_bad_dataset_json_is_a_sentence(folder, content, sentence):
         (b"file_name,mask,group\n", "lists no images"),
         (b"file_name,mask,group\na.png,b.png,1,2\n", "more cells"),
         (b"file_name,mask,group\na.png\n", "'mask' is empty"),
-        (b"\xff\xfe\x00\x81", "CSV file in UTF-8"),
+        (b"file_name,mask,group\nL\xe4sion.png,b.png,1\n", "CSV file in UTF-8.*'CSV UTF-8'"),
+        (b"\xff\xfe\x00\xd8", "CSV file in UTF-8"),
+        ("file_name,mask,group\na,b,c\n".encode("utf-16-le"), "CSV file in UTF-8: it holds bytes of value 0"),
+        (b"file_name,mask,mask_file_name,group\na.png,b.png,c.png,1\n", "column 'mask' twice"),
         (None, "no metadata.csv"),
     ],
 )
@@ -142,5 +147,5 @@ def test_reading_a_defective_pair_is_a_sentence(folder):
     dataset = open_dataset(folder)
     with pytest.raises(EmitDiffError, match="class id 9.*check-dataset"):
         dataset[3]
-    with pytest.raises(EmitDiffError, match="33 x 24 pixels and the image 32 x 24"):
+    with pytest.raises(EmitDiffError, match="33 x 24 pixels, its image 32 x 24.*check-dataset"):
         dataset[2]

@@ -10,7 +10,7 @@ import pytest
 
 from emitdiff.datasets import tables
 from emitdiff.datasets.archive import unpack_dataset
-from emitdiff.datasets.folder import EXTRA_CELLS, open_dataset
+from emitdiff.datasets.folder import open_dataset
 from emitdiff.datasets.tables import read_record, read_table
 from emitdiff.errors import EmitDiffError
 
@@ -57,21 +57,20 @@ def test_a_small_zip_does_not_fill_memory(tmp_path, columns, rows, row, words):
 def test_a_row_that_does_not_end_is_not_read_to_its_end(tmp_path):
     path = written(tmp_path / "metadata.csv", "file_name,mask,group\n" + '"\n",' * 2**20)
     with pytest.raises(EmitDiffError, match="a row of more than"):
-        read_table(path, EXTRA_CELLS)
+        read_table(path)
 
 
 def test_rows_within_the_limits_are_read_as_before(tmp_path):
     lines = 300_000 * "\n" + "a,b,c\n\n" + '"d\nd",e\n' + "f,g,h,i,j\n"
-    columns, rows = read_table(written(tmp_path / "metadata.csv", "\ufefffile_name,mask,group\n" + lines), EXTRA_CELLS)
+    columns, rows = read_table(written(tmp_path / "metadata.csv", "\ufefffile_name,mask,group\n" + lines))
     assert columns == [*NAMES]
-    assert [tuple(row[name] for name in NAMES) for row in rows] == [("a", "b", "c"), ("d\nd", "e", ""), ("f", "g", "h")]
-    assert [row.get(EXTRA_CELLS) for row in rows] == [None, None, ["i", "j"]]
+    assert rows == {300_002: ["a", "b", "c"], 300_004: ["d\nd", "e"], 300_006: ["f", "g", "h", "i", "j"]}
 
 
 def test_files_that_are_too_large_are_not_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 100)
     monkeypatch.setattr(tables, "MAX_RECORD_BYTES", 100)
-    for read in (read_record, lambda path: read_table(path, EXTRA_CELLS)):
+    for read in (read_record, read_table):
         with pytest.raises(EmitDiffError, match="the limit is"):
             read(written(tmp_path / "file", 101 * "1"))
 

@@ -4,10 +4,12 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from dataset_files import INFO, draw_sample
 
-from emitdiff.datasets.folder import FIRST_COLUMNS, DatasetInfo, open_dataset
+from emitdiff.datasets.folder import DatasetInfo, open_dataset
+from emitdiff.datasets.rows import FIRST_COLUMNS
 from emitdiff.datasets.writing import write_dataset, write_tables
 from emitdiff.errors import EmitDiffError
 
@@ -21,6 +23,9 @@ def test_nothing_is_written_over_and_nothing_wrong_is_written(folder, tmp_path):
         write_dataset(tmp_path / "mine", INFO, [draw_sample(0)])
     with pytest.raises(EmitDiffError, match="Two samples are called"):
         write_dataset(tmp_path / "twice", INFO, [draw_sample(0), draw_sample(0)])
+    capitals = [draw_sample(0), replace(draw_sample(1), name="images/CASE_000.webp")]
+    with pytest.raises(EmitDiffError, match="Two samples are called"):
+        write_dataset(tmp_path / "capitals", INFO, capitals)
     with pytest.raises(EmitDiffError, match="'group' is empty"):
         write_dataset(tmp_path / "no_group", INFO, [draw_sample(0, group="")])
     binary = DatasetInfo("drawn", "MRI", "knee", {"bone": 1})
@@ -34,8 +39,19 @@ def test_the_table_has_its_own_columns_first_and_every_other_once(tmp_path):
     write_dataset(tmp_path, INFO, samples)
     with (tmp_path / "metadata.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == [*FIRST_COLUMNS, "scanner", "note 0", "note 1"]
+    assert header == ["file_name", "mask_file_name", *FIRST_COLUMNS[2:], "scanner", "note 0", "note 1"]
     assert [row[-3:] for row in rows] == [["A", "x", ""], ["A", "", "x"]]
+
+
+def test_hugging_face_loads_images_and_masks_as_pictures(folder, tmp_path):
+    from datasets import load_dataset
+
+    loaded = load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"), split="train")
+    assert loaded.num_rows == 8 and set(loaded.column_names) >= {"image", "mask", "group", "text"}
+    for row, sample in zip(loaded, open_dataset(folder), strict=True):
+        np.testing.assert_array_equal(np.asarray(row["image"].convert("RGB")), sample.image)
+        np.testing.assert_array_equal(np.asarray(row["mask"]), sample.mask)
+        assert row["group"] == sample.group
 
 
 def test_dataset_json_counts_what_was_written(folder):

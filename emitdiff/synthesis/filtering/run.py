@@ -125,7 +125,7 @@ def _copy(synthetic: DatasetFolder, kept: Sequence[int], scored: Sequence[Scored
         row, one = synthetic.rows[index], judged.get(index)
         for name in (row["file_name"], row["mask"]):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(synthetic.folder / name, out / name)
+            shutil.copyfile(synthetic.path(name), out / name)
         rows.append({**row, **(_cells(one) if one is not None else {})})
     written = write_tables(out, synthetic.info, rows)
     (out / RUN_RECORD).unlink()
