@@ -24,7 +24,7 @@ from emitdiff.datasets.folder import (
     repeated_image,
 )
 from emitdiff.datasets.names import escapes_folder, find_file
-from emitdiff.datasets.rows import PATH_COLUMNS, repeated_images, row_problems
+from emitdiff.datasets.rows import PATH_COLUMNS, read_rows, repeated_images, row_problems
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.masks import MaskMisfitError, read_mask, read_slice_mask
 from emitdiff.scans.scan import Scan
