@@ -5,7 +5,7 @@ import os
 import sys
 
 from emitdiff.devices import limit_malloc_arenas
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import explain
 
 
 def main() -> int:
@@ -28,9 +28,9 @@ def main() -> int:
     try:
         callables = build_callables(arguments.synthesis_checkpoint, arguments.segmentation_checkpoint)
         build_demo(callables).launch(**where, mcp_server=arguments.mcp, **launch_settings())
-    except (EmitDiffError, OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError, MemoryError) as error:
         taken = f"Port {arguments.port or 7860} cannot be had at {arguments.host}: give another --port, 1 to 65535."
-        print(error if isinstance(error, EmitDiffError) else taken, file=sys.stderr)
+        print(explain(error) or (taken if not isinstance(error, ValueError) else error), file=sys.stderr)
         return 2
     return 0
 

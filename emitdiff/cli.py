@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that help is there at once.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from functools import reduce
 from operator import or_
@@ -27,7 +28,7 @@ from emitdiff.commands.segmentation import (
 from emitdiff.commands.studies import Study
 from emitdiff.commands.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
 from emitdiff.devices import quiet_libraries
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, explain
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
@@ -57,12 +58,17 @@ def main() -> int:
     try:
         _check_numbers(command.study if isinstance(command, Study) else command)
         return command.run()
-    except EmitDiffError as error:
-        say(f"emitdiff: {error}")
-        return 2
     except KeyboardInterrupt:
         say("stopped")
         return 130
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes at its end
+        return 141
+    except Exception as error:
+        if (sentence := explain(error)) is None:
+            raise  # a defect of this program: its place helps whoever mends it
+        say(f"emitdiff: {sentence}")
+        return 2
 
 
 def _check_numbers(command: Any) -> None:

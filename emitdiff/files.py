@@ -7,11 +7,15 @@ import os
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emitdiff.errors import EmitDiffError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})  # left by whoever looked into the folder, as hidden files are
 MAX_LISTED = 3  # files of somebody else that the sentence names
@@ -36,19 +40,80 @@ def make_folder(folder: str | Path, named: str | Path | None = None) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """`path` with what `write` puts into the file it is given, at once or not at all, whoever else writes it too."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")  # hidden: never listed
-    partial.touch()
-    mode = partial.stat().st_mode
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         write(partial)
         partial.chmod(mode)  # as for any new file: safetensors lets nobody else read what it writes
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno is not None:  # with a name, one of a library would lose its words
+            error.filename, error.filename2 = str(path), None  # whoever is told of it knows this name
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """The text in UTF-8, at once or not at all."""
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_png(path: Path, array: np.ndarray) -> Path:
+    """uint8 (H, W) or (H, W, 3) as PNG, whole or not at all; returns its path."""
+    import numpy as np
+    from PIL import Image
+
+    write_atomically(path, lambda partial: Image.fromarray(np.ascontiguousarray(array)).save(partial, format="PNG"))
+    return path
+
+
+def check_writable(folder: str | Path) -> None:
+    """Looks, before hours of work and not after them, whether `folder` can be written into, or be made; makes nothing.
+
+    Raises:
+        EmitDiffError: it cannot.
+    """
+    folder = Path(folder)
+    place = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+    probe = place / f".{os.getpid()}.{threading.get_ident()}.partial"
+    try:
+        probe.write_bytes(bytes(1))
+    except OSError as error:
+        raise EmitDiffError(f"Nothing can be written into {folder} ({error.strerror}): give another folder.") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
+    """`folder`, which must be there, to oneself: no other run on this machine, in this process or another, has it
+    meanwhile. The system lets go of it whatever becomes of the process. Without effect where it has no such locks.
+
+    Raises:
+        EmitDiffError: another run has it, unless `wait` says to wait for that to end.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise EmitDiffError(
+            f"Another run is writing into {folder}: wait until it has ended, or give another folder."
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def list_files(folder: str | Path) -> list[str]:
@@ -83,8 +148,8 @@ def check_output_folder(out: str | Path, markers: Iterable[str], sources: Iterab
     """Looks whether a run may write into `out`. Any of the paths `markers` tells that it began this folder itself.
 
     Raises:
-        EmitDiffError: `out` is one of the folders `sources` that the run reads, or is new and lies in one or holds
-            files already.
+        EmitDiffError: `out` is one of the folders `sources` that the run reads, is new and lies in one or holds files
+            already, or cannot be written into.
     """
     out = Path(out)
     begun = any((out / mark).exists() for mark in markers)
@@ -95,6 +160,7 @@ def check_output_folder(out: str | Path, markers: Iterable[str], sources: Iterab
             )
     if not begun:
         check_no_foreign_files(out)
+    check_writable(out)
 
 
 def begin_record(path: Path, record: dict[str, Any], out: str | Path, optional: Collection[str] = ()) -> None:

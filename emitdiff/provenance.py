@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import write_atomically
 from emitdiff.images import to_rgb
 
 SETTINGS_KEY = "emitdiff"  # the PNG text chunk that keeps how a synthetic image was made
@@ -40,7 +41,8 @@ def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict[str, 
     text.add_text("Comment", NOTICE)
     text.add_itxt("XML:com.adobe.xmp", SYNTHETIC_XMP)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_rgb(image)).save(path, format="PNG", pnginfo=text)
+    picture = Image.fromarray(to_rgb(image))
+    write_atomically(path, lambda partial: picture.save(partial, format="PNG", pnginfo=text))
     return path
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, shown
 
 SCALES = (0.1, 10.0)
 TEXTS = ("prompt", "negative_prompt", "detector", "preset", "appearance")
+WHOLE = ("num_images", "seed", "num_inference_steps")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class MaskEdit:
         }
         for name, (words, low, high) in limits.items():
             value = getattr(self, name)
+            if not (_is_whole(value) if name == "seed" else _is_number(value)):
+                kind = "whole number" if name == "seed" else "number"
+                raise EmitDiffError(f"The mask's {words} was {shown(value)}; give a {kind} from {low:g} to {high:g}.")
             if not (math.isfinite(value) and low <= value <= high):
                 raise EmitDiffError(f"The mask's {words} was {value:g}; give a number from {low:g} to {high:g}.")
 
@@ -92,6 +97,14 @@ class SynthesisSettings:
         """In [0, 1]: how much of the mask is left; it fades as structure falls from 0.5 to 0."""
         return min(1.0, self.structure / 0.5)
 
+    def check_kinds(self) -> None:
+        """Raises EmitDiffError for a value of another kind than the setting's, like a list for the seed."""
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            unset = value is None and (name in ("edit", "size") or self.__dataclass_fields__[name].default is None)
+            if not unset and not (name == "edit" and isinstance(value, MaskEdit)) and not _is_of_kind(name, value):
+                raise EmitDiffError(f"The setting {name} is {shown(value)}; give {_kind(name)}.")
+
     def replace(self, **changes: Any) -> SynthesisSettings:
         """The same with other values for some fields; an `edit` or a `size` may be as a record holds it.
 
@@ -120,7 +133,9 @@ class SynthesisSettings:
         named = {name: record[name] for name in cls.__dataclass_fields__ if record.get(name) is not None}
         for name, value in named.items():
             if not _is_of_kind(name, value):
-                raise EmitDiffError(f"The record's {name} is {value!r}, which is no {_kind(name)}: correct the record.")
+                raise EmitDiffError(
+                    f"The record's {name} is {shown(value)}, where {_kind(name)} belongs: correct the record."
+                )
         return cls().replace(**named)
 
     def record(self) -> dict[str, Any]:
@@ -129,23 +144,31 @@ class SynthesisSettings:
 
 
 def _kind(name: str) -> str:
-    """What a record holds for a field, in words."""
-    others = {"boundary": "yes or no", "edit": "mask edit", "size": "pair of whole numbers"}
-    return "text" if name in TEXTS else others.get(name, "number")
+    """What belongs into a field, in words."""
+    others = {"boundary": "True or False", "edit": "a mask edit", "size": "a pair of whole numbers"}
+    if name in WHOLE:
+        return "a whole number"
+    return "text" if name in TEXTS else others.get(name, "a number")
 
 
 def _is_of_kind(name: str, value: Any) -> bool:
     if name == "edit":
         return isinstance(value, dict) and all(map(_is_number, value.values()))
     if name == "size":
-        return isinstance(value, list | tuple) and [type(side) for side in value] == [int, int]
+        return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_whole, value))
     if name == "boundary":
         return isinstance(value, bool)
+    if name in WHOLE:
+        return _is_whole(value)
     return isinstance(value, str) if name in TEXTS else _is_number(value)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _read_edit(edit: dict[str, Any]) -> MaskEdit:

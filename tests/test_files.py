@@ -1,18 +1,25 @@
 """Files appear whole, and a run goes on only as it was started."""
 
+import errno
 import threading
 
+import numpy as np
 import pytest
+from fault_tools import failing_disk
+from PIL import Image
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import (
     begin_record,
     check_no_foreign_files,
     check_output_folder,
+    check_writable,
     file_stem,
     list_files,
+    locked,
     make_folder,
     write_atomically,
+    write_png,
     write_text,
 )
 
@@ -145,3 +152,50 @@ def test_two_threads_that_write_the_same_file_do_not_mix_it_up(tmp_path):
 )
 def test_a_stem_is_safe_and_keeps_series_apart(name, stem):
     assert file_stem(name) == stem
+
+
+def test_a_folder_is_had_by_one_run_at_a_time(tmp_path):
+    words = "Another run is writing into .*: wait until it has ended"
+    with locked(tmp_path), pytest.raises(EmitDiffError, match=words), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_who_waits_for_a_folder_has_it_afterwards(tmp_path):
+    order = []
+
+    def wait():
+        with locked(tmp_path, wait=True):
+            order.append("second")
+
+    with locked(tmp_path):
+        other = threading.Thread(target=wait)
+        other.start()
+        other.join(0.2)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+
+
+def test_whether_a_folder_can_be_written_is_found_out_without_making_it(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(EmitDiffError, match="Nothing can be written into .*out .*: give another folder"):
+        check_writable(tmp_path / "file" / "out")
+    with failing_disk(tmp_path, 0, errno.EROFS), pytest.raises(EmitDiffError, match="Read-only"):
+        check_writable(tmp_path)
+    with failing_disk(tmp_path, 0, errno.EROFS), pytest.raises(EmitDiffError, match="Read-only"):
+        check_output_folder(tmp_path / "out", (), ())
+
+
+def test_a_write_that_fails_names_the_file_and_not_its_part(tmp_path):
+    with failing_disk(tmp_path, 0), pytest.raises(OSError, match="No space") as caught:
+        write_text(tmp_path / "name.json", "text")
+    assert caught.value.filename == str(tmp_path / "name.json")
+
+
+def test_a_png_is_written_whole(tmp_path):
+    array = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert np.array_equal(np.asarray(Image.open(write_png(tmp_path / "a.png", array))), array)

@@ -54,14 +54,41 @@ def test_the_record_of_an_older_version_lacks_what_came_later():
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"seed": "7"}, "seed is '7', which is no number"),
-        ({"prompt": 3}, "prompt is 3, which is no text"),
-        ({"edit": 0.5}, "edit is 0.5, which is no mask edit"),
-        ({"edit": {"scale": "large"}}, "which is no mask edit"),
-        ({"size": [64]}, "no pair of whole numbers"),
-        ({"boundary": 1}, "which is no yes or no"),
+        ({"seed": "7"}, "seed is '7', where a whole number belongs"),
+        ({"prompt": 3}, "prompt is 3, where text belongs"),
+        ({"edit": 0.5}, "edit is 0.5, where a mask edit belongs"),
+        ({"edit": {"scale": "large"}}, "where a mask edit belongs"),
+        ({"size": [64]}, "size is .64., where a pair of whole numbers belongs"),
+        ({"boundary": 1}, "where True or False belongs"),
     ],
 )
 def test_a_record_with_other_values_is_refused_in_a_sentence(record, words):
     with pytest.raises(EmitDiffError, match=words):
         SynthesisSettings.from_record(record)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": [1]}, "The setting seed is .1.; give a whole number"),
+        ({"seed": True}, "seed is True; give a whole number"),
+        ({"num_images": 1.5}, "num_images is 1.5; give a whole number"),
+        ({"num_inference_steps": "6"}, "num_inference_steps is '6'"),
+        ({"prompt": None}, "prompt is None; give text"),
+        ({"prompt": ["a"]}, "prompt is .'a'.; give text"),
+        ({"structure": "all"}, "structure is 'all'; give a number"),
+        ({"size": [64, "64"]}, "size is .64, '64'.; give a pair of whole numbers"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(changes, words):
+    with pytest.raises(EmitDiffError, match=words):
+        FULL.replace(**changes).check_kinds()
+
+
+def test_numbers_of_numpy_are_numbers_and_an_edit_has_its_own():
+    FULL.replace(seed=np.int64(3), structure=np.float32(0.5)).check_kinds()
+    SynthesisSettings().check_kinds()
+    with pytest.raises(EmitDiffError, match="scale was .1.; give a number"):
+        MaskEdit(scale=[1]).check()
+    with pytest.raises(EmitDiffError, match="seed of the deformation was 1.5; give a whole number"):
+        MaskEdit(seed=1.5).check()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import make_folder, write_text
+from emitdiff.files import make_folder, write_png, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,8 +184,19 @@ def read_manifest_entries(folder: Path) -> dict[str, dict]:
 
 def unused_path(folder: Path, stem: str, settings: dict, entries: dict[str, dict]) -> Path:
     """STEM.png in `folder`, numbered where an image of that name is there that was generated with other settings."""
+    from emitdiff.provenance import read_synthetic_settings
+
     plain = json.loads(json.dumps(settings))
-    return _first_free(folder, stem, lambda path: entries.get(path.name, {}).get("settings") == plain)
+
+    def same(path: Path) -> bool:
+        """By the manifest, or by the image itself, where a run was cut short between the two."""
+        if path.name in entries:
+            return entries[path.name].get("settings") == plain
+        with suppress(EmitDiffError):
+            return read_synthetic_settings(path) == {"synthetic": True, **plain}
+        return False
+
+    return _first_free(folder, stem, same)
 
 
 def write_label(folder: Path, stem: str, mask: np.ndarray) -> Path:
@@ -207,13 +219,6 @@ def _shows(path: Path, mask: np.ndarray) -> bool:
             return np.array_equal(np.asarray(picture), mask)
     except OSError:
         return False
-
-
-def write_png(path: Path, array: np.ndarray) -> Path:
-    from PIL import Image as Picture
-
-    Picture.fromarray(array).save(path)
-    return path
 
 
 def read_json(path: Path) -> dict:

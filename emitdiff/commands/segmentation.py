@@ -38,6 +38,7 @@ from emitdiff.commands.io import (
     write_png,
 )
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import check_writable
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,7 @@ class Teach:
         out, settings = check_head_path(self.out), Settings(self.seconds, self.label, self.checkpoint, self.seed)
         if out.exists():
             raise EmitDiffError(f"{out} already exists: choose another name.")
+        check_writable(out.parent)
         dataset = self._examples()
         pipeline = load("load_segmenter", self.checkpoint)
         last = show_training(train_few_shot(pipeline, list(dataset), dataset.info, settings))

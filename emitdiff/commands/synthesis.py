@@ -55,6 +55,7 @@ from emitdiff.commands.io import (
     write_png,
 )
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import check_writable, locked
 from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
@@ -107,7 +108,8 @@ class Synthesize:
         images = pipeline.stream(image, mask, settings)
         source = {"source": stem, "slice": index, "window": self.window}
         folder = output_folder(self.out, self.image, self.mask)
-        entries = read_manifest_entries(folder)
+        check_writable(folder)
+        read_manifest_entries(folder)  # what another program wrote there is told now
         label = None
         if (
             mask is not None and settings.edit is not None and self.structure > 0
@@ -117,12 +119,14 @@ class Synthesize:
         for result in show_sampling(images, self.num_images):
             said = said or say_edges(result.settings.get("edge_weights"))
             result = replace(result, settings={**source, **result.settings, "mask": label})
-            path = unused_path(folder, f"synthetic_{stem}_{result.seed}", result.settings, entries)
-            save_synthetic_png(result.image, path, result.settings)
-            entries[path.name] = manifest_entry(result, path.name, label)
-            sources = sorted({str(entry["settings"].get("source")) for entry in entries.values()})
-            manifest = synthetic_manifest(", ".join(sources), list(entries.values()))
-            write_json(folder / MANIFEST, manifest)  # each time: a stop loses nothing
+            with locked(folder, wait=True):  # for others that generate into it at the same time
+                entries = read_manifest_entries(folder)
+                path = unused_path(folder, f"synthetic_{stem}_{result.seed}", result.settings, entries)
+                save_synthetic_png(result.image, path, result.settings)
+                entries[path.name] = manifest_entry(result, path.name, label)
+                sources = sorted({str(entry["settings"].get("source")) for entry in entries.values()})
+                manifest = synthetic_manifest(", ".join(sources), list(entries.values()))
+                write_json(folder / MANIFEST, manifest)  # each time: a stop loses nothing
         print(f"{self.num_images} synthetic images and {MANIFEST} are in {folder}")
         return 0
 

@@ -10,10 +10,13 @@ never trains a model that is validated on it.
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +29,7 @@ from tqdm import tqdm
 from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset, unique_stems
 from emitdiff.datasets.splits import folds_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_no_foreign_files, file_stem, make_folder
+from emitdiff.files import check_no_foreign_files, file_stem, locked, make_folder
 from emitdiff.images import PALETTE
 from emitdiff.provenance import NOTICE, copy_png_text
 
@@ -71,15 +74,32 @@ def export(settings: Export) -> Exported:
     dataset = open_dataset(settings.dataset)
     splits = cut_splits(dataset, settings.folds, settings.seed)
     target = _target(settings, dataset)
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    make_folder(unfinished, named=target)
     names = unique_stems([row["file_name"] for row in dataset.rows])
-    notes = write[settings.format](dataset, names, splits, unfinished, target)
+    with _unfinished(target) as unfinished:
+        notes = write[settings.format](dataset, names, splits, unfinished, target)
+        with locked(target.parent, wait=True):
+            _target(settings, dataset)  # another export may have been quicker
+            os.replace(unfinished, target)
     if settings.folds and not splits:
         notes.append("No real images are here to validate on, so there are no folds: test on real images kept apart.")
-    os.replace(unfinished, target)
     return Exported(target, len(dataset), tuple(notes))
+
+
+@contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """A hidden folder beside `target`, this export's own, gone at the end; so are those of exports that were killed,
+    which nobody holds any more."""
+    make_folder(target.parent, named=target)
+    own = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.unfinished")
+    with ExitStack() as held:
+        with locked(target.parent, wait=True):
+            for left in target.parent.glob(f".{glob.escape(target.name)}.*unfinished"):
+                with suppress(EmitDiffError, OSError), locked(left):
+                    shutil.rmtree(left, ignore_errors=True)
+            make_folder(own, named=target)
+            held.callback(shutil.rmtree, own, ignore_errors=True)
+            held.enter_context(locked(own))
+        yield own
 
 
 def cut_splits(dataset: DatasetFolder, folds: int, seed: int) -> list[Split]:

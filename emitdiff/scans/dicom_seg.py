@@ -16,6 +16,7 @@ from pydicom.pixels import pack_bits
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
+from emitdiff.files import write_atomically
 from emitdiff.scans.geometry import Geometry, SeriesReference
 
 # Coding scheme, value and meaning of what the standard wants said in codes.
@@ -52,7 +53,7 @@ def write_segmentation(
     seg.NumberOfFrames = len(labels) * len(slices)
     seg.Rows, seg.Columns = slices.shape[1:]
     seg.PixelData = pack_bits(np.stack([slices == label for label in labels]).astype(np.uint8).ravel())
-    seg.save_as(path, enforce_file_format=True)
+    write_atomically(path, lambda partial: seg.save_as(partial, enforce_file_format=True))
     return path
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
+from emitdiff.files import write_atomically
 from emitdiff.provenance import USE_NOTICE
 from emitdiff.scans.geometry import Geometry
 
@@ -24,5 +26,6 @@ def write_nifti(slices: np.ndarray, geometry: Geometry, path: Path) -> Path:
         image = nibabel.Nifti1Image(array, geometry.affine)
         image.header.set_xyzt_units("mm")
     image.header["descrip"] = USE_NOTICE.encode()
-    nibabel.save(image, path)
+    packed = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)  # the same bytes for the same mask
+    write_atomically(path, lambda partial: partial.write_bytes(packed))
     return path

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import file_stem
+from emitdiff.files import file_stem, write_atomically
 from emitdiff.images import to_rgb
 from emitdiff.provenance import USE_NOTICE
 from emitdiff.scans.decoding import checked_class_ids
@@ -112,12 +113,12 @@ class Scan:
             return write_nifti(slices, self.geometry, folder / f"{stem}_mask.nii.gz")
         first, *others = (Image.fromarray(page) for page in slices)
         path = folder / (f"{stem}_mask.tif" if others else f"{stem}_mask.png")
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Comment", USE_NOTICE)
+        how: dict[str, Any] = {"format": "PNG", "pnginfo": text}
         if others:
-            first.save(path, save_all=True, append_images=others, description=USE_NOTICE)
-        else:
-            text = PngImagePlugin.PngInfo()
-            text.add_text("Comment", USE_NOTICE)
-            first.save(path, pnginfo=text)
+            how = {"format": "TIFF", "save_all": True, "append_images": others, "description": USE_NOTICE}
+        write_atomically(path, lambda partial: first.save(partial, **how))
         return path
 
     def _stack_masks(self, masks: np.ndarray | dict[int, np.ndarray]) -> np.ndarray:

@@ -36,6 +36,7 @@ def resolve(settings: SynthesisSettings, card: CheckpointCard) -> ResolvedSettin
     Raises:
         EmitDiffError: an unknown preset, or a number out of range.
     """
+    settings.check_kinds()
     preset = find_preset(settings.preset)
     of_card = {"detector": card.detector, **DEFAULTS, **card.defaults}
     missing = [name for name in ("detector", *DEFAULTS) if getattr(settings, name) is None]

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import file_stem
+from emitdiff.files import file_stem, write_png
 from emitdiff.images import PALETTE, resize_mask
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.messages import note, sentence
@@ -105,6 +104,4 @@ def save_drawing(value: dict[str, Any] | None, size: tuple[int, int], stem: str)
 
 def save_mask_file(mask: np.ndarray, stem: str) -> Path:
     """Writes 0/1 (H, W) as a PNG of 0 and 255 that a file field takes, and returns its path."""
-    path = answer_folder() / f"{stem}.png"
-    cv2.imwrite(str(path), mask * 255)
-    return path
+    return write_png(answer_folder() / f"{stem}.png", mask * 255)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, shown
 from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 from emitdiff.ui.interface import ModelInfo, PresetOption, SynthesisRequest
 
@@ -61,16 +61,27 @@ BLANK_FORM = fill_form(SynthesisRequest(SynthesisSettings(boundary=True)))
 def check_request(form: dict[str, Any]) -> SynthesisRequest:
     """The form's values by field name as a request; raises EmitDiffError naming the field that cannot be used."""
     values = dict(form)
-    for name, (words, low, high) in LIMITS.items():
-        values[name] = check_number(words, values.get(name), low, high, name in WHOLE_NUMBERS)
-    if not str(values["prompt"] or "").strip():
+    for name in LIMITS:
+        values[name] = check_limit(name, values.get(name))
+    for name in ("prompt", "negative_prompt", "checkpoint", "preset", "detector"):
+        if not isinstance(values.get(name) or "", str):
+            raise EmitDiffError(f"The {name.replace('_', ' ')} is {shown(values[name])}: enter text.")
+    if not (values["prompt"] or "").strip():
         raise EmitDiffError("The prompt is empty: choose a modality and an organ, or write a prompt.")
     return read_form(values)
+
+
+def check_limit(name: str, value: Any) -> float:
+    """The value of the field `name`, one of `LIMITS`; raises EmitDiffError naming what is wrong with it."""
+    words, low, high = LIMITS[name]
+    return check_number(words, value, low, high, name in WHOLE_NUMBERS)
 
 
 def check_number(words: str, value: float | None, low: float, high: float, whole: bool) -> float:
     """The value of the field called `words`, an int where it must be `whole`; raises EmitDiffError naming what is
     wrong with it."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise EmitDiffError(f"{words} is {shown(value)}: enter a value from {low} to {high}.")
     if value is None or not low <= value <= high:
         given = "empty" if value is None else f"{value:g}"
         raise EmitDiffError(f"{words} is {given}: enter a value from {low} to {high}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from html import escape
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, explain
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ def sentence(error: Exception) -> str:
     if isinstance(error, EmitDiffError):
         return str(error)
     log.exception("unexpected failure", exc_info=error)
+    if (explained := explain(error, tell_places=False)) is not None:
+        return explained
     return f"Unexpected error ({type(error).__name__}). See the server log for details."
 
 

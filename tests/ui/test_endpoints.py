@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import zipfile
@@ -83,7 +84,23 @@ def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_the
         ({"num_images": 9}, "number of images is 9"),
         ({"seed": -1}, "seed is -1"),
         ({"checkpoint": "somebody/else"}, "give one of emitdiff-mini"),
-        ({"slice_number": 5}, "slice"),
+        ({"slice_number": 5}, "slice_number is 5: 'drawn_chest_xray.png' has one slice, 1"),
+        ({"slice_number": 0}, "slice_number is 0: "),
+        ({"slice_number": 1.5}, r"slice_number is 1\.5: give a whole number"),
+        ({"num_images": 1.5}, r"num_images is 1\.5: give a whole number"),
+        ({"num_images": True}, "num_images is True: give a whole number"),
+        ({"seed": [1]}, "seed is .1.: give a whole number"),
+        ({"seed": {"a": 1}}, "seed is .'a': 1.: give a whole number"),
+        ({"seed": "abc"}, "seed is 'abc': give a whole number"),
+        ({"seed": 10**30}, "The seed is 1e[+]30"),
+        ({"structure": "0.5"}, r"structure is '0\.5': give a number"),
+        ({"prompt": ["a"]}, "prompt is .'a'.: give text"),
+        ({"prompt": "a" * 20_000}, "prompt has 20,000 characters: give at most 10,000"),
+        ({"negative_prompt": 7}, "negative_prompt is 7: give text"),
+        ({"checkpoint": ["emitdiff-mini"]}, "checkpoint is .'emitdiff-mini'.: give text"),
+        ({"prompt": json.loads("[" * 400 + "]" * 400)}, r"prompt is .*: give text"),
+        ({"image": "abc"}, "image is 'abc': give a file"),
+        ({"mask": [1, 2]}, "mask is .1, 2.: give a file"),
     ],
 )
 def test_synthesize_answers_bad_arguments_with_a_sentence(client, example, changes, words):

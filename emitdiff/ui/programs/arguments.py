@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -9,13 +10,16 @@ from inspect import Parameter, Signature, isgeneratorfunction
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData
 
+from emitdiff.errors import EmitDiffError, shown
 from emitdiff.ui.form import BLANK_FORM, LIMITS, WHOLE_NUMBERS
 from emitdiff.ui.interface import Callables
 
 REQUIRED = Parameter.empty  # the default of an argument that has none
 FILE, TEXT, NUMBER, WHOLE = "file", "text", "number", "whole number"
 SCAN = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI or a zip of one DICOM series"
+MAX_TEXT = 10_000  # characters of a text; no text encoder reads more than some hundred words
 DEFAULT_HINT = "default: from preset and checkpoint"
 
 
@@ -32,12 +36,35 @@ class Argument:
         """The hidden component that gives the argument its type where Gradio describes the endpoint."""
         value = None if self.default is REQUIRED else self.default
         if self.kind == FILE:
-            return gr.File(label=name)
+            file = gr.File(label=name)
+            file.data_model = _file_model(name)
+            return file
+        found: gr.components.Component
         if self.choices:
-            return gr.Dropdown(list(self.choices), value=value, label=name, allow_custom_value=True)
-        if self.kind == TEXT:
-            return gr.Textbox(value, label=name)
-        return gr.Number(value, label=name, precision=0 if self.kind == WHOLE else None)
+            found = gr.Dropdown(list(self.choices), value=value, label=name, allow_custom_value=True)
+        elif self.kind == TEXT:
+            found = gr.Textbox(value, label=name)
+        else:
+            found = gr.Number(value, label=name, precision=0 if self.kind == WHOLE else None)
+        # Gradio would round 1.5, make text of a list, and say nothing where it can do neither: `check` looks instead.
+        found.preprocess = lambda payload: payload
+        return found
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises EmitDiffError for a value of another kind than this argument's; None is left to the default."""
+        if value is None and self.default is not REQUIRED:
+            return
+        if self.kind == FILE and isinstance(value, str):
+            return
+        if self.kind == TEXT and isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                raise EmitDiffError(f"{name} has {len(value):,} characters: give at most {MAX_TEXT:,}.")
+            return
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        if self.kind == NUMBER and number or self.kind == WHOLE and number and value == int(value):
+            return
+        expected = {FILE: "a file", TEXT: "text", NUMBER: "a number", WHOLE: "a whole number"}[self.kind]
+        raise EmitDiffError(f"{name} is {shown(value) if value is not None else 'missing'}: give {expected}.")
 
 
 Arguments = dict[str, Argument]
@@ -52,7 +79,13 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
     defaults = {name: one.default for name, one in arguments.items() if one.default is not REQUIRED}
 
     def given(values: dict[str, Any]) -> dict[str, Any]:
-        return defaults | {name: value for name, value in values.items() if value is not None or name not in defaults}
+        try:
+            check_arguments(arguments, values)
+        except EmitDiffError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        whole = {name for name, one in arguments.items() if one.kind == WHOLE}
+        given = {name: value for name, value in values.items() if value is not None or name not in defaults}
+        return defaults | {name: int(value) if name in whole else value for name, value in given.items()}
 
     if isgeneratorfunction(function):  # Gradio looks at the outermost function alone
 
@@ -73,6 +106,27 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
     lines = "\n".join(f"    {name}: {argument.description}" for name, argument in arguments.items())
     endpoint.__doc__ = f"{sentence.strip()}\nParameters:\n{lines}\n{marker}{returns}"
     return endpoint
+
+
+def check_arguments(arguments: Arguments, values: dict[str, Any]) -> None:
+    """Raises EmitDiffError for the first of the `values`, by name, that is of another kind than its argument's."""
+    for name, value in values.items():
+        arguments[name].check(name, value)
+
+
+def _file_model(name: str) -> type[FileData]:
+    """Gradio's own model of a file, which says in a sentence where what a caller sent is none."""
+
+    class File(FileData):
+        @classmethod
+        def model_validate(cls, obj: Any, **how: Any) -> Any:
+            try:
+                return super().model_validate(obj, **how)
+            except ValueError:
+                raise gr.Error(f"{name} is {shown(obj)}: give a file, uploaded first.", print_exception=False) from None
+
+    File.__name__ = FileData.__name__  # by which Gradio describes its type to callers
+    return File
 
 
 def checkpoint_argument(calls: Callables, kind: str) -> Argument:

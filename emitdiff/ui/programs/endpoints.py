@@ -8,11 +8,11 @@ from functools import wraps
 from inspect import isgeneratorfunction
 from typing import Any
 
-import cv2
 import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import write_png
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
 from emitdiff.ui.form import BLANK_FORM, check_request, find_preset, sampling_defaults
 from emitdiff.ui.interface import (
@@ -38,7 +38,7 @@ from emitdiff.ui.programs.arguments import (
     sampling_arguments,
     structure_arguments,
 )
-from emitdiff.ui.results import SyntheticImage, is_image
+from emitdiff.ui.results import Scan, SyntheticImage, is_image
 from emitdiff.ui.synthesis.preview import read_inputs
 
 HEAVY = {"concurrency_id": "device", "concurrency_limit": 1}
@@ -150,9 +150,7 @@ class Endpoints:
         request = self._request({**form, "prompt": "edges"})
         pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
         control = self.calls.control_image(pixels, label, request)
-        path = answer_folder() / f"{stem}_edges.png"
-        cv2.imwrite(str(path), np.ascontiguousarray(control[..., ::-1]))
-        return str(path)
+        return str(write_png(answer_folder() / f"{stem}_edges.png", control))
 
     def segment(
         self, image: str, text: str, threshold: float, slice_number: int, checkpoint: str, head: str | None
@@ -165,9 +163,10 @@ class Endpoints:
         """
         if not (text or "").strip():
             raise EmitDiffError("The text is empty: say what to find, for example “lung”.")
-        weights, index = self._segmenter(checkpoint, head), int(slice_number) - 1
+        weights = self._segmenter(checkpoint, head)
         _check_bounds(threshold=threshold)
         scan = self.calls.read_scan(image)
+        index = _slice_index(scan, slice_number)
         output = self.calls.segment(scan.image(index), text.strip(), float(threshold), weights)
         saved = scan.save_mask({index: output.mask}, answer_folder())
         result = {
@@ -254,13 +253,21 @@ class Endpoints:
         return head or self._model(checkpoint, "segmentation").name
 
     def _read(
-        self, image: str | None, mask: str | None, slice_number: float, structure: float
+        self, image: str | None, mask: str | None, slice_number: int, structure: float
     ) -> tuple[np.ndarray | None, str, np.ndarray | None]:
         scan = self.calls.read_scan(image) if image else None
         if scan is not None:
-            scan.image(int(slice_number) - 1)  # first, for it refuses a slice that is not there
+            _slice_index(scan, slice_number)
         pixels, label, stem = read_inputs(self.calls, scan, slice_number, None, mask, structure)
         return pixels, stem, label
+
+
+def _slice_index(scan: Scan, slice_number: int) -> int:
+    """Callers count slices from 1. Raises EmitDiffError for one that is not there."""
+    if not 1 <= slice_number <= scan.num_slices:
+        there = f"slices 1 to {scan.num_slices}" if scan.num_slices > 1 else "one slice, 1"
+        raise EmitDiffError(f"slice_number is {slice_number}: '{scan.name}' has {there}.")
+    return slice_number - 1
 
 
 def _add(function: Callable[..., Any], arguments: Arguments, outputs: list[Any], place: dict[str, Any]) -> None:

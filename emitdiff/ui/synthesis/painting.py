@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.form import check_request
+from emitdiff.ui.form import check_limit, check_request
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
 from emitdiff.ui.results import Scan
@@ -106,7 +106,8 @@ class Generation:
             if run is None or not run.images:
                 raise EmitDiffError("No image yet: generate images, then select one to vary.")
             parent = run.images[min(chosen, len(run.images) - 1)]
-            run.vary(parent, random.randrange(2**31), int(wanted or 1))
+            count = check_limit("num_images", wanted)
+            run.vary(parent, random.randrange(2**31), int(count))
         except Exception as error:
             yield {self.panel.progress: finished(sentence(error), "error")}
             return

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import write_png
 from emitdiff.images import overlay
 from emitdiff.provenance import save_synthetic_png
 from emitdiff.synthesis_settings import MaskEdit
@@ -215,8 +215,7 @@ class Run:
             return None
         path = self.folder / "labels" / f"{made.path.stem}_mask.png"
         path.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(path), np.ascontiguousarray(made.result.mask, dtype=np.uint8))
-        return path
+        return write_png(path, made.result.mask.astype(np.uint8))
 
     def archive(self) -> Path | None:
         """The ZIP of what was finished and kept; None when nothing was."""
