@@ -19,14 +19,16 @@ PATIENCE = 60  # seconds until its page must be up
 
 
 @contextmanager
-def application() -> Iterator[tuple[str, int]]:
-    """(address, process id) of app.py on the embedded weights, once its page is up; its files go when it ends."""
+def application(*command: str | Path, folder: Path = ROOT, path: str = "") -> Iterator[tuple[str, int]]:
+    """(address, process id) of app.py, or of another `command` run in `folder` with `path` as PYTHONPATH, on the
+    embedded weights, once its page is up; its files go when it ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     files = tempfile.mkdtemp(prefix="emitdiff_served_")
     surroundings = os.environ | {"HF_HUB_OFFLINE": "1", "TMPDIR": files, "GRADIO_SERVER_PORT": port}
-    app = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=surroundings)
+    surroundings |= {"PYTHONPATH": path} if path else {}
+    app = subprocess.Popen(list(command) or [sys.executable, "app.py"], cwd=folder, env=surroundings)
     try:
         yield _answering(app, f"http://127.0.0.1:{port}"), app.pid
     finally:
@@ -44,4 +46,4 @@ def _answering(app: subprocess.Popen, address: str) -> str:
             return address
         except OSError:
             time.sleep(0.1)
-    raise SystemExit("app.py ended, or a minute was over, before its page was up.")
+    raise SystemExit("The application ended, or a minute was over, before its page was up.")

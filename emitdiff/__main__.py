@@ -1,4 +1,4 @@
-"""`python -m emitdiff VERB`."""
+"""`python -m emitdiff COMMAND`."""
 
 import sys
 

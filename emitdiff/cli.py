@@ -1,4 +1,4 @@
-"""`python -m emitdiff VERB`: one frozen dataclass per command, its fields handed on to the function that does the work.
+"""`python -m emitdiff COMMAND`: a frozen dataclass per command, whose fields go to the function that does the work.
 
 Nothing heavy is imported before a command runs, so that help is there at once.
 """
@@ -29,19 +29,21 @@ from emitdiff.commands.studies import Study
 from emitdiff.commands.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
 from emitdiff.devices import quiet_libraries
 from emitdiff.errors import EmitDiffError, explain
+from emitdiff.serve import Serve
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
-POSITIVE |= {"seconds", "test", "draws", "side", "folds", "test_limit"}
+POSITIVE |= {"seconds", "test", "draws", "side", "test_limit"}
 
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed, EvaluateHed, Study,
+    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed, EvaluateHed, Serve,
+    Study,
 )  # fmt: skip
 
 
 def parse(arguments: list[str]) -> Any:
-    """The command, an instance of one of VERBS, that `arguments` ask for; without any, help. Exits 2 on a wrong one."""
+    """The command, an instance of one of COMMANDS, that `arguments` name; without any, help. Exits 2 on a wrong one."""
     return tyro.cli(
         reduce(or_, COMMANDS),
         prog="python -m emitdiff",
@@ -51,9 +53,10 @@ def parse(arguments: list[str]) -> Any:
     )
 
 
-def main() -> int:
-    """Run one command and return the exit status: 2 with a sentence on stderr for anything the user can put right."""
-    command = parse(sys.argv[1:])
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command, that of the process's arguments where none are given, and returns the exit status: 2, with a
+    sentence on stderr, for anything the user can put right."""
+    command = parse(sys.argv[1:] if arguments is None else arguments)
     quiet_libraries()
     try:
         _check_numbers(command.study if isinstance(command, Study) else command)

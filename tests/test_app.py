@@ -28,14 +28,20 @@ def test_nothing_heavy_is_imported_before_the_page_is_built():
     assert not HEAVY & set(modules.split())
 
 
+def processor_seconds() -> float:
+    """Spent by the processes that were started here and have ended."""
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
 def test_the_page_is_up_soon():
-    """What counts is the time of a processor that it takes: the same on a busy machine as on an idle one."""
-    before = os.times()
+    """Measured in processor time and by the import of Gradio, as a busy machine is slow at both."""
+    begun = processor_seconds()
+    subprocess.run([sys.executable, "-c", "import gradio"], check=True)
+    imported = processor_seconds()
     with application() as (address, _):
         assert "Research use only" in urllib.request.urlopen(address, timeout=60).read().decode()
-    after = os.times()  # with all that the application has spent, now that it has ended
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    assert spent < 8, "3.5 s on an idle machine"
+    assert processor_seconds() - imported < 2 * (imported - begun), "a third more than Gradio alone on an idle machine"
 
 
 def test_unknown_weights_are_answered_with_a_sentence():

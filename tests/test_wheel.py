@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import emitdiff
+from benchmarks.application import application
 
 ROOT = Path(emitdiff.__file__).resolve().parents[1]
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "outputs", "runs", "*.egg-info", "__pycache__")
@@ -70,6 +72,12 @@ def test_command_line_finds_edges_from_any_folder(installed, outside, disc_files
     assert "synthesize" in run(command, "--help", **outside)
     run(command, "edges", disc_files[0], "--out", "edges", **outside)
     assert list((outside["cwd"] / "edges").glob("*.png"))
+
+
+def test_the_page_is_served_from_any_folder(installed, tmp_path):
+    command = installed / "bin" / "emitdiff"
+    with application(command, "serve", folder=tmp_path, path=str(installed)) as (address, _):
+        assert "Research use only" in urllib.request.urlopen(address, timeout=60).read().decode()
 
 
 def test_embedded_weights_load_from_any_folder(installed, outside):

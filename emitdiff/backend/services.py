@@ -1,4 +1,4 @@
-"""The functions that app.py hands to the pages: real work behind plain callables, weights loaded once, on first use.
+"""The functions that serve.py hands to the pages: real work behind plain callables, weights loaded once, on first use.
 
 Nothing here imports torch before one of these functions needs it, so the page is up first.
 """

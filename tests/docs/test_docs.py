@@ -180,7 +180,7 @@ def test_other_programs_and_files_in_commands_are_there(page):
 
 def known_options(parser) -> set[str]:
     """Of every command, of the application and of the benchmarks."""
-    sources = [ROOT / "app.py", *(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs").glob("*.py")]
+    sources = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs").glob("*.py")]
     found = {flag for source in sources for flag in re.findall(r"\"(--[\w-]+)\"", text_of(source))}
     for _, one in load_reference().commands(parser):
         found |= {flag for action in one._actions for flag in action.option_strings}
@@ -204,8 +204,8 @@ def test_commands_of_study_in_running_text_exist(page, reference, parser):
 
 
 @every([README, APP])
-def test_options_of_the_application_exist(page):
-    known = set(re.findall(r'add_argument\("(--[\w-]+)"', text_of(ROOT / "app.py")))
+def test_options_of_the_application_exist(page, reference, parser):
+    known = {flag for action in dict(reference.commands(parser))["serve"]._actions for flag in action.option_strings}
     for line in command_lines(page):
         if re.match(r"python app\.py", line):
             assert set(re.findall(r"--[\w-]+", line)) <= known, line

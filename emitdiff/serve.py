@@ -1,0 +1,69 @@
+"""The command `serve`: the application in the browser. It joins what computes with the page, which know each other
+only through plain functions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated
+
+from tyro.conf import arg
+
+from emitdiff.commands.arguments import SegmentationWeights, SynthesisWeights
+from emitdiff.errors import EmitDiffError, explain
+
+FIRST_PORT = 7860  # of those that Gradio tries where none is given
+HOST = arg(
+    metavar="ADDRESS",
+    help="Address to listen on; default: $GRADIO_SERVER_NAME, else 127.0.0.1, for this machine only.",
+    help_behavior_hint="",
+)
+PORT = arg(
+    metavar="INT",
+    help="Port; default: $GRADIO_SERVER_PORT, else the first free one from 7860.",
+    help_behavior_hint="",
+)
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve the application in the browser: open the address it prints. Research use only."""
+
+    host: Annotated[str | None, HOST] = None
+    port: Annotated[int | None, PORT] = None
+    share: bool = False  # Also open a public link through Gradio's servers.
+    mcp: bool = False  # Also offer the endpoints as tools to language models; needs the extra mcp.
+    synthesis_checkpoint: SynthesisWeights = "emitdiff-mini"
+    segmentation_checkpoint: SegmentationWeights = "textdiff-mini"
+
+    def run(self) -> int:
+        from emitdiff.devices import limit_malloc_arenas
+
+        if self.mcp and find_spec("mcp") is None:
+            raise EmitDiffError("--mcp needs the package mcp, which is not installed: pip install 'emitdiff[mcp]'.")
+        limit_malloc_arenas()
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        host, port = self.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), self._port()
+        from emitdiff.backend.services import build_callables
+        from emitdiff.ui.demo import build_demo, launch_settings
+
+        demo = build_demo(build_callables(self.synthesis_checkpoint, self.segmentation_checkpoint))
+        where = {"server_name": host, "server_port": port, "share": self.share}
+        try:
+            demo.launch(**where, mcp_server=self.mcp, **launch_settings())
+        except (OSError, OverflowError, ValueError) as error:
+            taken = f"Port {port or FIRST_PORT} cannot be had at {host}: give another --port, 1 to 65535."
+            raise EmitDiffError(explain(error) or (error if isinstance(error, ValueError) else taken)) from error
+        return 0
+
+    def _port(self) -> int | None:
+        given = os.environ.get("GRADIO_SERVER_PORT")
+        if self.port is not None or not given:
+            return self.port
+        try:
+            return int(given)
+        except ValueError:
+            raise EmitDiffError(
+                f"GRADIO_SERVER_PORT is {given!r}, which is no number: set it to a port, or give --port."
+            ) from None
