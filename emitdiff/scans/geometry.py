@@ -9,10 +9,37 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """The values shown: from `centre` - `width` / 2 (black) to `centre` + `width` / 2 (white)."""
+    """The values shown: from `centre` - `width` / 2 (black) to `centre` + `width` / 2 (white).
+
+    `function` is one of DICOM's (PS3.3 C.11.2.1): "LINEAR_EXACT" as above; "LINEAR", whose width counts whole numbers
+    at both ends and is one more than the distance between them; or "SIGMOID", a curve through the middle. With a
+    `table`, the values from `first` on are looked up in it (its entries are from 0, black, to 1).
+    """
 
     centre: float
     width: float
+    function: str = field(default="LINEAR_EXACT", compare=False)
+    table: np.ndarray | None = field(default=None, compare=False, repr=False)
+    first: int = field(default=0, compare=False)
+
+    def grey_levels(self, values: np.ndarray) -> np.ndarray:
+        """Values of any shape and number type as uint8 grey levels."""
+        if self.table is not None:
+            place = np.clip(np.rint(values.astype(np.float64)) - self.first, 0, len(self.table) - 1).astype(np.int64)
+            looked_up: np.ndarray = np.rint(255 * self.table).astype(np.uint8)[place]
+            return looked_up
+        narrow = values.dtype.itemsize <= 2 or values.dtype == np.float32  # float64 takes twice the memory
+        from_centre: np.ndarray = np.subtract(values, self.centre, dtype=np.float32 if narrow else np.float64)
+        if self.function == "SIGMOID":
+            scaled = 255 / (1 + np.exp(np.clip(-4 * from_centre / self.width, -80, 80)))
+        elif self.function == "LINEAR" and self.width <= 1:
+            scaled = np.where(from_centre > -0.5, 255, 0)
+        elif self.function == "LINEAR":
+            scaled = (from_centre + self.width / 2) * (255 / (self.width - 1))
+        else:
+            scaled = (from_centre + self.width / 2) * (255 / self.width)
+        levels: np.ndarray = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+        return levels
 
 
 # Hounsfield units, the usual choices of a radiology workstation.
@@ -39,8 +66,8 @@ class Geometry:
     fields: dict[str, np.ndarray] = field(default_factory=dict)
 
     def to_display(self, array: np.ndarray) -> np.ndarray:
-        """File order to (slice, row, column)."""
-        return np.flip(array.transpose(self.axes), self._flipped())
+        """File order to (slice, row, column); what follows the three, as colours do, stays behind them."""
+        return np.flip(array.transpose(*self.axes, *range(3, array.ndim)), self._flipped())
 
     def to_file(self, slices: np.ndarray) -> np.ndarray:
         """(slice, row, column) to file order."""
@@ -63,13 +90,18 @@ class Geometry:
         """
         known = not self.fields or any(self.fields[code] for code in ("qform_code", "sform_code"))
         down, across = (self.display_affine()[:3, axis] for axis in (1, 2))
-        if not known or not np.isfinite([down, across]).all() or not (down.any() and across.any()):
-            return {}
-        edges = {"left": -across, "right": across, "top": -down, "bottom": down}
-        return {edge: _letters(towards) for edge, towards in edges.items()}
+        return edge_letters(down, across) if known else {}
 
     def _flipped(self) -> tuple[int, ...]:
         return tuple(axis for axis in range(3) if self.flips[axis])
+
+
+def edge_letters(down: np.ndarray, across: np.ndarray) -> dict[str, str]:
+    """The letters of `Geometry.edge_letters` where columns and rows point to `down` and `across` (3,), RAS+."""
+    if not np.isfinite([down, across]).all() or not (down.any() and across.any()):
+        return {}
+    edges = {"left": -across, "right": across, "top": -down, "bottom": down}
+    return {edge: _letters(towards) for edge, towards in edges.items()}
 
 
 def _letters(towards: np.ndarray) -> str:

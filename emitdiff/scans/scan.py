@@ -17,26 +17,53 @@ from emitdiff.scans.decoding import checked_class_ids
 from emitdiff.scans.geometry import Geometry, SeriesReference, Window
 
 
+def check_time_point(name: str, time_point: int | None, count: int) -> None:
+    """EmitDiffError where one of the `count` volumes of a file is asked for and is not there."""
+    if time_point is not None and not 0 <= time_point < count:
+        raise EmitDiffError(f"'{name}' has {count} volume(s), counted from 0; time point {time_point} was asked for.")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a scan is to be read: one slice alone, or all; one of several volumes; for which window."""
+
+    index: int | None = None
+    time_point: int | None = None
+    window: str | Window | None = None
+
+
 @dataclass(eq=False)
 class Scan:
     """One decoded file, series or archive. It keeps pixels and geometry and nothing that names a patient.
 
     `kind` is "image", "dicom" or "nifti"; `modality` "CT", "MRI", "Ultrasound" or "X-ray" when the file says so;
     `spacing` is (slice, row, column) in millimetres; `windows` are the named choices that apply, the default first,
-    {} where the values are 8 bit and shown as they are; `orientation` says how the slices are shown.
+    {} where the values are 8 bit and shown as they are; `orientation` says how the slices are shown. `sides` are the
+    patient's sides where the file tells them and no geometry does. Where `only` is a number, no other slice was read.
     """
 
     name: str
     kind: str
-    values: np.ndarray = field(repr=False)  # (S, H, W), or (S, H, W, 3) uint8 or uint16; not windowed
+    values: np.ndarray = field(repr=False)  # (S, H, W) or (S, H, W, 3); not windowed
     modality: str | None = None
     spacing: tuple[float, float, float] | None = None
     warnings: tuple[str, ...] = ()
     windows: dict[str, Window] = field(default_factory=dict)
     orientation: str = "as stored"
+    # DICOM may have windows of its own for every slice; under the names in `windows`, which has those of the middle.
+    slice_windows: tuple[dict[str, Window], ...] = field(default=(), repr=False)
     inverted: bool = False  # MONOCHROME1: low values are bright
     geometry: Geometry | None = field(default=None, repr=False)
     origin: SeriesReference | None = field(default=None, repr=False)  # of DICOM: how the images are identified
+    sides: dict[str, str] = field(default_factory=dict)
+    only: int | None = None
+
+    def keep(self, wanted: Wanted) -> Scan:
+        """Itself, where the slice and volume asked for are there; for formats without volumes."""
+        if wanted.index is not None:
+            self.image(wanted.index)  # which refuses
+        check_time_point(self.name, wanted.time_point, 1)
+        return self
 
     @property
     def num_slices(self) -> int:
@@ -62,8 +89,9 @@ class Scan:
             return window
         if not self.windows and window is None:
             return None
-        if window is None:
-            return next(iter(self.windows.values()))
+        window = next(iter(self.windows)) if window is None else window
+        if self.slice_windows and window in self.slice_windows[index]:
+            return self.slice_windows[index][window]
         if window not in self.windows:
             choices = ", ".join(self.windows) or "none: its values are 8 bit"
             raise EmitDiffError(f"'{self.name}' has no window '{window}'. Windows that apply: {choices}.")
@@ -73,13 +101,15 @@ class Scan:
         """Slice `index` as uint8 (H, W, 3). `window` is a name from `windows` or a Window; None takes the default."""
         if not 0 <= index < self.num_slices:
             raise EmitDiffError(f"'{self.name}' has slices 0 to {self.num_slices - 1}; slice {index} was asked for.")
+        if self.only not in {None, index}:
+            raise EmitDiffError(f"Of '{self.name}' slice {self.only} alone was read; slice {index} was asked for.")
         used, values = self.window_used(index, window), self.values[index]
-        if used is not None:
-            # DICOM PS3.3 C.11.2.1.2.1: the width counts both ends, so it is one more than the distance between them.
-            span = used.width - 1 if self.kind == "dicom" and used.width > 1 else used.width
-            scaled = (values.astype(np.float32) - (used.centre - used.width / 2)) * (255 / span)
-            values = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+        values = values if used is None else used.grey_levels(values)
         return to_rgb(255 - values if self.inverted else values)
+
+    def edge_letters(self) -> dict[str, str]:
+        """The patient's side at each edge of a slice, {"left": "R", ...}; {} where the file does not tell."""
+        return self.sides if self.geometry is None else self.geometry.edge_letters()
 
     @property
     def mask_forms(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from PIL import Image
 from scan_files import dicom_dataset, ramp, write_series
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.scans import decoding, dicom
+from emitdiff.scans import decoding, dicom_files
 from emitdiff.scans.masks import read_mask
 from emitdiff.scans.reading import read_scan
 
@@ -93,7 +93,10 @@ BAD_FILES = {
     "head.nii.gz": (gzip.compress(nifti_bytes())[:30], "damaged or truncated"),
     "complex.nii": (nifti_bytes(np.zeros((3, 3, 3), np.complex64)), "complex64 values"),
     "nan.nii": (nifti_bytes(np.full((3, 3, 3), np.nan, np.float32)), "no finite value"),
-    "time.nii": (nifti_bytes(np.zeros((3, 3, 3, 4), np.int16)), "4 dimensions"),
+    "vectors.nii": (nifti_bytes(np.zeros((3, 3, 3, 1, 4), np.int16)), "5 dimensions"),
+    "bits.nii": (nifti_bytes(datatype=1), "single bits"),
+    "intercept.nii": (nifti_bytes(scl_slope=2, scl_inter=np.nan), "scl_inter"),
+    "analyze.hdr": (nifti_bytes(magic=b""), "Analyze file, which does not tell left from right"),
     "line.nii": (nifti_bytes(dim=[1, 120, 1, 1, 1, 1, 1, 1]), "1 dimension"),
     "type.nii": (nifti_bytes(datatype=999), "damaged"),
     "offset.nii": (nifti_bytes(vox_offset=1e12), "damaged"),
@@ -106,7 +109,7 @@ BAD_FILES = {
     "lying.dcm": (dicom_bytes(Rows=2000, Columns=2000), "damaged or truncated"),
     "zero.dcm": (dicom_bytes(Rows=0), "no image"),
     "report.dcm": (dicom_bytes(PixelData=None), "without an image|damaged"),
-    "bits.dcm": (dicom_bytes(BitsAllocated=13), "damaged or truncated"),
+    "bits.dcm": (dicom_bytes(BitsAllocated=13), "takes 13 bits a pixel, which is not read"),
     "none.zip": (zip_bytes(), "holds no DICOM image"),
     "texts.zip": (zip_bytes(a="hello", b="again"), "holds no DICOM image"),
     "cut.zip": (zip_bytes(a=dicom_bytes())[:-30], "damaged or truncated"),
@@ -152,11 +155,11 @@ def test_any_damage_is_a_sentence(tmp_path):
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom, "MAX_ARCHIVE_BYTES", 2**20)
+    monkeypatch.setattr(dicom_files, "MAX_ARCHIVE_BYTES", 2**20)
     (tmp_path / "bomb.zip").write_bytes(zip_bytes(a=bytes(2**21)))
     with pytest.raises(EmitDiffError, match="unpacks to 1 files and 2 MiB"):
         read_scan(tmp_path / "bomb.zip")
-    monkeypatch.setattr(dicom, "MAX_FILES", 3)
+    monkeypatch.setattr(dicom_files, "MAX_FILES", 3)
     (tmp_path / "many.zip").write_bytes(zip_bytes(**{str(number): b"" for number in range(4)}))
     with pytest.raises(EmitDiffError, match="4 files"):
         read_scan(tmp_path / "many.zip")

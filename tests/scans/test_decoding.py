@@ -25,9 +25,9 @@ def test_the_largest_scans_are_taken(size):
     ("size", "said"),
     [
         ((8192, 8193), "8193 x 8192 pixels, 1 slice"),
-        ((512, 512, 513), "too large"),
+        ((512, 512, 1025), "too large"),
         ((1, 1, 4097), "4,096 slices"),
-        ((4096, 4096, 1, 9), "too large"),
+        ((4096, 4096, 1, 17), "too large"),
         ((0, 64), "there is no image"),
         ((64, 64, 0), "there is no image"),
     ],

@@ -1,0 +1,134 @@
+"""The frames of a series in order along the patient, and where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from emitdiff.scans.decoding import volumes_warning
+from emitdiff.scans.dicom_frame import Frame, regions_differ
+from emitdiff.scans.dicom_series import Series, split_volumes
+from emitdiff.scans.geometry import Geometry, SeriesReference, edge_letters
+from emitdiff.scans.scan import check_time_point
+
+Spacing = tuple[float, float, float]  # (slice, row, column) in millimetres
+SAME_PLACE = 0.05  # of a pixel: slices that are nearer lie at the same place
+_SIDES = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
+
+
+@dataclass
+class Order:
+    """The frames as they are shown, with all that their places tell."""
+
+    frames: list[Frame]
+    warnings: list[str] = field(default_factory=list)
+    geometry: Geometry | None = None
+    spacing: Spacing | None = None
+    sides: dict[str, str] = field(default_factory=dict)
+
+
+def in_order(name: str, series: Series, time_point: int | None) -> Order:
+    """Sorted along the normal of the slices; of several volumes at the same places number `time_point`, or the first.
+
+    Raises EmitDiffError where there is no such volume.
+    """
+    frames = sorted(series.frames, key=lambda frame: (frame.number("InstanceNumber", 0), frame.index))
+    first, warnings = frames[0], []
+    pixels, orientation = first.pixel_spacing, first.orientation
+    if regions_differ(first):
+        warnings.append("The regions of the ultrasound image have several scales, or none: it has no pixel size.")
+    thickness = abs(first.number("SpacingBetweenSlices", 0)) or abs(first.number("SliceThickness", 0)) or 1.0
+    plain = None if pixels is None else (thickness, float(pixels[0]), float(pixels[1]))
+    if not series.aligned:
+        check_time_point(name, time_point, 1)
+        return Order(series.frames, warnings, None, None)
+    placed = [position for position in (frame.position for frame in frames) if position is not None]
+    if orientation is None or pixels is None or len(placed) < len(frames):
+        check_time_point(name, time_point, 1)
+        if len(frames) > 1 and orientation is not None:
+            warnings.append("Slices have no position and are sorted by instance number.")
+        return Order(frames, warnings, None, plain, _sides(first))
+    normal = np.cross(orientation[:3], orientation[3:])
+    positions = np.array([position @ normal for position in placed])
+    near = SAME_PLACE * float(pixels.min())
+    if len(frames) > 1 and np.diff(np.sort(positions)).min() < near:
+        volumes = split_volumes(frames, positions, near)
+        if not volumes:
+            check_time_point(name, time_point, 1)
+            warnings.append(
+                "Several images share one position (time points or echoes); masks are saved without geometry."
+            )
+            ordered = [frames[place] for place in np.argsort(positions, kind="stable")]
+            return Order(ordered, warnings, None, plain, _sides(first))
+        check_time_point(name, time_point, len(volumes))
+        chosen = volumes[time_point or 0]
+        if time_point is None:
+            warnings.append(volumes_warning(len(volumes)))
+        frames, placed, positions = [frames[i] for i in chosen], [placed[i] for i in chosen], positions[chosen]
+    else:
+        check_time_point(name, time_point, 1)
+    return _placed(frames, placed, positions, orientation, pixels, thickness, warnings)
+
+
+def _placed(
+    frames: list[Frame], placed: list[np.ndarray], positions: np.ndarray, orientation: np.ndarray, pixels: np.ndarray,
+    thickness: float, warnings: list[str],
+) -> Order:  # fmt: skip
+    order = np.argsort(positions, kind="stable")
+    frames, positions, placed = [frames[i] for i in order], positions[order], [placed[i] for i in order]
+    gaps = np.diff(positions)
+    normal = np.cross(orientation[:3], orientation[3:])
+    step = normal * thickness if len(frames) == 1 else (placed[-1] - placed[0]) / (len(frames) - 1)
+    distance = float(np.median(gaps)) if len(gaps) else thickness
+    if len(gaps) and np.abs(gaps - distance).max() > 0.1 * distance:
+        warnings.append("The slices are not evenly spaced: some may be missing.")
+    # File order is (column, row, slice), as converters to NIfTI have it; DICOM is LPS+, the affine RAS+.
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([orientation[:3] * pixels[1], orientation[3:] * pixels[0], step, placed[0]])
+    affine[:2] *= -1
+    first = frames[0]
+    shape = (int(first.header.number("Columns", 0)), int(first.header.number("Rows", 0)), len(frames))
+    geometry = Geometry((2, 1, 0), (False, False, False), shape, affine)
+    return Order(frames, warnings, geometry, (distance, float(pixels[0]), float(pixels[1])))
+
+
+def _sides(frame: Frame) -> dict[str, str]:
+    """The patient's side at each edge, of an image without a place: where its rows and columns point to, in numbers or
+    in letters (PatientOrientation, PS3.3 C.7.6.1.1.1)."""
+    if (orientation := frame.orientation) is not None:
+        return edge_letters(orientation[3:] * (-1, -1, 1), orientation[:3] * (-1, -1, 1))
+    value = frame.get("PatientOrientation")
+    towards = [str(word).strip().upper() for word in value] if isinstance(value, list | tuple) or _many(value) else []
+    if len(towards) != 2 or not all(word and set(word) <= set(_SIDES) for word in towards):
+        return {}
+    right, bottom = (word[:2] for word in towards)
+    if {right[0], _SIDES[right[0]]} & {bottom[0]}:  # one direction cannot be both
+        return {}
+    left, top = ("".join(_SIDES[letter] for letter in word) for word in (right, bottom))
+    return {"left": left, "right": right, "top": top, "bottom": bottom}
+
+
+def _many(value: object) -> bool:
+    return hasattr(value, "__iter__") and not isinstance(value, str)
+
+
+def series_reference(frames: list[Frame]) -> SeriesReference | None:
+    """How the images are identified, in the order of `frames`; None where they are not."""
+
+    def identity(frame: Frame, keyword: str) -> str:
+        return str(frame.header.get(keyword) or "")
+
+    images = tuple(
+        (identity(frame, "SOPClassUID"), identity(frame, "SOPInstanceUID"),
+         frame.index + 1 if frame.header.frames > 1 else 0)
+        for frame in frames
+    )  # fmt: skip
+    study, series, space = (
+        identity(frames[0], keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+    )
+    known = series and all(kind and instance for kind, instance, _ in images)
+    corners = [frame.position for frame in frames]
+    placed = tuple(tuple(corner.tolist()) for corner in corners if corner is not None)
+    corners_known = placed if len(placed) == len(frames) else ()
+    return SeriesReference(study, series, space, images, corners_known) if known else None
