@@ -301,7 +301,7 @@ def test_the_page_on_python_names_every_argument_and_field_of_the_public_api():
 
 
 # Members of Scan that only the package itself uses.
-INTERNAL = {"values", "inverted", "geometry", "origin", "window_used"}
+INTERNAL = {"values", "inverted", "geometry", "origin", "window_used", "slice_windows", "keep", "only"}
 
 
 @pytest.mark.slow
