@@ -9,12 +9,22 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from emitdiff.downloads import fetch
 from emitdiff.errors import EmitDiffError
-from emitdiff.hub import ALLOWED_FILES, IGNORED_FILES, fetch_or_explain, hub_is_reachable, is_repository, snapshot
+from emitdiff.hub import (
+    ALLOWED_FILES,
+    HALF,
+    IGNORED_FILES,
+    HubPart,
+    NotOnHub,
+    find_snapshot,
+    has_weights,
+    is_repository,
+)
+from emitdiff.progress import DownloadLines, Progress
 
 Kind = Literal["synthesis", "segmentation"]
 
@@ -152,7 +162,7 @@ def _checked(checkpoint: Checkpoint, kind: Kind) -> Checkpoint:
             f"{checkpoint.name} holds {checkpoint.kind} weights, but {kind} weights are expected: "
             f"choose one of {_names(kind)}."
         )
-    if checkpoint.embedded and not _has_weights(Path(checkpoint.base)):
+    if checkpoint.embedded and not has_weights(Path(checkpoint.base)):
         raise EmitDiffError(
             f"The weights {checkpoint.name} are not in {Path(checkpoint.base).parent}: set EMITDIFF_CHECKPOINTS to the "
             f"checkpoints folder of the repository, or train your own with "
@@ -167,10 +177,6 @@ def _names(kind: Kind) -> str:
 
 def _is_source(text: str) -> bool:
     return bool(text) and (Path(text).is_dir() or is_repository(text))
-
-
-def _has_weights(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.rglob("*.safetensors"))
 
 
 def checkpoint_status(checkpoint: Checkpoint) -> str:
@@ -192,13 +198,38 @@ def cached_folder(checkpoint: Checkpoint) -> Path | None:
 
 
 def _cached(source: str, revision: str | None) -> Path | None:
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError, RevisionResolutionError
+    if revision is not None:
+        return find_snapshot(HubPart(source, revision))
+    return Path(source) if has_weights(Path(source)) else None
 
+
+def hub_parts(checkpoint: Checkpoint) -> list[HubPart]:
+    """What `checkpoint` takes from the Hub; nothing where all of it lies in folders of this machine."""
+    sources = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
+    return [HubPart(source, revision) for source, revision in sources if source and revision]
+
+
+def fetch_weights(checkpoint: Checkpoint, half: bool = False, progress: Progress | None = None) -> None:
+    """Brings all of `checkpoint` to this machine, where it is not here yet.
+
+    `half` takes half-precision files where the Hub has them. `progress` is told of bytes; None shows them on stderr.
+
+    Raises:
+        EmitDiffError: with what to do, where it cannot be had.
+        DownloadStopped: `progress.cancelled()` said so.
+    """
     try:
-        folder = Path(source if revision is None else snapshot(source, revision, local_files_only=True))
-    except (OSError, ValueError, CachedRepoTreeNotFoundError, RevisionResolutionError):
-        return None
-    return folder if _has_weights(folder) else None
+        fetch(
+            hub_parts(checkpoint), half, progress or Progress(DownloadLines(checkpoint.name)),
+            _download_command(checkpoint),
+        )  # fmt: skip
+    except NotOnHub as error:
+        if checkpoint in known_checkpoints() or checkpoint.revision is None or checkpoint.card:
+            raise
+        raise EmitDiffError(
+            f"{error} There is no folder of the name {checkpoint.base} here either; "
+            f"`python -m emitdiff train-{checkpoint.kind} DATASET --out {checkpoint.base}` would make one."
+        ) from error
 
 
 def local_folder(checkpoint: Checkpoint) -> Path:
@@ -214,9 +245,9 @@ def controlnet_folder(checkpoint: Checkpoint) -> Path:
     if checkpoint.controlnet:
         folder = _folder(checkpoint, checkpoint.controlnet, checkpoint.controlnet_revision)
         inside = folder / "controlnet"  # a folder that fine-tuning left
-        return inside if _has_weights(inside) else folder
+        return inside if has_weights(inside) else folder
     folder = local_folder(checkpoint) / "controlnet"
-    if not _has_weights(folder):
+    if not has_weights(folder):
         raise EmitDiffError(
             f"{checkpoint.name} has no ControlNet: add one after a plus sign, for example "
             f"{checkpoint.name}+lllyasviel/control_v11p_sd15_softedge."
@@ -226,17 +257,11 @@ def controlnet_folder(checkpoint: Checkpoint) -> Path:
 
 def _folder(checkpoint: Checkpoint, source: str, revision: str | None) -> Path:
     if revision is not None:
-        fetch = partial(snapshot, source, revision, local_files_only=not hub_is_reachable())
-        try:
-            return Path(fetch_or_explain(fetch, source, _download_command(checkpoint)))
-        except EmitDiffError as error:
-            if checkpoint in known_checkpoints():
-                raise
-            raise EmitDiffError(
-                f"{error} There is no folder of the name {source} here either; "
-                f"`python -m emitdiff train-{checkpoint.kind} DATASET --out {source}` would make one."
-            ) from error
-    if not _has_weights(Path(source)):
+        part = HubPart(source, revision)
+        if find_snapshot(part) is None:
+            fetch_weights(checkpoint)
+        return find_snapshot(part) or Path(source)
+    if not has_weights(Path(source)):
         raise EmitDiffError(f"{source} holds no .safetensors weights: give a folder in diffusers layout.")
     return Path(source)
 
@@ -244,10 +269,7 @@ def _folder(checkpoint: Checkpoint, source: str, revision: str | None) -> Path:
 def _download_command(checkpoint: Checkpoint) -> str:
     """What fetches every Hub part of `checkpoint`, and nothing but what is loaded."""
     chosen = [f"--include '{pattern}'" for pattern in ALLOWED_FILES]
-    chosen += [f"--exclude '{pattern}'" for pattern in IGNORED_FILES]
-    parts = [(checkpoint.base, checkpoint.revision), (checkpoint.controlnet, checkpoint.controlnet_revision)]
+    chosen += [f"--exclude '{pattern}'" for pattern in (*IGNORED_FILES, f"*{HALF}*")]
     return " && ".join(
-        f"hf download {repository} --revision {revision} {' '.join(chosen)}"
-        for repository, revision in parts
-        if revision
+        f"hf download {part.repository} --revision {part.revision} {' '.join(chosen)}" for part in hub_parts(checkpoint)
     )

@@ -64,6 +64,11 @@ def choose_mixed_precision(device: torch.device) -> Literal["no", "fp16", "bf16"
     return "bf16" if choose_dtype(device) == torch.bfloat16 else "fp16"
 
 
+def paints_in_half(device: torch.device) -> bool:
+    """Whether the sampler's networks compute in half precision on `device`, so that its files need hold no more."""
+    return choose_mixed_precision(device) != "no"
+
+
 def choose_attention(device: torch.device) -> Literal["xformers", "SDPA"]:
     """xformers where it is installed and its kernels run on `device`, else PyTorch's own SDPA."""
     return "xformers" if device.type == "cuda" and _xformers_runs(str(device)) else "SDPA"

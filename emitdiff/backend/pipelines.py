@@ -24,11 +24,11 @@ _build_lock = Lock()
 @cached(LRUCache(MAX_LOADED), condition=Condition())
 def synthesizer(name: str) -> SynthesisPipeline:
     """Loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
-    from emitdiff.synthesis.loading import load_synthesizer
+    from emitdiff.synthesis.loading import build_synthesizer, fetch_synthesizer
 
-    local_folder(find_checkpoint(name, "synthesis"))
+    fetch_synthesizer(name)
     with _build_lock:
-        return load_synthesizer(name)
+        return build_synthesizer(name)
 
 
 @cached(LRUCache(MAX_LOADED), condition=Condition())

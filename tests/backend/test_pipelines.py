@@ -10,24 +10,24 @@ from cachetools import LRUCache
 
 from emitdiff.backend import pipelines
 from emitdiff.errors import EmitDiffError
+from emitdiff.synthesis import loading
 
 
 def test_weights_are_loaded_once_for_everybody(request_of, monkeypatch):
-    begun, second, local_folder, everybody = [], threading.Event(), pipelines.local_folder, threading.Barrier(3)
+    begun, second, everybody = [], threading.Event(), threading.Barrier(3)
 
-    def begin(found):  # and give the others time to begin too
-        begun.append(found)
+    def begin(name):  # and give the others time to begin too
+        begun.append(name)
         if len(begun) > 1:
             second.set()
         second.wait(0.5)
-        return local_folder(found)
 
     def ask(_):
         everybody.wait(30)
         return pipelines.synthesizer(request_of.checkpoint)
 
     pipelines.synthesizer.cache_clear()  # whatever other tests have loaded
-    monkeypatch.setattr(pipelines, "local_folder", begin)
+    monkeypatch.setattr(loading, "fetch_synthesizer", begin)
     with ThreadPoolExecutor(3) as pool:
         given = list(pool.map(ask, range(3)))
     assert len(begun) == 1 and len({id(pipeline) for pipeline in given}) == 1
@@ -39,9 +39,8 @@ def test_nobody_waits_for_weights_that_others_load(request_of, monkeypatch):
     kept = LRUCache(2)
     kept.update(pipelines.synthesizer.cache)
     monkeypatch.setattr(pipelines.synthesizer, "cache", kept)
-    monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
-    monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
-    monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: begun.set() or loaded.wait(30))
+    monkeypatch.setattr(loading, "fetch_synthesizer", lambda name: None)
+    monkeypatch.setattr(loading, "build_synthesizer", lambda name: begun.set() or loaded.wait(30))
     waiting = threading.Thread(target=lambda: (pipelines.synthesizer(request_of.checkpoint), answered.set()))
     slow = threading.Thread(target=pipelines.synthesizer, args=["slow"])
     slow.start()
@@ -66,9 +65,8 @@ def test_weights_that_could_not_be_loaded_are_tried_again(tmp_path):
 def test_of_each_kind_the_weights_used_last_stay(monkeypatch):
     loaded = []
     monkeypatch.setattr(pipelines.synthesizer, "cache", LRUCache(pipelines.synthesizer.cache.maxsize))
-    monkeypatch.setattr(pipelines, "find_checkpoint", lambda name, kind: name)
-    monkeypatch.setattr(pipelines, "local_folder", lambda found: None)
-    monkeypatch.setattr("emitdiff.synthesis.loading.load_synthesizer", lambda name: loaded.append(name) or name)
+    monkeypatch.setattr(loading, "fetch_synthesizer", lambda name: None)
+    monkeypatch.setattr(loading, "build_synthesizer", lambda name: loaded.append(name) or name)
     for name in ("a", "b", "a", "c", "a", "b"):
         assert pipelines.synthesizer(name) == name
     assert loaded == ["a", "b", "c", "b"]

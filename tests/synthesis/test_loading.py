@@ -4,21 +4,23 @@ import pytest
 from diffusers import DDIMScheduler
 
 from emitdiff.checkpoints import Checkpoint
+from emitdiff.progress import Progress
 from emitdiff.synthesis import loading
 
 
 @pytest.fixture
 def load(tiny_synthesis_folder, monkeypatch):
-    """Loads the tiny weights as if they were those of a `Checkpoint`; says how often HED was asked for."""
+    """Loads the tiny weights as if they were those of a `Checkpoint`; says what was fetched before."""
     fetched = []
+    monkeypatch.setattr(loading, "fetch_weights", lambda found, half, progress: fetched.append(progress))
     monkeypatch.setattr(loading, "local_folder", lambda found: tiny_synthesis_folder)
     monkeypatch.setattr(loading, "controlnet_folder", lambda found: tiny_synthesis_folder / "controlnet")
-    monkeypatch.setattr(loading, "fetch_hed", lambda: fetched.append(1))
+    monkeypatch.setattr(loading, "fetch_hed", lambda progress: fetched.append("hed"))
 
-    def load(**facts):
+    def load(progress=None, **facts):
         checkpoint = Checkpoint("some", "synthesis", "", "", base="some/repo", **facts)
         monkeypatch.setattr(loading, "find_checkpoint", lambda name, kind: checkpoint)
-        return loading.load_synthesizer("some", device="cpu"), len(fetched)
+        return loading.load_synthesizer("some", "cpu", progress), fetched
 
     return load
 
@@ -31,8 +33,13 @@ def test_it_is_loaded_to_sample_with_ddim_and_what_suits_it(load):
 
 
 @pytest.mark.parametrize(
-    ("facts", "times"),
-    [({"revision": "a", "detector": "hed"}, 1), ({"revision": "a", "detector": "soft"}, 0), ({"detector": "hed"}, 0)],
+    ("facts", "comes"),
+    [
+        ({"revision": "a", "detector": "hed"}, ["hed"]),
+        ({"revision": "a", "detector": "soft"}, []),
+        ({"detector": "hed"}, []),
+    ],
 )
-def test_hed_comes_along_with_what_is_fetched_and_needs_it(load, facts, times):
-    assert load(**facts)[1] == times
+def test_hed_comes_along_with_what_is_fetched_and_needs_it(load, facts, comes):
+    progress = Progress()
+    assert load(progress, **facts)[1] == [progress, *comes]

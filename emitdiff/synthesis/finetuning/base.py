@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, StableDiffusionControlNetPipeline
 from torch import Tensor
 
-from emitdiff.checkpoints import Checkpoint, find_checkpoint, local_folder
+from emitdiff.checkpoints import Checkpoint, fetch_weights, find_checkpoint, local_folder
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CheckpointCard, read_card
 from emitdiff.synthesis.loading import read_pipeline
@@ -107,6 +107,7 @@ def open_base_checkpoint(name: str, resolution: int | None) -> BaseCheckpoint:
         EmitDiffError: no such weights, a side they cannot be given, or a kind of prediction that is not known.
     """
     found = find_checkpoint(name, "synthesis")
+    fetch_weights(found)
     pipe, folder = read_pipeline(found), local_folder(found)
     card = read_card(found, folder)
     side = resolution or max(1, round(card.area**0.5 / card.multiple)) * card.multiple

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from emitdiff.checkpoints import checkpoints_folder
-from emitdiff.hub import hub_is_reachable
+from emitdiff.downloads import DownloadStopped, fetch
+from emitdiff.errors import EmitDiffError
+from emitdiff.hub import HubPart
+from emitdiff.progress import NO_PROGRESS, Progress
 
 ANNOTATORS = ("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
 HED_FILE = "ControlNetHED.pth"
@@ -59,12 +61,16 @@ def edge_weights(detector: str) -> str | None:
     return f"original, {name}"
 
 
-def fetch_hed() -> None:
-    """Fetches ControlNetHED.pth where the original HED is not here and the Hub can be reached; else hed-mini serves."""
-    from huggingface_hub import hf_hub_download
+def fetch_hed(progress: Progress = NO_PROGRESS) -> None:
+    """Fetches ControlNetHED.pth where the original HED is not here and the Hub can be reached; else hed-mini serves.
 
-    if hed_weights() or not hub_is_reachable():
+    `progress` is told of bytes; raises DownloadStopped where it is cancelled.
+    """
+    if hed_weights():
         return
-    repository, revision = ANNOTATORS
-    with suppress(Exception):  # whatever the Hub answers, there is an embedded network to draw the edges
-        hf_hub_download(repository, HED_FILE, revision=revision)
+    try:
+        fetch([HubPart(*ANNOTATORS, (HED_FILE,))], progress=progress)
+    except DownloadStopped:
+        raise
+    except EmitDiffError:  # whatever the Hub answers, there is an embedded network to draw the edges
+        return

@@ -1,24 +1,22 @@
 """Where the weights of HED lie."""
 
+from emitdiff.errors import EmitDiffError
+from emitdiff.hub import HubPart
 from emitdiff.synthesis.hed import weights
 
 
 def test_hed_comes_along_from_the_hub_where_it_can_and_nothing_fails_where_it_cannot(monkeypatch, tmp_path):
     asked = []
 
-    def download(repository, name, revision):
-        asked.append((repository, name, revision))
-        raise OSError("the line broke")
+    def fetch(parts, progress):
+        asked.extend(parts)
+        raise EmitDiffError("the line broke")
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr(weights, "fetch", fetch)
     monkeypatch.setenv("EMITDIFF_HED", str(tmp_path / "hed"))
-    monkeypatch.setattr(weights, "hub_is_reachable", lambda: False)
     weights.fetch_hed()
-    assert asked == []
-    monkeypatch.setattr(weights, "hub_is_reachable", lambda: True)
-    weights.fetch_hed()
-    assert asked == [("lllyasviel/Annotators", "ControlNetHED.pth", weights.ANNOTATORS[1])]
+    assert asked == [HubPart("lllyasviel/Annotators", weights.ANNOTATORS[1], ("ControlNetHED.pth",))]
     (tmp_path / "hed").mkdir()
     (tmp_path / "hed" / "model.safetensors").touch()
     weights.fetch_hed()
