@@ -40,6 +40,8 @@ from emitdiff.commands.io import (
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import check_writable
 
+START_HELP = "Segmenter whose backbone, words and head training goes on from, such as textdiff-mini; all is then joint."
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -107,6 +109,7 @@ class TrainSegmentation:
     stage: Literal["all", "backbone", "joint", "head"] = "all"
     seed: int = 0  # Seed of data order and weight initialization.
     threads: Threads = None
+    start: Annotated[str | None, arg(name="from", metavar="NAME", help=START_HELP, help_behavior_hint="")] = None
 
     def run(self) -> int:
         require_datasets(self.datasets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.segmentation.few_shot.head import is_head_file, load_few_shot_head, read_few_shot_head
+from emitdiff.segmentation.greys import GreyLevels
 from emitdiff.segmentation.model.features import DiffusionFeatures, are_valid_sizes, load_features
 from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration
 from emitdiff.segmentation.model.text import TextEncoder
@@ -46,10 +47,10 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
     missing = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in config]
     if missing:
         raise EmitDiffError(f"{folder / 'segmenter.json'} lacks {', '.join(missing)}: {RESTORE_HINT}")
-    if not are_valid_sizes(config.get("sizes", []), config["resolution"]):
-        raise EmitDiffError(
-            f"{folder / 'segmenter.json'} has sizes {config['sizes']!r} that cannot be used: {RESTORE_HINT}"
-        )
+    for name in ("sizes", "far_sizes"):
+        sizes = config.get(name, [])
+        if not are_valid_sizes(sizes, config["resolution"] if name == "sizes" else None):
+            raise EmitDiffError(f"{folder / 'segmenter.json'} has {name} {sizes!r} that cannot be used: {RESTORE_HINT}")
     calibration = _calibration(config.get("presence"), folder)
     card, target_device = _read_json(folder / "training.json"), choose_device(device)
     features, text, head, image_kinds = _read_weights(folder, config)
@@ -64,6 +65,8 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
         image_kinds,
         tuple(config.get("sizes", ())),
         calibration,
+        tuple(config.get("far_sizes", ())),
+        _grey_levels(config.get("greys"), folder),
     )
 
 
@@ -80,13 +83,28 @@ def _calibration(record: object, folder: Path) -> PresenceCalibration | None:
     if record is None:
         return None
     names = [field.name for field in fields(PresenceCalibration)]
-    numbers = [record.get(name) for name in names] if isinstance(record, dict) else [None]
+    optional = {field.name: field.default for field in fields(PresenceCalibration) if field.default is not MISSING}
+    numbers = [record.get(name, optional.get(name)) for name in names] if isinstance(record, dict) else [None]
     if not all(_is_coefficient(number) for number in numbers):
         expected = ", ".join(names)
         raise EmitDiffError(
             f"{folder / 'segmenter.json'} has {record!r} for presence, not the numbers {expected}: {RESTORE_HINT}"
         )
     return PresenceCalibration(*numbers)
+
+
+def _grey_levels(record: object, folder: Path) -> dict[str, GreyLevels]:
+    """From segmenter.json. Raises EmitDiffError for what is none."""
+    record = {} if record is None else record
+    pairs = record.values() if isinstance(record, dict) else [None]
+    for pair in pairs:
+        whole = isinstance(pair, list) and len(pair) == 2 and all(map(_is_coefficient, pair))
+        if not whole or not 0 <= pair[0] < pair[1] <= 255:
+            raise EmitDiffError(
+                f"{folder / 'segmenter.json'} has {record!r} for greys, not two levels from 0 to 255 for each image "
+                f"kind: {RESTORE_HINT}"
+            )
+    return {str(kind): GreyLevels(*pair) for kind, pair in dict(record).items()}  # type: ignore[call-overload]  # checked
 
 
 def _is_coefficient(number: object) -> bool:

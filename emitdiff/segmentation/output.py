@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.images import to_rgb
 from emitdiff.segmentation.vocabulary import Target
 
+Answer = Literal["found", "unsure", "not there"]
+
 
 @dataclass(frozen=True)
 class SegmentationOutput:
@@ -20,8 +23,9 @@ class SegmentationOutput:
 
     `found` is False for an empty mask: nothing here answers the sentence. `target` is the trained target the sentence
     names, None where it puts it another way. `present` in 0..1 says how surely the image shows it at all; it is a score
-    and no frequency, for to refuse what is there counts more than a mask too many. Below 0.5 the target is held to be
-    `absent`, and the mask is empty whatever the threshold.
+    and no frequency, for to refuse what is there counts more than a mask too many. Where it is low the target is held
+    to be `absent`, and the mask is empty whatever the threshold; where it is neither low nor high the answer is
+    `unsure`, and whether the mask is drawn rightly is for whoever looks at it to say.
     `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
     in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken, with the
     encoding where that was part of the call. `untaught` says that the text names nothing the head was trained on:
@@ -38,6 +42,14 @@ class SegmentationOutput:
     warnings: tuple[str, ...] = ()
     absent: bool = False
     untaught: bool = False
+    unsure: bool = False
+
+    @property
+    def answer(self) -> Answer:
+        """What to tell: "not there" for an empty mask, "unsure" for one that may be altogether wrong, else "found"."""
+        if not self.found:
+            return "not there"
+        return "unsure" if self.unsure else "found"
 
     def at(self, threshold: float) -> SegmentationOutput:
         """The same answer with the mask of another threshold; no network runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image
+from emitdiff.segmentation.greys import GreyLevels, scale_greys
 from emitdiff.segmentation.model.classifier import PixelClassifier
 from emitdiff.segmentation.model.features import ASPECT_LIMIT, DiffusionFeatures, pooled, working_size
 from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration, peak_logit, signature
@@ -30,7 +32,8 @@ from emitdiff.segmentation.vocabulary import Target, match_target
 DROPOUT_SAMPLES = 8
 # probability of the image kinds that may show a target, below which its presence is doubted
 DOUBTFUL_KIND_PROBABILITY = 0.25
-PRESENCE_THRESHOLD = 0.5  # of `present`, below which a target is held to be absent
+PRESENCE_THRESHOLD = 0.5  # of `present`, below which a target is held to be absent, where none was calibrated
+MARGIN = 4  # a look from farther away has a mirrored margin of 1 / MARGIN of each side
 
 
 class RawPrediction(NamedTuple):
@@ -59,15 +62,21 @@ class SegmentationPipeline(Segmenter):
         image_kinds: ImageKindClassifier | None = None,
         sizes: tuple[int, ...] = (),
         calibration: PresenceCalibration | None = None,
+        far_sizes: tuple[int, ...] = (),
+        greys: Mapping[str, GreyLevels] | None = None,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, whose answers are
-        averaged; the uncertainty is that at the first. Without a `calibration` the presence layer is believed.
+        """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, and from farther
+        away at each of `far_sizes`, with a mirrored margin; the answers are averaged, and the uncertainty is that at
+        the first. Without a `calibration` the presence layer is believed. `greys` is the scale of each image kind
+        (`scale_greys`), brought about before; `prepare` does that instead for a head on another pipeline's backbone.
         """
         super().__init__()
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
         self.cell, self.image_kinds = cell, image_kinds
         self.sizes, self.calibration = tuple(sizes) or (resolution,), calibration
+        self.far_sizes, self.greys, self._prepare = tuple(far_sizes), dict(greys or {}), prepare
         self.device = next(head.parameters()).device
         self._lock = Lock()
 
@@ -75,10 +84,31 @@ class SegmentationPipeline(Segmenter):
     def encode(self, image: np.ndarray) -> EncodedImage:
         """As `Segmenter.encode`."""
         image = checked_image(image)
+        if self._prepare is not None:
+            image = self._prepare(image)
         with self._lock:
-            looks = [self._encode_image(image, side) for side in self.sizes]
-        kind_signature = signature(looks[0][1], self.features.with_coordinates)
-        return EncodedImage(tuple(features for features, _ in looks), kind_signature, image.shape[:2], self._encoder)
+            first = self._encode_image(image, self.sizes[0])
+            kind_signature = signature(first[1], self.features.with_coordinates)
+            scaled = self._scaled(image, kind_signature)
+            looks = [first[0] if scaled is image else self._encode_image(scaled, self.sizes[0])[0]]
+            looks += [self._encode_image(scaled, side)[0] for side in self.sizes[1:]]
+            looks += [self._encode_far(scaled, side) for side in self.far_sizes]
+        return EncodedImage(tuple(looks), kind_signature, image.shape[:2], self._encoder)
+
+    @torch.inference_mode()
+    def scaled(self, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) on the scale of greys of its kind, as the networks are shown it; as it is where there is none
+        or the kind is not recognised."""
+        if not self.greys or self.image_kinds is None:
+            return image
+        with self._lock:
+            maps = self._encode_image(image, self.sizes[0])[1]
+            return self._scaled(image, signature(maps, self.features.with_coordinates))
+
+    def _scaled(self, image: np.ndarray, kind_signature: torch.Tensor) -> np.ndarray:
+        if not self.greys or self.image_kinds is None:
+            return image
+        return scale_greys(image, self.greys.get(self.image_kinds.recognised_kind(kind_signature) or ""))
 
     @torch.inference_mode()
     def segment(self, encoded: EncodedImage, text: str, threshold: float = 0.5) -> SegmentationOutput:
@@ -86,7 +116,8 @@ class SegmentationPipeline(Segmenter):
         started = time.perf_counter()
         predictions = self._predictions(encoded, text, threshold)
         with self._lock:
-            found = [upsample(one.logits.float(), encoded.size).softmax(dim=1)[0, 1] for one in predictions]
+            pairs = zip(predictions, encoded.features, strict=True)
+            found = [_grown(one.logits, encoded.size, look.margin).softmax(dim=1)[0, 1] for one, look in pairs]
             probability = (sum(found[1:], found[0]) / len(predictions)).cpu().numpy()
             uncertainty_map = self._uncertainty(encoded.features[0], predictions[0])
             uncertainty = upsample(uncertainty_map[None, None], encoded.size)[0, 0].cpu().numpy()
@@ -94,6 +125,7 @@ class SegmentationPipeline(Segmenter):
         presence, other_kind = self._presence(predictions, target, encoded.signature)
         present = 0.0 if other_kind else float(probability.max()) if presence is None else presence
         phrase = trained_phrase(target, self.targets)
+        absent_below, sure_from = self._presence_thresholds
         output = SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
             probability=np.zeros_like(probability) if other_kind else probability,
@@ -103,10 +135,17 @@ class SegmentationPipeline(Segmenter):
             uncertainty=uncertainty,
             seconds=time.perf_counter() - started,
             warnings=tuple(self._warnings(text, phrase, encoded.size, other_kind)),
-            absent=bool(other_kind) or (presence is not None and presence < PRESENCE_THRESHOLD),
+            absent=bool(other_kind) or (presence is not None and presence < absent_below),
+            unsure=presence is not None and presence < sure_from,
             untaught=phrase is None and bool(text.strip()),
         )
         return output.at(threshold)
+
+    @property
+    def _presence_thresholds(self) -> tuple[float, float]:
+        """(below the first the target is absent, from the second on it is found)."""
+        known = self.calibration
+        return (PRESENCE_THRESHOLD, PRESENCE_THRESHOLD) if known is None else (known.absent, known.sure)
 
     def _predictions(self, encoded: EncodedImage, text: str, threshold: float) -> list[RawPrediction]:
         """At every size. Raises EmitDiffError for what cannot be used."""
@@ -168,6 +207,12 @@ class SegmentationPipeline(Segmenter):
         grid = tuple(length // self.cell for length in small.shape[:2])
         return ImageFeatures(self.head.project(pooled(maps, grid)), grid, self.head.encode_pixels(pixels)), maps
 
+    def _encode_far(self, image: np.ndarray, side: int) -> ImageFeatures:
+        """The same from farther away: with the mirrored margin about the image, all of it at `side`."""
+        rows, columns = (length // MARGIN for length in image.shape[:2])
+        wide = np.pad(image, ((rows, rows), (columns, columns), (0, 0)), mode="reflect")
+        return self._encode_image(wide, side)[0]._replace(margin=(rows, columns))
+
     def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], other_kind: str):
         if not text.strip():
             yield "No text was given: the mask shows what is usually labelled in this image kind."
@@ -179,6 +224,13 @@ class SegmentationPipeline(Segmenter):
             yield f"The text is longer than {self.text.max_tokens} tokens and was truncated."
         if max(size) > ASPECT_LIMIT * min(size):
             yield f"The image is longer than {ASPECT_LIMIT} times its short side and was squeezed."
+
+
+def _grown(logits: torch.Tensor, size: tuple[int, int], margin: tuple[int, int]) -> torch.Tensor:
+    """Logits (1, classes, h, w) at `size`, without the margin about it."""
+    rows, columns = margin
+    whole = upsample(logits.float(), (size[0] + 2 * rows, size[1] + 2 * columns))
+    return whole[..., rows : rows + size[0], columns : columns + size[1]]
 
 
 def _presence_logits(predictions: list[RawPrediction]) -> tuple[float, float]:

@@ -16,12 +16,14 @@ from emitdiff.segmentation.output import SegmentationOutput, check_query
 
 class ImageFeatures(NamedTuple):
     """Text-independent features of an image at one size: the maps (1, C_k, h_k, w_k) that the head reads, the output
-    grid (rows, columns), and the pixel features of the refinement, None for a head without.
+    grid (rows, columns), the pixel features of the refinement, None for a head without, and the (rows, columns) of the
+    mirrored margin on each side of the image, in its pixels.
     """
 
     maps: list[torch.Tensor]
     grid: tuple[int, int]
     pixels: torch.Tensor | None = None
+    margin: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)

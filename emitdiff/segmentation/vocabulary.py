@@ -207,6 +207,12 @@ def absent_targets(info: DatasetInfo) -> tuple[Target, ...]:
     return tuple(target for target in TARGETS if scene in target.absent_kinds and target.phrase not in shown)
 
 
+def neighbouring_targets(info: DatasetInfo) -> tuple[Target, ...]:
+    """Targets that an image of this dataset may show though it does not label them: organs beside the labelled one."""
+    scene, shown = image_kind_of(info), targets_of(info)
+    return tuple(target for target in TARGETS if target.image_kind == scene and target.phrase not in shown)
+
+
 def match_target(text: str, trained: Sequence[str] = ()) -> Target | None:
     """The target a sentence names literally (the longest name found wins), None where it is put another way.
 

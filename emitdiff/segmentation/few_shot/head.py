@@ -121,6 +121,7 @@ class FewShotHead:
             self.card["cell"],
             self.card,
             sizes=tuple(self.card.get("sizes", ())),
+            prepare=self.base.scaled if self.base.greys else None,
         )
 
     def save(self, path: str | Path) -> Path:
@@ -243,7 +244,9 @@ def fingerprints(pipeline: SegmentationPipeline) -> dict[str, str]:
     import hashlib
 
     features = pipeline.features
-    settings = [features.blocks, features.timesteps, features.seed, features.with_coordinates]
+    settings: list[Any] = [features.blocks, features.timesteps, features.seed, features.with_coordinates]
+    if pipeline.greys:  # a head taught on other greys would read them wrongly
+        settings.append(sorted(pipeline.greys.items()))
     joined = f"{weights_hash(features.unet)} {json.dumps(settings)}"
     return {
         "backbone": hashlib.sha256(joined.encode()).hexdigest(),

@@ -124,12 +124,18 @@ def _validation_index(examples: Sequence[Example], rng: np.random.Generator) -> 
     return int(rng.choice(full)) if len(examples) >= MIN_FOR_VALIDATION and len(full) > 1 else None
 
 
+def _on_scale(example: Example, pipeline: SegmentationPipeline) -> Example:
+    """With the greys that the pipeline of the finished head will show it."""
+    return replace(example, labelled=replace(example.labelled, image=pipeline.scaled(example.labelled.image)))
+
+
 class FewShotTrainer:
     """The training data (augmented views and their reduced features) and the training loop of a few-shot head."""
 
     def __init__(self, pipeline: SegmentationPipeline, info: DatasetInfo, examples: Sequence[Example], recipe: Recipe,
                  rng: np.random.Generator) -> None:  # fmt: skip
-        self.pipeline, self.info, self.examples = pipeline, info, examples
+        self.pipeline, self.info = pipeline, info
+        self.examples = [_on_scale(example, pipeline) for example in examples]
         self.recipe, self.rng = recipe, rng
         self.features = PixelFeatures(pipeline.features, pipeline.cell)
         self.query_sampler = QuerySampler(info, examples)

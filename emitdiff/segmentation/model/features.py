@@ -77,12 +77,14 @@ def sizes_around(resolution: int, factors: Sequence[float]) -> list[int]:
     return list(dict.fromkeys([resolution, *(size for size in around if size <= MAX_SIDE)]))[:MAX_SIZES]
 
 
-def are_valid_sizes(sizes: object, resolution: int) -> bool:
-    """Whether a record's `sizes` are a list as `sizes_around` gives it, or an empty one."""
+def are_valid_sizes(sizes: object, resolution: int | None) -> bool:
+    """Whether a record's `sizes` are a list as `sizes_around` gives it, or an empty one; without a `resolution` to
+    begin with, any such sizes."""
     if not isinstance(sizes, list) or len(sizes) > MAX_SIZES or not all(type(size) is int for size in sizes):
         return False
-    rest = all(0 < size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes[1:])
-    return rest and (not sizes or sizes[0] == resolution)
+    free = sizes[1:] if resolution is not None else sizes
+    rest = all(0 < size <= MAX_SIDE and size % MULTIPLE == 0 for size in free)
+    return rest and (not sizes or resolution is None or sizes[0] == resolution)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ layer for it says against the mask itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -25,6 +26,8 @@ MAX_SIGNATURE_DEVIATION = 1.6
 L2 = 0.01
 CALIBRATION_L2 = 1e-4
 COORDINATES = 5
+MIN_KIND_SHARE = 0.5  # probability from which an image kind counts as recognised
+FALSE_REFUSALS, FALSE_MASKS, MAX_UNSURE = 0.02, 0.04, 0.1  # shares of questions that thresholds aim at
 
 
 def signature(parts: Sequence[torch.Tensor], with_coordinates: bool) -> torch.Tensor:
@@ -48,12 +51,15 @@ class PresenceCalibration:
     `peak_logit`, to whether the target is there.
 
     The layer is learnt on images whose masks the head has seen; three numbers from images it has not seen suffice to
-    say how far to believe it.
+    say how far to believe it. Below `absent` the target is held to be absent, from `sure` on it is found, and between
+    them nobody knows.
     """
 
     said: float
     drawn: float
     bias: float
+    absent: float = 0.5
+    sure: float = 0.5
 
     def probability(self, presence_logit: float, peak: float) -> float:
         """In 0..1, from the two logits."""
@@ -74,7 +80,22 @@ class PresenceCalibration:
             return loss
 
         optimizer.step(closure)
-        return cls(*(round(value, 4) for value in values.tolist()))
+        said, drawn, bias = (round(value, 4) for value in values.tolist())
+        return cls(said, drawn, bias)
+
+    def with_thresholds(self, present: Sequence[float], absent: Sequence[float]) -> PresenceCalibration:
+        """The same with `absent` and `sure` so that of the probabilities of targets that are there `FALSE_REFUSALS` lie
+        below the one, and of those that are not `FALSE_MASKS` above the other, but at most `MAX_UNSURE` of all between
+        them: rather is a mask drawn then than something refused that is there.
+        """
+        low, high = float(np.quantile(present, FALSE_REFUSALS)), float(np.quantile(absent, 1 - FALSE_MASKS))
+        if high <= low:  # they part: nothing is left to be unsure about, and the middle is as good as any
+            low = high = (low + high) / 2
+        everything = np.sort([*present, *absent])
+        first = int(np.searchsorted(everything, low))
+        last = min(int(np.searchsorted(everything, high)), first + round(MAX_UNSURE * len(everything)))
+        high = min(high, float(everything[min(last, len(everything) - 1)]))
+        return replace(self, absent=round(low, 4), sure=round(max(low, high), 4))
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,12 @@ class ImageKindClassifier:
         """Scene to its probability, for one signature (D,)."""
         logits = self.weight @ _standardized(signature, self.mean, self.spread) + self.bias
         return dict(zip(self.names, logits.softmax(0).tolist(), strict=True))
+
+    def recognised_kind(self, signature: torch.Tensor) -> str | None:
+        """The scene that a signature shows with a probability of at least a half, None where there is none."""
+        probabilities = self.probabilities(signature)
+        name = max(probabilities, key=lambda name: probabilities[name])
+        return name if probabilities[name] >= MIN_KIND_SHARE else None
 
     def conflicting_kind(self, target: Target, signature: torch.Tensor) -> str:
         """The scene that a signature shows instead, where `target` is surely not in it; "" where it may be.

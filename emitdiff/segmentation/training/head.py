@@ -7,6 +7,7 @@ head reads. A backbone of minutes of training instead of weeks has seen too litt
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from emitdiff.segmentation.greys import GREY_LEVELS
 from emitdiff.segmentation.model.features import (
     MULTIPLE,
     DiffusionFeatures,
@@ -33,7 +35,7 @@ from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
 from emitdiff.segmentation.training.backbone import export_backbone
 from emitdiff.segmentation.training.examples import (
     LabelledImage,
-    downscaled,
+    Query,
     image_tensor,
     sample_images,
     sample_query,
@@ -48,11 +50,13 @@ REFINEMENT_CHANNELS = 32  # channels of the network that looks at the pixels aga
 DECAY = 0.998
 TEXT_STEPS = 600  # of the text encoder, before any image is seen
 RATES = {"head": 2e-3, "unet": 6e-4}
+CONTINUED_RATE = 0.35  # of those, for weights that have learnt already
 HALF_SIZE_SHARE = 0.55  # part of the budget on images of half the side: four times as many
 READ_STEP_SHARE = 0.6  # part of the images noised as the head will read them; the others at all steps, for the denoiser
 MAX_QUERY_TIMESTEP = 300  # above it too little of the image is left to be asked about
 # times the resolution: at which the trained head looks at an image; the first tells the scene
-SIZE_FACTORS = (1, 0.75, 1.25)
+SIZE_FACTORS = (1, 0.75)
+FAR_FACTORS = (1, 1.25)  # the same, but for the first: at which it looks from farther away
 DENOISING_WEIGHT = 0.3  # weight of that loss beside the masks'
 
 
@@ -73,6 +77,16 @@ class ChannelScaling(nn.Module):
         """Maps (B, C_k, H_k, W_k), scaled, float32."""
         numbered = enumerate(maps)
         return [(part.float() - self._column("mean", k)) / self._column("spread", k) for k, part in numbered]
+
+    @torch.no_grad()
+    def unfolded(self, head: TextDiff) -> TextDiff:
+        """A copy of `head`, which reads unscaled maps, that does the same to scaled ones: the inverse of `folded`."""
+        head = deepcopy(head)
+        projections: Any = head.projections
+        for index, projection in enumerate(projections):
+            projection.bias += projection.weight[:, :, 0, 0] @ getattr(self, f"mean_{index}")
+            projection.weight *= self._column("spread", index)
+        return head
 
     def _column(self, name: str, index: int) -> torch.Tensor:
         return getattr(self, f"{name}_{index}")[:, None, None]
@@ -124,13 +138,18 @@ def init_head(config: HeadConfig) -> TextDiff:
     return head
 
 
-def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
     """Cross-entropy + 1.5 soft Dice (of probabilities), the Dice over the rows whose mask is not empty.
 
-    `logits` (B, 2, H, W), `masks` (B, H, W) in 0..1.
+    `logits` (B, 2, H, W), `masks` (B, H, W) in 0..1; what is 0 in `known` (B, H, W) in 0..1 counts for neither.
     """
     probability = logits.float().softmax(dim=1)[:, 1]
-    entropy = functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), masks)
+    if known is None:
+        entropy = functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), masks)
+    else:
+        each = functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), masks, reduction="none")
+        entropy = ((each * known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1)).mean()
+        probability, masks = probability * known, masks * known
     present = masks.flatten(1).sum(1) > 0
     overlap = 2 * (probability * masks).flatten(1).sum(1) + 1
     dice = overlap / (probability.flatten(1).sum(1) + masks.flatten(1).sum(1) + 1)
@@ -169,7 +188,10 @@ def joint_forward(unet: nn.Module, features: DiffusionFeatures, images: torch.Te
 
 def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Sequence[LabelledImage],
                   rng: np.random.Generator) -> torch.Tensor:  # fmt: skip
-    """The loss of two questions about every image, asked of the same features; "unet" in `model` learns along."""
+    """The loss of two questions about every image, asked of the same features; "unet" in `model` learns along. The
+    refinement, which costs more than all else in the head, looks at half of the images; of the others the logits are
+    judged without it.
+    """
     batch = image_tensor(images).to(next(model.parameters()).device)
     cells = (batch.shape[-2] // CELL, batch.shape[-1] // CELL)
     extra: torch.Tensor | float = 0.0
@@ -182,24 +204,44 @@ def training_step(model: nn.ModuleDict, features: DiffusionFeatures, images: Seq
             maps = [part.float() for part in features(batch)]
     rows = [*range(len(images)), *range(len(images))]
     queries = [sample_query(images[row], index < len(images), rng) for index, row in enumerate(rows)]
-    masks = torch.from_numpy(np.stack([mask for _, mask in queries])).to(batch)
+    masks = torch.from_numpy(np.stack([query.mask for query in queries])).to(batch)
+    known = torch.from_numpy(np.stack([_known(query) for query in queries])).to(batch)
     head: Any = model["head"]
     with torch.autocast(batch.device.type, torch.bfloat16):
-        tokens, visible = model["text"]([text for text, _ in queries])
+        tokens, visible = model["text"]([query.text for query in queries])
         projected = head.project(model["scaling"](pooled(maps, cells)))
         attended = head.attend([part[rows] for part in projected], tokens, visible)
-        pixel_features = head.encode_pixels(batch)
-        logits, _ = head.predict(attended, cells, None if pixel_features is None else pixel_features[rows])
+        logits = _partly_refined(head, batch, attended, cells, rows)
     selected = legible[rows]
-    return segmentation_loss(logits[selected], masks[selected]) + extra
+    return segmentation_loss(logits[selected], masks[selected], known[selected]) + extra
+
+
+def _partly_refined(head: TextDiff, batch: torch.Tensor, attended: list[torch.Tensor], cells: tuple[int, int],
+                    rows: list[int]) -> torch.Tensor:  # fmt: skip
+    """The logits of every question, those about the first half of the images in `batch` with their refinement; `rows`
+    says which image each question is about."""
+    hidden = head.classifier.hidden(attended, cells)
+    logits = head.classifier.last_convolution(hidden)
+    if head.detail is None:
+        return logits
+    looked_at = math.ceil(len(batch) / 2)
+    asked = [index for index, row in enumerate(rows) if row < looked_at]
+    pixels = head.detail.encode_image(batch[:looked_at])
+    correction = head.detail(pixels[[rows[index] for index in asked]], hidden[asked])
+    return logits.index_add(0, torch.tensor(asked, device=batch.device), correction.to(logits.dtype))
+
+
+def _known(query: Query) -> np.ndarray:
+    return np.ones_like(query.mask) if query.known is None else query.known
 
 
 def batch_plan(progress: float, step: int, settings: TrainSegmentation) -> tuple[int, int]:
-    """(side, count): images of half the side first, then of half, three quarters and all of it by turns, so that the
-    head meets its targets at several sizes; fewer of the larger ones at once.
+    """(side, count): images of half the side first, but not where training goes on from other weights, then of half,
+    three quarters and all of it by turns, so that the head meets its targets at several sizes; fewer of the larger ones
+    at once.
     """
     full = settings.resolution
-    if progress < HALF_SIZE_SHARE or step % 5 == 0:
+    if (settings.start is None and progress < HALF_SIZE_SHARE) or step % 5 == 0:
         return full // 2, 4 * settings.batch
     if step % 5 < 3:
         return MULTIPLE * round(0.75 * full / MULTIPLE), round(settings.batch * 16 / 9)
@@ -208,7 +250,8 @@ def batch_plan(progress: float, step: int, settings: TrainSegmentation) -> tuple
 
 def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path, minutes: float,
                device: torch.device, joint: bool) -> None:  # fmt: skip
-    """The head for `minutes`, on a text encoder trained before, the backbone along with it if `joint`.
+    """The head for `minutes`, on a text encoder trained before, the backbone along with it if `joint`; from the head in
+    `checkpoint`, where `settings` name weights to start from.
 
     Writes `checkpoint` as it goes.
     """
@@ -216,10 +259,14 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     rng = np.random.default_rng(settings.seed)
     features = load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed).to(device)
     state_path = Path(settings.out) / "head" / "state.pt"
-    text = _text_encoder(sets, checkpoint, state_path.exists(), rng)
-    model = _model(features, text, sample_images(sets, 32, settings.resolution, rng), joint).to(device)
+    continued = settings.start is not None
+    text = _text_encoder(sets, checkpoint, continued or state_path.exists(), rng)
+    start = TextDiff.load(checkpoint / "head") if continued else None
+    examples = sample_images(sets, 32, settings.resolution, rng, GREY_LEVELS)
+    model = _model(features, text, examples, joint, start).to(device)
     average = deepcopy(model).eval()
-    rates = [{"params": model[name].parameters(), "peak": RATES[name]} for name in RATES if name in model]
+    factor = CONTINUED_RATE if continued else 1.0
+    rates = [{"params": model[name].parameters(), "peak": factor * RATES[name]} for name in RATES if name in model]
     optimizer = torch.optim.AdamW(rates, weight_decay=0.01)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     state = StageState(state_path, minutes, parts, device)
@@ -230,7 +277,7 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(group["peak"], step, state.progress)
         side, count = batch_plan(state.progress, step, settings)
-        images = [downscaled(one, side) for one in sample_images(sets, count, settings.resolution, rng)]
+        images = sample_images(sets, count, side, rng, GREY_LEVELS)
         loss = training_step(model, features, images, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -256,13 +303,17 @@ def _text_encoder(sets: list[list[LabelledImage]], checkpoint: Path, resumed: bo
     return text
 
 
-def _model(features: DiffusionFeatures, text: TextEncoder, images: Sequence[LabelledImage], joint: bool):
+def _model(features: DiffusionFeatures, text: TextEncoder, images: Sequence[LabelledImage], joint: bool,
+           start: TextDiff | None = None) -> nn.ModuleDict:  # fmt: skip
     batch = image_tensor(images).to(next(features.parameters()).device)
     maps = pooled(features(batch), (batch.shape[-2] // CELL, batch.shape[-1] // CELL))
-    parts = {"text": text, "head": build_head(features, text), "scaling": ChannelScaling(maps)}
+    scaling = ChannelScaling(maps)
+    head = build_head(features, text) if start is None else scaling.unfolded(start)
+    parts: dict[str, nn.Module] = {"text": text, "head": head, "scaling": scaling}
     if joint:
         parts["unet"] = deepcopy(features.unet).requires_grad_(True)
     model = nn.ModuleDict(parts).train()
+    model["head"].requires_grad_(True)
     model["text"].eval()  # frozen, as in the paper
     return model
 
@@ -283,6 +334,8 @@ def save_segmenter(model: nn.ModuleDict, features: DiffusionFeatures, folder: Pa
         "cell": CELL,
         "resolution": settings.resolution,
         "sizes": sizes_around(settings.resolution, SIZE_FACTORS),
+        "far_sizes": sizes_around(settings.resolution, FAR_FACTORS)[1:],
+        "greys": GREY_LEVELS,
         "targets": targets,
     }
     (folder / "segmenter.json").write_text(json.dumps(config, indent=1) + "\n")

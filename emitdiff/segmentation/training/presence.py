@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from emitdiff.segmentation.greys import GREY_LEVELS
 from emitdiff.segmentation.model.features import DiffusionFeatures, load_features, pooled
 from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import PresenceHead, TextDiff
-from emitdiff.segmentation.training.examples import LabelledImage, image_tensor, sample_images, sample_query
+from emitdiff.segmentation.training.examples import LabelledImage, Query, image_tensor, sample_images, sample_query
 from emitdiff.segmentation.training.schedule import learning_rate
 from emitdiff.segmentation.training.settings import CELL, TrainSegmentation
 from emitdiff.training_state import StageState
 
 IMAGES_PER_STEP, QUERIES_PER_IMAGE = 8, 4  # images a step, questions about each
 RATE = 2e-3
+SLIVER = 16  # pixels, of which fewer are neither there nor not there
+REFUSALS_COUNT = 2.0  # times as much as the false belief that something is there
 
 
 def train_presence(sets: list[list[LabelledImage]], settings: TrainSegmentation, checkpoint: Path, minutes: float,
@@ -37,7 +40,7 @@ def train_presence(sets: list[list[LabelledImage]], settings: TrainSegmentation,
     for step in state.run("presence"):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(RATE, step, state.progress, warm_up=20)
-        images = sample_images(sets, IMAGES_PER_STEP, settings.resolution, rng)
+        images = sample_images(sets, IMAGES_PER_STEP, settings.resolution, rng, GREY_LEVELS)
         loss = presence_loss(head, text, features, images, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -51,12 +54,21 @@ def presence_loss(head: TextDiff, text: TextEncoder, features: DiffusionFeatures
     """Cross-entropy of whether each target asked about is there; half of the questions are about what is labelled."""
     batch = image_tensor(images).to(next(head.parameters()).device)
     cells = (batch.shape[-2] // CELL, batch.shape[-1] // CELL)
-    rows = [row for row in range(len(images)) for _ in range(QUERIES_PER_IMAGE)]
-    queries = [sample_query(images[row], index % 2 == 0, rng) for index, row in enumerate(rows)]
-    present = torch.tensor([float(mask.any()) for _, mask in queries], device=batch.device)
+    asked = [(row, sample_query(images[row], index % 2 == 0, rng)) for row in range(len(images))
+             for index in range(QUERIES_PER_IMAGE)]  # fmt: skip
+    asked = [(row, query) for row, query in asked if is_certain(query)]
+    rows = [row for row, _ in asked]
+    present = torch.tensor([float(query.mask.any()) for _, query in asked], device=batch.device)
     with torch.no_grad(), torch.autocast(batch.device.type, torch.bfloat16):
         projected = head.project(pooled([part.float() for part in features(batch)], cells))
-        tokens, visible = text([question for question, _ in queries])
+        tokens, visible = text([query.text for _, query in asked])
         attended = head.attend([part[rows] for part in projected], tokens, visible)
     logits = cast(PresenceHead, head.presence)([part.float() for part in attended])
-    return functional.binary_cross_entropy_with_logits(logits, present)
+    weights = 1 + (REFUSALS_COUNT - 1) * present
+    return functional.binary_cross_entropy_with_logits(logits, present, weights)
+
+
+def is_certain(query: Query) -> bool:
+    """Whether it can be told if the target is there: not from a sliver at the edge, nor where much is unknown."""
+    shown = int(query.mask.sum())
+    return (shown == 0 or shown >= SLIVER) and (query.known is None or shown > 0 and bool(query.known.mean() > 0.5))

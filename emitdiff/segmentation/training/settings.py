@@ -13,7 +13,8 @@ CELL = 4  # pixels of the image a side for every position of the head, which ans
 class TrainSegmentation:
     """`minutes` are shared between the stages. "backbone" learns without labels; "joint" begins with the backbone in
     `out`/checkpoint and trains it together with the head; "all" is the one, then the other; "head" leaves that
-    backbone as it is, as the paper does. Training again into the same `out` resumes where it stopped; the backbone may
+    backbone as it is, as the paper does. `start` names a checkpoint whose backbone, head and words training goes on
+    from; "all" is then "joint". Training again into the same `out` resumes where it stopped; the backbone may
     have learnt from other datasets than the head, but each stage goes on only as it was started.
 
     `batch` images at full resolution are seen at once, four times as many of half the side.
@@ -29,3 +30,4 @@ class TrainSegmentation:
     threads: int | None = None
     batch: int = 5
     timesteps: tuple[int, ...] = (20,)
+    start: str | None = None

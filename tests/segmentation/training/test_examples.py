@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from emitdiff.datasets.folder import DatasetInfo, Sample
+from emitdiff.segmentation.training import examples
 from emitdiff.segmentation.training.examples import (
     LabelledImage,
     augmented_image,
-    downscaled,
     image_tensor,
     labelled_at,
     read_labelled,
     sample_images,
     sample_query,
     trained_phrases,
+    view_elsewhere,
 )
 from emitdiff.segmentation.vocabulary import absent_targets, match_target
 
@@ -96,11 +97,15 @@ def test_tensors_are_what_the_backbone_takes():
 def test_questions_and_their_answers_go_together():
     labelled, rng = two_blocks(ABDOMEN), np.random.default_rng(0)
     absent = {target.phrase for target in absent_targets(ABDOMEN)}
-    kinds = {"own": 0, "none": 0, "absent": 0}
+    kinds = {"own": 0, "none": 0, "absent": 0, "neighbour": 0}
     for _ in range(200):
-        text, mask = sample_query(labelled, False, rng)
+        text, mask, known = sample_query(labelled, False, rng)
         meant = match_target(text)
-        if not text:
+        if known is not None:
+            kinds["neighbour"] += 1
+            assert meant is None or meant.phrase == "pancreas"
+            assert not mask.any() and (known == labelled.masks["liver"] | labelled.masks["spleen"]).all()
+        elif not text:
             kinds["none"] += 1
             assert mask is labelled.masks["liver"]
         elif mask.any():
@@ -109,22 +114,69 @@ def test_questions_and_their_answers_go_together():
         else:
             kinds["absent"] += 1
             assert meant is None or meant.phrase in absent
-    assert 40 < kinds["own"] < 100 and 5 < kinds["none"] < 40 and kinds["absent"] > 80
+    assert 40 < kinds["own"] < 100 and 5 < kinds["none"] < 40 and kinds["absent"] > 30 and kinds["neighbour"] > 30
+
+
+def test_masks_follow_what_they_label_to_another_hospital():
+    labelled, rng, areas, mirrored_views = two_blocks(ABDOMEN), np.random.default_rng(0), [], 0
+    for _ in range(60):
+        view = view_elsewhere(labelled, 64, rng)
+        first, second = view.masks.values()
+        assert view.image.shape == (64, 64, 3) and first.shape == (64, 64) and not (first & second).any()
+        sure = np.ones((64, 64), bool) if view.known is None else view.known
+        mirrored_views += view.known is not None
+        if min((mask & sure).sum() for mask in (first, second)) > 12:
+            greys = [np.median(view.image[mask & sure]) for mask in (first, second)]
+            assert greys[0] > greys[1] + 20, "the bright block is class 1, whatever the scanner"
+        areas.append(first.sum() / 64**2)
+    assert max(areas) > 4 * np.median(areas) > 0, "some look from much nearer"
+    assert 5 < mirrored_views < 40
+
+
+def test_what_is_mirrored_is_learnt_in_microscopy_alone():
+    cells = DatasetInfo("drawn", "Microscopy", "nuclei", {"background": 0, "nucleus": 1, "debris": 2})
+    for info, expected in ((ABDOMEN, True), (cells, False)):
+        views = [view_elsewhere(two_blocks(info), 64, np.random.default_rng(seed)) for seed in range(30)]
+        assert any(view.known is not None for view in views) == expected
+
+
+def test_a_closer_look_is_taken_where_something_is_labelled(monkeypatch):
+    for name, value in {"ZOOMS": (2.0, 2.5), "ZOOMED_SHARE": 1.0, "CENTRED_SHARE": 1.0}.items():
+        monkeypatch.setattr(examples, name, value)
+    mask = np.zeros((96, 96), np.uint8)
+    mask[4:9, 4:9] = 1
+    sample = Sample(np.full((96, 96, 3), 90, np.uint8), mask, "", "a", "", "a.png", {})
+    labelled, rng = labelled_at(96, sample, ABDOMEN), np.random.default_rng(0)
+    assert all(view_elsewhere(labelled, 64, rng).masks["liver"].any() for _ in range(20))
+
+
+def test_greys_of_most_views_are_on_one_scale(lesions):
+    from emitdiff.segmentation.greys import GreyLevels, tissue_levels
+
+    (images,) = read_labelled([lesions], 64)
+
+    def brightest(greys: dict) -> list[float]:
+        views = sample_images([images], 40, 64, np.random.default_rng(0), greys)
+        return [levels[1] for view in views if (levels := tissue_levels(view.image))]
+
+    scaled, plain = brightest({"breast ultrasound": GreyLevels(30, 200)}), brightest({})
+    near = [np.mean([abs(value - 200) < 6 for value in values]) for values in (scaled, plain)]
+    assert near[0] > 0.4 > 0.2 > near[1]
 
 
 def test_where_it_is_asked_what_is_labelled_nothing_else_is_asked():
     labelled, rng = two_blocks(ABDOMEN), np.random.default_rng(0)
     asked = [sample_query(labelled, True, rng) for _ in range(50)]
-    assert all(text and mask.any() for text, mask in asked)
-    assert len({id(mask) for _, mask in asked}) == 2, "both labels are asked for"
+    assert all(query.text and query.mask.any() for query in asked)
+    assert len({id(query.mask) for query in asked}) == 2, "both labels are asked for"
 
 
-def test_half_the_side_is_for_what_has_another():
-    labelled = two_blocks(BREAST)
-    assert downscaled(labelled, 96) is labelled
-    small = downscaled(labelled, 48)
-    assert small.image.shape == (48, 48, 3)
-    assert [mask.sum() for mask in small.masks.values()] == [mask.sum() / 4 for mask in labelled.masks.values()]
+def test_a_smaller_view_shows_as_much():
+    images = [two_blocks(BREAST)]
+    whole, half = (sample_images([images], 60, side, np.random.default_rng(0)) for side in (96, 48))
+    assert {one.image.shape for one in half} == {(48, 48, 3)}
+    areas = [np.mean([mask.mean() for one in views for mask in one.masks.values()]) for views in (whole, half)]
+    assert areas[0] == pytest.approx(areas[1], rel=0.15)
 
 
 def test_every_image_of_every_dataset_is_read(lesions):

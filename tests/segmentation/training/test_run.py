@@ -51,11 +51,11 @@ def test_questions_about_what_is_and_what_is_not_there(lesions):
     tensor = examples.image_tensor(images)
     assert tensor.shape == (30, 3, 64, 64) and tensor.min() >= -1 and tensor.max() <= 1
     for labelled in images:
-        text, mask = examples.sample_query(labelled, True, rng)
+        text, mask, _ = examples.sample_query(labelled, True, rng)
         assert text and mask is labelled.masks["breast lesion"]
     asked = [examples.sample_query(labelled, False, rng) for labelled in images]
-    assert any(text == "" for text, _ in asked)
-    elsewhere = [mask for text, mask in asked if match_target(text) not in (None, BY_PHRASE["breast lesion"])]
+    assert any(text == "" for text, _, _ in asked)
+    elsewhere = [mask for text, mask, _ in asked if match_target(text) not in (None, BY_PHRASE["breast lesion"])]
     assert elsewhere and not any(mask.any() for mask in elsewhere)
 
 
@@ -75,7 +75,7 @@ def test_labels_of_ones_own_are_trained_by_their_name(lesions):
     assert examples.trained_phrases([own, images]) == ["breast lesion", "optic disc"]
     rng = np.random.default_rng(0)
     for own_question in (True, False) * 10:
-        text, mask = examples.sample_query(own[0], own_question, rng)
+        text, mask, _ = examples.sample_query(own[0], own_question, rng)
         assert mask is own[0].masks["optic disc"] and (not text or "optic disc" in text.lower())
 
 
@@ -154,6 +154,20 @@ def test_loss_falls_towards_the_truth_and_forgives_nothing_on_empty_masks():
     assert head_training.segmentation_loss(right, mask) < 0.05 < head_training.segmentation_loss(-right, mask)
     empty = torch.zeros(1, 8, 8)
     assert head_training.segmentation_loss(right, empty) > 1
+
+
+def test_what_is_not_known_counts_for_nothing():
+    mask, known = torch.zeros(2, 8, 8), torch.ones(2, 8, 8)
+    mask[0, 2:5, 2:5], known[:, :, 4:] = 1, 0
+    logits = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    other = logits.clone()
+    other[:, :, :, 4:] += 5 * torch.randn(2, 2, 8, 4, generator=torch.Generator().manual_seed(1))
+    loss = head_training.segmentation_loss(logits, mask, known)
+    torch.testing.assert_close(loss, head_training.segmentation_loss(other, mask, known))
+    assert loss != head_training.segmentation_loss(other, mask)
+    whole = torch.ones_like(known)
+    torch.testing.assert_close(head_training.segmentation_loss(logits, mask, whole),
+                               head_training.segmentation_loss(logits, mask))  # fmt: skip
 
 
 @pytest.fixture
@@ -265,6 +279,60 @@ def test_scaling_is_folded_into_the_saved_head(features, head):
     plain = scaling.folded(head).project(maps)
     for one, other in zip(plain, head.project(scaled), strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_scaling_of_a_saved_head_is_taken_back(features, head):
+    maps = features(torch.rand(3, 3, 64, 64))
+    scaling = head_training.ChannelScaling(maps)
+    for one, other in zip(scaling.unfolded(head).project(scaling(maps)), head.project(maps), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_training_goes_on_from_other_weights(lesions, tmp_path, small_networks):
+    from emitdiff.segmentation.loading import load_segmenter
+
+    settings = TrainSegmentation((lesions.folder,), tmp_path / "first", 0.01, resolution=64, batch=1)
+    first = train_segmentation(settings)
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    later = replace(settings, out=tmp_path / "second", start=str(first))
+    folder = train_segmentation(later)
+    record = json.loads((folder / "training.json").read_text())
+    assert record["settings"]["start"] == "checkpoint" and not (tmp_path / "second" / "backbone").exists()
+    assert {path: path.read_bytes() for path in first.rglob("*") if path.is_file()} == before
+    for part in ("text/model.safetensors", "text/tokenizer.json"):
+        assert (folder / part).read_bytes() == (first / part).read_bytes()
+    for part in ("backbone/diffusion_pytorch_model.safetensors", "head/model.safetensors"):
+        assert (folder / part).read_bytes() != (first / part).read_bytes()
+    old, new = (load_segmenter(str(path))(lesions[0].image, "breast lesion").probability for path in (first, folder))
+    assert np.abs(old - new).mean() < 0.1, "a second of training at most has passed"
+    with pytest.raises(EmitDiffError, match="started with start"):
+        train_segmentation(replace(later, start=None, stage="joint"))
+    for change, words in (
+        ({"stage": "backbone"}, "--stage joint"),
+        ({"seed": 1}, "seed 0, now 0.2 with seed 1"),
+        ({"start": "emitdiff-mini"}, "emitdiff-mini"),
+    ):
+        with pytest.raises(EmitDiffError, match=words):
+            train_segmentation(replace(later, out=tmp_path / "third", **change))
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_frozen_backbone_goes_on_as_it_is(lesions, tmp_path, small_networks):
+    settings = TrainSegmentation((lesions.folder,), tmp_path / "first", 0.002, resolution=64, batch=1)
+    first = train_segmentation(settings)
+    folder = train_segmentation(replace(settings, out=tmp_path / "second", start=str(first), stage="head"))
+    weights = "backbone/diffusion_pytorch_model.safetensors"
+    assert (folder / weights).read_bytes() == (first / weights).read_bytes()
+
+
+def test_a_finished_checkpoint_knows_its_greys_and_what_to_be_unsure_about(lesions, tmp_path, small_networks):
+    from emitdiff.segmentation.greys import GREY_LEVELS
+    from emitdiff.segmentation.loading import load_segmenter
+
+    folder = train_segmentation(TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1))
+    segment = load_segmenter(str(folder))
+    assert segment.greys == GREY_LEVELS and segment.sizes == (64,) and segment.far_sizes == ()
+    assert segment.calibration is not None and 0 <= segment.calibration.absent <= segment.calibration.sure <= 1
 
 
 def test_a_kind_of_image_of_ones_own_is_trained_and_answered(lesions, tmp_path, small_networks):
