@@ -111,16 +111,30 @@ def outline(mask: np.ndarray, thickness: int = 1) -> np.ndarray:
     return inner
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, opacity: float = 0.45, thickness: int = 2) -> np.ndarray:
-    """uint8 (H, W, 3) with each class id > 0 of `mask` (H, W) tinted at `opacity` in 0..1 and outlined."""
+def overlay(
+    image: np.ndarray, mask: np.ndarray, opacity: float = 0.45, thickness: int = 2, dashed: bool = False
+) -> np.ndarray:
+    """uint8 (H, W, 3) with each class id > 0 of `mask` (H, W) tinted at `opacity` in 0..1 and outlined; `dashed` says
+    that it is not sure."""
     blended = to_rgb(image).astype(np.float32)
     mask = np.asarray(mask)
     colours = PALETTE[(np.maximum(mask, 1).astype(np.int64) - 1) % len(PALETTE)].astype(np.float32)
     inside = mask > 0
     blended[inside] = (1 - opacity) * blended[inside] + opacity * colours[inside]
-    edge = outline(mask, thickness)
+    edge = outline(mask, thickness) & (_dashes(mask) if dashed else True)
     blended[edge] = colours[edge]
     return np.clip(np.rint(blended), 0, 255).astype(np.uint8)
+
+
+def _dashes(mask: np.ndarray) -> np.ndarray:
+    """Boolean (H, W): every other stretch along the outlines of `mask`, about a fortieth of the longer side each."""
+    length, width = max(3, max(mask.shape) // 40), 5
+    drawn = np.zeros(mask.shape, np.uint8)
+    contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    for contour in contours:
+        dashes = [contour[start : start + length] for start in range(0, len(contour), 2 * length)]
+        cv2.polylines(drawn, dashes, False, 1, width)
+    return drawn > 0
 
 
 def outline_path(mask: np.ndarray) -> str:

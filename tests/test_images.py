@@ -80,3 +80,13 @@ def test_outline_lies_inside_and_overlay_leaves_the_rest_alone(disc):
     shown = overlay(image, mask, opacity=0.5)
     assert np.array_equal(shown[mask == 0], image[mask == 0])
     assert (shown[mask == 1] != image[mask == 1]).any()
+
+
+def test_a_dashed_outline_has_gaps_all_around(disc):
+    mask = disc[1]
+    image = np.zeros((*mask.shape, 3), np.uint8)
+    whole, dashed = (overlay(image, mask, opacity=0.0, dashed=value).any(axis=-1) for value in (False, True))
+    assert not (dashed & ~whole).any() and 0.3 < dashed.sum() / whole.sum() < 0.8
+    rows, columns = (int(places.mean()) for places in np.nonzero(mask))
+    for half in (np.s_[:rows], np.s_[rows:], np.s_[:, :columns], np.s_[:, columns:]):
+        assert dashed[half].any() and (whole & ~dashed)[half].any()

@@ -66,10 +66,11 @@ class Segment:
         for warning in result.warnings:
             say(warning)
         folder, stem = output_folder(self.out, self.image), file_stem(scan.name)
+        drawn = overlay(image, result.mask, dashed=result.answer == "unsure")
         maps = {"probability": result.probability, "uncertainty": result.uncertainty}
         files = {
             "mask": scan.save_mask({index: result.mask}, folder).name,
-            "overlay": write_png(folder / f"{stem}_overlay.png", overlay(image, result.mask)).name,
+            "overlay": write_png(folder / f"{stem}_overlay.png", drawn).name,
             **{
                 name: write_png(folder / f"{stem}_{name}.png", np.rint(values * 255).astype(np.uint8)).name
                 for name, values in maps.items()
@@ -82,6 +83,7 @@ class Segment:
             "text": self.text,
             "target": result.target,
             "found": bool(result.found),
+            "answer": result.answer,
             "present": round(result.present, 4),
             "pixels": int(result.mask.sum()),
             "threshold": self.threshold,
@@ -92,7 +94,8 @@ class Segment:
         }
         write_json(folder / f"{stem}_segmentation.json", record)
         share = 100 * record["pixels"] / result.mask.size
-        answer = f"{share:.1f} % of the image" if result.found else "not found"
+        words = {"found": "", "unsure": "unsure, perhaps "}
+        answer = f"{words[result.answer]}{share:.1f} % of the image" if result.found else "not found"
         print(f"{result.target or self.text or 'without text'}: {answer}; see {folder}")
         return 0
 

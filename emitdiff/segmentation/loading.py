@@ -95,16 +95,18 @@ def _calibration(record: object, folder: Path) -> PresenceCalibration | None:
 
 def _grey_levels(record: object, folder: Path) -> dict[str, GreyLevels]:
     """From segmenter.json. Raises EmitDiffError for what is none."""
-    record = {} if record is None else record
-    pairs = record.values() if isinstance(record, dict) else [None]
-    for pair in pairs:
-        whole = isinstance(pair, list) and len(pair) == 2 and all(map(_is_coefficient, pair))
-        if not whole or not 0 <= pair[0] < pair[1] <= 255:
-            raise EmitDiffError(
-                f"{folder / 'segmenter.json'} has {record!r} for greys, not two levels from 0 to 255 for each image "
-                f"kind: {RESTORE_HINT}"
-            )
-    return {str(kind): GreyLevels(*pair) for kind, pair in dict(record).items()}  # type: ignore[call-overload]  # checked
+    known = {} if record is None else record
+    if not isinstance(known, dict) or not all(_are_levels(pair) for pair in known.values()):
+        raise EmitDiffError(
+            f"{folder / 'segmenter.json'} has {record!r} for greys, not two levels from 0 to 255 for each image kind: "
+            f"{RESTORE_HINT}"
+        )
+    return {kind: GreyLevels(*pair) for kind, pair in known.items()}
+
+
+def _are_levels(pair: Any) -> bool:
+    numbers = isinstance(pair, list) and len(pair) == 2 and all(map(_is_coefficient, pair))
+    return numbers and 0 <= pair[0] < pair[1] <= 255
 
 
 def _is_coefficient(number: object) -> bool:

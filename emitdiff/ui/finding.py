@@ -62,7 +62,8 @@ class Finding:
         """The image with the mask over it at `opacity` in per cent; `without` takes the mask found without text."""
         output = self.without if without and self.without is not None else self.output
         image, mask = at_view_size(self.image), at_view_size(output.mask)
-        return with_edge_letters(overlay(image, mask, opacity / 100, thickness=2 if outlined else 0), self.scan)
+        drawn = overlay(image, mask, opacity / 100, 2 if outlined else 0, dashed=output.answer == "unsure")
+        return with_edge_letters(drawn, self.scan)
 
     def map(self, mapped: str) -> np.ndarray:
         """One of `MAPS` in greys, uint8 (h, w, 3)."""
@@ -73,7 +74,7 @@ class Finding:
         """What was found, in a sentence that says so plainly when nothing was."""
         output, text = self.output, shorten(self.text, MAX_TEXT_LENGTH, placeholder=" …")
         if output.absent:
-            said = f"presence {output.present:.2f}, below 0.50"
+            said = f"presence {output.present:.2f}"
             return f"Target absent: the image does not appear to show “{text}” ({said})."
         if not output.found:
             highest = float(np.max(output.probability))
@@ -90,6 +91,11 @@ class Finding:
             meant = ", although these weights were not trained on it"
         area = 100 * float(np.mean(output.mask > 0))
         took = f"{output.seconds:.1f} s" if output.seconds >= 0.1 else f"{1000 * output.seconds:.0f} ms"
+        if output.answer == "unsure":
+            return (
+                f"Unsure whether the image shows “{text}”{meant} (presence {output.present:.2f}): the dashed outline, "
+                f"{area:.1f} % of the image, is where it would be. In {took}."
+            )
         return f"Found “{text}”{meant}: {area:.1f} % of the image, in {took}."
 
     def compare_without(self) -> str:
@@ -159,6 +165,8 @@ class Volume:
         masks = self.masks(threshold)
         shown, total = int(masks.any(axis=(1, 2)).sum()), self.scan.num_slices
         words = f"“{self.text}” in {shown} of {total} slices" if shown else f"“{self.text}” was not found in any slice"
+        unsure = sum(self.answer(index, threshold).answer == "unsure" for index in self.answers)
+        words += f", unsure in {unsure} of them" if unsure else ""
         if self.scan.spacing and shown:
             words += f", {masks.sum() * float(np.prod(self.scan.spacing)) / 1000:.3g} ml"
         reached = len(self.answers)

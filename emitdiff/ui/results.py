@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 
@@ -109,7 +109,8 @@ def is_image(event: SamplingStep | SyntheticImage) -> TypeIs[SyntheticImage]:
 
 class SegmentationOutput(Dataclass, Protocol):
     """`mask` uint8 (H, W) 0 or 1; `probability` and `uncertainty` float32 (H, W) in 0..1, `present` too. `target` is
-    the trained target that the text names, `untaught` that it names nothing the weights were trained on."""
+    the trained target that the text names, `untaught` that it names nothing the weights were trained on, and `answer`
+    what to tell: a mask that is "unsure" may be altogether wrong."""
 
     @property
     def mask(self) -> np.ndarray: ...
@@ -127,6 +128,8 @@ class SegmentationOutput(Dataclass, Protocol):
     def absent(self) -> bool: ...
     @property
     def untaught(self) -> bool: ...
+    @property
+    def answer(self) -> Literal["found", "unsure", "not there"]: ...
     @property
     def seconds(self) -> float: ...
     @property

@@ -36,6 +36,13 @@ def test_what_is_absent_is_found_at_no_threshold(answer):
     assert not absent.found and not absent.mask.any()
 
 
+def test_there_are_three_answers(answer):
+    assert answer.answer == "found" and SegmentationOutput(**{**vars(answer), "unsure": True}).answer == "unsure"
+    for changes in ({"absent": True}, {"absent": True, "unsure": True}):
+        assert SegmentationOutput(**{**vars(answer), **changes}).at(0.5).answer == "not there"
+    assert SegmentationOutput(**{**vars(answer), "unsure": True}).at(1.0).answer == "not there", "nothing is drawn"
+
+
 @pytest.mark.parametrize("shape", [(8, 9), (8, 9, 1), (8, 9, 3), (8, 9, 4)])
 def test_any_picture_becomes_rgb(shape):
     assert checked_image(np.full(shape, 7, np.uint8)).shape == (8, 9, 3)

@@ -3,13 +3,16 @@ import weakref
 from dataclasses import FrozenInstanceError, fields
 from threading import Thread
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.greys import GreyLevels
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.features import working_size
-from emitdiff.segmentation.model.presence import PresenceCalibration
+from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 
 
@@ -35,6 +38,48 @@ def test_presence_is_calibrated_by_the_mask_itself(segment, features, text_encod
         assert answer.present == pytest.approx(1 / (1 + np.exp(-0.5 * said - bias)), abs=1e-5)
         assert answer.absent == (answer.present < 0.5) and answer.mask.any() != answer.absent
     assert answer.present > 0.5
+
+
+def test_between_absent_and_sure_the_answer_is_unsure(features, text_encoder, head):
+    image, answers = picture(64, 64), {}
+    for absent, sure in ((0.2, 0.9), (0.2, 0.4), (0.6, 0.9)):
+        numbers = PresenceCalibration(0.0, 0.0, 0.0, absent, sure)  # says 0.5 of everything
+        known = SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64, calibration=numbers)
+        answers[absent, sure] = known(image, "liver", 0.01)
+    assert {key: one.answer for key, one in answers.items()} == {
+        (0.2, 0.9): "unsure", (0.2, 0.4): "found", (0.6, 0.9): "not there",
+    }  # fmt: skip
+    assert answers[0.2, 0.9].mask.any() and not answers[0.6, 0.9].mask.any()
+
+
+def test_the_same_picture_in_another_window_gets_the_same_answer(features, text_encoder, head):
+    names = ("abdominal CT", "chest x-ray")
+    size = len(SegmentationPipeline(features, text_encoder, head, ("liver",), 64).encode(picture(64, 64)).signature)
+    kinds = ImageKindClassifier(
+        names, torch.zeros(size), torch.ones(size), torch.zeros(2, size), torch.tensor([3.0, 0])
+    )
+    image = cv2.GaussianBlur(picture(64, 64), (0, 0), 3)[..., :1].repeat(3, 2)
+    wide = np.clip(image * 0.5 + 60, 0, 255).astype(np.uint8)
+    pipelines = [
+        SegmentationPipeline(features, text_encoder, head, ("liver",), 64, image_kinds=kinds, greys=greys)
+        for greys in ({}, {"abdominal CT": GreyLevels(20, 230)}, {"chest x-ray": GreyLevels(20, 230)})
+    ]
+    gaps = [np.abs(one(image, "liver").probability - one(wide, "liver").probability).mean() for one in pipelines]
+    assert gaps[1] < 0.5 * gaps[0] and gaps[2] == gaps[0], "greys of another kind say nothing here"
+    assert np.array_equal(pipelines[0].scaled(image), image) and not np.array_equal(pipelines[1].scaled(image), image)
+
+
+def test_a_look_from_farther_away_covers_the_image_exactly(features, text_encoder, head):
+    near = SegmentationPipeline(features, text_encoder, head, ("liver",), 64)
+    far = SegmentationPipeline(features, text_encoder, head, ("liver",), 64, far_sizes=(96,))
+    image = picture(64, 80)
+    encoded = far.encode(image)
+    assert [look.margin for look in encoded.features] == [(0, 0), (16, 20)] and encoded.size == (64, 80)
+    assert far.segment(encoded, "liver").probability.shape == (64, 80)
+    whole = SegmentationPipeline(features, text_encoder, head, ("liver",), 96)
+    padded = whole(np.pad(image, ((16, 16), (20, 20), (0, 0)), "reflect"), "liver").probability
+    found = far(image, "liver").probability * 2 - near(image, "liver").probability
+    np.testing.assert_allclose(found, padded[16:-16, 20:-20], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 90), (300, 41), (8, 8)])
@@ -234,6 +279,9 @@ def test_a_checkpoint_without_the_later_facts_is_read(saved):
     ("segmenter.json", "[1]", "holds a list"),
     ("segmenter.json", '{"blocks": []}', "lacks timesteps, noise_seed, resolution, targets"),
     ("segmenter.json", json.dumps({**FACTS, "presence": {"said": 1, "bias": 0}}), "not the numbers said, drawn, bias"),
+    ("segmenter.json", json.dumps({**FACTS, "greys": {"abdominal CT": [200, 30]}}), "two levels from 0 to 255"),
+    ("segmenter.json", json.dumps({**FACTS, "greys": [20, 200]}), "two levels from 0 to 255"),
+    ("segmenter.json", json.dumps({**FACTS, "far_sizes": [100]}), "far_sizes \\[100\\] that cannot be used"),
     ("segmenter.json", json.dumps({**FACTS, "sizes": [96, 64]}), "has sizes .96, 64. that cannot be used"),
     ("training.json", "{", "training.json cannot be read"),
     ("head/config.json", "{", "head cannot be read"),

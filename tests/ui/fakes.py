@@ -113,7 +113,7 @@ def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> 
     answer = SegmentationOutput(
         mask=np.zeros(image.shape[:2], np.uint8), probability=probability,
         found=False, target=None if missing else text, present=0.02 if "pancreas" in text else 0.9,
-        uncertainty=1 - probability, seconds=0.1, absent="pancreas" in text,
+        uncertainty=1 - probability, seconds=0.1, absent="pancreas" in text, unsure="perhaps" in text,
     )  # fmt: skip
     return answer.at(threshold)
 

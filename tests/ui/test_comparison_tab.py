@@ -83,13 +83,14 @@ def test_texts_and_thresholds_with_their_dice(tab, example):
 
     other = build(segment=segment)
     page = {
-        "task": "Segmentation", "across": "Text", "across_values": f"lung\nspleen\npancreas\n{NO_TEXT}",
+        "task": "Segmentation", "across": "Text", "across_values": f"perhaps lung\nspleen\npancreas\n{NO_TEXT}",
         "down": "Threshold", "down_values": "0.3, 0.5",
     }  # fmt: skip
     last = compare(other, example, **page)[-1]
-    assert asked == ["lung", "spleen", "pancreas", ""], "another threshold asks nothing again"
+    assert asked == ["perhaps lung", "spleen", "pancreas", ""], "another threshold asks nothing again"
     html = last[other.table]
     assert len(re.findall(r"Dice <b>[01]\.\d{3}</b>", html)) == 8 and html.count("presence <b>0.90</b>") == 6
+    assert html.count('<p class="said">Unsure</p>') == 2
     assert html.count('<p class="said">Not found</p>') == 2 and html.count('<p class="said">Not present</p>') == 2
     assert "synthetic" not in str(last[other.download].value)
 

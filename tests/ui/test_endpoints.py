@@ -146,10 +146,12 @@ def test_edges_are_those_of_preset_and_weights_where_none_are_named(given, used,
 
 def test_segment_gives_mask_and_result(client, example):
     mask, result = client.predict(handle_file(str(example.image)), "lung", api_name="/segment")
-    assert result["found"] and result["target"] == "lung"
+    assert result["found"] and result["answer"] == "found" and result["target"] == "lung"
     assert np.unique(cv2.imread(mask, cv2.IMREAD_GRAYSCALE)).size == 2
     _, result = client.predict(handle_file(str(example.image)), "spleen", api_name="/segment")
-    assert result["found"] is False
+    assert result["found"] is False and result["answer"] == "not there"
+    _, result = client.predict(handle_file(str(example.image)), "perhaps lung", api_name="/segment")
+    assert result["found"] and result["answer"] == "unsure"
     with pytest.raises(AppError, match="text is empty"):
         client.predict(handle_file(str(example.image)), "", api_name="/segment")
 

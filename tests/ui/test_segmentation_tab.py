@@ -68,10 +68,20 @@ def test_what_was_not_trained_is_said_in_the_answer(tab, example):
     assert "Found “lung”, although these weights were not trained on it: " in said
 
 
+def test_a_mask_that_may_be_wrong_is_dashed_and_said_so(tab, example):
+    unsure, sure = find(tab, example, text="perhaps lung"), find(tab, example, text="lung")
+    said = unsure[tab.reading.progress]
+    assert "Unsure whether the image shows “perhaps lung” (presence 0.90): the dashed outline, " in said
+    views = [one[tab.finding].picture(0, outlined=True) for one in (unsure, sure)]
+    plain = sure[tab.finding].picture(0, outlined=False)
+    dashed, whole = ((view != plain).any(axis=-1).sum() for view in views)
+    assert 0.3 * whole < dashed < 0.7 * whole
+
+
 def test_what_is_held_to_be_absent_stays_so_at_any_threshold(tab, example):
     updates = find(tab, example, text="pancreas")
     said = updates[tab.reading.progress]
-    assert "Target absent: the image does not appear to show “pancreas” (presence 0.02, below 0.50)" in said
+    assert "Target absent: the image does not appear to show “pancreas” (presence 0.02)" in said
     again = tab.apply_threshold(updates[tab.finding], 0.05, **SHOWN)
     assert "Target absent" in again[tab.reading.progress]
 

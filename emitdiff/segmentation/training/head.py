@@ -266,7 +266,9 @@ def train_head(sets: list[list[LabelledImage]], settings: TrainSegmentation, che
     model = _model(features, text, examples, joint, start).to(device)
     average = deepcopy(model).eval()
     factor = CONTINUED_RATE if continued else 1.0
-    rates = [{"params": model[name].parameters(), "peak": factor * RATES[name]} for name in RATES if name in model]
+    rates: list[dict[str, Any]] = [
+        {"params": model[name].parameters(), "peak": factor * RATES[name]} for name in RATES if name in model
+    ]
     optimizer = torch.optim.AdamW(rates, weight_decay=0.01)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     state = StageState(state_path, minutes, parts, device)

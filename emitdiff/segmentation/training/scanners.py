@@ -147,7 +147,7 @@ def compress(image: np.ndarray, rng: Rng) -> np.ndarray:
     """JPEG of quality 25 to 80."""
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     _, file = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 81))])
-    return cv2.imdecode(file, cv2.IMREAD_UNCHANGED).astype(np.float32) / 255
+    return np.asarray(cv2.imdecode(file, cv2.IMREAD_UNCHANGED), np.float32) / 255
 
 
 def change_stain(image: np.ndarray, rng: Rng) -> np.ndarray:

@@ -128,8 +128,8 @@ def _segmented_cell(calls: Callables, output: SegmentationOutput, image: np.ndar
     measured = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "presence": f"{output.present:.2f}"}
     if given.mask is not None:
         measured["Dice"] = f"{calls.score(output.mask, given.mask)['dice']:.3f}"
-    said = "" if output.found else "Not present" if output.absent else "Not found"
-    return _cell(_outlined(image, output.mask, 0.35), given.cache, measured, said)
+    said = {"found": "", "unsure": "Unsure"}.get(output.answer, "Not present" if output.absent else "Not found")
+    return _cell(_outlined(image, output.mask, 0.35, output.answer == "unsure"), given.cache, measured, said)
 
 
 def _remaining(elapsed: float, fraction: float) -> str:
@@ -145,10 +145,10 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     return resize_image(image, _size(image.shape, min(1.0, CELL_SIDE / max(image.shape[:2]))))
 
 
-def _outlined(image: np.ndarray, mask: np.ndarray, opacity: float) -> np.ndarray:
+def _outlined(image: np.ndarray, mask: np.ndarray, opacity: float, dashed: bool = False) -> np.ndarray:
     """The mask over the image, enlarged or shrunk to `CELL_SIDE` first, so that its outline is as fine everywhere."""
     size = _size(image.shape, CELL_SIDE / max(image.shape[:2]))
-    return overlay(resize_image(image, size), resize_mask(mask, size), opacity, thickness=3)
+    return overlay(resize_image(image, size), resize_mask(mask, size), opacity, thickness=3, dashed=dashed)
 
 
 def _size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:

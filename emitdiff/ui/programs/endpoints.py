@@ -171,6 +171,7 @@ class Endpoints:
         saved = scan.save_mask({index: output.mask}, answer_folder())
         result = {
             "found": bool(output.found),
+            "answer": output.answer,
             "target": output.target,
             "present": round(output.present, 4),
             "highest_probability": round(float(np.max(output.probability)), 4),
