@@ -128,11 +128,12 @@ def overlay(
 
 def _dashes(mask: np.ndarray) -> np.ndarray:
     """Boolean (H, W): every other stretch along the outlines of `mask`, about a fortieth of the longer side each."""
-    length, width = max(3, max(mask.shape) // 40), 5
+    length, width = max(4, max(mask.shape) // 40), 3
+    period = 2 * length + width  # a line has half its width more at both ends
     drawn = np.zeros(mask.shape, np.uint8)
     contours, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
-        dashes = [contour[start : start + length] for start in range(0, len(contour), 2 * length)]
+        dashes = [contour[start : start + length] for start in range(0, len(contour), period)]
         cv2.polylines(drawn, dashes, False, 1, width)
     return drawn > 0
 

@@ -58,8 +58,8 @@ def test_the_same_picture_in_another_window_gets_the_same_answer(features, text_
     kinds = ImageKindClassifier(
         names, torch.zeros(size), torch.ones(size), torch.zeros(2, size), torch.tensor([3.0, 0])
     )
-    image = cv2.GaussianBlur(picture(64, 64), (0, 0), 3)[..., :1].repeat(3, 2)
-    wide = np.clip(image * 0.5 + 60, 0, 255).astype(np.uint8)
+    smooth = cv2.GaussianBlur(picture(64, 64), (0, 0), 3)[..., :1].repeat(3, 2).astype(float)
+    image, wide = (np.clip((smooth - 127) * gain + 127, 0, 255).astype(np.uint8) for gain in (5, 2.5))
     pipelines = [
         SegmentationPipeline(features, text_encoder, head, ("liver",), 64, image_kinds=kinds, greys=greys)
         for greys in ({}, {"abdominal CT": GreyLevels(20, 230)}, {"chest x-ray": GreyLevels(20, 230)})
