@@ -205,6 +205,11 @@ class TrainingRun:
 
     def networks(self, minutes: float) -> None:
         """Text encoder, U-Net and ControlNet of the checkpoint to start from; autoencoder and grain are kept."""
+        if (self.state / "autoencoder.pt").exists():
+            raise EmitDiffError(
+                f"{self.out} has an autoencoder of its own, which that of {self.settings.start} would replace: give "
+                "another --out, or --train controlnet to go on with this one."
+            )
         for name in ("vae", GRAIN_FOLDER):
             if self.settings.start is not None and (self.settings.start / name).is_dir():
                 shutil.copytree(self.settings.start / name, self.out / name, dirs_exist_ok=True)

@@ -9,7 +9,14 @@ import pytest
 
 from emitdiff.datasets.folder import DatasetInfo, open_dataset
 from emitdiff.errors import EmitDiffError
-from emitdiff.synthesis.training.corpus import Corpus, Item, jitter_tone, load_corpus, random_view
+from emitdiff.synthesis.training.corpus import (
+    Corpus,
+    Item,
+    jitter_tone,
+    load_corpus,
+    random_view,
+    vary_appearance,
+)
 
 BLACK, EMPTY = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
 
@@ -79,3 +86,32 @@ def test_tones_vary_but_keep_their_order():
     assert all(np.abs(one.astype(int) - ramp).max() < 90 for one in jittered)
     middles = [int(one[0, 128, 0]) for one in jittered]
     assert len(set(middles)) > 10 and min(middles) < 120 < 136 < max(middles)
+
+
+def test_appearance_varies_in_brightness_sharpness_and_grain_and_nothing_moves():
+    """An image of a dark and a bright half: their order and the place of their edge stay."""
+    image = np.full((64, 64, 3), 70, np.uint8)
+    image[:, 32:] = 170
+    rng, seen = np.random.default_rng(0), [[], [], []]
+    for _ in range(200):
+        varied = vary_appearance(image, rng)
+        assert varied.shape == image.shape and varied.dtype == np.uint8
+        dark, bright = varied[:, :24].astype(float), varied[:, 40:].astype(float)
+        assert dark.mean() + 30 < bright.mean()
+        assert (varied[..., 0] == varied[..., 1]).all(), "grey stays grey"
+        rise = np.abs(np.diff(varied[..., 0].astype(float).mean(0)))
+        assert rise.argmax() in (30, 31, 32)
+        for values, value in zip(
+            seen, (varied.mean(), rise.max() / (bright.mean() - dark.mean()), dark.std()), strict=True
+        ):
+            values.append(value)
+    mean, sharpness, grain = map(np.array, seen)
+    assert mean.min() < 100 and mean.max() > 140
+    assert sharpness.min() < 0.5 and sharpness.max() > 1.2, "blurred, and sharpened"
+    assert 0.3 < (grain < 0.01).mean() < 0.7 and grain.max() > 8
+
+
+def test_the_appearance_follows_the_generator():
+    image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    once, again = (vary_appearance(image, np.random.default_rng(7)) for _ in range(2))
+    assert np.array_equal(once, again)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,6 +198,40 @@ def test_what_a_parent_was_trained_on_is_recorded(dataset_folder, tmp_path):
     TrainingRun(settings, load_corpus((dataset_folder,), 0.2, 0))._record()
     own, inherited = json.loads((tmp_path / "out" / "emitdiff.json").read_text())["training"]["datasets"]
     assert own["name"] == "discs" and inherited == {"name": "hearts", "images": 7, "licence": "CC0", "by": "parent"}
+
+
+def test_networks_alone_leave_autoencoder_and_grain_as_they_were(trained, dataset_folder, tmp_path):
+    settings = TrainSynthesis(
+        (dataset_folder,), tmp_path / "out", resolution=64, minutes=0.01, stage="networks", start=trained
+    )
+    train_synthesis(settings)
+
+    def same(folder: str) -> bool:
+        files = [path.relative_to(trained) for path in (trained / folder).iterdir()]
+        assert files
+        return all((trained / name).read_bytes() == (settings.out / name).read_bytes() for name in files)
+
+    kept = [name for name in ("vae", "grain", "tokenizer", "unet", "text_encoder", "controlnet") if same(name)]
+    assert kept == ["vae", "grain", "tokenizer"], "the words keep their numbers, the three networks learn"
+    assert load_synthesizer(str(settings.out)).card["training"]["start"]["stages"].keys() >= {"autoencoder", "unet"}
+    before = time_spent(settings.out / "state" / "controlnet-64.pt")
+    train_synthesis(settings)
+    assert time_spent(settings.out / "state" / "controlnet-64.pt") == before and same("vae"), "it had its time"
+
+
+def test_networks_alone_need_a_checkpoint_and_a_folder_without_an_autoencoder(trained, dataset_folder, tmp_path):
+    settings = TrainSynthesis((dataset_folder,), tmp_path / "out", resolution=64, minutes=0.01, stage="networks")
+    with pytest.raises(EmitDiffError, match="with --from"):
+        train_synthesis(settings)
+    assert not settings.out.exists()
+    own = shutil.copytree(trained, tmp_path / "own")
+    begun = json.loads((own / "state" / "settings.json").read_text())
+    (own / "state" / "settings.json").write_text(json.dumps({**begun, "from": trained.name}))
+    before = (own / "vae" / "config.json").read_bytes()
+    (own / "vae" / "config.json").write_bytes(before + b" ")
+    with pytest.raises(EmitDiffError, match="has an autoencoder of its own"):
+        train_synthesis(replace(settings, out=own, start=trained))
+    assert (own / "vae" / "config.json").read_bytes() == before + b" "
 
 
 def test_the_schedule_ends_in_pure_noise():
