@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from emitdiff.datasets.coco import coco_annotations
 from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset, unique_stems
 from emitdiff.datasets.splits import folds_by_group
 from emitdiff.errors import EmitDiffError
@@ -238,27 +239,6 @@ def _write_coco(dataset: DatasetFolder, names: list[str], splits: list[Split], f
             {**head, "images": [images[index] for index in indices], "annotations": chosen},
         )
     return ["Each piece of a label that hangs together, corners included, is one annotation; touching pieces are one."]
-
-
-def coco_annotations(mask: np.ndarray) -> Iterator[dict[str, Any]]:
-    """One annotation per connected component (8 neighbours) of every class in a mask, class ids uint8 (H, W).
-
-    `segmentation` is COCO's compressed run-length code, which keeps holes and single pixels where polygons would not;
-    `bbox` is [left, top, width, height] and `area` the number of pixels.
-    """
-    from pycocotools import mask as coco
-
-    for label in np.unique(mask[mask > 0]).tolist():
-        count, pieces = cv2.connectedComponents((mask == label).astype(np.uint8), connectivity=8)
-        for piece in range(1, count):
-            code = coco.encode(np.asfortranarray(pieces == piece, dtype=np.uint8))
-            yield {
-                "category_id": label,
-                "segmentation": {"size": list(mask.shape), "counts": code["counts"].decode("ascii")},
-                "bbox": coco.toBbox(code).tolist(),
-                "area": int(coco.area(code)),
-                "iscrowd": 0,
-            }
 
 
 def _write_paired(

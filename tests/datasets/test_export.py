@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from emitdiff.datasets.export import Export, coco_annotations, cut_splits, export, label_colours
+from emitdiff.datasets.coco import coco_annotations
+from emitdiff.datasets.export import Export, cut_splits, export, label_colours
 from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
 from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
