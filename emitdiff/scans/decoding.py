@@ -13,7 +13,6 @@ from emitdiff.scans.geometry import Window
 MAX_PIXELS = 2**26  # one slice: 8192 x 8192
 MAX_VOXELS = 2**28  # all samples of all slices: 1024 slices of 512 x 512, which is 512 MiB as 16 bit
 MAX_SLICES = 4096
-MAX_MASK_CLASSES = 32
 SUPPORTED_FORMATS = "Expected PNG, JPEG, WebP, TIFF, DICOM (file, folder or zip) or NIfTI (.nii, .nii.gz)."
 
 
@@ -128,15 +127,10 @@ def volumes_warning(count: int) -> str:
     return f"It holds {count} volumes (time points, echoes or the like); the first, number 0, is shown."
 
 
-def checked_class_ids(values: np.ndarray, name: str) -> np.ndarray:
-    if values.dtype != np.uint8:
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255 or (values % 1 != 0).any():
-            raise EmitDiffError(f"The mask '{name}' holds values that are not class ids (whole numbers, 0 to 255).")
-        values = values.astype(np.uint8)
-    distinct = np.count_nonzero(np.bincount(values.ravel(), minlength=256))
-    if distinct > MAX_MASK_CLASSES:
-        raise EmitDiffError(
-            f"'{name}' has {distinct} distinct values, so it looks like an image rather than a mask. "
-            f"A mask holds class ids (0 is background), at most {MAX_MASK_CLASSES} of them, saved without loss (PNG)."
-        )
-    return np.ascontiguousarray(values)
+def checked_ids(values: np.ndarray, name: str) -> np.ndarray:
+    """Class ids of any type as uint8, to be written. EmitDiffError for numbers that are not whole, or not 0 to 255."""
+    if values.dtype == np.uint8:
+        return values
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 255 or (values % 1 != 0).any():
+        raise EmitDiffError(f"The mask for '{name}' holds values that are not class ids (whole numbers, 0 to 255).")
+    return values.astype(np.uint8)

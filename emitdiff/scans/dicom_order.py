@@ -9,10 +9,13 @@ import numpy as np
 from emitdiff.scans.decoding import volumes_warning
 from emitdiff.scans.dicom_frame import Frame, regions_differ
 from emitdiff.scans.dicom_series import Series, split_volumes
-from emitdiff.scans.geometry import Geometry, SeriesReference, edge_letters
+from emitdiff.scans.geometry import Geometry, ImagePlane, SeriesReference, edge_letters
 from emitdiff.scans.scan import check_time_point
 
 Spacing = tuple[float, float, float]  # (slice, row, column) in millimetres
+# Of the distance of slices, and of a pixel: slices that lie no farther than this from where they would if they were
+# evenly spread, along the stack and beside it, are.
+UNEVEN, UNEVEN_BESIDE = 0.1, 0.25
 SAME_PLACE = 0.05  # of a pixel: slices that are nearer lie at the same place
 _SIDES = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
 
@@ -38,7 +41,7 @@ def in_order(name: str, series: Series, time_point: int | None) -> Order:
     pixels, orientation = first.pixel_spacing, first.orientation
     if regions_differ(first):
         warnings.append("The regions of the ultrasound image have several scales, or none: it has no pixel size.")
-    thickness = abs(first.number("SpacingBetweenSlices", 0)) or abs(first.number("SliceThickness", 0)) or 1.0
+    thickness = _thickness(first)
     plain = None if pixels is None else (thickness, float(pixels[0]), float(pixels[1]))
     if not series.aligned:
         check_time_point(name, time_point, 1)
@@ -71,6 +74,10 @@ def in_order(name: str, series: Series, time_point: int | None) -> Order:
     return _placed(frames, placed, positions, orientation, pixels, thickness, warnings)
 
 
+def _thickness(frame: Frame) -> float:
+    return abs(frame.number("SpacingBetweenSlices", 0)) or abs(frame.number("SliceThickness", 0)) or 1.0
+
+
 def _placed(
     frames: list[Frame], placed: list[np.ndarray], positions: np.ndarray, orientation: np.ndarray, pixels: np.ndarray,
     thickness: float, warnings: list[str],
@@ -81,15 +88,30 @@ def _placed(
     normal = np.cross(orientation[:3], orientation[3:])
     step = normal * thickness if len(frames) == 1 else (placed[-1] - placed[0]) / (len(frames) - 1)
     distance = float(np.median(gaps)) if len(gaps) else thickness
-    if len(gaps) and np.abs(gaps - distance).max() > 0.1 * distance:
-        warnings.append("The slices are not evenly spaced: some may be missing.")
+    places = np.array(placed)
+    away = places - (placed[0] + np.arange(len(frames))[:, None] * step)  # from where they would lie evenly spread
+    beside = np.linalg.norm(away - (away @ normal)[:, None] * normal, axis=1).max()
+    along = max(np.abs(away @ normal).max(), np.abs(gaps - distance).max() if len(gaps) else 0)
+    even = along <= UNEVEN * distance and beside <= UNEVEN_BESIDE * pixels.min()
+    shift = np.linalg.norm(step - (step @ normal) * normal) * (len(frames) - 1)
+    if not even:
+        warnings.append(
+            "The slices are not evenly spaced: some may be missing. Their mask cannot be NIfTI, which would spread "
+            "them evenly."
+        )
+    elif shift > 0.5 * pixels.min():
+        warnings.append(
+            f"The slices are shifted against each other, by {shift:.1f} mm in all (a tilted gantry). In a NIfTI mask "
+            "the sform alone says so: ITK and what is built on it show mask and series straight. DICOM SEG has every "
+            "place."
+        )
     # File order is (column, row, slice), as converters to NIfTI have it; DICOM is LPS+, the affine RAS+.
     affine = np.eye(4)
     affine[:3] = np.column_stack([orientation[:3] * pixels[1], orientation[3:] * pixels[0], step, placed[0]])
     affine[:2] *= -1
     first = frames[0]
     shape = (int(first.header.number("Columns", 0)), int(first.header.number("Rows", 0)), len(frames))
-    geometry = Geometry((2, 1, 0), (False, False, False), shape, affine)
+    geometry = Geometry((2, 1, 0), (False, False, False), shape, affine, corners=None if even else places)
     return Order(frames, warnings, geometry, (distance, float(pixels[0]), float(pixels[1])))
 
 
@@ -128,7 +150,13 @@ def series_reference(frames: list[Frame]) -> SeriesReference | None:
         identity(frames[0], keyword) for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
     )
     known = series and all(kind and instance for kind, instance, _ in images)
-    corners = [frame.position for frame in frames]
-    placed = tuple(tuple(corner.tolist()) for corner in corners if corner is not None)
-    corners_known = placed if len(placed) == len(frames) else ()
-    return SeriesReference(study, series, space, images, corners_known) if known else None
+    planes = [plane for plane in map(_plane, frames) if plane is not None]
+    placed = tuple(planes) if len(planes) == len(frames) else ()
+    return SeriesReference(study, series, space, images, placed, _thickness(frames[0])) if known else None
+
+
+def _plane(frame: Frame) -> ImagePlane | None:
+    corner, orientation, spacing = frame.position, frame.orientation, frame.pixel_spacing
+    if corner is None or orientation is None or spacing is None:
+        return None
+    return ImagePlane(tuple(corner.tolist()), tuple(orientation.tolist()), tuple(spacing.tolist()))

@@ -17,36 +17,37 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
 from emitdiff.files import write_atomically
-from emitdiff.scans.geometry import Geometry, SeriesReference
+from emitdiff.scans.geometry import SeriesReference
 
 # Coding scheme, value and meaning of what the standard wants said in codes.
 TISSUE = ("SCT", "85756007", "Tissue")  # the general word: a sentence is no code
 SEGMENTED = ("DCM", "113076", "Segmentation")
 SOURCE = ("DCM", "121322", "Source image for image processing operation")
+ALIKE = 1e-5  # as cosines or millimetres: what is nearer is one direction or distance
 # What tells frames apart: an element, and the functional group that it stands in.
 SEGMENT = (0x0062000B, 0x0062000A)
 POSITION = (0x00200032, 0x00209113)
 STACK_POSITION = (0x00209057, 0x00209111)
 
 
-def write_segmentation(
-    slices: np.ndarray, series: SeriesReference, geometry: Geometry | None, path: Path, labels: dict[int, str]
-) -> Path:
+def write_segmentation(slices: np.ndarray, series: SeriesReference, path: Path, labels: dict[int, str]) -> Path:
     """uint8 class ids (S, H, W) in displayed order to a DICOM SEG file; returns its path.
 
     Every class id of `labels` becomes a segment of that name with a frame for each slice, empty ones too, so that the
-    file is read like any volume. Without a `geometry` the frames are tied to their images alone.
+    file is read like any volume. A frame lies where its image lies; where the images do not say, it is tied to them
+    alone.
     """
-    seg = _header(series, labels, SEGMENT, STACK_POSITION if geometry is None else POSITION)
-    shared, corners = Dataset(), None
-    if geometry is not None:
-        corners = _corners(series, geometry)
+    seg = _header(series, labels, SEGMENT, POSITION if series.planes else STACK_POSITION)
+    shared, own = Dataset(), [Dataset() for _ in slices]
+    if series.planes:
         seg.FrameOfReferenceUID = series.space or generate_uid()
         seg.PositionReferenceIndicator = ""
-        shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = _plane(geometry, corners)
+        _add_planes(series, shared, own)
+    else:
+        seg.PatientOrientation = ""  # it is that of the images, whatever it may be
     seg.SharedFunctionalGroupsSequence = Sequence([shared])
     seg.PerFrameFunctionalGroupsSequence = Sequence(
-        _frame(series, corners, number, place)
+        _frame(series, number, place, own[place])
         for number in range(1, len(labels) + 1)
         for place in range(len(slices))
     )  # fmt: skip
@@ -76,7 +77,7 @@ def _header(series: SeriesReference, labels: dict[int, str], *dimensions: tuple[
     seg.ImageType, seg.SegmentationType, seg.LossyImageCompression = ["DERIVED", "PRIMARY"], "BINARY", "00"
     seg.SamplesPerPixel, seg.PhotometricInterpretation, seg.PixelRepresentation = 1, "MONOCHROME2", 0
     seg.BitsAllocated, seg.BitsStored, seg.HighBit = 1, 1, 0
-    seg.SegmentSequence = Sequence(_segment(number, name) for number, name in enumerate(labels.values(), 1))
+    seg.SegmentSequence = Sequence(_segment(number, *one) for number, one in enumerate(labels.items(), 1))
     seg.ReferencedSeriesSequence = _items(
         SeriesInstanceUID=series.series,
         ReferencedInstanceSequence=Sequence(
@@ -93,10 +94,11 @@ def _header(series: SeriesReference, labels: dict[int, str], *dimensions: tuple[
     return seg
 
 
-def _segment(number: int, name: str) -> Dataset:
+def _segment(number: int, label: int, name: str) -> Dataset:
     return _item(
         SegmentNumber=number,
-        SegmentLabel=(name or f"class {number}")[:64],
+        SegmentLabel=_text(name) or f"class {label}",
+        SegmentDescription=f"class id {label}",
         SegmentAlgorithmType="AUTOMATIC",
         SegmentAlgorithmName="emitdiff",
         SegmentedPropertyCategoryCodeSequence=_code(TISSUE),
@@ -104,32 +106,39 @@ def _segment(number: int, name: str) -> Dataset:
     )
 
 
-def _corners(series: SeriesReference, geometry: Geometry) -> np.ndarray:
-    """(S, 3), where the first pixel of each slice lies, LPS+: as its own image says, else evenly spread."""
-    return np.array(series.corners) if series.corners else _even_corners(geometry, len(series.images))
+def _text(name: str) -> str:
+    """As the standard has it for a label: 64 characters in one line, and no backslash, which would part two values."""
+    return " ".join(name.replace("\\", "/").split())[:64].strip()
 
 
-def _even_corners(geometry: Geometry, count: int) -> np.ndarray:
-    """(count, 3); DICOM is LPS+, the affine RAS+."""
-    affine = geometry.display_affine()
-    corners: np.ndarray = (affine[:3, 3] + np.arange(count)[:, None] * affine[:3, 0]) * (-1, -1, 1)
-    return corners
+def _add_planes(series: SeriesReference, shared: Dataset, own: list[Dataset]) -> None:
+    """Position, orientation and spacing of the slices, in the groups of each or, where they are alike, of all."""
+    planes = series.planes
+    corners = np.array([plane.corner for plane in planes])
+    orientations = np.array([plane.orientation for plane in planes])
+    spacings = np.array([plane.spacing for plane in planes])
+    normal = np.cross(orientations[0, :3], orientations[0, 3:])
+    gaps = np.abs(np.diff(corners @ normal))
+    alike = np.ptp(orientations, axis=0).max() < ALIKE
+    even = alike and len(gaps) and np.ptp(gaps) < 1e-2 * gaps.mean()
+    apart = float(np.median(gaps)) if alike and len(gaps) and gaps.min() > 0 else series.thickness
+    for group, corner in zip(own, corners, strict=True):
+        group.PlanePositionSequence = _items(ImagePositionPatient=[f"{number:.9g}" for number in corner])
+    for place, group in enumerate([shared] if alike else own):
+        group.PlaneOrientationSequence = _items(
+            ImageOrientationPatient=[f"{number:.9g}" for number in orientations[place]]
+        )
+    for place, group in enumerate([shared] if np.ptp(spacings, axis=0).max() < ALIKE else own):
+        group.PixelMeasuresSequence = _items(
+            PixelSpacing=[f"{number:.9g}" for number in spacings[place]], SliceThickness=f"{apart:.9g}"
+        )
+        if even:
+            group.PixelMeasuresSequence[0].SpacingBetweenSlices = f"{apart:.9g}"
 
 
-def _plane(geometry: Geometry, corners: np.ndarray) -> tuple[Sequence, Sequence]:
-    """Orientation and spacing of all frames; DICOM is LPS+, the affine RAS+."""
-    slice_step, down, across = (geometry.display_affine()[:3, axis] * (-1, -1, 1) for axis in range(3))
-    rows, columns, apart = (float(np.linalg.norm(step)) for step in (down, across, slice_step))
-    orientation = [f"{number:.9g}" for number in (*(across / columns), *(down / rows))]
-    spacing = [f"{rows:.9g}", f"{columns:.9g}"]
-    measures = _items(PixelSpacing=spacing, SliceThickness=f"{apart:.9g}")
-    if np.allclose(corners, _even_corners(geometry, len(corners)), atol=1e-2 * apart):
-        measures[0].SpacingBetweenSlices = f"{apart:.9g}"
-    return _items(ImageOrientationPatient=orientation), measures
-
-
-def _frame(series: SeriesReference, corners: np.ndarray | None, number: int, place: int) -> Dataset:
-    """What belongs to the frame of segment `number` at slice `place`, counted from 1 and from 0."""
+def _frame(series: SeriesReference, number: int, place: int, plane: Dataset) -> Dataset:
+    """What belongs to the frame of segment `number` at slice `place`, counted from 1 and from 0; `plane` has the groups
+    that say where it lies."""
     kind, instance, frame = series.images[place]
     source = _item(
         ReferencedSOPClassUID=kind,
@@ -146,10 +155,9 @@ def _frame(series: SeriesReference, corners: np.ndarray | None, number: int, pla
             DerivationCodeSequence=_code(SEGMENTED), SourceImageSequence=Sequence([source])
         ),
     )  # fmt: skip
-    if corners is None:
+    if not series.planes:
         groups.FrameContentSequence[0].update(_item(StackID="1", InStackPositionNumber=place + 1))
-    else:
-        groups.PlanePositionSequence = _items(ImagePositionPatient=[f"{number:.9g}" for number in corners[place]])
+    groups.update(plane)
     return groups
 
 

@@ -56,7 +56,8 @@ class Geometry:
     """How the displayed slices lie in a file: display axis d shows file axis `axes[d]`, backwards where `flips[d]`.
 
     `shape` is the file's own, `affine` (4, 4) takes its voxel indices to millimetres (RAS+), and `fields` are the
-    geometry fields of a NIfTI header, to be written back as they were.
+    geometry fields of a NIfTI header, to be written back as they were. Where the slices are not evenly spaced, and the
+    affine leads past them, `corners` has the middle of the first pixel of each displayed one, (S, 3) in LPS+.
     """
 
     axes: tuple[int, int, int]
@@ -64,6 +65,20 @@ class Geometry:
     shape: tuple[int, ...]
     affine: np.ndarray
     fields: dict[str, np.ndarray] = field(default_factory=dict)
+    corners: np.ndarray | None = None
+
+    @property
+    def even(self) -> bool:
+        """Whether the affine says where every slice lies."""
+        return self.corners is None
+
+    def planes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the displayed slices, in millimetres (LPS+, as in DICOM): the middle of the first pixel of each (S, 3),
+        and a step down and a step across (3,)."""
+        affine = np.diag([-1.0, -1, 1, 1]) @ self.display_affine()
+        count = (*self.shape, 1)[self.axes[0]]
+        evenly = affine[:3, 3] + np.arange(count)[:, None] * affine[:3, 0]
+        return evenly if self.corners is None else self.corners, affine[:3, 1], affine[:3, 2]
 
     def to_display(self, array: np.ndarray) -> np.ndarray:
         """File order to (slice, row, column); what follows the three, as colours do, stays behind them."""
@@ -113,13 +128,24 @@ def _letters(towards: np.ndarray) -> str:
 
 
 @dataclass(frozen=True)
+class ImagePlane:
+    """Where an image lies, in millimetres (LPS+, as in DICOM): the middle of its first pixel (3 numbers), the
+    directions of its rows and columns (6), and the distances of its rows and columns (2)."""
+
+    corner: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class SeriesReference:
     """The identifiers of a series. `images` has (SOP class, SOP instance, frame) for each slice in displayed order, the
-    frame counted from 1 in a file of several and 0 in one of its own; `corners` has where the middle of its first pixel
-    lies, in millimetres (LPS+, as in DICOM), or nothing where not all say so. `study` and `space` may be empty."""
+    frame counted from 1 in a file of several and 0 in one of its own; `planes` has where each lies, or nothing where
+    not all say so; `thickness` is that of a slice, in millimetres. `study` and `space` may be empty."""
 
     study: str
     series: str
     space: str
     images: tuple[tuple[str, str, int], ...]
-    corners: tuple[tuple[float, ...], ...] = ()
+    planes: tuple[ImagePlane, ...] = ()
+    thickness: float = 1.0

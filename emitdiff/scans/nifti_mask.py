@@ -24,8 +24,24 @@ def write_nifti(slices: np.ndarray, geometry: Geometry, path: Path) -> Path:
         image = nibabel.Nifti1Image(array, None, header)
     else:
         image = nibabel.Nifti1Image(array, geometry.affine)
+        # Both, as converters write them: some programs read the one, some the other.
+        image.set_qform(rigid(geometry.affine), code="scanner")
+        image.set_sform(geometry.affine, code="scanner")
         image.header.set_xyzt_units("mm")
     image.header["descrip"] = USE_NOTICE.encode()
     packed = gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)  # the same bytes for the same mask
     write_atomically(path, lambda partial: partial.write_bytes(packed))
     return path
+
+
+def rigid(affine: np.ndarray) -> np.ndarray:
+    """(4, 4), `affine` as a qform can have it, with right angles and the same steps. The slices of a tilted gantry,
+    which are shifted against each other, become a straight stack, as ITK reads such a series."""
+    first, second, third = affine[:3, :3].T
+    x = first / np.linalg.norm(first)
+    y = second - (second @ x) * x
+    y /= np.linalg.norm(y)
+    z = np.cross(x, y) * (1 if np.cross(x, y) @ third > 0 else -1)
+    straight = affine.copy()
+    straight[:3, :3] = np.column_stack([first, np.linalg.norm(second) * y, np.linalg.norm(third) * z])
+    return straight

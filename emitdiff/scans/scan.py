@@ -13,7 +13,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem, write_atomically
 from emitdiff.images import to_rgb
 from emitdiff.provenance import USE_NOTICE
-from emitdiff.scans.decoding import checked_class_ids
+from emitdiff.scans.decoding import checked_ids
 from emitdiff.scans.geometry import Geometry, SeriesReference, Window
 
 
@@ -113,8 +113,15 @@ class Scan:
 
     @property
     def mask_forms(self) -> tuple[str, ...]:
-        """What `save_mask` can write for this scan, its own kind first."""
-        plain = "NIfTI" if self.geometry is not None else "PNG" if self.num_slices == 1 else "TIFF"
+        """What `save_mask` can write for this scan, its own kind first.
+
+        Slices that are not evenly spaced have no NIfTI, which would have them elsewhere.
+        """
+        uneven = self.geometry is not None and not self.geometry.even
+        if uneven and self.origin is not None:
+            return ("DICOM SEG",)
+        placed = self.geometry is not None and not uneven
+        plain = "NIfTI" if placed else "PNG" if self.num_slices == 1 else "TIFF"
         return ("DICOM SEG", plain) if self.origin is not None else (plain,)
 
     def save_mask(
@@ -123,21 +130,26 @@ class Scan:
         """Write class ids, (S, H, W) or (H, W) or {slice: (H, W)}, at the size and in the geometry of the source.
 
         Slices that are not given are background. `form` is one of `mask_forms`, by default the last: with a geometry
-        (NIfTI, DICOM with positions) NIfTI in the source's own orientation; otherwise PNG, or TIFF with one page per
-        slice. `label` names the class in a DICOM SEG. Returns the path of the file.
+        (NIfTI, DICOM with positions) NIfTI in the source's own orientation; for slices that are not evenly spaced DICOM
+        SEG; otherwise PNG, or TIFF with one page per slice. `label` names the class in a DICOM SEG. Returns the path of
+        the file.
         """
         slices, folder = self._stack_masks(masks), Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         stem = file_stem(self.name)
-        if form is not None and form not in self.mask_forms:
-            raise EmitDiffError(f"A mask of '{self.name}' cannot be {form}: choose {' or '.join(self.mask_forms)}.")
+        form = form or self.mask_forms[-1]
+        if form not in self.mask_forms:
+            uneven = self.geometry is not None and not self.geometry.even and form == "NIfTI"
+            why = ", which would spread its uneven slices evenly" if uneven else ""
+            choices = " or ".join(self.mask_forms)
+            raise EmitDiffError(f"A mask of '{self.name}' cannot be {form}{why}: choose {choices}.")
         if self.origin is not None and form == "DICOM SEG":
             from emitdiff.scans.dicom_seg import write_segmentation
 
             ids = [int(value) for value in np.unique(slices) if value] or [1]
             names = {value: label or "mask" if len(ids) == 1 else f"class {value}" for value in ids}
-            return write_segmentation(slices, self.origin, self.geometry, folder / f"{stem}_mask.dcm", names)
-        if self.geometry is not None:
+            return write_segmentation(slices, self.origin, folder / f"{stem}_mask.dcm", names)
+        if self.geometry is not None and form == "NIfTI":
             from emitdiff.scans.nifti_mask import write_nifti
 
             return write_nifti(slices, self.geometry, folder / f"{stem}_mask.nii.gz")
@@ -165,5 +177,5 @@ class Scan:
                     f"A mask of shape {mask.shape} was given for slice {index}; '{self.name}' has slices 0 to "
                     f"{self.num_slices - 1} of shape {self.size}."
                 )
-            stack[index] = checked_class_ids(mask, self.name)
+            stack[index] = checked_ids(mask, self.name)
         return stack

@@ -68,6 +68,13 @@ def write_series(folder, count=5, step=(0, 0, 2.5), orientation=AXIAL, shuffle=T
     return folder
 
 
+def several_frames(path, **elements):
+    """An ultrasound clip, or, given places, an enhanced image whose frames are stored from last to first."""
+    identified = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": generate_uid(), "Modality": "US",
+                  "SOPClassUID": "1.2.840.10008.5.1.4.1.1.3.1"}  # fmt: skip
+    return write_dicom(path, np.zeros((3, 6, 8), np.uint8), **identified | elements)
+
+
 def write_nifti(path, array, affine=None, image_class=nibabel.Nifti1Image):
     nibabel.save(image_class(array, np.eye(4) if affine is None else affine), path)
     return path

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import highdicom
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
-from scan_files import SECRETS, ramp, write_dicom, write_series
+from scan_files import SECRETS, ramp, several_frames, write_dicom, write_series
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.masks import read_scan_mask
@@ -60,22 +63,75 @@ def test_each_class_is_a_segment(tmp_path, series):
     np.testing.assert_array_equal(seg.pixel_array, np.concatenate([classes == 2, classes == 7]))
 
 
-def test_frames_lie_where_their_images_lie_in_an_uneven_stack(tmp_path):
-    """Slices at 0, 2.5, 5 and 10 mm: evenly spread, those between the ends would lie elsewhere."""
-    series = write_series(tmp_path / "series", shuffle=False)
-    (series / "003.dcm").unlink()
+TURNED = [0.9397, 0.0, -0.342, 0.117, 0.9397, 0.3214]  # some 20 degrees about two axes, in four decimals
+
+
+def remove(number):
+    return lambda series: (series / f"{number:03d}.dcm").unlink()
+
+
+def turn_a_little(series):
+    """As scanners round: the directions of every image differ in the sixth decimal, and once in the third."""
+    for number, path in enumerate(sorted(series.glob("*.dcm"))):
+        image = pydicom.dcmread(path)
+        image.ImageOrientationPatient = [1, 1e-6 * number, 0, 0, 1, 2e-3 if number == 2 else 0]
+        image.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [
+        ({}, remove(3)),  # evenly spread, those between the ends would lie elsewhere
+        ({"step": (0, 1.7, 4.7)}, lambda series: None),  # a tilted gantry
+        ({"orientation": TURNED, "step": (0.857, -0.805, 2.2)}, lambda series: None),
+        ({"step": (0, 0, -2.5), "orientation": [-1, 0, 0, 0, -1, 0]}, lambda series: None),
+        ({}, turn_a_little),
+        ({"count": 1}, lambda series: None),
+    ],
+    ids=["missing slice", "tilted", "oblique", "from the other end", "jitter", "one"],
+)
+def test_frames_lie_where_their_images_lie(tmp_path, where, change):
+    series = write_series(tmp_path / "series", shuffle=False, **where)
+    change(series)
     scan = read_scan(series)
     path = scan.save_mask(drawn_on(scan), tmp_path, "DICOM SEG")
-    heights = [frame.PlanePositionSequence[0].ImagePositionPatient[2]
-               for frame in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence]  # fmt: skip
-    assert heights == [30, 32.5, 35, 40]
+    check_with_dciodvfy(path)
+    np.testing.assert_array_equal(read_scan_mask(path, scan), drawn_on(scan))
+    images = {image.SOPInstanceUID: image for image in map(pydicom.dcmread, series.glob("*.dcm"))}
+    seg = highdicom.seg.segread(path)
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        source = images[frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID]
+        orientation = (frame if "PlaneOrientationSequence" in frame else shared).PlaneOrientationSequence[0]
+        position = frame.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(position, source.ImagePositionPatient, atol=1e-6)
+        np.testing.assert_allclose(orientation.ImageOrientationPatient, source.ImageOrientationPatient, atol=1e-5)
+
+
+def test_frames_in_several_planes_lie_each_in_its_own(tmp_path):
+    """A localizer: one file with an axial, a coronal and a sagittal frame."""
+    planes = [[1, 0, 0, 0, 1, 0], [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1]]
+    elements = placed_from_last_to_first()
+    elements["SharedFunctionalGroupsSequence"][0].PlaneOrientationSequence = []
+    for frame, plane in zip(elements["PerFrameFunctionalGroupsSequence"], planes, strict=True):
+        frame.PlaneOrientationSequence = [pydicom.Dataset()]
+        frame.PlaneOrientationSequence[0].ImageOrientationPatient = plane
+    scan = read_scan(several_frames(tmp_path / "a.dcm", **elements))
+    path = scan.save_mask(drawn_on(scan), tmp_path, "DICOM SEG")
+    check_with_dciodvfy(path)
+    frames = highdicom.seg.segread(path).PerFrameFunctionalGroupsSequence
+    assert [frame.PlaneOrientationSequence[0].ImageOrientationPatient for frame in frames] == planes
     np.testing.assert_array_equal(read_scan_mask(path, scan), drawn_on(scan))
 
 
-def several_frames(path, **elements):
-    """An ultrasound clip, or, given places, an enhanced image whose frames are stored from last to first."""
-    identified = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": generate_uid(), "Modality": "US"}
-    return write_dicom(path, np.zeros((3, 6, 8), np.uint8), **identified | elements)
+def check_with_dciodvfy(path):
+    """The verifier of dicom3tools, the only one that looks at every attribute of a Segmentation."""
+    verifier = shutil.which("dciodvfy")
+    if verifier is None:
+        pytest.fail("This test needs dciodvfy on the PATH: install it, for example `apt-get install dicom3tools`.")
+    said = subprocess.run([verifier, "-new", path], capture_output=True, text=True, check=False)
+    assert "Segmentation" in said.stderr, said.stderr
+    assert [line for line in said.stderr.splitlines() if line.startswith("Error")] == []
 
 
 def placed_from_last_to_first():
@@ -114,13 +170,15 @@ def test_highdicom_reads_what_was_drawn(tmp_path, kind):
     }[kind]()
     scan = read_scan(path)
     drawn = np.random.default_rng(1).integers(0, 3, (scan.num_slices, *scan.size)).astype(np.uint8)
-    seg = highdicom.seg.segread(scan.save_mask(drawn, tmp_path, "DICOM SEG"))
+    saved = scan.save_mask(drawn, tmp_path, "DICOM SEG")
+    seg = highdicom.seg.segread(saved)
     images = [instance for _, instance, _ in scan.origin.images]
     if kind in ("series", "x-ray"):
         found = seg.get_pixels_by_source_instance(images)
     else:
         found = seg.get_pixels_by_source_frame(images[0], [frame for *_, frame in scan.origin.images])
     np.testing.assert_array_equal(found, np.stack([drawn == 1, drawn == 2], axis=-1))
+    check_with_dciodvfy(saved)
     assert (seg.get_volume_geometry() is None) == (kind in ("x-ray", "clip"))
 
 
@@ -130,6 +188,21 @@ def test_labels_keep_their_script(tmp_path, series, label):
     path = scan.save_mask(drawn_on(scan), tmp_path, "DICOM SEG", label)
     assert pydicom.dcmread(path).SegmentSequence[0].SegmentLabel == label
     assert highdicom.seg.segread(path).get_segment_description(1).segment_label == label
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("left\\right\nlung", "left/right lung"),  # a backslash would part two values
+        ("  ", "class 1"),
+        ("a lesion " * 9, ("a lesion " * 9)[:64].strip()),
+    ],
+)
+def test_labels_are_such_as_the_standard_allows(tmp_path, series, label, expected):
+    scan = read_scan(series)
+    path = scan.save_mask(drawn_on(scan), tmp_path, "DICOM SEG", label)
+    assert pydicom.dcmread(path).SegmentSequence[0].SegmentLabel == expected
+    check_with_dciodvfy(path)
 
 
 def test_nobody_is_named_in_it(tmp_path, series):

@@ -20,6 +20,7 @@ from emitdiff.scans.reading import read_scan
         (np.array([[0, 1]], np.uint8), [0, 1]),
         (np.array([[0, 13]], np.uint8), [0, 13]),
         (np.array([[0, 7]], np.uint16), [0, 7]),
+        (np.array([[0, 65535]], np.uint16), [0, 1]),
         (np.array([[[0] * 3, [255] * 3]], np.uint8), [0, 1]),
         (np.array([[False, True]]), [0, 1]),
     ],
@@ -41,15 +42,67 @@ def test_a_palette_mask_gives_its_indices(tmp_path):
     ("array", "sentence"),
     [
         (np.array([[[255, 0, 0], [0, 0, 0]]], np.uint8), "in colour"),
-        (np.arange(40, dtype=np.uint8)[None], "40 distinct values"),
-        (np.array([[0, 300]], np.uint16), "not class ids"),
-        (np.array([[0, 0.5]], np.float32), "not class ids"),
+        (np.arange(40, dtype=np.uint8)[None], "looks like an image"),
+        (np.array([[0, 300]], np.uint16), "up to 300, which are not class ids: .* to 254.*anew from 1"),
+        (np.array([[0, 1, 65535]], np.uint16), "up to 65535"),
+        (np.array([[0, 1, 255]], np.uint8), "255 beside 1 other"),
+        (np.array([[0, 0.5]], np.float32), "not class ids.*such as 0.5.*probabilities.*threshold"),
+        (np.array([[0, 3.4]], np.float32), "not class ids.*such as 3.4.*without scaling"),
+        (np.array([[0, -1]], np.float32), "negative values, down to -1"),
+        (np.array([[0, np.nan]], np.float32), "NaN or infinite.*background the id 0"),
     ],
 )
 def test_what_is_no_mask_is_refused(tmp_path, array, sentence):
     Image.fromarray(array).save(tmp_path / "mask.tif")
     with pytest.raises(EmitDiffError, match=sentence):
         read_mask(tmp_path / "mask.tif")
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.float64, np.uint16])
+def test_a_nifti_of_any_number_type_is_a_mask(tmp_path, kind):
+    ids = np.arange(24).reshape(4, 3, 2) % 5
+    nibabel.save(nibabel.Nifti1Image(ids.astype(kind), np.eye(4), dtype=kind), tmp_path / "mask.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(ids.astype(np.int16), np.eye(4)), tmp_path / "scan.nii.gz")
+    scan = read_scan(tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(read_scan_mask(tmp_path / "mask.nii.gz", scan), scan.values)
+
+
+@pytest.mark.parametrize(("kind", "taken"), [(np.int16, True), (np.uint8, False)])
+def test_a_scaled_label_map_is_rounded_where_it_is_near_its_ids(tmp_path, kind, taken):
+    """In few bits with a slope: 0.99977 is class 1; 0.91765, which 8 bits leave of it among 117, may be anything."""
+    ids = np.zeros((12, 12, 3))
+    ids[:4], ids[4:8], ids[9, 9, 1] = 1, 3, 117
+    room = np.iinfo(kind)
+    slope = 117 / (room.max - room.min)
+    stored = np.rint((ids - 117 / 2 * (room.min < 0)) / slope).clip(room.min, room.max)
+    image = nibabel.Nifti1Image(stored.astype(kind), np.eye(4))
+    image.header.set_slope_inter(slope, 117 / 2 if room.min < 0 else 0)
+    packed = bytearray(image.to_bytes())
+    packed[112:120] = np.array([slope, 117 / 2 if room.min < 0 else 0], "<f4").tobytes()
+    (tmp_path / "mask.nii").write_bytes(packed)
+    if taken:
+        assert np.unique(read_mask(tmp_path / "mask.nii", index=1)).tolist() == [0, 1, 3, 117]
+    else:
+        with pytest.raises(EmitDiffError, match="such as .*scl_slope 1"):
+            read_mask(tmp_path / "mask.nii", index=1)
+
+
+def test_a_nifti_of_several_volumes_or_with_nan_is_refused(tmp_path):
+    path = write_nifti(tmp_path / "mask.nii", np.zeros((4, 5, 6, 3), np.uint8))
+    with pytest.raises(EmitDiffError, match="several volumes.*one class id"):
+        read_mask(path, index=1)
+    values = np.zeros((4, 5, 6), np.float32)
+    values[0, 0, 0] = np.nan
+    with pytest.raises(EmitDiffError, match="NaN or infinite"):
+        read_mask(write_nifti(path, values), index=1)
+
+
+def test_a_mask_with_a_place_needs_an_image_with_one(tmp_path):
+    """Which way round a NIfTI belongs over a PNG nobody can tell."""
+    Image.new("L", (7, 9)).save(tmp_path / "image.png")
+    path = write_nifti(tmp_path / "mask.nii", np.zeros((7, 9, 1), np.uint8))
+    with pytest.raises(EmitDiffError, match="says where it lies in the patient, 'image.png' does not.*as PNG"):
+        read_slice_mask(path, read_scan(tmp_path / "image.png"), 0)
 
 
 def write_pages(path, values):
