@@ -5,7 +5,7 @@
 # make lock      after a change of requirements.txt or requirements-test.txt: the lock files anew
 # make hooks     the linter before every commit, the types before every push
 #
-# Only python3 (3.11 or newer) and pip are presumed; by make test also Chromium, which the test of the page drives. The first run creates .venv and installs into it, later ones start at once.
+# Only python3 (3.11 or newer) and pip are presumed; by make test also Chromium, which the test of the page drives, and dciodvfy (Debian: dicom3tools), which verifies DICOM. The first run creates .venv and installs into it, later ones start at once.
 
 PYTHON ?= python3
 VENV   ?= .venv

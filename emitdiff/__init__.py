@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from emitdiff.synthesis.loading import load_synthesizer  # noqa: TID251
     from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"
 __all__ = ["MaskEdit", "SynthesisSettings", "detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
 
 _EXPORTS = {
