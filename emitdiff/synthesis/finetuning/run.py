@@ -131,13 +131,24 @@ def _check_settings(settings: FinetuneControlnet) -> None:
 def _new_accelerator(settings: FinetuneControlnet) -> Accelerator:
     # accelerate keeps one state for the whole Python session, and would refuse a second precision.
     AcceleratorState._reset_state()
-    precision = settings.mixed_precision or choose_mixed_precision(choose_device())
+    device, world = choose_device(), int(os.environ.get("WORLD_SIZE") or 1)
+    precision = settings.mixed_precision or choose_mixed_precision(device)
+    # Left to itself, accelerate sees one process on CPUs, however many torchrun has started.
+    on_cpu = {"cpu": True} if world > 1 and device.type == "cpu" else {}
     try:
-        return Accelerator(mixed_precision=precision, gradient_accumulation_steps=settings.gradient_accumulation)
+        accelerator = Accelerator(
+            mixed_precision=precision, gradient_accumulation_steps=settings.gradient_accumulation, **on_cpu
+        )
     except ValueError as error:
         raise EmitDiffError(
             f"The mixed precision {precision} does not run on this machine ({error}); choose another, or name none."
         ) from error
+    if accelerator.num_processes != world:  # each would train a copy of its own, into the same folder
+        raise EmitDiffError(
+            f"{world} processes were started and {accelerator.num_processes} work together: start them with "
+            "`torchrun --nproc_per_node N -m emitdiff ...`, or with `accelerate launch` on CUDA cards."
+        )
+    return accelerator
 
 
 def _log(message: str) -> None:

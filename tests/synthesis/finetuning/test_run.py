@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from emitdiff.checkpoints import find_checkpoint
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CheckpointCard
+from emitdiff.synthesis.finetuning import run
 from emitdiff.synthesis.finetuning.base import open_base_checkpoint
 from emitdiff.synthesis.finetuning.checkpoint import LossLog
 from emitdiff.synthesis.finetuning.run import FinetuneControlnet, finetune_controlnet
@@ -205,7 +207,7 @@ def test_settings_that_cannot_be_used(changes, words, dataset_folder, tiny_synth
 
 def test_a_folder_that_cannot_be_made(dataset_folder, tiny_synthesis_folder, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(EmitDiffError, match="cannot be made"):
+    with pytest.raises(EmitDiffError, match="Nothing can be written into .*give another folder"):
         finetune_controlnet(settings_for(dataset_folder, tmp_path / "file", tiny_synthesis_folder))
 
 
@@ -306,14 +308,30 @@ def test_after_a_kill_it_resumes_and_ends_bit_for_bit_like_one_that_was_not_kill
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_processes_that_do_not_work_together_are_refused(dataset_folder, tiny_synthesis_folder, tmp_path, monkeypatch):
+    """As a launcher starts them whose processes accelerate does not see: each would write into the same folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(run, "Accelerator", lambda **named: SimpleNamespace(num_processes=1))
+    with pytest.raises(EmitDiffError, match="2 processes were started and 1 work together.*torchrun"):
+        finetune_controlnet(settings_for(dataset_folder, tmp_path / "out", tiny_synthesis_folder))
+    assert not (tmp_path / "out").exists()
+
+
+ACCELERATE = (
+    "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1, "--dynamo_backend", "no",
+    "--mixed_precision", "no",
+)  # fmt: skip
+TORCHRUN = ("torch.distributed.run", "--nproc_per_node", 2)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_do_what_one_does_with_twice_the_accumulation(dataset_folder, tiny_synthesis_folder, tmp_path):
-    launched = command(
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1,
-        "--dynamo_backend", "no", "--mixed_precision", "no", "-m", "emitdiff",
-    )  # fmt: skip
-    on_cpu = {**environment(), "ACCELERATE_USE_CPU": "true"}  # two processes with gloo, whatever the machine has
+@pytest.mark.parametrize(("launcher", "more"), [(ACCELERATE, {"ACCELERATE_USE_CPU": "true"}), (TORCHRUN, {})])
+def test_two_processes_do_what_one_does_with_twice_the_accumulation(
+    dataset_folder, tiny_synthesis_folder, tmp_path, launcher, more
+):
+    launched = command(sys.executable, "-m", *launcher, "-m", "emitdiff")
+    on_cpu = {**environment(), "CUDA_VISIBLE_DEVICES": "", **more}  # two processes with gloo, whatever the machine has
     for steps in (2, 3):  # the second time it goes on
         both = launched + arguments_for(dataset_folder, tiny_synthesis_folder, tmp_path / "both", steps)
         done = subprocess.run(both, env=on_cpu, capture_output=True, text=True, timeout=400)
