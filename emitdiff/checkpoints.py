@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from emitdiff.checksums import check_checksums, check_downloaded, files_to_load, fingerprint
 from emitdiff.downloads import fetch
 from emitdiff.errors import EmitDiffError
 from emitdiff.hub import (
@@ -20,6 +21,7 @@ from emitdiff.hub import (
     IGNORED_FILES,
     HubPart,
     NotOnHub,
+    choose_files,
     find_snapshot,
     has_weights,
     is_repository,
@@ -28,6 +30,13 @@ from emitdiff.progress import DownloadLines, Progress
 
 Kind = Literal["synthesis", "segmentation"]
 
+HASHES = {  # of the base, by revision: what two independent public sources give as the sha256 of its files
+    "451f4fe16113bff5a5d2269ed5ad43b0592e9a14": {
+        "text_encoder/model.safetensors": "d008943c017f0092921106440254dbbe00b6a285f7883ec8ba160c3faad88334",
+        "unet/diffusion_pytorch_model.safetensors": "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
+        "vae/diffusion_pytorch_model.safetensors": "a2b5134f4dbc140d9c11f11cba3233099e00af40f262f136c691fb7d38d2194c",
+    }
+}
 # A Hub revision is a commit where two independent public sources name the same one, otherwise the branch "main".
 BASE_SD15 = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14")
 SOFTEDGE = ("lllyasviel/control_v11p_sd15_softedge", "b5bcad0c48e9b12f091968cf5eadbb89402d6bc9")
@@ -233,9 +242,10 @@ def fetch_weights(checkpoint: Checkpoint, half: bool = False, progress: Progress
 
 
 def local_folder(checkpoint: Checkpoint) -> Path:
-    """The folder with `checkpoint`'s base weights on this machine, fetched from the Hub where needed.
+    """The folder with `checkpoint`'s base weights on this machine, fetched from the Hub where needed, every file of it
+    compared with its sha256 where that is known.
 
-    Raises EmitDiffError with the command to run when it can be neither found nor fetched.
+    Raises EmitDiffError with the command to run when it can be neither found nor fetched, and for damaged weights.
     """
     return _folder(checkpoint, checkpoint.base, checkpoint.revision)
 
@@ -244,6 +254,8 @@ def controlnet_folder(checkpoint: Checkpoint) -> Path:
     """The folder with `checkpoint`'s ControlNet: its own place, or controlnet/ in the base. Raises EmitDiffError."""
     if checkpoint.controlnet:
         folder = _folder(checkpoint, checkpoint.controlnet, checkpoint.controlnet_revision)
+        if checkpoint.card:
+            check_checksums(Path(checkpoint.card))
         inside = folder / "controlnet"  # a folder that fine-tuning left
         return inside if has_weights(inside) else folder
     folder = local_folder(checkpoint) / "controlnet"
@@ -260,10 +272,26 @@ def _folder(checkpoint: Checkpoint, source: str, revision: str | None) -> Path:
         part = HubPart(source, revision)
         if find_snapshot(part) is None:
             fetch_weights(checkpoint)
-        return find_snapshot(part) or Path(source)
+        if (folder := find_snapshot(part)) is not None:
+            check_downloaded(folder, source, revision, HASHES.get(revision, {}))
+        return folder or Path(source)
     if not has_weights(Path(source)):
         raise EmitDiffError(f"{source} holds no .safetensors weights: give a folder in diffusers layout.")
+    # A folder of one's own need not have a list; that of the shipped weights must not be missing.
+    check_checksums(Path(source), required=checkpoint.embedded and "EMITDIFF_CHECKPOINTS" not in os.environ)
     return Path(source)
+
+
+def weights_fingerprint(checkpoint: Checkpoint, half: bool = False) -> str:
+    """One sha256 for all that is loaded of `checkpoint`, a ControlNet from elsewhere with it; `half` as it is loaded.
+
+    Raises EmitDiffError where the weights are not here.
+    """
+    folders = [(local_folder(checkpoint), checkpoint.revision)]
+    if checkpoint.controlnet:
+        folders.append((controlnet_folder(checkpoint), checkpoint.controlnet_revision))
+    names = [choose_files(list(dict(files_to_load(folder))), half) if hub else None for folder, hub in folders]
+    return fingerprint(*(folder for folder, _ in folders), names=names)
 
 
 def _download_command(checkpoint: Checkpoint) -> str:

@@ -27,6 +27,7 @@ from emitdiff.commands.segmentation import (
 )
 from emitdiff.commands.studies import Study
 from emitdiff.commands.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
+from emitdiff.commands.weights import CheckWeights
 from emitdiff.devices import quiet_libraries
 from emitdiff.errors import EmitDiffError, explain
 from emitdiff.serve import Serve
@@ -37,8 +38,8 @@ POSITIVE |= {"seconds", "test", "draws", "side", "test_limit"}
 
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed, EvaluateHed, Serve,
-    Study,
+    CheckDataset, CheckWeights, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed,
+    EvaluateHed, Serve, Study,
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ SYNTHETIC_XMP = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  Iptc4xmpExt:DigitalSourceType="{DIGITAL_SOURCE_TYPE}"/>
 </rdf:RDF></x:xmpmeta>
 <?xpacket end="r"?>"""
+
+
+def source_hashes(image: np.ndarray | None, mask: np.ndarray | None) -> dict[str, str]:
+    """sha256 of the pixels that a synthetic image is made from, where there are any: whoever has the source can tell
+    that it is the same one, nobody else learns anything of it."""
+    given = {"image_sha256": image, "mask_sha256": mask}
+    return {name: pixels_sha256(array) for name, array in given.items() if array is not None}
+
+
+def pixels_sha256(array: np.ndarray) -> str:
+    """sha256 of an array's shape and values, whole numbers of any type."""
+    digest = hashlib.sha256(str(array.shape).encode())
+    digest.update(np.ascontiguousarray(array, dtype=np.uint8).tobytes())
+    return digest.hexdigest()
 
 
 def save_synthetic_png(image: np.ndarray, path: str | Path, settings: dict[str, Any]) -> Path:

@@ -60,9 +60,11 @@ class Segment:
 
         from emitdiff.files import file_stem
         from emitdiff.images import overlay
+        from emitdiff.provenance import pixels_sha256
 
         scan, index, image = read_slice(self.image, self.slice, self.window)
-        result = load("load_segmenter", self.checkpoint)(image, self.text, threshold=self.threshold)
+        pipeline = load("load_segmenter", self.checkpoint)
+        result = pipeline(image, self.text, threshold=self.threshold)
         for warning in result.warnings:
             say(warning)
         folder, stem = output_folder(self.out, self.image), file_stem(scan.name)
@@ -88,6 +90,8 @@ class Segment:
             "pixels": int(result.mask.sum()),
             "threshold": self.threshold,
             "checkpoint": self.checkpoint,
+            "weights_sha256": pipeline.weights,
+            "image_sha256": pixels_sha256(image),
             "seconds": round(result.seconds, 2),
             "warnings": list(result.warnings),
             "files": files,
@@ -209,6 +213,7 @@ class Teach:
     seed: int = 0  # Seed of image choice, augmentation and weight initialization.
 
     def run(self) -> int:
+        from emitdiff.datasets.fingerprint import dataset_sha256
         from emitdiff.segmentation.few_shot.head import check_head_path
         from emitdiff.segmentation.few_shot.training import TrainFewShot as Settings
         from emitdiff.segmentation.few_shot.training import train_few_shot
@@ -220,7 +225,8 @@ class Teach:
         dataset = self._examples()
         pipeline = load("load_segmenter", self.checkpoint)
         last = show_training(train_few_shot(pipeline, list(dataset), dataset.info, settings))
-        last.head.save(out)
+        hashes = {"weights_sha256": pipeline.weights, "dataset_sha256": dataset_sha256(dataset)}
+        replace(last.head, card={**last.head.card, **hashes}).save(out)
         seen = "" if last.dice is None else f", Dice {last.dice:.2f} on a held-out image"
         print(f"{', '.join(last.head.card['targets'])}: {last.steps} steps in {last.seconds:.0f} s{seen}; see {out}")
         if last.warning:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from emitdiff.datasets.fingerprint import dataset_sha256
 from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.images import image_to_tensor
@@ -155,7 +156,8 @@ def run_evaluation(pipeline: SegmentationPipeline, settings: EvaluateSegmentatio
     rows = predict_all(pipeline, dataset, texts, settings)
     found = {text: _by_target(predictions) for text, predictions in rows.items()}
     record = {"dataset": dataset.info.name, "text": settings.text, "split": settings.split,
-             "checkpoint": settings.checkpoint}  # fmt: skip
+             "checkpoint": settings.checkpoint, "weights_sha256": pipeline.weights,
+             "dataset_sha256": dataset_sha256(dataset)}  # fmt: skip
     if settings.text != "all":
         return {**found[settings.text], **record}
     gains = {

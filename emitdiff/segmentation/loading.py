@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
+from emitdiff.checksums import fingerprint, sha256_of
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.segmentation.few_shot.head import is_head_file, load_few_shot_head, read_few_shot_head
@@ -43,7 +44,9 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
     if config.get("kind") == "published":
         from emitdiff.segmentation.published.pipeline import load_published
 
-        return load_published(folder, config, choose_device(device))  # type: ignore[return-value]  # segments alike
+        published = load_published(folder, config, choose_device(device))
+        published.weights = fingerprint(folder)
+        return published  # type: ignore[return-value]  # segments alike
     missing = [key for key in ("blocks", "timesteps", "noise_seed", "resolution", "targets") if key not in config]
     if missing:
         raise EmitDiffError(f"{folder / 'segmenter.json'} lacks {', '.join(missing)}: {RESTORE_HINT}")
@@ -67,6 +70,7 @@ def load_segmenter(checkpoint: str = "textdiff-mini", device: str | None = None)
         calibration,
         tuple(config.get("far_sizes", ())),
         _grey_levels(config.get("greys"), folder),
+        weights=fingerprint(folder),
     )
 
 
@@ -75,7 +79,9 @@ def _load_few_shot(file: str, device: str | None) -> SegmentationPipeline:
     name = read_few_shot_head(file)[0]["checkpoint"]
     if is_head_file(name):
         raise EmitDiffError(f"'{Path(file).name}' names no checkpoint but {name}: teach it again.")
-    return load_few_shot_head(file, load_segmenter(name, device)).pipeline()
+    pipeline = load_few_shot_head(file, load_segmenter(name, device)).pipeline()
+    pipeline.weights = sha256_of(file)
+    return pipeline
 
 
 def _calibration(record: object, folder: Path) -> PresenceCalibration | None:

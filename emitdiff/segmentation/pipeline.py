@@ -65,6 +65,7 @@ class SegmentationPipeline(Segmenter):
         far_sizes: tuple[int, ...] = (),
         greys: Mapping[str, GreyLevels] | None = None,
         prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+        weights: str = "",
     ) -> None:
         """An image is looked at with its short side at `resolution` pixels, or at each of `sizes`, and from farther
         away at each of `far_sizes`, with a mirrored margin; the answers are averaged, and the uncertainty is that at
@@ -72,6 +73,7 @@ class SegmentationPipeline(Segmenter):
         (`scale_greys`), brought about before; `prepare` does that instead for a head on another pipeline's backbone.
         """
         super().__init__()
+        self.weights = weights  # sha256 of what all of it was loaded from
         self.features, self.text, self.head = features, text, head
         self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
         self.cell, self.image_kinds = cell, image_kinds

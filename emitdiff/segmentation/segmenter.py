@@ -48,7 +48,12 @@ class EncodedImage:
 
 
 class Segmenter(ABC):
-    """Keeps nothing of an image: what `encode` returns is the caller's. Safe to call from several threads."""
+    """Keeps nothing of an image: what `encode` returns is the caller's. Safe to call from several threads.
+
+    `weights` is the sha256 of the files it was loaded from, "" for one that was not.
+    """
+
+    weights: str = ""
 
     def __init__(self) -> None:
         self._encoder = object()

@@ -23,7 +23,13 @@ from emitdiff.datasets.splits import choose_rows, draw_labelled
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import image_to_tensor, resize_image, resize_mask
-from emitdiff.segmentation.model.features import DiffusionFeatures, decoder_blocks, load_features, working_size
+from emitdiff.segmentation.model.features import (
+    DiffusionFeatures,
+    decoder_blocks,
+    load_features,
+    weights_hash,
+    working_size,
+)
 from emitdiff.segmentation.vocabulary import target_of
 from emitdiff.studies.charts import heat_map
 from emitdiff.studies.probe import Probe, fit_probe, pixels_at
@@ -88,7 +94,8 @@ def study_blocks(settings: Blocks) -> dict:
         )
     free = ("out", "blocks", "timesteps", "seeds", "json")
     record = {name: value for name, value in asdict(settings).items() if name not in free}
-    out = open_study(settings.out, {**record, "dataset": dataset.info.name})
+    weights = {"backbone": weights_hash(features.unet)}
+    out = open_study(settings.out, {**record, "dataset": dataset.info.name}, weights, [dataset])
     rows = read_table(out / RESULTS)
     for step in tqdm(settings.timesteps, desc="probing", unit="timestep"):
         done = {(row["block"], row["seed"]) for row in rows if row["timestep"] == str(step)}

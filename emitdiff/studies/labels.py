@@ -20,6 +20,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem, make_folder
 from emitdiff.images import resize_image, resize_mask
 from emitdiff.segmentation.evaluation import TEXTS, measure, shuffled_sentences, summarise
+from emitdiff.segmentation.few_shot.head import fingerprints
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.vocabulary import queries_of
 from emitdiff.studies.arms import ARMS, NO_TEXT, OURS, Segment, TrainArm, check_arms, load_base, train_arm
@@ -107,7 +108,8 @@ def study_labels(settings: Labels) -> dict:
         raise EmitDiffError(f"--derived names {', '.join(unknown)}; the datasets here are {', '.join(sides)}.")
     base = load_base(settings.checkpoint, settings.backbone) if OURS in settings.arms else None
     free = ("out", "datasets", "images", "draws", "arms", "derived", "json")
-    out = open_study(settings.out, {name: value for name, value in asdict(settings).items() if name not in free})
+    record = {name: value for name, value in asdict(settings).items() if name not in free}
+    out = open_study(settings.out, record, {} if base is None else fingerprints(base), datasets)
     runs = list(_runs(settings, sides))
     _train_all_runs(settings, runs, sides, base, out)
     facts = {name: _facts(folds, settings, columns[name]) for name, folds in sides.items()}

@@ -90,7 +90,7 @@ def study_memorization(settings: Memorization) -> dict:
         raise EmitDiffError("Two of the datasets have one name; give each its own name in dataset.json.")
     weights = hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()[:16]
     record = {"study": "copies", "checkpoint": settings.checkpoint, "weights": weights, "seed": settings.seed}
-    out = open_study(settings.out, record)
+    out = open_study(settings.out, record, {settings.checkpoint: pipeline.weights} if pipeline.weights else {}, opened)
     generate_all(splits, pipeline, settings)
     result = {}
     for split in splits:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from emitdiff.files import begin_record, write_atomically, write_text
+from emitdiff.datasets.fingerprint import HASHES, check_hashes
+from emitdiff.datasets.folder import DatasetFolder
+from emitdiff.files import begin_record, check_writable, write_atomically, write_text
 
 RECORD = "study.json"
 RESULTS = "results.csv"
 
 
-def open_study(out: Path, record: dict) -> Path:
-    """The folder of a study with `record`, all that its rows depend on, saved in it.
+def open_study(
+    out: Path, record: dict, weights: Mapping[str, str] | None = None, datasets: Iterable[DatasetFolder] = ()
+) -> Path:
+    """The folder of a study with `record`, all that its rows depend on, saved in it; so are the sha256 of `weights`, by
+    name, and of `datasets`.
 
     Raises:
-        EmitDiffError: the folder cannot be made, or holds a study started with another record.
+        EmitDiffError: the folder cannot be made, or holds a study started with another record, other weights or images.
     """
+    check_writable(out)
     begin_record(Path(out) / RECORD, record, out)
+    check_hashes(Path(out) / HASHES, out, weights or {}, datasets)
     return Path(out)
 
 

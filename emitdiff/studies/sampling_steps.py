@@ -55,7 +55,8 @@ def study_steps(settings: Steps) -> list[dict]:
     opened = [open_dataset(folder) for folder in settings.datasets]
     pipeline = load_synthesizer(settings.checkpoint)
     chosen = [held_out_rows(dataset, pipeline, settings.limit) for dataset in opened]
-    out = open_study(settings.out, {name: getattr(settings, name) for name in ("checkpoint", "limit", "seed")})
+    record = {name: getattr(settings, name) for name in ("checkpoint", "limit", "seed")}
+    out = open_study(settings.out, record, {settings.checkpoint: pipeline.weights} if pipeline.weights else {}, opened)
     rows = read_table(out / RESULTS)
     done = {tuple(row[key] for key in KEYS) for row in rows}
     left = [(wanted, dataset) for wanted, dataset in _combinations(settings, chosen)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
-from emitdiff.checkpoints import find_checkpoint, local_folder
+from emitdiff.checkpoints import find_checkpoint, local_folder, weights_fingerprint
 from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset
 from emitdiff.datasets.splits import choose_rows, split_by_group
 from emitdiff.errors import EmitDiffError
@@ -89,7 +89,8 @@ def study_utility(settings: Utility) -> dict:
         painting.check()
     free = ("out", "arms", "seeds", "json")
     record = {name: value for name, value in asdict(settings).items() if name not in free}
-    out = open_study(settings.out, {**record, "dataset": dataset.info.name})
+    weights = {settings.checkpoint: weights_fingerprint(find_checkpoint(settings.checkpoint, "synthesis"))}
+    out = open_study(settings.out, {**record, "dataset": dataset.info.name}, weights, [dataset])
     if not settings.synthetic:
         real, synthetic = matched(train, open_dataset(_generate(painting)), test, settings)
     _train_all(settings, arms, real, synthetic, test, out)

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from emitdiff.augmentation_settings import AugmentationSettings
+from emitdiff.datasets.fingerprint import dataset_sha256
 from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset, unique_stems
 from emitdiff.datasets.rows import FIRST_COLUMNS
 from emitdiff.datasets.splits import choose_rows
@@ -41,6 +42,7 @@ COLUMNS = (
     "preset", "provenance",
 )  # fmt: skip
 RECORD = "augment.json"
+LATER_FACTS = ("dataset_sha256", "weights_sha256")  # that older versions did not record
 TABLES = ("dataset.json", "metadata.csv")
 UNFINISHED = ".unfinished"
 BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
@@ -158,6 +160,9 @@ def _start_folder(
         "rows": hashlib.sha256(rows.encode()).hexdigest(),
     }
     record |= {"weights": hashlib.sha256(json.dumps(pipeline.card, sort_keys=True).encode()).hexdigest()}
+    record |= {"dataset_sha256": dataset_sha256(dataset)}
+    if getattr(pipeline, "weights", ""):
+        record["weights_sha256"] = pipeline.weights
     path = out / RECORD
     existing = list_files(out)  # before the record is read, for other processes write that first
     before = read_record(path, out)
@@ -176,6 +181,8 @@ def _start_folder(
 
 def _compare(before: dict, now: dict, out: Path) -> None:
     words = {"rows": "other rows of the dataset", "weights": "other weights"}
+    words |= {"dataset_sha256": "other images or masks", "weights_sha256": "weights of another content"}
+    before = {**{name: now[name] for name in LATER_FACTS if name in now}, **before}
     changes = [
         words.get(name) or f"{name} {before.get(name)}, now {now.get(name)}"
         for name in now

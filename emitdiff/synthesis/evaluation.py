@@ -13,6 +13,7 @@ import torch
 from monai.metrics import MultiScaleSSIMMetric, SSIMMetric
 from tqdm import tqdm
 
+from emitdiff.datasets.fingerprint import dataset_sha256
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample, open_dataset
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.errors import EmitDiffError
@@ -188,7 +189,8 @@ def evaluate_synthesis(
             f"Note: {settings.checkpoint} was trained on part of this dataset; use --split held-out for fair figures."
         )
     if settings.json:
-        print(json.dumps({**result, "settings": {**asdict(settings), "dataset": dataset.info.name}}))
+        used = {**asdict(settings), "dataset": dataset.info.name, "dataset_sha256": dataset_sha256(chosen)}
+        print(json.dumps({**result, "settings": {**used, "weights_sha256": pipeline.weights}}))
     return result
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import torch
 
-from emitdiff.checkpoints import Checkpoint, controlnet_folder, fetch_weights, find_checkpoint, local_folder
+from emitdiff.checkpoints import (
+    Checkpoint,
+    controlnet_folder,
+    fetch_weights,
+    find_checkpoint,
+    local_folder,
+    weights_fingerprint,
+)
 from emitdiff.devices import choose_device, choose_dtype, paints_in_half, prepare_pipeline, quiet_libraries
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.hub import weights_variant
@@ -50,7 +57,8 @@ def build_synthesizer(checkpoint: str, device: str | None = None) -> SynthesisPi
     pipe = read_pipeline(found, choose_dtype(chosen), paints_in_half(chosen))
     folder = local_folder(found)
     card = read_card(found, folder)
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name, load_grain(folder))
+    weights = weights_fingerprint(found, paints_in_half(chosen))
+    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name, load_grain(folder), weights)
 
 
 def read_pipeline(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, half: bool = False) -> Any:

@@ -6,6 +6,7 @@ repository and a local folder. What a checkpoint wants to be given is in its `em
 
 from __future__ import annotations
 
+import platform
 import queue
 import threading
 import time
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from emitdiff import __version__
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
+from emitdiff.provenance import source_hashes
 from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.control import Control, build_control
 from emitdiff.synthesis.grain import GrainNetwork, add_grain, grain_strength
@@ -59,8 +62,9 @@ class SyntheticImage:
 class SynthesisPipeline:
     """Generates new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
 
-    def __init__(self, pipe, card: CheckpointCard, name: str, grain: GrainNetwork | None = None):
-        self.pipe, self.name, self.grain = pipe, name, grain
+    def __init__(self, pipe, card: CheckpointCard, name: str, grain: GrainNetwork | None = None, weights: str = ""):
+        """`weights` is the sha256 of the files all of it was loaded from (`weights_fingerprint`), "" where of none."""
+        self.pipe, self.name, self.grain, self.weights = pipe, name, grain, weights
         self.checkpoint_card = card
         self.card = asdict(card)
         self._lock = threading.Lock()
@@ -136,10 +140,11 @@ class SynthesisPipeline:
         resolved = self._resolve(settings, changes)
         control = build_control(image, mask, resolved, self.checkpoint_card)
         grey = find_preset(resolved.preset).grey or (None if image is None else bool((image == image[..., :1]).all()))
-        return self._generate(control, grey, resolved, cancelled or (lambda: False))
+        facts = {**self._origin(), **source_hashes(image, mask)}
+        return self._generate(control, grey, resolved, facts, cancelled or (lambda: False))
 
     def _generate(
-        self, control: Control, grey, settings: ResolvedSettings, cancelled
+        self, control: Control, grey, settings: ResolvedSettings, facts: dict[str, Any], cancelled
     ) -> Iterator[SamplingStep | SyntheticImage]:
         for index in range(settings.num_images):
             started = time.perf_counter()
@@ -156,7 +161,7 @@ class SynthesisPipeline:
             generated = tensor_to_image(picture)
             seconds = time.perf_counter() - started
             copy = None if control.mask is None else np.array(control.mask)
-            record = self._record(settings, settings.seed + index, control)
+            record = self._record(settings, settings.seed + index, control) | facts
             yield SyntheticImage(resize_image(generated, control.size), copy, settings.seed + index, record, seconds)
 
     def _record(self, settings: SynthesisSettings, seed: int, control: Control) -> dict[str, Any]:
@@ -164,6 +169,18 @@ class SynthesisPipeline:
         one = settings.replace(num_images=1, seed=seed, appearance=phrase_of(settings, seed))
         record = {**one.record(), "checkpoint": self.name, "working_size": list(control.picture.shape[:2])}
         return record | ({"edge_weights": control.edge_weights} if control.edge_weights else {})
+
+    def _origin(self) -> dict[str, Any]:
+        """The weights by their content, and what else decides about the last bit of an image."""
+        dtype = str(self.pipe.unet.dtype).removeprefix("torch.")
+        made_with = {
+            "emitdiff": __version__,
+            "torch": torch.__version__,
+            "device": self.pipe.device.type,
+            "dtype": dtype,
+        }
+        made_with |= {"machine": platform.machine()}
+        return ({"weights_sha256": self.weights} if self.weights else {}) | {"made_with": made_with}
 
     def _generate_one(
         self, control, settings: ResolvedSettings, index: int, cancelled

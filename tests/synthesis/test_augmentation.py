@@ -202,6 +202,27 @@ def test_other_settings_or_another_folder_s_content_are_refused(settings, datase
         augment(settings)
 
 
+def test_a_run_goes_on_with_the_same_images_and_weights_only_and_one_of_an_older_version_does_too(settings, tmp_path):
+    settings = replace(
+        settings, dataset=shutil.copytree(settings.dataset, tmp_path / "discs"),
+        checkpoint=str(shutil.copytree(settings.checkpoint, tmp_path / "weights")),
+    )  # fmt: skip
+    augment(settings)
+    record = json.loads((settings.out / "augment.json").read_text())
+    older = {name: value for name, value in record.items() if name not in augmentation.LATER_FACTS}
+    (settings.out / "augment.json").write_text(json.dumps(older))
+    augment(settings)
+    assert json.loads((settings.out / "augment.json").read_text()) == record
+    (settings.dataset / "images" / "0.png").write_bytes((settings.dataset / "images" / "1.png").read_bytes())
+    with pytest.raises(EmitDiffError, match="started with other images or masks"):
+        augment(settings)
+    (tmp_path / "weights" / "unet" / "config.json").write_text(
+        (tmp_path / "weights" / "unet" / "config.json").read_text() + "\n"
+    )
+    with pytest.raises(EmitDiffError, match="weights of another content"):
+        augment(settings)
+
+
 @pytest.mark.parametrize(
     "name", ["report.html", "quality.csv", "augment.json", "dataset.json", "notes/mine.txt", "images/synthetic_7.png"]
 )

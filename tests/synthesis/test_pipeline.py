@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from emitdiff.checksums import fingerprint
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.card import CARD_FILE
 from emitdiff.synthesis.loading import load_synthesizer
@@ -155,3 +156,15 @@ def test_a_folder_that_is_no_pipeline_is_named(tmp_path, tiny_synthesis_folder):
     (tmp_path / "odd" / CARD_FILE).write_text('{"colour": 1}')
     with pytest.raises(EmitDiffError, match="cannot be read"):
         load_synthesizer(str(tmp_path / "odd"))
+
+
+def test_an_image_says_the_weights_and_the_source_by_their_content(pipeline, disc, tiny_synthesis_folder):
+    image, mask = disc
+    (one,) = pipeline(image, mask, **settings(num_images=1))
+    (other,) = pipeline(image ^ 1, mask, **settings(num_images=1))
+    assert one.settings["weights_sha256"] == fingerprint(tiny_synthesis_folder)
+    assert one.settings["image_sha256"] != other.settings["image_sha256"]
+    assert one.settings["mask_sha256"] == other.settings["mask_sha256"]
+    assert set(one.settings["made_with"]) == {"emitdiff", "torch", "device", "dtype", "machine"}
+    (free,) = pipeline(None, None, **settings(num_images=1, structure=0))
+    assert "image_sha256" not in free.settings

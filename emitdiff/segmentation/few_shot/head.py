@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from copy import deepcopy
@@ -134,10 +135,20 @@ class FewShotHead:
         path = check_head_path(path)
         make_folder(path.parent)
         weights = {name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}
-        metadata = {"kind": KIND, "card": json.dumps(self.card, ensure_ascii=False)}
+        card = json.dumps(self.card, ensure_ascii=False)
+        metadata = {"kind": KIND, "card": card, "sha256": _content_sha256(card, weights)}
         write_atomically(path, lambda partial: save_file(weights, partial, metadata))
         write_text(path.with_suffix(".md"), describe(self.card, path.name))
         return path
+
+
+def _content_sha256(card: str, weights: dict[str, torch.Tensor]) -> str:
+    """Of the card and of every value of the weights."""
+    digest = hashlib.sha256(card.encode())
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_head_path(path: str | Path) -> Path:
@@ -192,6 +203,8 @@ def read_few_shot_head(path: str | Path) -> tuple[dict, dict[str, torch.Tensor]]
         raise EmitDiffError(f"'{path.name}' cannot be read ({error}): copy or download it again.") from error
     if metadata.get("kind") != KIND or not isinstance(card, dict) or not all(name in card for name in REQUIRED_KEYS):
         raise EmitDiffError(f"'{path.name}' is not a few-shot head: give a file that `python -m emitdiff teach` wrote.")
+    if metadata.get("sha256") not in (None, _content_sha256(metadata["card"], weights)):  # older heads have none
+        raise EmitDiffError(f"'{path.name}' is damaged (its sha256 is not what it was): copy or download it again.")
     _check_card(card, path.name)
     return card, weights
 
@@ -241,8 +254,6 @@ def _check_backbone(base: SegmentationPipeline, card: dict, name: str) -> None:
 
 def fingerprints(pipeline: SegmentationPipeline) -> dict[str, str]:
     """What a few-shot head depends on: hashes of the backbone, with how it is read, and of the text encoder."""
-    import hashlib
-
     features = pipeline.features
     settings: list[Any] = [features.blocks, features.timesteps, features.seed, features.with_coordinates]
     if pipeline.greys:  # a head taught on other greys would read them wrongly

@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from emitdiff.checksums import CHECKSUMS, write_checksums
+from emitdiff.datasets.fingerprint import HASHES, check_hashes
 from emitdiff.datasets.folder import DatasetFolder, Sample, open_dataset
 from emitdiff.datasets.splits import few_shot_subset, split_by_column, split_by_group
 from emitdiff.devices import choose_device
@@ -104,6 +106,8 @@ def train_published(settings: TrainPublished) -> Path:
         "targets": [target_of(dataset.info, label).phrase],
     }
     _start_record(settings, record, samples, validation_samples)
+    check_hashes(Path(settings.out) / STATE / HASHES, settings.out, {}, [dataset])
+    (Path(settings.out) / CHECKSUMS).unlink(missing_ok=True)  # until all is written again
     epochs = train_published_head(head, cache, encoder.to(device), samples, settings.out, model, validation_samples)
     _write_records(settings, record, dataset, samples, epochs)
     return Path(settings.out)
@@ -261,6 +265,7 @@ def _write_records(settings: TrainPublished, config: dict, dataset: DatasetFolde
     }
     write_text(out / "training.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "segmenter.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
+    write_checksums(out)
     chosen = epochs[best - 1]
     _log(f"Epoch {best} of {len(epochs)} is kept: validation Dice {chosen.dice:.4f}, loss {chosen.loss:.4f}.")
 

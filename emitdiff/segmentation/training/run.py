@@ -13,6 +13,8 @@ import torch
 from tqdm import tqdm
 
 from emitdiff.checkpoints import find_checkpoint, local_folder
+from emitdiff.checksums import CHECKSUMS, write_checksums
+from emitdiff.datasets.fingerprint import HASHES, check_hashes, dataset_sha256
 from emitdiff.datasets.folder import DatasetFolder, open_dataset
 from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
@@ -74,6 +76,9 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
             shutil.copytree(start / part, checkpoint / part, dirs_exist_ok=True)
     if "backbone" not in records:
         load_features(checkpoint / "backbone", None, settings.timesteps, settings.seed)  # says so where there is none
+    for stage in records:
+        check_hashes(out / stage / HASHES, out, {}, train)
+    (checkpoint / CHECKSUMS).unlink(missing_ok=True)  # until all is written again
     sets = read_labelled(train, settings.resolution)
     share = {"all": BACKBONE_SHARE, "backbone": 1.0}.get(settings.stage, 0.0) if start is None else 0.0
     if share:
@@ -91,6 +96,7 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
         train_image_kinds(sets, settings, checkpoint, device)
         calibrate_presence(sets, checkpoint, settings.seed, str(device))
     _write_record(settings, train, sets)
+    write_checksums(checkpoint)
     return checkpoint
 
 
@@ -135,7 +141,8 @@ def _write_record(settings: TrainSegmentation, train: list[DatasetFolder], sets:
     path = out / "checkpoint" / "training.json"
     record: dict[str, Any] = {"settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()
                            if k not in ("datasets", "out")},
-              "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups))} for d in train],
+              "datasets": [{**asdict(d.info), "images": len(d), "groups": len(set(d.groups)),
+                            "sha256": dataset_sha256(d)} for d in train],
               "split": {"rule": "split_by_group", "held_out": settings.held_out, "seed": settings.seed},
               "targets": trained_phrases(sets)}  # fmt: skip
     if settings.start is not None:  # not where it lay on the machine that trained it

@@ -12,6 +12,7 @@ from pathlib import Path
 from diffusers import ControlNetModel
 
 from emitdiff.checkpoints import find_checkpoint
+from emitdiff.checksums import CHECKSUMS, write_checksums
 from emitdiff.files import check_output_folder, write_atomically, write_text
 from emitdiff.synthesis.card import CARD_FILE
 from emitdiff.synthesis.finetuning.base import BaseCheckpoint
@@ -33,6 +34,7 @@ def write_finetuned(start: BaseCheckpoint, controlnet: ControlNetModel, out: Pat
     Those of a Hub repository are not copied: the card names repository and revision. The ControlNet stays in float32,
     since half precision would round small steps away. A kill leaves each part as it was or as it shall be.
     """
+    (out / CHECKSUMS).unlink(missing_ok=True)  # until all is written again
     base = _hub_base(start)
     if not base:
         for name in (*FROZEN, GRAIN_FOLDER):
@@ -46,6 +48,7 @@ def write_finetuned(start: BaseCheckpoint, controlnet: ControlNetModel, out: Pat
     _replace_folder(partial, out / "controlnet")
     card = replace(start.card, training=training, base=base)
     write_text(out / CARD_FILE, json.dumps(asdict(card), indent=1, ensure_ascii=False) + "\n")
+    write_checksums(out)
 
 
 def _hub_base(start: BaseCheckpoint) -> dict[str, str]:

@@ -27,6 +27,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from emitdiff.checkpoints import weights_fingerprint
+from emitdiff.datasets.fingerprint import HASHES, check_hashes
 from emitdiff.datasets.splits import choose_rows
 from emitdiff.devices import choose_device, choose_mixed_precision
 from emitdiff.errors import EmitDiffError
@@ -185,6 +187,8 @@ class FineTuning:
         if self.accelerator.is_main_process:
             make_folder(self.folder / "samples", named=self.settings.out)
             begin_record(path, wanted, self.settings.out)
+            weights = {self.settings.start: weights_fingerprint(self.start.found)}
+            check_hashes(self.folder / HASHES, self.settings.out, weights, self.train)
 
     def _log_notices(self) -> None:
         if not self.accelerator.is_main_process:

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from emitdiff.datasets.fingerprint import HASHES, check_hashes
+from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import begin_record, check_output_folder
 from emitdiff.synthesis.hed.mini import MiniNetwork, save_hed_mini
@@ -86,6 +88,7 @@ def train_hed(settings: TrainHed) -> Path:
     names = sorted({item.info.name for item in corpus.items})
     wanted = {"datasets": names, "seed": settings.seed, "held_out": settings.held_out, "teacher": facts.get("sha256")}
     begin_record(out / "state" / "settings.json", wanted, out)
+    check_hashes(out / "state" / HASHES, out, {}, [open_dataset(folder) for folder in settings.datasets])
     network, state = distil(teacher, corpus, out / "state" / "hed.pt", settings.minutes, settings.seed)
     return save_hed_mini(network, out, {"training": record(settings, corpus, facts, state)})
 

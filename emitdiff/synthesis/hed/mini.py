@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from emitdiff.checksums import CHECKSUMS, write_checksums
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.files import write_atomically, write_text
 from emitdiff.images import normalize
@@ -103,9 +104,11 @@ class MiniNetwork(nn.Module):
 def save_hed_mini(network: MiniNetwork, folder: Path, facts: dict) -> Path:
     """Writes model.safetensors (fp16) and config.json, the widths and `facts` on its making, into `folder`."""
     weights = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
+    (folder / CHECKSUMS).unlink(missing_ok=True)  # until all is written again
     write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path))
     config = {"architecture": "MiniNetwork", "widths": network.widths, "blocks": network.blocks, **facts}
     write_text(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
+    write_checksums(folder)
     return folder
 
 

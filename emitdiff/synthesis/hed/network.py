@@ -6,6 +6,7 @@ Its weights come from `convert-hed` or the Hub. `hed-mini` (see mini.py) was tra
 
 from __future__ import annotations
 
+import os
 import pickle
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from emitdiff.checksums import check_checksums
 from emitdiff.errors import EmitDiffError, first_line
 from emitdiff.synthesis.hed.mini import load_hed_mini
 from emitdiff.synthesis.hed.weights import hed_mini_folder, hed_weights
@@ -81,7 +83,10 @@ def load_hed(path: Path) -> HedNetwork:
 @lru_cache(maxsize=2)
 def _network(path: Path, written: int) -> nn.Module:
     """Loaded once for each file as it was `written`, in nanoseconds."""
-    return load_hed_mini(path.parent) if path.parent == hed_mini_folder() else load_hed(path)
+    if path.parent != hed_mini_folder():
+        return load_hed(path)
+    check_checksums(path.parent, required="EMITDIFF_CHECKPOINTS" not in os.environ)
+    return load_hed_mini(path.parent)
 
 
 @torch.inference_mode()

@@ -21,6 +21,9 @@ from diffusers import AutoencoderTiny, ControlNetModel, StableDiffusionControlNe
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from emitdiff.checksums import CHECKSUMS, fingerprint, write_checksums
+from emitdiff.datasets.fingerprint import HASHES, check_hashes
+from emitdiff.datasets.folder import open_dataset
 from emitdiff.devices import choose_device
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import begin_record, check_output_folder
@@ -101,9 +104,11 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
         torch.set_num_threads(settings.threads)
     corpus = load_corpus(settings.datasets, settings.held_out, SPLIT_SEED)
     run = TrainingRun(settings, corpus)
+    (Path(settings.out) / CHECKSUMS).unlink(missing_ok=True)  # until all is written again
     for stage in STAGES if settings.stage == "all" else (settings.stage,):
         share = SHARES[stage] if settings.stage == "all" else 1.0
         getattr(run, stage)(settings.minutes * share)
+    write_checksums(Path(settings.out))
     return settings.out
 
 
@@ -125,6 +130,9 @@ class TrainingRun:
             "from": self.settings.start and Path(self.settings.start).name,
         }  # fmt: skip
         begin_record(self.state / "settings.json", wanted, self.out, optional=("from",))
+        start = {} if self.settings.start is None else {wanted["from"]: fingerprint(Path(self.settings.start))}
+        opened = [open_dataset(folder) for folder in self.settings.datasets]
+        self.hashes = check_hashes(self.state / HASHES, self.out, start, opened)
 
     def _is_done(self, stage: str, minutes: float, later: str) -> bool:
         """Whether the stage has had its time, or, when all are trained, has later ones that rest on it.
@@ -273,7 +281,8 @@ class TrainingRun:
         training: dict[str, Any] = {
             "date": date.today().isoformat(),
             "datasets": [
-                {"name": name, "images": sum(item.info.name == name for item in items), "licence": info.licence,
+                {"name": name, "sha256": self.hashes["datasets"].get(name),
+                 "images": sum(item.info.name == name for item in items), "licence": info.licence,
                  "citation": info.citation}
                 for name, info in infos.items()
             ],

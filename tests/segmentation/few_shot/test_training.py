@@ -124,6 +124,17 @@ def test_a_saved_head_answers_alike_bit_for_bit(base, lessons, tmp_path):
     assert "liver, spleen" in card and "Research use only" in card and "licence of the images: CC0" in card
 
 
+def test_one_flipped_bit_of_a_head_is_found(base, lessons, tmp_path):
+    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+    content = bytearray(path.read_bytes())
+    for place in (-1, content.index(b"spleen")):  # of a weight, of the card
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(EmitDiffError, match=r"'rings.safetensors' is damaged \(its sha256 is not what it was\)"):
+            load_few_shot_head(path, base)
+        content[place] ^= 1
+
+
 def test_another_backbone_is_refused(base, lessons, tmp_path):
     path = lessons[-1].head.save(tmp_path / "rings.safetensors")
     torch.manual_seed(1)
