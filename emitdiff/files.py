@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
+import shutil
 import threading
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +116,23 @@ def locked(folder: str | Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def unfinished_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside `target`, this run's own, gone at the end; so are those of runs that were killed, which
+    nobody holds any more. Whoever has filled it moves it to `target`."""
+    make_folder(target.parent, named=target)
+    own = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.unfinished")
+    with ExitStack() as held:
+        with locked(target.parent, wait=True):
+            for left in target.parent.glob(f".{glob.escape(target.name)}.*unfinished"):
+                with suppress(EmitDiffError, OSError), locked(left):
+                    shutil.rmtree(left, ignore_errors=True)
+            make_folder(own, named=target)
+            held.callback(shutil.rmtree, own, ignore_errors=True)
+            held.enter_context(locked(own))
+        yield own
 
 
 def list_files(folder: str | Path) -> list[str]:

@@ -9,14 +9,9 @@ never trains a model that is validated on it.
 
 from __future__ import annotations
 
-import csv
-import glob
 import json
 import os
-import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +21,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from emitdiff.cells import write_cells
 from emitdiff.datasets.coco import coco_annotations
 from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset, unique_stems
 from emitdiff.datasets.splits import folds_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_no_foreign_files, file_stem, locked, make_folder
+from emitdiff.files import check_no_foreign_files, file_stem, locked, unfinished_folder
 from emitdiff.images import PALETTE
 from emitdiff.provenance import NOTICE, copy_png_text
 
@@ -76,7 +72,7 @@ def export(settings: Export) -> Exported:
     splits = cut_splits(dataset, settings.folds, settings.seed)
     target = _target(settings, dataset)
     names = unique_stems([row["file_name"] for row in dataset.rows])
-    with _unfinished(target) as unfinished:
+    with unfinished_folder(target) as unfinished:
         notes = write[settings.format](dataset, names, splits, unfinished, target)
         with locked(target.parent, wait=True):
             _target(settings, dataset)  # another export may have been quicker
@@ -84,23 +80,6 @@ def export(settings: Export) -> Exported:
     if settings.folds and not splits:
         notes.append("No real images are here to validate on, so there are no folds: test on real images kept apart.")
     return Exported(target, len(dataset), tuple(notes))
-
-
-@contextmanager
-def _unfinished(target: Path) -> Iterator[Path]:
-    """A hidden folder beside `target`, this export's own, gone at the end; so are those of exports that were killed,
-    which nobody holds any more."""
-    make_folder(target.parent, named=target)
-    own = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.unfinished")
-    with ExitStack() as held:
-        with locked(target.parent, wait=True):
-            for left in target.parent.glob(f".{glob.escape(target.name)}.*unfinished"):
-                with suppress(EmitDiffError, OSError), locked(left):
-                    shutil.rmtree(left, ignore_errors=True)
-            make_folder(own, named=target)
-            held.callback(shutil.rmtree, own, ignore_errors=True)
-            held.enter_context(locked(own))
-        yield own
 
 
 def cut_splits(dataset: DatasetFolder, folds: int, seed: int) -> list[Split]:
@@ -251,9 +230,9 @@ def _write_paired(
     _write_masks(dataset, folder, [f"mask_colour/{name}.png" for name in names], lambda mask: colours[mask])
     labels = {"background": 0, **{name: label for name, label in dataset.info.labels.items() if label}}
     with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "name", "red", "green", "blue"])
-        table.writerows([label, name, *colours[label].tolist()] for name, label in labels.items())
+        columns = ("id", "name", "red", "green", "blue")
+        rows = ([label, name, *colours[label].tolist()] for name, label in labels.items())
+        write_cells(file, columns, [dict(zip(columns, row, strict=True)) for row in rows])
     _write_json(folder / "dataset.json", {**asdict(dataset.info), **_described(dataset)})
     _write_provenance(dataset, folder, names, "image/{}.png", "mask/{}.png")
     if splits:
@@ -293,12 +272,12 @@ def _write_masks(
 
 def _write_provenance(dataset: DatasetFolder, folder: Path, names: list[str], image: str, label: str) -> None:
     """provenance.csv: the files of each case, then its row of metadata.csv."""
-    columns = dict.fromkeys(key for row in dataset.rows for key in row)
+    rows = [
+        {"case": name, "exported_image": image.format(name), "exported_label": label.format(name), **row}
+        for name, row in zip(names, dataset.rows, strict=True)
+    ]
     with (folder / "provenance.csv").open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["case", "exported_image", "exported_label", *columns])
-        for name, row in zip(names, dataset.rows, strict=True):
-            table.writerow([name, image.format(name), label.format(name), *(row.get(key, "") for key in columns)])
+        write_cells(file, list(dict.fromkeys(key for row in rows for key in row)), rows)
 
 
 def _described(dataset: DatasetFolder) -> dict[str, Any]:

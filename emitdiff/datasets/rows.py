@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from unicodedata import normalize
 
+from emitdiff.cells import from_cell
 from emitdiff.datasets.names import clean_path, escapes_folder, find_file
 from emitdiff.datasets.tables import read_table
 from emitdiff.errors import EmitDiffError
@@ -34,7 +35,7 @@ def read_rows(folder: Path) -> dict[int, dict[str, str]]:
             f"'{folder}' has no metadata.csv with the columns {', '.join(map(_in_file, REQUIRED_COLUMNS))}."
         )
     spelt, rows = read_table(path, lambda names: set(REQUIRED_COLUMNS) <= set(_columns(names)))
-    columns = _columns(spelt)
+    columns = _columns(list(map(from_cell, spelt)))
     if missing := [_in_file(column) for column in REQUIRED_COLUMNS if column not in columns]:
         raise EmitDiffError(f"'{path}' lacks the column(s) {', '.join(missing)}; it has: {', '.join(spelt)}.")
     if repeated := sorted({column for column in columns if columns.count(column) > 1}):
@@ -43,7 +44,7 @@ def read_rows(folder: Path) -> dict[int, dict[str, str]]:
         )
     if not rows:
         raise EmitDiffError(f"'{path}' lists no images.")
-    return {line: _as_row(columns, cells) for line, cells in rows.items()}
+    return {line: _as_row(columns, list(map(from_cell, cells))) for line, cells in rows.items()}
 
 
 def _in_file(column: str) -> str:

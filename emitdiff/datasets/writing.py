@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from emitdiff.cells import write_cells
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample, mask_defects, open_dataset
 from emitdiff.datasets.rows import FIRST_COLUMNS, MASK_COLUMN, row_problems
 from emitdiff.errors import EmitDiffError
@@ -46,9 +46,8 @@ def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str
     content = {**asdict(info), "count": len(rows), "groups": len({row["group"] for row in rows})}
     table = io.StringIO(newline="")
     columns = dict.fromkeys((*FIRST_COLUMNS, *(key for row in rows for key in row)))
-    writer = csv.DictWriter(table, list(columns), restval="")
-    writer.writerow({column: MASK_COLUMN if column == "mask" else column for column in columns})
-    writer.writerows(rows)
+    spelt = {MASK_COLUMN if column == "mask" else column: column for column in columns}
+    write_cells(table, list(spelt), [{name: row.get(column) for name, column in spelt.items()} for row in rows])
     write_text(folder / "dataset.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder / "metadata.csv", lambda partial: partial.write_bytes(table.getvalue().encode()))
     return open_dataset(folder)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from emitdiff.cells import from_cell, write_cells
 from emitdiff.datasets.fingerprint import HASHES, check_hashes
 from emitdiff.datasets.folder import DatasetFolder
 from emitdiff.files import begin_record, check_writable, write_atomically, write_text
@@ -35,7 +36,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return [
+            {from_cell(name): from_cell(cell) for name, cell in row.items()} for row in csv.DictReader(file, restval="")
+        ]
 
 
 def write_table(path: Path, rows: list[dict]) -> None:
@@ -43,9 +46,7 @@ def write_table(path: Path, rows: list[dict]) -> None:
 
     def write(partial: Path) -> None:
         with partial.open("w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
-            table.writeheader()
-            table.writerows(rows)
+            write_cells(file, list(dict.fromkeys(key for row in rows for key in row)), rows)
 
     write_atomically(path, write)
 

@@ -5,7 +5,6 @@ The real set is looked at once (small views, grey values); then every synthetic 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from emitdiff.cells import write_cells
 from emitdiff.datasets.folder import DatasetFolder, open_dataset
 from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
@@ -111,9 +111,7 @@ def _table(ranked: Sequence[ScoredImage]) -> str:
         for one in ranked
     ]  # fmt: skip
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
+    write_cells(text, list(rows[0]), rows)
     return text.getvalue()
 
 

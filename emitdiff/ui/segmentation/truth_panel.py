@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -12,6 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from emitdiff.cells import write_cells
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.ui.archive import answer_folder
@@ -200,10 +200,10 @@ def write_csv(rows: list[dict], finding: Finding) -> Path:
     facts = {"image": finding.scan.name, "weights": Path(finding.checkpoint).name, "threshold": finding.threshold,
              "notice": NOTICE}  # fmt: skip
     path = answer_folder() / f"{file_stem(finding.scan.name)}_scores.csv"
+    lines = []
+    for row in sorted(rows, key=lambda each: 0 if each["slice"] == "all" else each["slice"]):
+        measures = {name: row[name] if row[name] is None else round(row[name], 4) for name in MEASURES}
+        lines.append({**facts, **row, **measures})
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        table.writeheader()
-        for row in sorted(rows, key=lambda each: 0 if each["slice"] == "all" else each["slice"]):
-            measures = {name: row[name] if row[name] is None else round(row[name], 4) for name in MEASURES}
-            table.writerow({**facts, **row, **measures})
+        write_cells(file, COLUMNS, lines)
     return path
