@@ -8,6 +8,8 @@ Nothing heavy is imported before one of these names is used. Research use only, 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from emitdiff.version import __version__ as __version__
+
 if TYPE_CHECKING:  # for editors and type checkers
     from emitdiff.scans.reading import read_scan  # noqa: TID251
     from emitdiff.segmentation.loading import load_segmenter  # noqa: TID251
@@ -15,7 +17,6 @@ if TYPE_CHECKING:  # for editors and type checkers
     from emitdiff.synthesis.loading import load_synthesizer  # noqa: TID251
     from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
-__version__ = "0.1.0"
 __all__ = ["MaskEdit", "SynthesisSettings", "detect_edges", "load_segmenter", "load_synthesizer", "read_scan"]
 
 _EXPORTS = {

@@ -16,6 +16,7 @@ import tyro
 
 from emitdiff.commands.datasets import Augment, CheckDataset, Export, Filter
 from emitdiff.commands.hed import ConvertHed, EvaluateHed, TrainHed
+from emitdiff.commands.inspection import Inspect
 from emitdiff.commands.io import say
 from emitdiff.commands.segmentation import (
     ConvertAdm,
@@ -39,7 +40,7 @@ POSITIVE |= {"seconds", "test", "draws", "side", "test_limit"}
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
     CheckDataset, CheckWeights, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed,
-    EvaluateHed, Serve, Study,
+    EvaluateHed, Inspect, Serve, Study,
 )  # fmt: skip
 
 

@@ -24,8 +24,11 @@ from emitdiff.checkpoints import Checkpoint, Kind, cached_folder, checkpoint_sta
 from emitdiff.datasets.archive import strip_folders, unpack_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.mask_metrics import compute_mask_metrics
+from emitdiff.scans import reading
+from emitdiff.scans.burned_in import WARNING as TEXT_WARNING
+from emitdiff.scans.burned_in import has_text_at_rim
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
-from emitdiff.scans.reading import read_scan
+from emitdiff.scans.scan import Scan
 from emitdiff.synthesis import edges, presets, prompts
 from emitdiff.synthesis.hed.weights import hed_network_name
 from emitdiff.synthesis.merging import merging_mask
@@ -125,6 +128,14 @@ def list_presets() -> tuple[PresetOption, ...]:
         )
         for name, preset in presets.PRESETS.items()
     )
+
+
+def read_scan(path: str | Path) -> Scan:
+    """As the reader, with a warning where the slice shown first has text at its rim."""
+    scan = reading.read_scan(path)
+    if has_text_at_rim(scan.image(scan.middle)):
+        scan.warnings = (*scan.warnings, TEXT_WARNING)
+    return scan
 
 
 def read_label(path: str | Path, scan: Any, index: int) -> np.ndarray:

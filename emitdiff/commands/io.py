@@ -42,6 +42,8 @@ def require_datasets(folders: tuple[Path, ...]) -> None:
 
 def read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan, int, np.ndarray]:
     """The scan, the slice chosen (the middle one for None) and its picture, uint8 (H, W, 3)."""
+    from emitdiff.scans.burned_in import WARNING as TEXT_WARNING
+    from emitdiff.scans.burned_in import has_text_at_rim
     from emitdiff.scans.geometry import Window
     from emitdiff.scans.reading import read_scan
 
@@ -59,7 +61,10 @@ def read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan,
         chosen = Window(centre=float(level), width=float(width))
     except ValueError:
         chosen = window  # a name; the scan knows which it has
-    return scan, index, scan.image(index, chosen)
+    image = scan.image(index, chosen)
+    if has_text_at_rim(image):
+        say(TEXT_WARNING)
+    return scan, index, image
 
 
 def read_source(

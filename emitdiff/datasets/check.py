@@ -26,13 +26,15 @@ from emitdiff.datasets.folder import (
 from emitdiff.datasets.names import escapes_folder, find_file
 from emitdiff.datasets.rows import PATH_COLUMNS, read_rows, repeated_images, row_problems
 from emitdiff.errors import EmitDiffError
+from emitdiff.scans.burned_in import has_text_at_rim
 from emitdiff.scans.masks import MaskMisfitError, read_mask, read_slice_mask
 from emitdiff.scans.scan import Scan
 
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What `check_dataset` found. `classes` maps a label to (images that show it, pixels); `ok` means no defect."""
+    """What `check_dataset` found. `classes` maps a label to (images that show it, pixels); `ok` means no defect.
+    `texts` names the images that seem to show text at their rim, which may identify a patient."""
 
     folder: Path
     info: DatasetInfo | None
@@ -41,6 +43,7 @@ class DatasetReport:
     classes: dict[str, tuple[int, int]]
     findings: dict[str, int]
     defects: tuple[Defect, ...]
+    texts: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -54,6 +57,9 @@ class DatasetReport:
         lines += [f"{name:{width}}  {images:>8,}  {pixels:>14,}" for name, (images, pixels) in self.classes.items()]
         if self.findings:
             lines.append("findings: " + ", ".join(f"{name} {count}" for name, count in self.findings.items()))
+        if self.texts:
+            first = ", ".join(self.texts[:3]) + (", ..." if len(self.texts) > 3 else "")
+            lines.append(f"text at the rim, which may identify a patient: {len(self.texts)} image(s): {first}")
         kinds = Counter(defect.kind for defect in self.defects)
         lines.append(", ".join(f"{kind}: {count}" for kind, count in kinds.items()) or "no defects")
         return "\n".join(lines + [f"  {defect.kind}: {defect.where}: {defect.what}" for defect in self.defects])
@@ -73,7 +79,8 @@ def check_dataset(folder: str | Path) -> DatasetReport:
     defects += _duplicates(folder, table, checks) + _similar_groups(rows) + _unlisted_files(folder, rows)
     groups, classes = {row["group"] for row in rows} - {""}, _count_classes(info, checks)
     findings = dict(Counter(row["finding"] for row in rows if row.get("finding")))
-    return DatasetReport(folder, info, len(rows), len(groups), classes, findings, tuple(defects))
+    texts = tuple(row["file_name"] for row, check in zip(rows, checks, strict=True) if check.text)
+    return DatasetReport(folder, info, len(rows), len(groups), classes, findings, tuple(defects), texts)
 
 
 @dataclass
@@ -81,6 +88,7 @@ class _RowCheck:
     defects: list[Defect] = field(default_factory=list)
     fingerprint: str = ""
     pixels: dict[int, int] = field(default_factory=dict)
+    text: bool = False
 
 
 def _check_row(folder: Path, info: DatasetInfo | None, number: int, row: dict[str, str]) -> _RowCheck:
@@ -90,6 +98,7 @@ def _check_row(folder: Path, info: DatasetInfo | None, number: int, row: dict[st
         mask = _checked_read(check, folder, row["mask"], read_mask)
     else:
         image = scan.image()
+        check.text = has_text_at_rim(image)
         check.fingerprint = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
         mask = _checked_read(check, folder, row["mask"], lambda path: read_slice_mask(path, scan, 0))
     if mask is not None:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from emitdiff import __version__
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
 from emitdiff.provenance import source_hashes
@@ -29,6 +28,7 @@ from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import truncation_warning
 from emitdiff.synthesis.sampling import phrase_of, resolve, text_arguments
 from emitdiff.synthesis_settings import SynthesisSettings
+from emitdiff.version import __version__
 
 if TYPE_CHECKING:
     from emitdiff.synthesis.sampling import ResolvedSettings

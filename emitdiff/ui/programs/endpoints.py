@@ -177,7 +177,7 @@ class Endpoints:
             "highest_probability": round(float(np.max(output.probability)), 4),
             "fraction_of_image": round(float(np.mean(output.mask > 0)), 6),
             "seconds": round(output.seconds, 3),
-            "warnings": list(output.warnings),
+            "warnings": [*scan.warnings, *output.warnings],
             "notice": NOTICE,
         }
         return str(saved), result
