@@ -81,10 +81,11 @@ def fingerprint(*folders: Path, names: Sequence[Collection[str] | None] = ()) ->
     return digest.hexdigest()
 
 
-def write_checksums(folder: Path) -> Path:
-    """The list of `folder` made anew, checksums.json in it."""
+def write_checksums(folder: Path, without: Collection[str] = ()) -> Path:
+    """The list of `folder` made anew, checksums.json in it; `without` files that users may change."""
     path = folder / CHECKSUMS
-    write_text(path, json.dumps(folder_checksums(folder), indent=1) + "\n")
+    listed = {name: found for name, found in folder_checksums(folder).items() if name not in without}
+    write_text(path, json.dumps(listed, indent=1) + "\n")
     return path
 
 

@@ -82,6 +82,8 @@ def check_writable(folder: str | Path) -> None:
     probe = place / f".{os.getpid()}.{threading.get_ident()}.partial"
     try:
         probe.write_bytes(bytes(1))
+    except NotADirectoryError as error:
+        raise EmitDiffError(f"The folder {folder} cannot be made ({error.strerror}): give another one.") from error
     except OSError as error:
         raise EmitDiffError(f"Nothing can be written into {folder} ({error.strerror}): give another folder.") from error
     finally:

@@ -170,8 +170,7 @@ def test_of_the_hub_the_commit_and_the_content_are_checked(snapshot):
 
 
 def test_a_damaged_download_is_not_loaded(monkeypatch, snapshot):
-    monkeypatch.setattr("emitdiff.checkpoints.hub_is_reachable", lambda: False)
-    monkeypatch.setattr("emitdiff.checkpoints.snapshot", lambda *_, **__: str(snapshot))
+    monkeypatch.setattr("emitdiff.checkpoints.find_snapshot", lambda part: snapshot)
     found = find_checkpoint("owner/repo", "segmentation")
     assert local_folder(found) == snapshot
     flip_bits((snapshot / "unet" / "model.safetensors").resolve(), 3)

@@ -182,7 +182,7 @@ def test_whether_a_folder_can_be_written_is_found_out_without_making_it(tmp_path
     check_writable(tmp_path / "new" / "folder")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(EmitDiffError, match="Nothing can be written into .*out .*: give another folder"):
+    with pytest.raises(EmitDiffError, match="The folder .*out cannot be made .*: give another one"):
         check_writable(tmp_path / "file" / "out")
     with failing_disk(tmp_path, 0, errno.EROFS), pytest.raises(EmitDiffError, match="Read-only"):
         check_writable(tmp_path)

@@ -265,7 +265,7 @@ def _write_records(settings: TrainPublished, config: dict, dataset: DatasetFolde
     }
     write_text(out / "training.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_text(out / "segmenter.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
-    write_checksums(out)
+    write_checksums(out, without=("segmenter.json",))  # in which users write where the backbone is
     chosen = epochs[best - 1]
     _log(f"Epoch {best} of {len(epochs)} is kept: validation Dice {chosen.dice:.4f}, loss {chosen.loss:.4f}.")
 

@@ -237,7 +237,7 @@ def test_a_hub_base_is_named_instead_of_copied(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     first = finetune_controlnet(settings_for(dataset_folder, tmp_path / "first", "owner/tiny", steps=1))
-    assert sorted(path.name for path in first.iterdir()) == ["controlnet", "emitdiff.json", "state"]
+    assert sorted(path.name for path in first.iterdir()) == ["checksums.json", "controlnet", "emitdiff.json", "state"]
     pipeline = load_synthesizer(str(first))
     assert pipeline.checkpoint_card.base == {"repository": "owner/tiny", "revision": commit}
     assert pipeline.checkpoint_card.area == 64 * 64
