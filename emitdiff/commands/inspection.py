@@ -86,8 +86,8 @@ class Inspect:
         if self.dataset is not None:
             from emitdiff.datasets.folder import open_dataset
 
-            row = record.get("row") if isinstance(record.get("row"), dict) else {}
-            dataset, wanted = open_dataset(self.dataset), row.get("source")
+            row = record.get("row")
+            dataset, wanted = open_dataset(self.dataset), row.get("source") if isinstance(row, dict) else None
             found = [index for index, one in enumerate(dataset.rows) if one["file_name"] == wanted]
             if not found:
                 raise EmitDiffError(f"{self.dataset} has no image {wanted!r}: give the dataset it was painted from.")

@@ -46,7 +46,7 @@ def _letters(grey: np.ndarray) -> np.ndarray:
     kept = (height >= HEIGHTS[0]) & (height <= HEIGHTS[1]) & (width <= MERGED * height)
     kept &= stats[1:, cv2.CC_STAT_AREA] > 0.15 * width * height
     depth, inside = np.zeros(count), strokes > 0
-    np.maximum.at(depth, labels[inside], cv2.distanceTransform(strokes, cv2.DIST_L2, 3)[inside])
+    np.maximum.at(depth, labels[inside].astype(np.intp), cv2.distanceTransform(strokes, cv2.DIST_L2, 3)[inside])
     return boxes[kept & (depth[1:] <= THIN * height + 0.5)]
 
 

@@ -12,6 +12,14 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.scans.dicom_frame import Frame
 from emitdiff.scans.geometry import Window
 
+# What devices call windows and look-up tables, and menus may show.
+WINDOW_NAMES = frozenset({
+    "normal", "harder", "softer", "hard", "soft", "wide", "narrow", "sharp", "smooth", "default", "user", "algo1",
+    "window1", "window2", "window3", "lung", "lungs", "mediastinum", "soft tissue", "bone", "bones", "brain", "abdomen",
+    "liver", "spine", "angio", "head", "neck", "chest", "pelvis", "stroke", "subdural", "temporal bone", "breast",
+    "linear", "sigmoid", "identity", "contrast", "high contrast", "low contrast",
+})  # fmt: skip
+
 
 def is_padding(array: np.ndarray, frame: Frame) -> np.ndarray | None:
     """Where pixels as stored only fill up the picture (PS3.3 C.7.5.1.1.2); None where none do."""
@@ -107,23 +115,30 @@ def shown_as_stored(frame: Frame) -> bool:
 
 
 def stored_windows(frame: Frame) -> dict[str, Window]:
-    """The tables and windows in the file, under the names it gives them.
+    """The tables and windows in the file, under the names it gives them where those are among `WINDOW_NAMES`.
 
     The standard's linear function counts whole numbers, so its width is taken exactly for all other values.
     """
-    windows = {name: table for name, table in map(_table, frame.get("VOILUTSequence") or []) if table is not None}
+    tables = [_table(item) for item in frame.get("VOILUTSequence") or []]
+    windows = {_known(name, place): table for place, (name, table) in enumerate(tables) if table is not None}
     function = str(frame.get("VOILUTFunction", "LINEAR")).strip().upper()
     if function not in {"SIGMOID", "LINEAR_EXACT"}:
         function = "LINEAR" if holds_whole_numbers(frame) else "LINEAR_EXACT"
-    names = [str(name).strip().lower() for name in _listed(frame, "WindowCenterWidthExplanation")]
+    names = [str(name) for name in _listed(frame, "WindowCenterWidthExplanation")]
     pairs = zip(_listed(frame, "WindowCenter"), _listed(frame, "WindowWidth"), strict=False)
     for place, (centre, width) in enumerate(pairs):
         middle = frame.header.as_number("WindowCenter", centre, np.inf)
         across = frame.header.as_number("WindowWidth", width, 0)
         if np.isfinite(middle) and across > 0:
-            name = names[place] if place < len(names) and names[place] else f"as stored {place + 1}".removesuffix(" 1")
+            name = _known(names[place] if place < len(names) else "", place)
             windows.setdefault(name, Window(middle, across, function))
     return windows
+
+
+def _known(name: str, place: int) -> str:
+    """The name of window number `place`, from 0: free text of the file, which may say anything, is not shown."""
+    plain = " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+    return plain if plain in WINDOW_NAMES else f"as stored {place + 1}".removesuffix(" 1")
 
 
 def _listed(frame: Frame, keyword: str) -> list[Any]:
@@ -133,7 +148,7 @@ def _listed(frame: Frame, keyword: str) -> list[Any]:
 
 def _table(item: pydicom.Dataset) -> tuple[str, Window | None]:
     """A VOI look-up table (PS3.3 C.11.2.1.1) under its name; None where it cannot be used."""
-    name = str(item.get("LUTExplanation") or "").strip().lower() or "as stored"
+    name = str(item.get("LUTExplanation") or "")
     try:
         count, first, bits = (int(number) for number in item.LUTDescriptor)
         count = count or 2**16

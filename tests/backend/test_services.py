@@ -66,7 +66,7 @@ def test_records_of_a_downloaded_repository_are_read(calls, disc, monkeypatch, t
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "emitdiff.json").write_text('{"area": 65536}')
     (tmp_path / "segmenter.json").write_text('{"targets": ["knee"]}')
-    monkeypatch.setattr("emitdiff.checkpoints.snapshot", lambda *place, **settings: str(tmp_path))
+    monkeypatch.setattr("emitdiff.checkpoints.find_snapshot", lambda part: tmp_path)
     assert calls.control_image(*disc, SynthesisRequest(checkpoint="owner/repo")).shape == (256, 256, 3)
     assert calls.targets("owner/repo") == ("knee",)
 
@@ -110,7 +110,7 @@ def test_a_damaged_record_is_said_in_a_sentence_and_the_page_comes_up(calls, dis
     (tmp_path / "model.safetensors").touch()
     for name in ("emitdiff.json", "segmenter.json"):
         (tmp_path / name).write_text(damaged)
-    monkeypatch.setattr("emitdiff.checkpoints.snapshot", lambda *place, **settings: str(tmp_path))
+    monkeypatch.setattr("emitdiff.checkpoints.find_snapshot", lambda part: tmp_path)
     model = {model.name: model for model in calls.models()}["sd15-canny"]
     assert model.status.startswith("damaged") and model.defaults["num_inference_steps"] == 20
     with pytest.raises(EmitDiffError, match=r"segmenter\.json is damaged"):

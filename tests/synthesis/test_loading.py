@@ -15,6 +15,7 @@ def load(tiny_synthesis_folder, monkeypatch):
     monkeypatch.setattr(loading, "fetch_weights", lambda found, half, progress: fetched.append(progress))
     monkeypatch.setattr(loading, "local_folder", lambda found: tiny_synthesis_folder)
     monkeypatch.setattr(loading, "controlnet_folder", lambda found: tiny_synthesis_folder / "controlnet")
+    monkeypatch.setattr(loading, "weights_fingerprint", lambda found, half: "0" * 64)
     monkeypatch.setattr(loading, "fetch_hed", lambda progress: fetched.append("hed"))
 
     def load(progress=None, **facts):

@@ -147,7 +147,7 @@ def _content_sha256(card: str, weights: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(card.encode())
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

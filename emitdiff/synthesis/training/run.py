@@ -130,7 +130,11 @@ class TrainingRun:
             "from": self.settings.start and Path(self.settings.start).name,
         }  # fmt: skip
         begin_record(self.state / "settings.json", wanted, self.out, optional=("from",))
-        start = {} if self.settings.start is None else {wanted["from"]: fingerprint(Path(self.settings.start))}
+        start = (
+            {}
+            if self.settings.start is None
+            else {Path(self.settings.start).name: fingerprint(Path(self.settings.start))}
+        )
         opened = [open_dataset(folder) for folder in self.settings.datasets]
         self.hashes = check_hashes(self.state / HASHES, self.out, start, opened)
 
