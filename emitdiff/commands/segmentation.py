@@ -139,16 +139,33 @@ class EvaluateSegmentation:
     threshold: Threshold = 0.5
     seed: int = 0  # Seed of the choice of images and of the shuffling.
     json: JsonLines = False
+    # Datasets of other sources, taken whole: one table sets them beside DATASET, each with its own text.
+    external: Annotated[tuple[Path, ...], arg(metavar="DATASET", help_behavior_hint="")] = ()
+    # LABEL=TARGET, with --external: the taught target that a label of another source means.
+    map: Annotated[tuple[str, ...], arg(metavar="LABEL=TARGET", help_behavior_hint="")] = ()
 
     def run(self) -> int:
         require_datasets(self.datasets)
         from emitdiff.segmentation.evaluation import EvaluateSegmentation as Settings
         from emitdiff.segmentation.evaluation import evaluate_segmentation
 
-        settings = {name: value for name, value in vars(self).items() if name != "datasets"}
+        settings = {name: value for name, value in vars(self).items() if name not in ("datasets", "external", "map")}
+        if self.external:
+            from emitdiff.segmentation.sources import compare_sources
+
+            compare_sources(Settings(self.datasets[0], **settings), self.datasets, self.external, self._mapping())
+            return 0
         for dataset in self.datasets:
             evaluate_segmentation(Settings(dataset, **settings))
         return 0
+
+    def _mapping(self) -> dict[str, str]:
+        """Label to target. Raises EmitDiffError for what is not written LABEL=TARGET."""
+        split = [text.partition("=") for text in self.map]
+        pairs = [(label.strip(), target.strip()) for label, _, target in split]
+        if wrong := [text for text, pair in zip(self.map, pairs, strict=True) if not all(pair)]:
+            raise EmitDiffError(f"--map {wrong[0]} cannot be used: write LABEL=TARGET, like nucleus=nuclei.")
+        return dict(pairs)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,16 @@ Per image: dice, iou, precision, recall, hd95 and assd are means over the images
 standard deviation of dice over them. An empty prediction there counts 0 for the first four; for the two distances,
 which it does not have, the image's diagonal. Pooled: all pixels of those images counted together; never to be mixed
 with the means. `false_mask_rate` is the share of the `n_empty` images without the target in which a mask was drawn all
-the same. Distances are in pixels of the source, for dataset folders do not know millimetres.
+the same, and not called unsure; `false_refusal_rate` the share of the `n` with it where nothing was drawn, and
+`unsure_rate` that of all whose answer is unsure. `groups` counts patients or cases. Distances are in pixels of the
+source, for dataset folders do not know millimetres.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +32,9 @@ from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.vocabulary import LUNG_SIDES, TARGETS, queries_of
 
 MEANS = ("dice", "iou", "precision", "recall", "hd95", "assd")
-MEASURES = ("dice", "dice_sd", "iou", "dice_pooled", "iou_pooled", *MEANS[2:], "n", "false_mask_rate", "n_empty")
+MEASURES = ("dice", "dice_sd", "iou", "dice_pooled", "iou_pooled", *MEANS[2:], "n", "false_mask_rate", "n_empty",
+            "groups", "false_refusal_rate", "unsure_rate")  # fmt: skip
+PRINTED = MEASURES[:-3]
 TEXTS = ("own", "none", "shuffled")
 RESAMPLES = 2000
 
@@ -92,8 +96,17 @@ def summarise(rows: list[dict]) -> dict[str, float | int | None]:
         total = sum(row["predicted"] + row["truth"] for row in present)
         found |= {"dice_pooled": 2 * overlap / total, "iou_pooled": overlap / (total - overlap)}
     if absent:
-        found["false_mask_rate"] = float(np.mean([row["predicted"] > 0 for row in absent]))
+        found["false_mask_rate"] = float(np.mean([row["predicted"] > 0 and not _unsure(row) for row in absent]))
+    if present:
+        found["false_refusal_rate"] = float(np.mean([row["predicted"] == 0 for row in present]))
+    if rows:
+        found["unsure_rate"] = float(np.mean([_unsure(row) for row in rows]))
+    found["groups"] = len({row["group"] for row in rows if "group" in row})
     return {key: found.get(key) for key in MEASURES}
+
+
+def _unsure(row: dict) -> bool:
+    return row.get("answer") == "unsure"
 
 
 def paired_difference(first: list[dict], second: list[dict]) -> dict[str, float | int | None]:
@@ -146,14 +159,16 @@ def evaluate_segmentation(settings: EvaluateSegmentation) -> dict:
     return result
 
 
-def run_evaluation(pipeline: SegmentationPipeline, settings: EvaluateSegmentation) -> dict:
-    """What `evaluate_segmentation` returns, of weights that are loaded already; prints nothing."""
-    dataset = open_dataset(settings.dataset)
+def run_evaluation(pipeline: SegmentationPipeline, settings: EvaluateSegmentation, dataset: DatasetFolder | None = None,
+                   targets: Collection[str] | None = None) -> dict:  # fmt: skip
+    """What `evaluate_segmentation` returns, of weights that are loaded already; prints nothing. `dataset` stands for
+    that of `settings`, and only `targets` are asked for, by default all."""
+    dataset = dataset or open_dataset(settings.dataset)
     split = pipeline.card.get("split", {})
     held_out = (split.get("held_out", 0.2), split.get("seed", 0), split.get("column"))
     dataset = choose_rows(dataset, settings.split, settings.limit, *held_out)
     texts = TEXTS if settings.text == "all" else (settings.text,)
-    rows = predict_all(pipeline, dataset, texts, settings)
+    rows = predict_all(pipeline, dataset, texts, settings, targets)
     found = {text: _by_target(predictions) for text, predictions in rows.items()}
     record = {"dataset": dataset.info.name, "text": settings.text, "split": settings.split,
              "checkpoint": settings.checkpoint, "weights_sha256": pipeline.weights,
@@ -180,10 +195,11 @@ def _without_derived(rows: list[dict]) -> list[dict]:
 
 
 def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: Sequence[str],
-                settings: EvaluateSegmentation) -> dict[str, list[dict]]:  # fmt: skip
+                settings: EvaluateSegmentation,
+                targets: Collection[str] | None = None) -> dict[str, list[dict]]:  # fmt: skip
     """For each of `texts` a row of `measure` for every question (file_name, group, target), in the same order.
 
-    An image is encoded once for all questions about it.
+    An image is encoded once for all questions about it; of those only the ones about `targets` are asked.
     """
     shuffled = None
     if "shuffled" in texts:
@@ -193,11 +209,13 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
     for sample in tqdm(dataset, desc=f"{dataset.info.name}, {settings.text} text", unit="image"):
         encoded = pipeline.encode(sample.image)
         for name, sentence, truth in queries_of(sample, dataset):
+            if targets is not None and name not in targets:
+                continue
             sentences = {"own": sentence, "none": "", "shuffled": next(shuffled) if shuffled else ""}
             for text in texts:
-                predicted = pipeline.segment(encoded, sentences[text], settings.threshold).mask > 0
-                query = {"file_name": sample.name, "group": sample.group, "target": name}
-                rows[text].append(query | measure(predicted, truth))
+                output = pipeline.segment(encoded, sentences[text], settings.threshold)
+                query = {"file_name": sample.name, "group": sample.group, "target": name, "answer": output.answer}
+                rows[text].append(query | measure(output.mask > 0, truth))
     return rows
 
 
@@ -211,10 +229,10 @@ def print_table(result: dict) -> None:
     width = max(len(name) for name, _ in labelled) + 2
     texts = ", ".join(measured)
     print(f"{result['dataset']}: {texts} text, {result['split']} groups, distances in pixels")
-    print(" " * width + "".join(f"{key.replace('false_mask_rate', 'false masks'):>13}" for key in MEASURES))
+    print(" " * width + "".join(f"{key.replace('false_mask_rate', 'false masks'):>13}" for key in PRINTED))
     for name, row in labelled:
         values = ("-" if row[key] is None else f"{row[key]:d}" if isinstance(row[key], int) else f"{row[key]:.4f}"
-                  for key in MEASURES)  # fmt: skip
+                  for key in PRINTED)  # fmt: skip
         print(f"{name:<{width}}" + "".join(f"{value:>13}" for value in values))
     for name, gain in result.get("differences", {}).items():
         if gain["dice"] is not None:
