@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emitdiff.scans.decoding import existing_file, is_dicom
+from emitdiff.scans.foreign import check_format
 from emitdiff.scans.geometry import Window
 from emitdiff.scans.scan import Scan, Wanted
 
@@ -41,7 +42,8 @@ def read_scan(
 
 
 def sniff(path: Path) -> str:
-    """What the first bytes say: "dicom", "zip", "nifti", or "picture" for all the rest."""
+    """What the first bytes say: "dicom", "zip", "nifti", or "picture" for all the rest. EmitDiffError, which names it,
+    for a format that is known and not read."""
     with path.open("rb") as file:
         head = file.read(352)
     if is_dicom(head):
@@ -52,4 +54,6 @@ def sniff(path: Path) -> str:
     is_nifti = (
         analyze or head[:2] == b"\x1f\x8b" or head[344:348] in {b"n+1\0", b"ni1\0"} or head[4:8] in {b"n+2\0", b"ni2\0"}
     )
+    if not is_nifti:
+        check_format(path, head)
     return "nifti" if is_nifti else "picture"

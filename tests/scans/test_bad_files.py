@@ -206,3 +206,23 @@ def test_importing_scans_is_light():
     code = f"import sys, emitdiff.scans.masks, emitdiff.datasets.folder; print(sys.modules.keys() & set({heavy}))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("mask.seg.nrrd", b"NRRD0005\ntype: unsigned char\n", "an NRRD file.*NIfTI.*3D Slicer"),
+        ("mask.mha", b"ObjectType = Image\nNDims = 3\n", "a MetaImage file"),
+        ("mask.npy", b"\x93NUMPY\1\0", "an array of NumPy.*PNG"),
+        ("mask.json", b'\xef\xbb\xbf\n{"shapes": []}', "text .JSON., not pixels.*into a PNG"),
+        ("mask.xml", b"<?xml version='1.0'?>", "text .XML or SVG., not pixels"),
+        ("mask.heic", b"\0\0\0\x18ftypheic" + bytes(60), "a HEIF or AVIF picture.*as PNG"),
+        ("mask.nii.bz2", b"BZh91AY&SY", "compressed with bzip2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("mask.") else "",
+)
+def test_formats_of_the_field_that_are_not_read_are_named(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    for read in (read_scan, read_mask):
+        with pytest.raises(EmitDiffError, match=f"'{name}' is {sentence}"):
+            read(tmp_path / name)
