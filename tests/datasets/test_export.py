@@ -3,7 +3,9 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from emitdiff.datasets.coco import coco_annotations
 from emitdiff.datasets.export import Export, cut_splits, export, label_colours
-from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
+from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset, unique_stems
 from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
 from emitdiff.provenance import DIGITAL_SOURCE_TYPE, read_synthetic_settings, save_synthetic_png
@@ -102,6 +104,39 @@ def test_nnunet_reads_cases_labels_without_gaps_and_our_folds(mixed_folder, tmp_
         assert not any(origin[case]["provenance"] for case in split["val"])
         assert not {origin[c]["group"] for c in split["val"]} & {origin[c]["group"] for c in split["train"]}
     assert origin["synthetic_3"]["seed"] == "93" and origin["synthetic_3"]["source"] == "images/3.png"
+
+
+@pytest.fixture
+def verify_for_nnunet(monkeypatch):
+    """nnU-Net's own check of a dataset, in this process: for two processes it would import everything anew."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, "nowhere")  # it says at length where these are not set
+    from nnunetv2.experiment_planning import verify_dataset_integrity as verification
+
+    threads = SimpleNamespace(Pool=ThreadPool)
+    monkeypatch.setattr(verification, "multiprocessing", SimpleNamespace(get_context=lambda kind: threads))
+    return lambda folder: verification.verify_dataset_integrity(str(folder), 1)
+
+
+@pytest.mark.parametrize("names", [("a", "a_0000", "a_0001"), ("Läsion é", "病变 (2)", "x.y")])
+def test_nnunet_finds_nothing_wrong(verify_for_nnunet, tmp_path, capsys, names):
+    """Whatever the images are called: a name that ends like a channel of nnU-Net's, or has letters of any script."""
+    folder, rows = tmp_path / "set", []
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for index, name in enumerate(names):
+        image, mask = drawn(index)
+        Image.fromarray(image).save(folder / f"images/{name}.png")
+        Image.fromarray(mask).save(folder / f"masks/{name}.png")
+        rows.append({"file_name": f"images/{name}.png", "mask": f"masks/{name}.png", "group": name})
+    write_tables(folder, INFO, rows)
+    written = export(Export(folder, tmp_path / "raw", "nnunet", folds=0))
+    verify_for_nnunet(written.folder)
+    said = capsys.readouterr().out
+    assert "verify_dataset_integrity Done" in said and "Error" not in said and "Warning" not in said
+    (written.folder / "labelsTr" / f"{unique_stems([row['file_name'] for row in rows])[1]}.png").unlink()
+    with pytest.raises(AssertionError, match="not all training cases have a label"):
+        verify_for_nnunet(written.folder)
 
 
 def test_a_synthetic_picture_still_says_so_and_a_real_one_s_own_text_stays_behind(mixed_folder, tmp_path):
