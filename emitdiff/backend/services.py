@@ -44,11 +44,13 @@ from emitdiff.ui.interface import (
     PackRequest,
     PresetOption,
     SynthesisRequest,
+    Untaught,
     Vocabulary,
 )
 
 if TYPE_CHECKING:
     from emitdiff.backend.teaching import HeadProgress
+    from emitdiff.segmentation.output import SegmentationOutput
 
 SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
 MAX_EXAMPLES = 100  # of a zipped dataset are learnt from at once
@@ -286,10 +288,12 @@ def pack(results: list[Any], paths: list[Path], packing: PackRequest, folder: Pa
     return pack_results(results, paths, packing, folder)
 
 
-def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> Any:
+def segment(
+    image: np.ndarray, text: str, threshold: float, checkpoint: str, untaught: Untaught = "refuse"
+) -> SegmentationOutput:
     """As calling the pipeline; an image that anybody asked about lately is not encoded again."""
     pipeline, started = segmenter(checkpoint), time.perf_counter()
-    found = pipeline.segment(encode(pipeline, image), text, threshold)
+    found = pipeline.segment(encode(pipeline, image), text, threshold, untaught)
     return replace(found, seconds=time.perf_counter() - started)
 
 

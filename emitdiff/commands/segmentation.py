@@ -54,6 +54,8 @@ class Segment:
     checkpoint: SegmentationWeights = "textdiff-mini"
     slice: Slice = None
     window: WindowOption = None
+    # For a text that asks for nothing the weights were taught: refuse, or try all the same, which is no finding.
+    untaught: Literal["refuse", "try"] = "refuse"
 
     def run(self) -> int:
         import numpy as np
@@ -64,7 +66,9 @@ class Segment:
 
         scan, index, image = read_slice(self.image, self.slice, self.window)
         pipeline = load("load_segmenter", self.checkpoint)
-        result = pipeline(image, self.text, threshold=self.threshold)
+        result = pipeline(image, self.text, threshold=self.threshold, untaught=self.untaught)
+        if result.untaught and self.untaught == "refuse":
+            raise EmitDiffError(f"{result.warnings[0]} Nothing was written; `--untaught try` looks all the same.")
         for warning in result.warnings:
             say(warning)
         folder, stem = output_folder(self.out, self.image), file_stem(scan.name)
@@ -86,7 +90,8 @@ class Segment:
             "target": result.target,
             "found": bool(result.found),
             "answer": result.answer,
-            "present": round(result.present, 4),
+            "untaught": result.untaught,
+            "present": None if result.present is None else round(result.present, 4),
             "pixels": int(result.mask.sum()),
             "threshold": self.threshold,
             "checkpoint": self.checkpoint,
@@ -98,8 +103,9 @@ class Segment:
         }
         write_json(folder / f"{stem}_segmentation.json", record)
         share = 100 * record["pixels"] / result.mask.size
-        words = {"found": "", "unsure": "unsure, perhaps "}
-        answer = f"{words[result.answer]}{share:.1f} % of the image" if result.found else "not found"
+        words = {"unsure": "unsure, perhaps ", "not taught": "not taught, looked for all the same: "}
+        marked = result.found or result.untaught
+        answer = f"{words.get(result.answer, '')}{share:.1f} % of the image" if marked else "not found"
         print(f"{result.target or self.text or 'without text'}: {answer}; see {folder}")
         return 0
 

@@ -199,7 +199,8 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
                 targets: Collection[str] | None = None) -> dict[str, list[dict]]:  # fmt: skip
     """For each of `texts` a row of `measure` for every question (file_name, group, target), in the same order.
 
-    An image is encoded once for all questions about it; of those only the ones about `targets` are asked.
+    An image is encoded once for all questions about it; of those only the ones about `targets` are asked. The network
+    is measured, also on texts that ask for nothing it was taught, and to which a user would get no mask.
     """
     shuffled = None
     if "shuffled" in texts:
@@ -213,7 +214,7 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
                 continue
             sentences = {"own": sentence, "none": "", "shuffled": next(shuffled) if shuffled else ""}
             for text in texts:
-                output = pipeline.segment(encoded, sentences[text], settings.threshold)
+                output = pipeline.segment(encoded, sentences[text], settings.threshold, untaught="try")
                 query = {"file_name": sample.name, "group": sample.group, "target": name, "answer": output.answer}
                 rows[text].append(query | measure(output.mask > 0, truth))
     return rows

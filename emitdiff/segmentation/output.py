@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import to_rgb
-from emitdiff.segmentation.vocabulary import Target
 
-Answer = Literal["found", "unsure", "not there"]
+Untaught = Literal["refuse", "try"]  # what is done with a text that asks for nothing that was taught
+Answer = Literal["found", "unsure", "not there", "not taught"]
 
 
 @dataclass(frozen=True)
@@ -22,31 +22,36 @@ class SegmentationOutput:
     """`mask` uint8 (H, W) 0 or 1 and `probability` float32 (H, W) in 0..1, both at the size of the image given.
 
     `found` is False for an empty mask: nothing here answers the sentence. `target` is the trained target the sentence
-    names, None where it puts it another way. `present` in 0..1 says how surely the image shows it at all; it is a score
+    names, None for an empty one. `present` in 0..1 says how surely the image shows it at all; it is a score
     and no frequency, for to refuse what is there counts more than a mask too many. Where it is low the target is held
     to be `absent`, and the mask is empty whatever the threshold; where it is neither low nor high the answer is
     `unsure`, and whether the mask is drawn rightly is for whoever looks at it to say.
     `uncertainty` float32 (H, W) in 0..1 is how much the head's votes disagree, in bits (Jensen-Shannon divergence, as
     in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken, with the
-    encoding where that was part of the call. `untaught` says that the text names nothing the head was trained on:
-    whatever is found then means little.
+    encoding where that was part of the call. `untaught` says that the text asks for nothing the head was taught: the
+    mask is empty and `present` None, or where it was to "try" the mask is what the network marks, and is not `found`;
+    `nearest` is the taught target to ask for instead, None where none is close.
     """
 
     mask: np.ndarray
     probability: np.ndarray
     found: bool
     target: str | None
-    present: float
+    present: float | None
     uncertainty: np.ndarray
     seconds: float
     warnings: tuple[str, ...] = ()
     absent: bool = False
     untaught: bool = False
     unsure: bool = False
+    nearest: str | None = None
 
     @property
     def answer(self) -> Answer:
-        """What to tell: "not there" for an empty mask, "unsure" for one that may be altogether wrong, else "found"."""
+        """What to tell: "not there" for an empty mask, "unsure" for one that may be altogether wrong, else "found"; but
+        "not taught" where `untaught`."""
+        if self.untaught:
+            return "not taught"
         if not self.found:
             return "not there"
         return "unsure" if self.unsure else "found"
@@ -54,7 +59,7 @@ class SegmentationOutput:
     def at(self, threshold: float) -> SegmentationOutput:
         """The same answer with the mask of another threshold; no network runs."""
         found = np.zeros(self.mask.shape, bool) if self.absent else self.probability > threshold
-        return replace(self, mask=found.astype(np.uint8), found=bool(found.any()))
+        return replace(self, mask=found.astype(np.uint8), found=bool(found.any()) and not self.untaught)
 
 
 def checked_image(image: np.ndarray) -> np.ndarray:
@@ -69,8 +74,10 @@ def checked_image(image: np.ndarray) -> np.ndarray:
     return to_rgb(image)
 
 
-def check_query(text: str, threshold: float) -> None:
-    """Raises EmitDiffError where the text or the threshold cannot be used."""
+def check_query(text: str, threshold: float, untaught: str = "refuse") -> None:
+    """Raises EmitDiffError where the text, the threshold or what is to be done with an untaught text cannot be used."""
+    if untaught not in get_args(Untaught):
+        raise EmitDiffError(f"untaught is {untaught!r}: give {' or '.join(map(repr, get_args(Untaught)))}.")
     if not isinstance(text, str):
         raise EmitDiffError(f"The text is of type {type(text).__name__}: give a sentence naming what to find.")
     if not 0 < threshold < 1:
@@ -85,8 +92,3 @@ def entropy(probabilities: torch.Tensor) -> torch.Tensor:
 def upsample(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Maps (B, C, h, w) at `size` = (H, W), bilinearly."""
     return functional.interpolate(maps, size=size, mode="bilinear", antialias=False)
-
-
-def trained_phrase(target: Target | None, targets: tuple[str, ...]) -> str | None:
-    """The phrase of a target that a sentence names, None where it is none of the trained `targets`."""
-    return target.phrase if target is not None and target.phrase in targets else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import NamedTuple
@@ -21,13 +20,12 @@ from emitdiff.segmentation.model.textdiff import TextDiff
 from emitdiff.segmentation.output import (
     SegmentationOutput,
     check_query,
-    checked_image,
     entropy,
-    trained_phrase,
     upsample,
 )
 from emitdiff.segmentation.segmenter import EncodedImage, ImageFeatures, Segmenter
-from emitdiff.segmentation.vocabulary import Target, match_target
+from emitdiff.segmentation.vocabulary import Target, target_named
+from emitdiff.segmentation.wording.reader import Request
 
 DROPOUT_SAMPLES = 8
 # probability of the image kinds that may show a target, below which its presence is doubted
@@ -72,20 +70,17 @@ class SegmentationPipeline(Segmenter):
         the first. Without a `calibration` the presence layer is believed. `greys` is the scale of each image kind
         (`scale_greys`), brought about before; `prepare` does that instead for a head on another pipeline's backbone.
         """
-        super().__init__()
+        super().__init__(targets, card)
         self.weights = weights  # sha256 of what all of it was loaded from
         self.features, self.text, self.head = features, text, head
-        self.targets, self.resolution, self.card = tuple(targets), resolution, card or {}
-        self.cell, self.image_kinds = cell, image_kinds
+        self.resolution, self.cell, self.image_kinds = resolution, cell, image_kinds
         self.sizes, self.calibration = tuple(sizes) or (resolution,), calibration
         self.far_sizes, self.greys, self._prepare = tuple(far_sizes), dict(greys or {}), prepare
         self.device = next(head.parameters()).device
         self._lock = Lock()
 
     @torch.inference_mode()
-    def encode(self, image: np.ndarray) -> EncodedImage:
-        """As `Segmenter.encode`."""
-        image = checked_image(image)
+    def _encode(self, image: np.ndarray) -> EncodedImage:
         if self._prepare is not None:
             image = self._prepare(image)
         with self._lock:
@@ -113,35 +108,30 @@ class SegmentationPipeline(Segmenter):
         return scale_greys(image, self.greys.get(self.image_kinds.recognised_kind(kind_signature) or ""))
 
     @torch.inference_mode()
-    def segment(self, encoded: EncodedImage, text: str, threshold: float = 0.5) -> SegmentationOutput:
-        """As `Segmenter.segment`."""
-        started = time.perf_counter()
-        predictions = self._predictions(encoded, text, threshold)
+    def _answer(self, encoded: EncodedImage, request: Request) -> SegmentationOutput:
+        target, predictions = request.target, self._predictions(encoded, request.spoken)
         with self._lock:
             pairs = zip(predictions, encoded.features, strict=True)
             found = [_grown(one.logits, encoded.size, look.margin).softmax(dim=1)[0, 1] for one, look in pairs]
-            probability = (sum(found[1:], found[0]) / len(predictions)).cpu().numpy()
+            probability = encoded.within((sum(found[1:], found[0]) / len(predictions)).cpu().numpy())
             uncertainty_map = self._uncertainty(encoded.features[0], predictions[0])
-            uncertainty = upsample(uncertainty_map[None, None], encoded.size)[0, 0].cpu().numpy()
-        target = match_target(text, self.targets)
+            uncertainty = encoded.within(upsample(uncertainty_map[None, None], encoded.size)[0, 0].cpu().numpy())
         presence, other_kind = self._presence(predictions, target, encoded.signature)
         present = 0.0 if other_kind else float(probability.max()) if presence is None else presence
-        phrase = trained_phrase(target, self.targets)
+        phrase = None if target is None else target.phrase
         absent_below, sure_from = self._presence_thresholds
-        output = SegmentationOutput(
+        return SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
             probability=np.zeros_like(probability) if other_kind else probability,
             found=False,
             target=phrase,
             present=present,
             uncertainty=uncertainty,
-            seconds=time.perf_counter() - started,
-            warnings=tuple(self._warnings(text, phrase, encoded.size, other_kind)),
+            seconds=0.0,
+            warnings=tuple(self._warnings(request.spoken, phrase, encoded.size, other_kind)),
             absent=bool(other_kind) or (presence is not None and presence < absent_below),
             unsure=presence is not None and presence < sure_from,
-            untaught=phrase is None and bool(text.strip()),
         )
-        return output.at(threshold)
 
     @property
     def _presence_thresholds(self) -> tuple[float, float]:
@@ -149,10 +139,18 @@ class SegmentationPipeline(Segmenter):
         known = self.calibration
         return (PRESENCE_THRESHOLD, PRESENCE_THRESHOLD) if known is None else (known.absent, known.sure)
 
-    def _predictions(self, encoded: EncodedImage, text: str, threshold: float) -> list[RawPrediction]:
-        """At every size. Raises EmitDiffError for what cannot be used."""
-        check_query(text, threshold)
-        self._check_encoded(encoded)
+    def _nearest(self, encoded: EncodedImage, phrase: str | None) -> str | None:
+        """As `Segmenter._nearest`: a target that this kind of image shows."""
+        if self.image_kinds is None or encoded.signature is None:
+            return phrase
+        kinds, signature = self.image_kinds, encoded.signature
+        if phrase is not None and not kinds.conflicting_kind(target_named(phrase), signature):
+            return phrase
+        kind = kinds.likely_kind(signature)
+        return next((one for one in self.targets if target_named(one).image_kind == kind), phrase)
+
+    def _predictions(self, encoded: EncodedImage, text: str) -> list[RawPrediction]:
+        """At every size."""
         with self._lock:
             tokens = self.text([text])
             return [self._predict(features, tokens) for features in encoded.features]
@@ -172,8 +170,10 @@ class SegmentationPipeline(Segmenter):
         """
         if self.head.presence is None:
             raise EmitDiffError("This head has no presence classifier: it was trained without that layer.")
+        check_query(text, 0.5)
         encoded = image if isinstance(image, EncodedImage) else self.encode(image)
-        return _presence_logits(self._predictions(encoded, text, 0.5))
+        self._check_encoded(encoded)
+        return _presence_logits(self._predictions(encoded, text))
 
     def _presence(
         self, predictions: list[RawPrediction], target: Target | None, kind_signature: torch.Tensor | None
@@ -218,8 +218,6 @@ class SegmentationPipeline(Segmenter):
     def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], other_kind: str):
         if not text.strip():
             yield "No text was given: the mask shows what is usually labelled in this image kind."
-        elif phrase is None:
-            yield f"These weights were trained on: {', '.join(self.targets)}. The text names none of them."
         if other_kind:
             yield f"This looks like {_with_article(other_kind)}, which does not show the {phrase or 'target'}."
         if self.text.is_truncated(text):

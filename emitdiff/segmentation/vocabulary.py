@@ -219,14 +219,17 @@ def match_target(text: str, trained: Sequence[str] = ()) -> Target | None:
     `trained` are the phrases a head was taught: among them may be others than `TARGETS`, and of targets that share a
     name ("tumour") the taught one is meant.
     """
-    words, custom = _words(text), [_custom_target(phrase) for phrase in trained if phrase not in BY_PHRASE]
+    words, custom = _words(text), [target_named(phrase) for phrase in trained if phrase not in BY_PHRASE]
     found = [((len(name), target.phrase in trained), target) for target in (*TARGETS, *custom)
              for name in (*target.names, *target.labels, target.phrase) if _words(name) in words]  # fmt: skip
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def _custom_target(phrase: str) -> Target:
-    """A phrase that is none of `TARGETS`, as `target_of` made it; its home is not known any more."""
+def target_named(phrase: str) -> Target:
+    """The target of a phrase that a head was taught: one of `TARGETS`, or one as `target_of` made it, whose home is not
+    known any more."""
+    if phrase in BY_PHRASE:
+        return BY_PHRASE[phrase]
     organ, _, label = phrase.rpartition(" ")
     return _named_by(label, organ, "") if organ and label in GENERIC_LABELS else _named_by(phrase, "", "")
 

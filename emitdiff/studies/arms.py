@@ -92,7 +92,7 @@ def _train_few_shot(settings: TrainArm, base: SegmentationPipeline, samples: Seq
 def _text_segmenter(pipeline: SegmentationPipeline) -> Segment:
     def segment(image: np.ndarray, questions: Sequence[tuple[str, str]]) -> list[np.ndarray]:
         encoded = pipeline.encode(image)
-        return [pipeline.segment(encoded, sentence).mask > 0 for _, sentence in questions]
+        return [pipeline.segment(encoded, sentence, untaught="try").mask > 0 for _, sentence in questions]
 
     return segment
 

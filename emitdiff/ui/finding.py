@@ -56,13 +56,21 @@ class Finding:
             return self.volume.save(form, self.threshold)
         if self.folder is None:
             self.folder = folder_of(self)
-        return self.scan.save_mask({self.index: self.output.mask}, self.folder, form, self.text)
+        label = f"{self.text} (not taught)" if self.output.untaught else self.text
+        return self.scan.save_mask({self.index: self.output.mask}, self.folder, form, label)
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing was looked for, since the text asks for nothing that these weights were taught."""
+        return self.output.untaught and not self.output.probability.any()
 
     def picture(self, opacity: float, outlined: bool, without: bool = False) -> np.ndarray:
         """The image with the mask over it at `opacity` in per cent; `without` takes the mask found without text."""
         output = self.without if without and self.without is not None else self.output
         image, mask = at_view_size(self.image), at_view_size(output.mask)
-        drawn = overlay(image, mask, opacity / 100, 2 if outlined else 0, dashed=output.answer == "unsure")
+        drawn = overlay(
+            image, mask, opacity / 100, 2 if outlined else 0, dashed=output.answer in ("unsure", "not taught")
+        )
         return with_edge_letters(drawn, self.scan)
 
     def map(self, mapped: str) -> np.ndarray:
@@ -73,6 +81,12 @@ class Finding:
     def describe(self) -> str:
         """What was found, in a sentence that says so plainly when nothing was."""
         output, text = self.output, shorten(self.text, MAX_TEXT_LENGTH, placeholder=" …")
+        area = 100 * float(np.mean(output.mask > 0))
+        if self.refused:
+            nearest = f" Nearest: {output.nearest}?" if output.nearest else ""
+            return f"Nothing was looked for: “{text}” asks for nothing these weights were taught.{nearest}"
+        if output.untaught:
+            return f"Looked anyway for “{text}”, which was not taught: {area:.1f} % is marked, and may be anything."
         if output.absent:
             said = f"presence {output.present:.2f}"
             return f"Target absent: the image does not appear to show “{text}” ({said})."
@@ -87,9 +101,6 @@ class Finding:
             if output.target and output.target.lower() != self.text.lower()
             else ""
         )
-        if output.untaught:
-            meant = ", although these weights were not trained on it"
-        area = 100 * float(np.mean(output.mask > 0))
         took = f"{output.seconds:.1f} s" if output.seconds >= 0.1 else f"{1000 * output.seconds:.0f} ms"
         if output.answer == "unsure":
             return (

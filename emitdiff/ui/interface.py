@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from emitdiff.ui.results import (
     TrainingProgress,
 )
 
+Untaught = Literal["refuse", "try"]  # what is done with a text that asks for nothing that was taught
 HEAD_SUFFIX = ".safetensors"  # what the file of a few-shot head ends in, by which it is told from other weights
 
 
@@ -162,6 +163,14 @@ class Score(Protocol):
         or (S, H, W); None where a measure is not defined."""
 
 
+class Segment(Protocol):
+    def __call__(
+        self, image: np.ndarray, text: str, threshold: float, checkpoint: str, untaught: Untaught = "refuse", /
+    ) -> SegmentationOutput:
+        """What the text names; one that asks for nothing that was taught gets no mask, or with "try" whatever is marked
+        then."""
+
+
 @dataclass(frozen=True)
 class DatasetCalls:
     """Any of them may raise `EmitDiffError`; those that take a name do so for one that is not known any more."""
@@ -208,8 +217,7 @@ class Callables:
     quality: Callable[[np.ndarray, np.ndarray], dict[str, float]]
     # finished images, their PNGs, how, a folder for it -> a ZIP in that folder, what its user should know in sentences
     pack: Callable[[list[SyntheticImage], list[Path], PackRequest, Path], tuple[Path, tuple[str, ...]]]
-    # image, text, threshold, checkpoint
-    segment: Callable[[np.ndarray, str, float, str], SegmentationOutput]
+    segment: Segment
     # checkpoint -> the phrases its head was trained on
     targets: Callable[[str], tuple[str, ...]]
     # checkpoint, modality or "" -> sentences to start from

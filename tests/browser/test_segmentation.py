@@ -38,6 +38,11 @@ def darkness(canvas) -> float:
     return float((np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("L")) < 90).mean())
 
 
+def pixels(view) -> np.ndarray:
+    """What a picture shows on the screen."""
+    return np.asarray(Image.open(io.BytesIO(view.screenshot())).convert("RGB"))
+
+
 def paint(page, canvas):
     """A stroke across the middle."""
     box = canvas.bounding_box()
@@ -76,6 +81,28 @@ def test_what_is_not_there_is_said_plainly(page):
     find(page, "left ventricle")
     set_number(page, "Threshold", 0.95)  # a threshold is applied to what is known, no network runs
     expect(said(page)).to_contain_text(re.compile("^(Target absent|Not found): .*“left ventricle”"))
+
+
+def test_what_was_not_taught_gets_no_mask_but_a_nearest_target(page):
+    choose_example(page, "Chest X-ray")
+    view = page.locator(".reading .view img").first
+    expect(view).to_be_visible()
+    before = pixels(view)
+    page.get_by_label("What to find").fill("pneumonia")
+    page.get_by_role("button", name="Find", exact=True).click()
+    refused = "Nothing was looked for: “pneumonia” asks for nothing these weights were taught. Nearest: lung?"
+    expect(said(page)).to_have_text(refused, timeout=PATIENCE)
+    expect(page.get_by_text("These weights were not taught “pneumonia”. Taught: lung, left lung")).to_be_visible()
+    assert np.array_equal(pixels(view), before)
+    expect(page.get_by_role("link", name="Download mask")).to_have_count(0)
+    page.get_by_role("button", name="Look anyway").click()
+    expect(said(page)).to_have_text(re.compile("^Looked anyway for “pneumonia”, which was not taught: "))
+    assert not np.array_equal(pixels(view), before)
+    page.get_by_role("button", name="Find", exact=True).click()
+    page.get_by_role("button", name="Find “lung”").click()
+    expect(said(page)).to_have_text(re.compile("^Found “lung”"), timeout=PATIENCE)
+    expect(page.get_by_label("What to find")).to_have_value("lung")
+    expect(page.get_by_role("button", name="Look anyway")).to_be_hidden()
 
 
 def test_a_drawn_true_mask_is_compared(page, tmp_path):

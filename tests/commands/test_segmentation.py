@@ -14,7 +14,7 @@ def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypat
     assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 0
     told = capsys.readouterr()
     assert f"see {out}" in told.out and "Too few training steps" in told.err and out.with_suffix(".md").exists()
-    asked = ["segment", disc_files[0], "--text", "anything", "--checkpoint", out, "-o", tmp_path / "found"]
+    asked = ["segment", disc_files[0], "--text", "lesion", "--checkpoint", out, "-o", tmp_path / "found"]
     assert run(monkeypatch, *asked) == 0
     written = out.read_bytes()
     assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 2
@@ -57,3 +57,12 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
         assert Image.open(tmp_path / "out" / record["files"][name]).size == (64, 64)
     mask = np.asarray(Image.open(tmp_path / "out" / record["files"]["mask"]))
     assert record["pixels"] == np.count_nonzero(mask)
+
+    unknown = ["segment", disc_files[0], "--text", "pneumonia", *weights, "-o", tmp_path / "none"]
+    assert run(monkeypatch, *unknown) == 2
+    said = capsys.readouterr().err
+    assert "not taught “pneumonia”" in said and "--untaught try" in said and not (tmp_path / "none").exists()
+    assert run(monkeypatch, *unknown, "--untaught", "try") == 0
+    told, record = capsys.readouterr(), json.loads((tmp_path / "none" / "disc_segmentation.json").read_text())
+    assert "pneumonia: not taught, looked for all the same: " in told.out and "means little" in told.err
+    assert record["untaught"] and not record["found"] and record["target"] is None

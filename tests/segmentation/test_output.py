@@ -10,10 +10,8 @@ from emitdiff.segmentation.output import (
     check_query,
     checked_image,
     entropy,
-    trained_phrase,
     upsample,
 )
-from emitdiff.segmentation.vocabulary import BY_PHRASE
 
 
 @pytest.fixture
@@ -36,11 +34,17 @@ def test_what_is_absent_is_found_at_no_threshold(answer):
     assert not absent.found and not absent.mask.any()
 
 
-def test_there_are_three_answers(answer):
+def test_there_are_four_answers(answer):
     assert answer.answer == "found" and SegmentationOutput(**{**vars(answer), "unsure": True}).answer == "unsure"
     for changes in ({"absent": True}, {"absent": True, "unsure": True}):
         assert SegmentationOutput(**{**vars(answer), **changes}).at(0.5).answer == "not there"
     assert SegmentationOutput(**{**vars(answer), "unsure": True}).at(1.0).answer == "not there", "nothing is drawn"
+    assert SegmentationOutput(**{**vars(answer), "untaught": True}).at(1.0).answer == "not taught"
+
+
+def test_what_was_not_taught_is_found_at_no_threshold(answer):
+    tried = SegmentationOutput(**{**vars(answer), "untaught": True}).at(0.01)
+    assert tried.mask.any() and not tried.found
 
 
 @pytest.mark.parametrize("shape", [(8, 9), (8, 9, 1), (8, 9, 3), (8, 9, 4)])
@@ -52,6 +56,11 @@ def test_any_picture_becomes_rgb(shape):
 def test_a_threshold_lies_between_0_and_1(threshold):
     with pytest.raises(EmitDiffError, match="threshold is"):
         check_query("lung", threshold)
+
+
+def test_what_is_done_with_an_untaught_text_is_one_of_two():
+    with pytest.raises(EmitDiffError, match="untaught is 'guess': give 'refuse' or 'try'"):
+        check_query("lung", 0.5, "guess")
 
 
 @pytest.mark.parametrize("image", [np.zeros((8, 8)), np.zeros((7, 8), np.uint8), np.zeros((8, 8, 2), np.uint8), None])
@@ -72,8 +81,3 @@ def test_maps_grow_without_leaving_their_range():
     grown = upsample(maps, (16, 20))
     assert grown.shape == (2, 3, 16, 20) and grown.min() >= maps.min() and grown.max() <= maps.max() + 1e-6
     assert torch.allclose(upsample(torch.full((1, 1, 4, 4), 0.3), (9, 7)), torch.tensor(0.3))
-
-
-def test_a_target_is_named_only_where_it_was_trained():
-    assert trained_phrase(BY_PHRASE["left lung"], ("left lung", "liver")) == "left lung"
-    assert trained_phrase(BY_PHRASE["left lung"], ("liver",)) is None and trained_phrase(None, ("liver",)) is None

@@ -106,9 +106,66 @@ def test_the_same_question_gets_the_same_answer_whatever_was_asked_between(segme
     assert not np.array_equal(segment(picture(64, 64), "left lung").probability, first)
 
 
-def test_words_that_were_not_trained_are_marked(segment):
+def test_words_that_were_not_taught_are_marked(segment):
     asked = {text: segment(picture(64, 64), text).untaught for text in ("the liver", "heart", " ", "left lung")}
     assert asked == {"the liver": False, "heart": True, " ": False, "left lung": False}
+
+
+def test_a_text_about_nothing_that_was_taught_gets_no_mask(segment):
+    encoded = segment.encode(picture(64, 64))
+    answer = segment.segment(encoded, "liver tumour", 0.01)
+    assert not (answer.mask.any() or answer.probability.any() or answer.uncertainty.any() or answer.found)
+    assert answer.untaught and answer.nearest == "liver" and answer.present is None and answer.target is None
+    assert answer.warnings == (
+        "These weights were not taught “liver tumour”. Taught: liver, left lung. Nearest: liver?",
+    )
+    assert not answer.at(0.001).mask.any()
+    assert "says what is not there" in segment.segment(encoded, "no liver").warnings[0]
+    assert segment.segment(encoded, "pancreas").nearest is None
+
+
+def test_what_was_not_taught_is_looked_for_only_where_that_is_asked(segment):
+    image = picture(64, 64)
+    tried = segment(image, "the kidney", 0.01, untaught="try")
+    assert tried.mask.any() and tried.untaught and not tried.found and tried.target is None
+    assert "what is marked means little" in tried.warnings[0]
+    assert_same_answer(segment(image, "the liver", untaught="try"), segment(image, "the liver"))
+    with pytest.raises(EmitDiffError, match="give 'refuse' or 'try'"):
+        segment(image, "the kidney", untaught="guess")
+
+
+def test_a_synonym_is_asked_by_the_name_that_the_head_learnt(segment):
+    image = picture(64, 64)
+    synonym, name = segment(image, "hepatic tissue of this woman"), segment(image, "liver")
+    assert synonym.target == "liver" and np.array_equal(synonym.probability, name.probability)
+    literal = segment(image, "Outline the liver")
+    assert literal.target == "liver" and not np.array_equal(literal.probability, name.probability)
+
+
+def test_nothing_is_marked_outside_the_field_of_view(segment):
+    image = picture(96, 80)
+    rows, columns = np.mgrid[:96, :80]
+    outside = rows + columns < 50  # a black corner, as beside an ultrasound sector
+    image[outside] = 0
+    for text, untaught in (("liver", "refuse"), ("", "refuse"), ("kidney", "try")):
+        answer = segment(image, text, 0.001, untaught)
+        assert answer.mask[~outside].all() and not answer.mask[rows + columns < 45].any()
+        assert not answer.probability[rows + columns < 45].any()
+
+
+def test_the_nearest_target_is_one_that_the_image_can_show(features, text_encoder, head):
+    class Chest:
+        def conflicting_kind(self, target, signature):
+            return "chest x-ray" if "chest x-ray" in target.absent_kinds else ""
+
+        def likely_kind(self, signature):
+            return "chest x-ray"
+
+    phrases = ("liver", "right lung", "breast lesion")
+    chest = SegmentationPipeline(features, text_encoder, head, phrases, resolution=64, image_kinds=Chest())
+    assert chest(picture(64, 64), "banana").nearest == "right lung"
+    assert chest(picture(64, 64), "pulmonary nodule").nearest == "right lung"  # and not the breast's
+    assert chest(picture(64, 64), "upper lobe of the right lung").nearest == "right lung"
 
 
 def assert_same_answer(one, other):
@@ -131,7 +188,7 @@ def test_an_encoded_image_says_its_size_and_what_it_weighs(segment):
     encoded = segment.encode(picture(90, 64))
     assert encoded.size == (90, 64) and len(encoded.features) == len(segment.sizes)
     maps = sum(4 * part.numel() for look in encoded.features for part in (*look.maps, look.pixels))
-    assert encoded.nbytes == maps + 4 * len(encoded.signature)
+    assert encoded.nbytes == maps + 4 * len(encoded.signature) + 90 * 64
     with pytest.raises(FrozenInstanceError):
         encoded.size = (1, 1)
 
@@ -328,4 +385,4 @@ def test_presence_is_doubted_where_the_kind_of_image_is(features, text_encoder, 
     whole = present(None)
     assert present(Shown(1.0)) == present(Shown(0.25)) == whole
     assert present(Shown(0.125)) == pytest.approx(whole / 2)
-    assert present(Shown(0.05), "something else") == present(None, "something else")
+    assert present(Shown(0.05), "") == present(None, "")

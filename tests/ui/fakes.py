@@ -106,14 +106,19 @@ def pack(
     return archive, ("Labels are numbered again.",)
 
 
-def segment(image: np.ndarray, text: str, threshold: float, checkpoint: str) -> SegmentationOutput:
+def segment(
+    image: np.ndarray, text: str, threshold: float, checkpoint: str, untaught: str = "refuse"
+) -> SegmentationOutput:
     probability: np.ndarray = cv2.GaussianBlur(image.mean(-1).astype(np.float32), (0, 0), 4) / 255
+    if unknown := "pneumonia" in text:  # what was not taught
+        probability = probability if untaught == "try" else np.zeros_like(probability)
     missing = "spleen" in text
     probability = np.full_like(probability, 0.1) if missing else probability
     answer = SegmentationOutput(
         mask=np.zeros(image.shape[:2], np.uint8), probability=probability,
         found=False, target=None if missing else text, present=0.02 if "pancreas" in text else 0.9,
-        uncertainty=1 - probability, seconds=0.1, absent="pancreas" in text, unsure="perhaps" in text,
+        uncertainty=1 - probability, seconds=0.1, absent="pancreas" in text, unsure="perhaps" in text, untaught=unknown,
+        nearest="lung" if unknown else None, warnings=("These weights were not taught it.",) if unknown else (),
     )  # fmt: skip
     return answer.at(threshold)
 

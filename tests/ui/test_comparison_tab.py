@@ -95,6 +95,12 @@ def test_texts_and_thresholds_with_their_dice(tab, example):
     assert "synthetic" not in str(last[other.download].value)
 
 
+def test_a_cell_of_an_untaught_text_says_so_and_shows_no_mask(tab, example):
+    page = {"task": "Segmentation", "across": "Text", "across_values": "pneumonia", "down": "nothing"}
+    html = compare(tab, example, **page)[-1][tab.table]
+    assert "Not taught, not looked for. Nearest: lung?" in html and "presence <b>-</b>" in html
+
+
 def test_without_a_mask_there_is_no_dice_and_without_an_image_no_score(tab, example):
     page = {"task": "Segmentation", "across": "Threshold", "across_values": "0.5", "down": "nothing"}
     assert "Dice" not in compare(tab, example, **page, mask_file=None)[-1][tab.table]

@@ -156,6 +156,17 @@ def test_segment_gives_mask_and_result(client, example):
         client.predict(handle_file(str(example.image)), "", api_name="/segment")
 
 
+def test_segment_gives_no_mask_of_what_was_not_taught(client, example):
+    image = handle_file(str(example.image))
+    mask, result = client.predict(image, "pneumonia", api_name="/segment")
+    assert mask is None and result["untaught"] and not result["found"] and result["nearest"] == "lung"
+    assert result["warnings"] and result["highest_probability"] == result["fraction_of_image"] == 0
+    mask, result = client.predict(image, "pneumonia", threshold=0.2, untaught="try", api_name="/segment")
+    assert cv2.imread(mask, cv2.IMREAD_GRAYSCALE).any() and result["untaught"] and not result["found"]
+    with pytest.raises(AppError, match="untaught is 'guess': give refuse or try"):
+        client.predict(image, "pneumonia", untaught="guess", api_name="/segment")
+
+
 def test_callers_at_the_same_time_get_their_own_results(served, example):
     clients = [Client(served, verbose=False, httpx_kwargs={"timeout": 120}) for _ in range(6)]
     everybody = threading.Barrier(6)

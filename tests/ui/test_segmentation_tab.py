@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -15,6 +14,8 @@ from segmentation_steps import SHOWN, build, find, look, settle
 
 from emitdiff.ui.examples import read_examples
 from emitdiff.ui.segmentation.tab import SegmentationTab
+from emitdiff.ui.segmentation.truth_panel import Truth
+from emitdiff.ui.source import at_view_size
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,32 @@ def test_not_found_is_said_plainly(tab, example):
     assert "Not found: no pixel of “spleen” is above the threshold (highest probability 0.10, threshold 0.50)" in said
 
 
-def test_what_was_not_trained_is_said_in_the_answer(tab, example):
-    found = find(tab, example)[tab.finding]
-    said = replace(found, output=replace(found.output, target=None, untaught=True)).describe()
-    assert "Found “lung”, although these weights were not trained on it: " in said
+def test_what_was_not_taught_is_not_looked_for(tab, example):
+    updates = find(tab, example, text="pneumonia", side=True)
+    reading, said = tab.reading, updates[tab.reading.progress]
+    assert "Nothing was looked for: “pneumonia” asks for nothing these weights were taught. Nearest: lung?" in said
+    assert "These weights were not taught it." in updates[tab.words.note]
+    assert updates[reading.asks]["visible"] and updates[reading.nearest_button]["value"] == "Find “lung”"
+    picture = at_view_size(scan_that_saves(example.image).image(0))
+    assert np.array_equal(updates[reading.view], picture) and not updates[reading.map_view].any()
+    assert updates[reading.download] == gr.update(value=None, interactive=False) and not updates[reading.download_note]
+    again = tab.apply_threshold(updates[tab.finding], 0.05, **SHOWN)
+    assert np.array_equal(again[reading.view], picture)
+    truth = Truth(np.ones((1, 256, 256), np.uint8))
+    assert "-" in tab.truth.compare(updates[tab.finding], truth, None)[tab.truth.figures]
+    for update in tab.runs.toggle_comparison(updates[tab.finding], True):
+        assert tab.runs.result not in update
+
+
+def test_what_was_not_taught_is_looked_for_on_demand_and_never_called_found(tab, example):
+    asked = {"scan": scan_that_saves(example.image), "slice_number": 1, "window": None, "threshold": 0.3}
+    told = tab.runs.find_anyway(**asked, text="pneumonia", checkpoint="textdiff-mini", side=False)
+    updates = settle(tab, told, **asked)
+    assert "Looked anyway for “pneumonia”, which was not taught: " in updates[tab.reading.progress]
+    assert "Found" not in updates[tab.reading.progress] and not updates[tab.reading.asks]["visible"]
+    assert updates[tab.finding].output.mask.any() and updates[tab.reading.download]["interactive"]
+    assert not find(tab, example)[tab.reading.asks]["visible"]
+    assert not look(tab, None)[tab.reading.asks]["visible"]
 
 
 def test_a_mask_that_may_be_wrong_is_dashed_and_said_so(tab, example):

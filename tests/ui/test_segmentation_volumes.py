@@ -49,6 +49,17 @@ def test_every_slice_is_asked_and_the_file_holds_them_all(tab, volume_file):
     assert f"of 5 slices, {saved.sum() / 1000:.3g} ml" in words and words in last[tab.reading.download_note]
 
 
+def test_a_volume_is_not_searched_for_what_was_not_taught(volume_file):
+    seen = []
+    tab = build(segment=lambda *arguments: (seen.append(1), fake_callables().segment(*arguments))[1])
+    source = {"scan": scan_that_saves(volume_file), "slice_number": 4, "window": None, "threshold": 0.5}
+    asked = {"text": "pneumonia", "checkpoint": "textdiff-mini"}
+    *_, last = tab.runs.find_all(SimpleNamespace(session_hash="one"), **source, **asked)
+    updates = settle(tab, last, **source)
+    assert len(seen) == 1 and "Nothing was looked for" in updates[tab.reading.progress]
+    assert updates[tab.finding].index == 3 and tab.volume not in updates
+
+
 def test_another_slice_of_a_volume_shows_what_was_found_there(tab, volume_file):
     scan = scan_that_saves(volume_file)
     last = find_all(tab, scan)[-1]

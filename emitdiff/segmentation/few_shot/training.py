@@ -35,6 +35,7 @@ from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.training.examples import LabelledImage, augmented_image, image_tensor, trained_phrases
 from emitdiff.segmentation.training.head import segmentation_loss
 from emitdiff.segmentation.training.schedule import learning_rate, update_average
+from emitdiff.segmentation.wording.reader import record_texts
 
 NOTICE = "research use only, not a medical device"
 FEATURE_SHARE = 0.35  # part of the time that the features may take
@@ -299,6 +300,7 @@ class FewShotTrainer:
             "images": len(used),
             "groups": len({one.group for one in used}),
             "views": len(self.views),
+            "texts": record_texts(one.text for one in used),
             "seed": settings.seed,
             **summary,
             "date": date.today().isoformat(),

@@ -21,6 +21,7 @@ from emitdiff.segmentation.vocabulary import Target
 
 PEAK_SHARE = 0.01  # share of the positions by which a mask is judged: a small target has no more
 MIN_KIND_PROBABILITY = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
+LIKELY_KIND_PROBABILITY = 0.8  # of a scene, from which an image is taken for one of it
 # root mean square of the standardized signature above which an image is unlike the training images
 MAX_SIGNATURE_DEVIATION = 1.6
 L2 = 0.01
@@ -154,9 +155,19 @@ class ImageKindClassifier:
             else ""
         )
 
+    def likely_kind(self, signature: torch.Tensor) -> str:
+        """The scene that a signature shows, "" for an image unlike the training images or between two scenes."""
+        probabilities = self.probabilities(signature)
+        best = max(probabilities, key=lambda name: probabilities[name])
+        return best if not self.is_unlike(signature) and probabilities[best] >= LIKELY_KIND_PROBABILITY else ""
+
+    def is_unlike(self, signature: torch.Tensor) -> bool:
+        """Whether an image is unlike all training images, so that nothing can be said of its scene."""
+        return bool(((signature - self.mean) / self.spread).pow(2).mean().sqrt() > MAX_SIGNATURE_DEVIATION)
+
     def probability_of(self, target: Target, signature: torch.Tensor) -> float:
         """The probability in 0..1 of all scenes that may show `target`; 1 for an image unlike the training images."""
-        if ((signature - self.mean) / self.spread).pow(2).mean().sqrt() > MAX_SIGNATURE_DEVIATION:
+        if self.is_unlike(signature):
             return 1.0
         probabilities = self.probabilities(signature)
         return sum(value for kind, value in probabilities.items() if kind not in target.absent_kinds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
@@ -19,10 +18,7 @@ from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import TextDiff
 from emitdiff.segmentation.output import (
     SegmentationOutput,
-    check_query,
-    checked_image,
     entropy,
-    trained_phrase,
     upsample,
 )
 from emitdiff.segmentation.published.efficient import efficient_logits
@@ -35,7 +31,7 @@ from emitdiff.segmentation.published.model import (
     read_sentences,
 )
 from emitdiff.segmentation.segmenter import EncodedImage, ImageFeatures, Segmenter
-from emitdiff.segmentation.vocabulary import match_target
+from emitdiff.segmentation.wording.reader import Request
 
 KIND = "published"  # said in segmenter.json
 
@@ -48,45 +44,37 @@ class PublishedPipeline(Segmenter):
 
     def __init__(self, features: DiffusionFeatures, text: TextEncoder, head: TextDiff, settings: PublishedSettings,
                  targets: tuple[str, ...], card: dict | None = None) -> None:  # fmt: skip
-        super().__init__()
+        super().__init__(targets, card)
         self.features, self.head, self.settings = features, head, settings
         self.text = TextEncoder(text.model, text.tokenizer, settings.max_tokens)
-        self.targets, self.card = tuple(targets), card or {}
         self.device = next(head.parameters()).device
         self._lock = Lock()
 
     @torch.inference_mode()
-    def encode(self, image: np.ndarray) -> EncodedImage:
-        """As `Segmenter.encode`."""
-        image = checked_image(image)
+    def _encode(self, image: np.ndarray) -> EncodedImage:
         with self._lock:
             maps = self.features(prepare_image(image, self.settings).to(self.device))
         halves = [part.clamp(-FLOAT16_MAX, FLOAT16_MAX).half() for part in maps]
         return EncodedImage((ImageFeatures(halves, self.settings.size),), None, image.shape[:2], self._encoder)
 
     @torch.inference_mode()
-    def segment(self, encoded: EncodedImage, text: str, threshold: float = 0.5) -> SegmentationOutput:
-        """As `Segmenter.segment`."""
-        started = time.perf_counter()
-        check_query(text, threshold)
-        self._check_encoded(encoded)
+    def _answer(self, encoded: EncodedImage, request: Request) -> SegmentationOutput:
         (look,) = encoded.features
         with self._lock:
-            tokens, visible = read_sentences(self.text, [text], self.settings)
+            tokens, visible = read_sentences(self.text, [request.spoken], self.settings)
             logits = efficient_logits(self.head, look.maps, tokens, visible, look.grid)
             probabilities = upsample(logits.float(), encoded.size).softmax(dim=1)
-        probability = probabilities[0, 1].cpu().numpy()
-        output = SegmentationOutput(
+        probability = encoded.within(probabilities[0, 1].cpu().numpy())
+        return SegmentationOutput(
             mask=np.zeros(probability.shape, np.uint8),
             probability=probability,
             found=False,
-            target=trained_phrase(match_target(text, self.targets), self.targets),
+            target=None if request.target is None else request.target.phrase,
             present=float(probability.max()),
-            uncertainty=entropy(probabilities)[0].cpu().numpy(),
-            seconds=time.perf_counter() - started,
-            warnings=tuple(self._warnings(text)),
+            uncertainty=encoded.within(entropy(probabilities)[0].cpu().numpy()),
+            seconds=0.0,
+            warnings=tuple(self._warnings(request.spoken)),
         )
-        return output.at(threshold)
 
     def _warnings(self, text: str) -> Iterator[str]:
         if not text.strip():

@@ -38,6 +38,7 @@ from emitdiff.segmentation.published.model import (
 from emitdiff.segmentation.published.pipeline import KIND
 from emitdiff.segmentation.published.training import STATE, Epoch, best_epoch, train_published_head
 from emitdiff.segmentation.vocabulary import queries_of, target_of
+from emitdiff.segmentation.wording.reader import record_texts
 
 SPLIT_SEED = 0  # the same groups are held out whatever the seed of the images, so that draws can be compared
 
@@ -260,6 +261,7 @@ def _write_records(settings: TrainPublished, config: dict, dataset: DatasetFolde
         "split": split,
         "taught": [sample.name for sample in samples],
         "targets": config["targets"],
+        "texts": record_texts(sample.text for sample in samples),
         "best": best,
         "epochs": [asdict(epoch) for epoch in epochs],
     }

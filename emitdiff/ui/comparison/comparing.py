@@ -125,6 +125,9 @@ def segment_cells(
 
 
 def _segmented_cell(calls: Callables, output: SegmentationOutput, image: np.ndarray, given: ComparisonInput) -> Cell:
+    if output.untaught:
+        nearest = f" Nearest: {output.nearest}?" if output.nearest else ""
+        return _cell(_fitted(image), given.cache, message=f"Not taught, not looked for.{nearest}")
     measured = {"area": f"{100 * float(np.mean(output.mask > 0)):.1f} %", "presence": f"{output.present:.2f}"}
     if given.mask is not None:
         measured["Dice"] = f"{calls.score(output.mask, given.mask)['dice']:.3f}"

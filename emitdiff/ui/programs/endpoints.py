@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import isgeneratorfunction
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 import numpy as np
@@ -22,6 +22,7 @@ from emitdiff.ui.interface import (
     FewShotDatasetRequest,
     ModelInfo,
     SynthesisRequest,
+    Untaught,
 )
 from emitdiff.ui.messages import sentence
 from emitdiff.ui.programs.arguments import (
@@ -48,6 +49,8 @@ NOTICE = "Research use only, not a medical device."
 HEAD = Argument("few-shot head from teach (.safetensors), replaces the head of the weights", FILE)
 DATASET = Argument("zip of a dataset folder: dataset.json, metadata.csv, images/ and masks/", FILE, REQUIRED)
 SPLITS = ("all", "train", "held-out")
+UNTAUGHT = get_args(Untaught)
+UNTAUGHT_HINT = "for a text that asks for nothing the weights were taught: refuse, or try all the same"
 TEXTS = ("own", "none", "shuffled", "all")
 BOUNDS = {"seconds": (5, 300), "images": (1, 100), "limit": (1, 200), "threshold": (0, 1)}
 
@@ -88,6 +91,7 @@ class Endpoints:
                 "slice_number": slice_number,
                 "checkpoint": segmenter,
                 "head": HEAD,
+                "untaught": Argument(UNTAUGHT_HINT, TEXT, "refuse", UNTAUGHT),
             },
             [gr.File(label="mask"), gr.JSON(label="result")],
             HEAVY,
@@ -153,34 +157,40 @@ class Endpoints:
         return str(write_png(answer_folder() / f"{stem}_edges.png", control))
 
     def segment(
-        self, image: str, text: str, threshold: float, slice_number: int, checkpoint: str, head: str | None
-    ) -> tuple[str, dict]:
+        self, image: str, text: str, threshold: float, slice_number: int, checkpoint: str, head: str | None,
+        untaught: Untaught,
+    ) -> tuple[str | None, dict]:  # fmt: skip
         """The mask of what the text names in the image, at the size and in the geometry of the file.
 
         Returns:
-            the mask file, 1 inside, 0 outside
+            the mask file, 1 inside, 0 outside; none for a text that asks for nothing the weights were taught
             what was found and how probable it is. Research use only, not a medical device.
         """
         if not (text or "").strip():
             raise EmitDiffError("The text is empty: say what to find, for example “lung”.")
         weights = self._segmenter(checkpoint, head)
         _check_bounds(threshold=threshold)
+        if untaught not in UNTAUGHT:
+            raise EmitDiffError(f"untaught is {untaught!r}: give {' or '.join(UNTAUGHT)}.")
         scan = self.calls.read_scan(image)
         index = _slice_index(scan, slice_number)
-        output = self.calls.segment(scan.image(index), text.strip(), float(threshold), weights)
-        saved = scan.save_mask({index: output.mask}, answer_folder())
+        output = self.calls.segment(scan.image(index), text.strip(), float(threshold), weights, untaught)
+        refused = output.untaught and untaught == "refuse"
+        saved = None if refused else str(scan.save_mask({index: output.mask}, answer_folder()))
         result = {
             "found": bool(output.found),
             "answer": output.answer,
             "target": output.target,
-            "present": round(output.present, 4),
+            "untaught": bool(output.untaught),
+            "nearest": output.nearest,
+            "present": None if output.present is None else round(output.present, 4),
             "highest_probability": round(float(np.max(output.probability)), 4),
             "fraction_of_image": round(float(np.mean(output.mask > 0)), 6),
             "seconds": round(output.seconds, 3),
             "warnings": [*scan.warnings, *output.warnings],
             "notice": NOTICE,
         }
-        return str(saved), result
+        return saved, result
 
     def teach(
         self, dataset: str, checkpoint: str, images: int | None, seconds: float, **how: Any

@@ -21,6 +21,9 @@ class ReadingPanel:
 
     def lay_out_views(self) -> None:
         self.progress = gr.HTML(finished(IDLE))
+        with gr.Row(elem_classes="after asks", visible=False) as self.asks:  # where a text asks for nothing taught
+            self.nearest_button = gr.Button("Find the nearest", size="sm", scale=0, min_width=120)
+            self.anyway_button = gr.Button("Look anyway", size="sm", scale=0, min_width=120)
         with gr.Row(elem_classes="side-by-side"):
             self.view = _view("Image and mask", "The chosen slice with the mask that was found", "large")
             self.without_view = _view("Without the text", "The slice with the mask found without any text", "large",
@@ -47,8 +50,8 @@ class ReadingPanel:
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.progress, self.view, self.without_view, self.without_note, self.map_view, self.download,
-                self.download_note]  # fmt: skip
+        views = [self.view, self.without_view, self.without_note, self.map_view]
+        return [self.progress, self.asks, self.nearest_button, *views, self.download, self.download_note]
 
     def connect(self, finding: gr.State, quiet: dict[str, Any]) -> None:
         """What needs no network and no file: opacity, outline, the map that is chosen."""
@@ -72,16 +75,21 @@ class ReadingPanel:
 
     def show(self, finding: Finding, opacity: float, outlined: bool, mapped: str, form: str | None) -> dict[Any, Any]:
         """Everything about a finding. Raises EmitDiffError where its mask cannot be written."""
-        saved = finding.save(form if form in finding.scan.mask_forms else None)
-        words = f"{saved.name}: 1 inside, 0 outside; size and geometry of {finding.scan.name}."
+        saved, words = None, ""
+        if not finding.refused:
+            saved = finding.save(form if form in finding.scan.mask_forms else None)
+            words = f"{saved.name}: 1 inside, 0 outside; size and geometry of {finding.scan.name}."
         if finding.volume is not None:
             words = f"{finding.volume.describe(finding.threshold)} {words}"
+        nearest = finding.output.nearest if finding.refused else None
         return {
             self.progress: finished(finding.describe(), "info" if finding.output.found else "absent"),
+            self.asks: gr.update(visible=finding.refused),
+            self.nearest_button: gr.update(value=f"Find “{nearest}”", visible=nearest is not None),
             **self.blend(finding, opacity, outlined),
             self.without_note: note(finding.compare_without()),
             self.map_view: finding.map(mapped),
-            self.download: gr.update(value=str(saved), interactive=True),
+            self.download: gr.update(value=None if saved is None else str(saved), interactive=saved is not None),
             self.download_note: note(words),
         }
 
@@ -96,6 +104,7 @@ class ReadingPanel:
         """The slice uint8 (H, W, 3) of `scan` with nothing found in it, or nothing at all."""
         return {
             self.progress: finished(IDLE),
+            self.asks: gr.update(visible=False),
             self.view: None if image is None else with_edge_letters(at_view_size(image), scan),
             self.without_view: None,
             self.without_note: "",

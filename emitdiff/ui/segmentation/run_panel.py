@@ -13,7 +13,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.ui.cancellation import Cancellation
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.finding import Finding, Volume
-from emitdiff.ui.interface import Callables
+from emitdiff.ui.interface import Callables, Untaught
 from emitdiff.ui.messages import duration, finished, notes, progress, sentence
 from emitdiff.ui.results import Scan
 from emitdiff.ui.segmentation.reading_panel import ReadingPanel
@@ -61,8 +61,13 @@ class RunPanel:
         buttons = [self.find_button, self.all_button, self.stop_button]
         begin: dict[str, Any] = {"outputs": [*buttons, self.reading.progress], "queue": False, **QUIET}
         rest = {"fn": self.end_run, "outputs": buttons, "queue": False, **QUIET}
-        for start in (self.find_button.click, self.words.text.submit, tried.then):
-            start(self.start_run, **begin).then(self.find, inputs_kwargs={**asked, "side": side}, **heavy).then(
+        nearest = self.reading.nearest_button.click(
+            lambda finding: finding.output.nearest if finding else gr.skip(), self.finding, self.words.text,
+            queue=False, **QUIET,
+        )  # fmt: skip
+        starts = dict.fromkeys((self.find_button.click, self.words.text.submit, tried.then, nearest.then), self.find)
+        for start, find in {**starts, self.reading.anyway_button.click: self.find_anyway}.items():
+            start(self.start_run, **begin).then(find, inputs_kwargs={**asked, "side": side}, **heavy).then(
                 **settle
             ).then(**rest).then(**compare)
         self.all_button.click(self.start_all, **begin).then(self.find_all, inputs_kwargs=asked, **heavy).then(
@@ -95,18 +100,23 @@ class RunPanel:
 
     def find(
         self, scan: Scan | None, slice_number: float, window: str | None, threshold: float, text: str, checkpoint: str,
-        side: bool,
+        side: bool, untaught: Untaught = "refuse",
     ) -> dict[Any, Any]:  # fmt: skip
         """Runs the segmenter once; every failure ends as a sentence above the image."""
         try:
             scan = chosen_scan(scan)
             image, text = self._query(scan, slice_number, window, text)
-            output = self.calls.segment(image, text, threshold, checkpoint)
-            without = self.calls.segment(image, "", threshold, checkpoint) if side else None
+            output = self.calls.segment(image, text, threshold, checkpoint, untaught)
+            asked = side and not output.untaught
+            without = self.calls.segment(image, "", threshold, checkpoint) if asked else None
         except Exception as error:
             return {self.result: None, self.words.note: "", self.reading.progress: finished(sentence(error), "error")}
         found = Finding(scan, image, slice_index(scan, slice_number), output, text, threshold, checkpoint, without)
         return {self.result: found, self.words.note: notes(output.warnings, "warning")}
+
+    def find_anyway(self, **asked: Any) -> dict[Any, Any]:
+        """The same, also for a text that asks for nothing that was taught."""
+        return self.find(**asked, untaught="try")
 
     def show_result(
         self, result: Finding | Volume | None, finding: Finding | None, volume: Volume | None, scan: Scan | None,
@@ -160,12 +170,17 @@ class RunPanel:
         stop, line, whole = self.cancellation.event(request), self.reading.progress, None
         try:
             scan = chosen_scan(scan)
-            _, text = self._query(scan, slice_number, window, text)
+            image, text = self._query(scan, slice_number, window, text)
             whole = Volume(scan, window, text, checkpoint)
             for update in self._slices(whole, threshold, stop.is_set):
                 yield {line: update}
             if not whole.answers:
                 raise EmitDiffError("Stopped before the first slice was finished.")
+            if (first := whole.answer(min(whole.answers), threshold)).untaught:
+                whole.remove()
+                refused = Finding(scan, image, slice_index(scan, slice_number), first, text, threshold, checkpoint)
+                yield {self.result: refused, self.words.note: notes(first.warnings, "warning")}
+                return
         except Exception as error:
             if whole:
                 whole.remove()
@@ -181,6 +196,8 @@ class RunPanel:
                 return
             output = self.calls.segment(whole.scan.image(index, whole.window), whole.text, threshold, whole.checkpoint)
             whole.add(index, output)
+            if output.untaught:  # in every other slice as well
+                return
             left = (time.monotonic() - started) / (index + 1) * (total - index - 1)
             yield progress(f"Slice {index + 1} of {total}, about {duration(left)} left", (index + 1) / total)
 
@@ -188,7 +205,7 @@ class RunPanel:
         """The second view comes or goes; an answer that is there already is compared with one without the text."""
         view = {self.reading.without_view: gr.Image(visible=side)}
         yield view
-        if not side or finding is None:
+        if not side or finding is None or finding.refused:
             if finding is not None:
                 finding.without = None
                 yield {self.finding: finding, self.reading.without_note: ""}

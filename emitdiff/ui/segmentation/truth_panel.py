@@ -116,7 +116,7 @@ class TruthPanel:
     def compare(self, finding: Finding | None, truth: Truth | None, label: int | None) -> dict[Any, Any]:
         """Measures of what was found against the true mask, of one class where it has several."""
         nothing = {self.table: "", self.csv: gr.update(value=None, interactive=False), self.note: gr.skip()}
-        if finding is None or truth is None:
+        if finding is None or truth is None or finding.refused:
             return {self.figures: blank("" if truth else ASK), **nothing}
         try:
             rows, chosen = self._rows(finding, truth, label or BEST_CLASS)
