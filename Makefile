@@ -3,15 +3,18 @@
 # make coverage  the same, and which lines of the package no test runs
 # make format    the code as the linter wants it
 # make lock      after a change of requirements.txt or requirements-test.txt: the lock files anew
+# make audit     known vulnerabilities of what is locked; asks PyPI's and OSV's services, so not in CI, which has no network
+# make release-files  dist/sbom.cdx.json (CycloneDX) and dist/licences.csv of what is installed, for a release
 # make hooks     the linter before every commit, the types before every push
 #
 # Only python3 (3.11 or newer) and pip are presumed; by make test also Chromium, which the test of the page drives, and dciodvfy (Debian: dicom3tools), which verifies DICOM. The first run creates .venv and installs into it, later ones start at once.
 
 PYTHON ?= python3
 VENV   ?= .venv
+TOOLS  ?= .venv-tools
 PIP    := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow coverage lint format lock hooks clean
+.PHONY: demo test test-slow coverage lint format lock audit release-files hooks clean
 
 demo: $(VENV)/.installed
 	$(if $(PORT),GRADIO_SERVER_PORT=$(PORT)) $(VENV)/bin/python app.py
@@ -39,6 +42,21 @@ lock: $(VENV)/bin/python
 	$(PIP) uv==0.13.9
 	UV=$(VENV)/bin/uv .ci/lock $(LOCK)
 
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --no-deps --disable-pip -r requirements.lock
+	$(TOOLS)/bin/pip-audit --no-deps --disable-pip -r requirements-test.lock
+
+release-files: $(VENV)/.installed $(TOOLS)/.installed
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.cdx.json $(VENV)/bin/python
+	$(VENV)/bin/python .ci/licences > dist/licences.csv
+
+# Apart from the application, of whose environment they tell.
+$(TOOLS)/.installed:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	touch $@
+
 hooks: $(VENV)/.installed-test
 	$(PIP) pre-commit==4.7.0
 	$(VENV)/bin/python -m pre_commit install --hook-type pre-commit --hook-type pre-push
@@ -63,4 +81,4 @@ $(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist
+	rm -rf $(VENV) $(TOOLS) .coverage .mypy_cache .pytest_cache .ruff_cache *.egg-info build dist

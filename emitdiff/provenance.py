@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from PIL import Image, PngImagePlugin
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import write_atomically
 from emitdiff.images import to_rgb
+
+logging.getLogger("PIL").setLevel(logging.INFO)  # at DEBUG, Pillow writes what the EXIF and text of a picture say
 
 SETTINGS_KEY = "emitdiff"  # the PNG text chunk that keeps how a synthetic image was made
 MAX_SETTINGS_LETTERS = 2**18
