@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from emitdiff.augmentation_settings import AugmentationSettings
 from emitdiff.backend.dataset_job import Job, JobState, Pair, bytes_in, check_folder, pack, read_pair
+from emitdiff.backend.pipelines import import_measures
 from emitdiff.datasets.archive import strip_folders, unpack_dataset, unpacked_bytes
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
@@ -221,6 +222,7 @@ class DatasetJobs:
         job.state = replace(job.state, generated=painted)
 
     def _score(self, job: Job) -> None:
+        import_measures()
         from emitdiff.segmentation.evaluation import label_predictor
         from emitdiff.synthesis.filtering.run import filter_images
         from emitdiff.synthesis.filtering.scoring import Filter

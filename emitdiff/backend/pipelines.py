@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from threading import Condition, Lock
+from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache, cached
@@ -16,45 +16,53 @@ if TYPE_CHECKING:
     from emitdiff.synthesis.pipeline import SynthesisPipeline
 
 MAX_LOADED = 2  # pipelines of each kind, the ones used last
-# Held while networks are built, not while files are fetched: transformers builds them on a default device of its own,
-# which all threads share, and what another thread builds meanwhile has no data.
-_build_lock = Lock()
+# Held while the libraries of networks are imported and networks built, not while files are fetched. Their modules
+# import one another when first needed: of two threads that do so, one finds a module half done ("cannot import name ..."). And
+# transformers builds networks on a default device of its own, which all threads share: what another thread builds
+# meanwhile has no data.
+network_lock = RLock()
 
 
 @cached(LRUCache(MAX_LOADED), condition=Condition())
 def synthesizer(name: str) -> SynthesisPipeline:
     """Loaded by whoever asks first; only those who ask for the same one wait meanwhile."""
-    from emitdiff.synthesis.loading import build_synthesizer, fetch_synthesizer
-
+    with network_lock:
+        from emitdiff.synthesis.loading import build_synthesizer, fetch_synthesizer
     fetch_synthesizer(name)
-    with _build_lock:
+    with network_lock:
         return build_synthesizer(name)
 
 
 @cached(LRUCache(MAX_LOADED), condition=Condition())
 def segmenter(name: str) -> SegmentationPipeline:
     """As `synthesizer`; also of the file of a few-shot head."""
-    from emitdiff.segmentation.loading import load_segmenter
-
     if name.endswith(HEAD_SUFFIX):
         return _few_shot_pipeline(name)
     local_folder(find_checkpoint(name, "segmentation"))
-    with _build_lock:
+    with network_lock:
+        from emitdiff.segmentation.loading import load_segmenter
+
         return load_segmenter(name)
 
 
 def _few_shot_pipeline(file: str) -> SegmentationPipeline:
     """A head on the weights it was trained on, which are shared with others. The file may come from anyone: it cannot
     have the server fetch weights."""
-    from emitdiff.segmentation.few_shot.head import load_few_shot_head, read_few_shot_head
-
+    with network_lock:
+        from emitdiff.segmentation.few_shot.head import load_few_shot_head, read_few_shot_head
     name = str(read_few_shot_head(file)[0]["checkpoint"])
     base = next((found for found in known_checkpoints("segmentation") if found.name == name), None)
     if base is None or not is_ready(base):
         raise EmitDiffError(f"This head was trained on the weights {name}, which are not among those of this page.")
     pipeline = segmenter(name)
-    with _build_lock:
+    with network_lock:
         return load_few_shot_head(file, pipeline).pipeline()
+
+
+def import_measures() -> None:
+    """What measures of images import only once they are computed: MONAI, which imports transformers."""
+    with network_lock:
+        import monai.metrics  # noqa: F401
 
 
 def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.backend.encoded_images import encode
-from emitdiff.backend.pipelines import prepare, segmenter, synthesizer
+from emitdiff.backend.pipelines import import_measures, network_lock, prepare, segmenter, synthesizer
 from emitdiff.checkpoints import Checkpoint, Kind, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
 from emitdiff.datasets.archive import strip_folders, unpack_dataset
 from emitdiff.errors import EmitDiffError
@@ -184,6 +184,7 @@ def teach_dataset(archive: str | Path, request: FewShotDatasetRequest) -> Iterat
 
 def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:
     """The measures of `emitdiff evaluate-segmentation` on a zipped dataset folder."""
+    import_measures()
     from emitdiff.segmentation.evaluation import EvaluateSegmentation, run_evaluation
 
     with _unpacked(archive) as folder:
@@ -231,9 +232,10 @@ def _tokenizer_here(checkpoint: str) -> Any:
 @lru_cache(maxsize=4)
 def _load_tokenizer(folder: Path) -> Any:
     """Alone, without the weights: a second instead of half a minute."""
-    from transformers import AutoTokenizer
+    with network_lock:
+        from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def targets(checkpoint: str) -> tuple[str, ...]:
@@ -277,6 +279,7 @@ def synthesize(
 
 
 def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    import_measures()
     from emitdiff.synthesis.evaluation import quick_scores
 
     return quick_scores(source, synthetic)

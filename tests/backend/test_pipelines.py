@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,3 +98,30 @@ def test_two_kinds_of_weights_are_loaded_at_once_without_harm():
         parts = (*made[0].pipe.components.values(), made[1].features, made[1].text, made[1].head)
         modules = [part for part in parts if hasattr(part, "parameters")]
         assert not any(weight.is_meta for module in modules for weight in module.parameters())
+
+
+IMPORTING = """
+import subprocess
+import sys
+import threading
+from emitdiff.backend import pipelines, services
+failures = []
+def run(load):
+    try:
+        load()
+    except BaseException as error:
+        failures.append(error)
+loads = (lambda: pipelines.synthesizer("emitdiff-mini"), lambda: pipelines.segmenter("textdiff-mini"),
+         lambda: services.token_count("X-ray, chest, many more words", "emitdiff-mini"), pipelines.import_measures)
+threads = [threading.Thread(target=run, args=(load,)) for load in loads]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not failures, failures
+"""
+
+
+@pytest.mark.slow
+def test_libraries_are_imported_by_one_thread_at_a_time():
+    """In a fresh process: what was imported once is no longer in danger."""
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-500:]

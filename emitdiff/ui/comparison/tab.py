@@ -30,8 +30,8 @@ from emitdiff.ui.synthesis.preview import read_inputs
 
 IDLE = "Choose an image and the settings to vary, then press Compare. Click a cell to enlarge it."
 MEASURES = {
-    "Synthesis": "edges: edge F1 between image and result. MS-SSIM: structural similarity. Both at most 1, and lower "
-    "with less structure.",
+    "Synthesis": "edges: edge F1 between image and result. MS-SSIM: structural similarity. Both are at most 1, "
+    "which is the image itself.",
     "Segmentation": "Dice: overlap with the reference mask. area: fraction of the image. presence: score that "
     "the target is in the image.",
 }
