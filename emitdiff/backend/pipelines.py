@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 MAX_LOADED = 2  # pipelines of each kind, the ones used last
 # Held while the libraries of networks are imported and networks built, not while files are fetched. Their modules
-# import one another when first needed: of two threads that do so, one finds a module half done ("cannot import name ..."). And
-# transformers builds networks on a default device of its own, which all threads share: what another thread builds
-# meanwhile has no data.
+# import one another when first needed: of two threads that do so, one finds a module half done ("cannot import name
+# ..."). And transformers builds networks on a default device of its own, which all threads share: what another thread
+# builds meanwhile has no data.
 network_lock = RLock()
 
 
