@@ -12,6 +12,11 @@ MASK = arg(
     metavar="MASK", help="Mask of the slice or volume; its outline is added to the edges.", help_behavior_hint=""
 )
 SLICE = arg(metavar="INT", help="Slice of a volume, counted from 0; default: the middle slice.", help_behavior_hint="")
+TIME_POINT = arg(
+    metavar="INT",
+    help="Volume of a file that holds several, counted from 0; default: the first.",
+    help_behavior_hint="",
+)
 WINDOW = arg(metavar="W", help='Intensity window: a name ("lung") or WIDTH/LEVEL ("1500/-600").', help_behavior_hint="")
 DATASET = arg(metavar="DATASET", help="Dataset folder: dataset.json, metadata.csv, images/, masks/.")
 DATASETS = arg(metavar="DATASET [DATASET ...]", help="Dataset folders.", help_behavior_hint="(required)")
@@ -33,6 +38,7 @@ Size = Annotated[
     str | None, arg(metavar="HxW", help="Image size when neither image nor mask is given.", help_behavior_hint="")
 ]
 Slice = Annotated[int | None, SLICE]
+TimePoint = Annotated[int | None, TIME_POINT]
 WindowOption = Annotated[str | None, WINDOW]
 Dataset = Positional[Annotated[Path, DATASET]]
 Datasets = Positional[Annotated[tuple[Path, ...], DATASETS]]

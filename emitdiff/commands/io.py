@@ -40,49 +40,51 @@ def require_datasets(folders: tuple[Path, ...]) -> None:
         raise EmitDiffError("No dataset folder was named: give one or more, each with dataset.json and metadata.csv.")
 
 
-def read_slice(path: Path, index: int | None, window: str | None) -> tuple[Scan, int, np.ndarray]:
-    """The scan, the slice chosen (the middle one for None) and its picture, uint8 (H, W, 3)."""
+def read_slice(
+    path: Path, index: int | None, window: str | None, time_point: int | None = None
+) -> tuple[Scan, int, np.ndarray]:
+    """The scan, the slice chosen (the middle one for None) and its picture, uint8 (H, W, 3); of a slice that is named,
+    no other is kept."""
     from emitdiff.scans.burned_in import WARNING as TEXT_WARNING
     from emitdiff.scans.burned_in import has_text_at_rim
     from emitdiff.scans.geometry import Window
     from emitdiff.scans.reading import read_scan
 
-    scan = read_scan(path)
-    for warning in scan.warnings:
-        say(warning)
-    index = scan.middle if index is None else index
-    if not 0 <= index < scan.num_slices:
-        count = scan.num_slices
-        range_of = f"give a number from 0 to {count - 1}" if count > 1 else "it has one, 0, which need not be named"
-        raise EmitDiffError(f"{path.name} has no slice {index}: {range_of}.")
     width, _, level = (window or "").partition("/")
     chosen: str | Window | None
     try:
         chosen = Window(centre=float(level), width=float(width))
     except ValueError:
         chosen = window  # a name; the scan knows which it has
+    scan = read_scan(path, index, time_point, chosen)
+    index = scan.middle if index is None else index
     image = scan.image(index, chosen)
     if has_text_at_rim(image):
-        say(TEXT_WARNING)
+        scan.warnings += (TEXT_WARNING,)
+    for warning in scan.warnings:
+        say(warning)
     return scan, index, image
 
 
 def read_source(
-    path: Path | None, mask_file: Path | None, index: int | None, window: str | None
-) -> tuple[str, int | None, np.ndarray | None, np.ndarray | None]:
-    """What to generate from: a name for files, the slice, and image and mask where they are given."""
+    path: Path | None, mask_file: Path | None, index: int | None, window: str | None, time_point: int | None = None
+) -> tuple[str, int | None, np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
+    """What to generate from: a name for files, the slice, image and mask where they are given, and the image's
+    warnings."""
     from emitdiff.files import file_stem
     from emitdiff.scans.masks import read_mask, read_slice_mask
 
     if path is not None:
-        scan, index, image = read_slice(path, index, window)
+        scan, index, image = read_slice(path, index, window, time_point)
         mask = None if mask_file is None else read_slice_mask(mask_file, scan, index)
-        return file_stem(scan.name), index, image, mask
+        return file_stem(scan.name), index, image, mask, scan.warnings
+    if time_point is not None:
+        raise EmitDiffError(f"--time-point {time_point} is for an image, and none was given; leave it out.")
     if window is not None:
         raise EmitDiffError(f"--window {window} is for an image, and none was given; leave it out.")
     if mask_file is None:
-        return "text", None, None, None
-    return file_stem(mask_file.name), index, None, read_mask(mask_file, index=index)
+        return "text", None, None, None, ()
+    return file_stem(mask_file.name), index, None, read_mask(mask_file, index=index), ()
 
 
 def read_size(size: str | None) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ from emitdiff.commands.arguments import (
     Text,
     Threads,
     Threshold,
+    TimePoint,
     WindowOption,
 )
 from emitdiff.commands.io import (
@@ -53,6 +54,7 @@ class Segment:
     threshold: Threshold = 0.5
     checkpoint: SegmentationWeights = "textdiff-mini"
     slice: Slice = None
+    time_point: TimePoint = None
     window: WindowOption = None
     # For a text that asks for nothing the weights were taught: refuse, or try all the same, which is no finding.
     untaught: Literal["refuse", "try"] = "refuse"
@@ -64,7 +66,7 @@ class Segment:
         from emitdiff.images import overlay
         from emitdiff.provenance import pixels_sha256
 
-        scan, index, image = read_slice(self.image, self.slice, self.window)
+        scan, index, image = read_slice(self.image, self.slice, self.window, self.time_point)
         pipeline = load("load_segmenter", self.checkpoint)
         result = pipeline(image, self.text, threshold=self.threshold, untaught=self.untaught)
         if result.untaught and self.untaught == "refuse":
@@ -85,6 +87,7 @@ class Segment:
         record = {
             "image": self.image.name,
             "slice": index,
+            "time_point": self.time_point,
             "window": self.window,
             "text": self.text,
             "target": result.target,
@@ -98,7 +101,7 @@ class Segment:
             "weights_sha256": pipeline.weights,
             "image_sha256": pixels_sha256(image),
             "seconds": round(result.seconds, 2),
-            "warnings": list(result.warnings),
+            "warnings": [*scan.warnings, *result.warnings],
             "files": files,
         }
         write_json(folder / f"{stem}_segmentation.json", record)

@@ -32,6 +32,7 @@ from emitdiff.commands.arguments import (
     Strength,
     SynthesisWeights,
     Threads,
+    TimePoint,
     WindowOption,
 )
 from emitdiff.commands.io import (
@@ -90,6 +91,7 @@ class Synthesize:
     detector: OwnDetector = None  # Edge detector; default: the one the checkpoint was trained with.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     slice: Slice = None
+    time_point: TimePoint = None
     window: WindowOption = None
 
     def run(self) -> int:
@@ -100,13 +102,16 @@ class Synthesize:
             raise EmitDiffError(
                 f"--size {self.size} is for text-only generation: other images have the size of their source."
             )
-        stem, index, image, mask = read_source(self.image, self.mask, self.slice, self.window)
+        stem, index, image, mask, warnings = read_source(
+            self.image, self.mask, self.slice, self.window, self.time_point
+        )
         settings = self._settings()
         pipeline = load("load_synthesizer", self.checkpoint)
         if warning := pipeline.prompt_warning(self.prompt):
             say(warning)
         images = pipeline.stream(image, mask, settings)
-        source = {"source": stem, "slice": index, "window": self.window}
+        source = {"source": stem, "slice": index, "window": self.window, "warnings": list(warnings)}
+        source |= {} if self.time_point is None else {"time_point": self.time_point}
         folder = output_folder(self.out, self.image, self.mask)
         check_writable(folder)
         read_manifest_entries(folder)  # what another program wrote there is told now
@@ -156,6 +161,7 @@ class Edges:
     mask: MaskFile = None
     detector: Detector = "soft"  # Edge detector; hed is the original where convert-hed put it, else hed-mini.
     slice: Slice = None
+    time_point: TimePoint = None
     window: WindowOption = None
 
     def run(self) -> int:
@@ -164,7 +170,7 @@ class Edges:
         from emitdiff.synthesis.edges import control_image, detect_edges
         from emitdiff.synthesis.hed.weights import edge_weights
 
-        scan, index, image = read_slice(self.image, self.slice, self.window)
+        scan, index, image = read_slice(self.image, self.slice, self.window, self.time_point)
         mask = None if self.mask is None else read_slice_mask(self.mask, scan, index)
         say_edges(edge_weights(self.detector))
         edges = control_image(detect_edges(image, self.detector), mask, boundary=mask is not None, layout="joined")

@@ -32,7 +32,7 @@ from emitdiff.scans.dicom_pixels import (
 )
 from emitdiff.scans.dicom_series import Series, find_series
 from emitdiff.scans.geometry import WINDOWS, Window
-from emitdiff.scans.scan import Scan, Wanted
+from emitdiff.scans.scan import Scan, Wanted, check_slice
 from emitdiff.zips import open_zip
 
 MODALITIES = {"CT": "CT", "MR": "MRI", "US": "Ultrasound", "IVUS": "Ultrasound"} | dict.fromkeys(
@@ -63,8 +63,8 @@ def read_dicom(path: Path, kind: str, wanted: Wanted) -> Scan:
 def _read_series(name: str, series: Series, wanted: Wanted) -> Scan:
     order = in_order(name, series, wanted.time_point)
     frames = order.frames
-    if wanted.index is not None and not 0 <= wanted.index < len(frames):
-        raise EmitDiffError(f"'{name}' has slices 0 to {len(frames) - 1}; slice {wanted.index} was asked for.")
+    if wanted.index is not None:
+        check_slice(name, wanted.index, len(frames))
     pixels = _Pixels(name, frames, wanted)
     warnings = [*series.warnings, *order.warnings, *pixels.warnings]
     if any(str(frame.header.get("BurnedInAnnotation", "")).upper() == "YES" for frame in frames):

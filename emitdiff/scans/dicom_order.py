@@ -122,13 +122,18 @@ def _sides(frame: Frame) -> dict[str, str]:
         return edge_letters(orientation[3:] * (-1, -1, 1), orientation[:3] * (-1, -1, 1))
     value = frame.get("PatientOrientation")
     towards = [str(word).strip().upper() for word in value] if isinstance(value, list | tuple) or _many(value) else []
-    if len(towards) != 2 or not all(word and set(word) <= set(_SIDES) for word in towards):
+    if len(towards) != 2 or not all(word and _is_direction(word) for word in towards):
         return {}
     right, bottom = (word[:2] for word in towards)
-    if {right[0], _SIDES[right[0]]} & {bottom[0]}:  # one direction cannot be both
+    if right[0] in {bottom[0], _SIDES[bottom[0]]}:  # rows and columns cannot point the same way
         return {}
     left, top = ("".join(_SIDES[letter] for letter in word) for word in (right, bottom))
     return {"left": left, "right": right, "top": top, "bottom": bottom}
+
+
+def _is_direction(word: str) -> bool:
+    """Letters of sides, no side and its opposite among them."""
+    return set(word) <= set(_SIDES) and len({min(letter, _SIDES[letter]) for letter in word}) == len(word)
 
 
 def _many(value: object) -> bool:

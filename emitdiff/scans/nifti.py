@@ -22,7 +22,7 @@ from emitdiff.scans.decoding import (
     volumes_warning,
 )
 from emitdiff.scans.geometry import WINDOWS, Geometry
-from emitdiff.scans.scan import Scan, Wanted, check_time_point
+from emitdiff.scans.scan import Scan, Wanted, check_slice, check_time_point
 
 MAX_HEADER_BYTES = 2**26  # header and extensions, before the first voxel
 _GEOMETRY_FIELDS = [
@@ -48,8 +48,8 @@ def read_nifti(path: Path, wanted: Wanted | None = None) -> Scan:
             image = image_class.from_stream(stream)
             geometry, orientation, warnings = _display_geometry(image, header, shape)
             slices = geometry.to_display(np.broadcast_to(0, _three(shape))).shape[0]
-            if wanted.index is not None and not 0 <= wanted.index < slices:
-                raise EmitDiffError(f"'{path.name}' has slices 0 to {slices - 1}; slice {wanted.index} was asked for.")
+            if wanted.index is not None:
+                check_slice(path.name, wanted.index, slices)
             values, found = _read_values(image.dataobj, shape, geometry, wanted)
             while stream.read(2**20):  # to the end, where what is compressed has its check sum
                 pass

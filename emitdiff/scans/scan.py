@@ -17,6 +17,13 @@ from emitdiff.scans.decoding import checked_ids
 from emitdiff.scans.geometry import Geometry, SeriesReference, Window
 
 
+def check_slice(name: str, index: int, count: int) -> None:
+    """EmitDiffError where slice `index` of `count` is not there."""
+    if not 0 <= index < count:
+        range_of = f"give a number from 0 to {count - 1}" if count > 1 else "it has one, 0, which need not be named"
+        raise EmitDiffError(f"'{name}' has no slice {index}: {range_of}.")
+
+
 def check_time_point(name: str, time_point: int | None, count: int) -> None:
     """EmitDiffError where one of the `count` volumes of a file is asked for and is not there."""
     if time_point is not None and not 0 <= time_point < count:
@@ -99,8 +106,7 @@ class Scan:
 
     def image(self, index: int = 0, window: str | Window | None = None) -> np.ndarray:
         """Slice `index` as uint8 (H, W, 3). `window` is a name from `windows` or a Window; None takes the default."""
-        if not 0 <= index < self.num_slices:
-            raise EmitDiffError(f"'{self.name}' has slices 0 to {self.num_slices - 1}; slice {index} was asked for.")
+        check_slice(self.name, index, self.num_slices)
         if self.only not in {None, index}:
             raise EmitDiffError(f"Of '{self.name}' slice {self.only} alone was read; slice {index} was asked for.")
         used, values = self.window_used(index, window), self.values[index]

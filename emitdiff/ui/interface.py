@@ -188,6 +188,11 @@ class DatasetCalls:
     remove: Callable[[str], None]
 
 
+class ReadScan(Protocol):
+    def __call__(self, path: str | Path, /, *, time_point: int | None = None) -> Scan:
+        """Reads a scan; of several volumes number `time_point`, counted from 0, or else the first."""
+
+
 @dataclass(frozen=True)
 class Callables:
     """The functions behind the pages. Any of them may raise `EmitDiffError`, whose sentence is shown beside the field.
@@ -195,7 +200,7 @@ class Callables:
     Images are uint8 (H, W, 3), masks uint8 class ids (H, W), probabilities float32 (H, W) in 0..1.
     """
 
-    read_scan: Callable[[str | Path], Scan]
+    read_scan: ReadScan
     # file, scan it belongs to or None, slice -> class ids (H, W) of that slice
     read_mask: Callable[[str | Path, Scan | None, int], np.ndarray]
     # file, scan it belongs to -> class ids (S, H, W) of the whole scan

@@ -28,11 +28,6 @@ class Window(Protocol):
     def centre(self) -> float: ...
 
 
-class Geometry(Protocol):
-    def edge_letters(self) -> Mapping[str, str]:
-        """The patient's side at each edge: {"left": "R", ...}."""
-
-
 class Scan(Protocol):
     """A decoded file. `spacing` is (slice, row, column) in mm, `size` (H, W) of a slice, `middle` the one shown first;
     `windows` are those that apply, the default first."""
@@ -52,13 +47,14 @@ class Scan(Protocol):
     @property
     def orientation(self) -> str: ...
     @property
-    def geometry(self) -> Geometry | None: ...
-    @property
     def windows(self) -> Mapping[str, Window]: ...
     @property
     def warnings(self) -> tuple[str, ...]: ...
     @property
     def mask_forms(self) -> tuple[str, ...]: ...
+
+    def edge_letters(self) -> Mapping[str, str]:
+        """The patient's side at each edge, {"left": "R", ...}; {} where the file does not tell."""
 
     def image(self, index: int = 0, window: str | None = None, /) -> np.ndarray:
         """Slice `index`, uint8 (H, W, 3)."""

@@ -52,7 +52,9 @@ class Source:
     def show(self, scan: Scan, slice_number: float | None = None, window: str | None = None) -> dict[Any, Any]:
         """Updates for `outputs` that put a decoded scan in place, at its middle slice where no other is named."""
         names, many = list(scan.windows), scan.num_slices > 1
-        windows = [(f"{name} ({used.width:.0f} / {used.centre:.0f})", name) for name, used in scan.windows.items()]
+        windows = [
+            (f"{name} ({_short(used.width)} / {_short(used.centre)})", name) for name, used in scan.windows.items()
+        ]
         chosen = window if window in names else next(iter(names), None)
         return {
             self.scan: scan,
@@ -135,6 +137,11 @@ def selected_slice(scan: Scan | None, slice_number: float, window: str | None) -
     return scan.image(slice_index(scan, slice_number), window if window in scan.windows else None)
 
 
+def _short(number: float) -> str:
+    """Whole where it is large, as in Hounsfield units; three digits of a small one."""
+    return f"{number:.0f}" if abs(number) >= 100 or number == round(number) else f"{number:.3g}"
+
+
 def describe_scan(scan: Scan) -> str:
     """ "brain.nii.gz: MRI, 256 x 256, 24 slices, 0.9 x 0.9 mm"."""
     height, width = scan.size
@@ -147,8 +154,7 @@ def describe_scan(scan: Scan) -> str:
 
 def with_edge_letters(picture: np.ndarray, scan: Scan | None) -> np.ndarray:
     """uint8 (H, W, 3) with the patient's sides at its edges, as on a reading screen, where the scan's file tells."""
-    geometry = getattr(scan, "geometry", None)
-    sides = geometry.edge_letters() if geometry is not None else {}
+    sides = scan.edge_letters() if scan is not None else {}
     height, width = picture.shape[:2]
     scale, margin = max(height, width) / 640, max(height, width) // 64
     lines = max(2, round(2 * scale))

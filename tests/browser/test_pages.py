@@ -194,7 +194,7 @@ def test_programs_get_the_same(address, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(files[0])), np.asarray(Image.open(again[0])))
     found, result = client.predict(image, "lung", api_name="/segment")
     assert Image.open(found).size == (256, 256) and 0 <= result["highest_probability"] <= 1
-    assert Image.open(client.predict(image, mask, api_name="/edges")).size == (256, 256)
+    assert Image.open(client.predict(image, mask, api_name="/edges")[0]).size == (256, 256)
     listed = {model["name"]: model for model in client.predict(api_name="/models")}
     assert "lung" in listed["textdiff-mini"]["targets"]
     with pytest.raises(AppError, match="text is empty"):

@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from command_line import run
@@ -66,3 +67,17 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
     told, record = capsys.readouterr(), json.loads((tmp_path / "none" / "disc_segmentation.json").read_text())
     assert "pneumonia: not taught, looked for all the same: " in told.out and "means little" in told.err
     assert record["untaught"] and not record["found"] and record["target"] is None
+
+    lost = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 99, (64, 64, 3, 2)).astype(np.int16), None)
+    nibabel.save(lost, tmp_path / "lost.nii")  # neither an orientation nor one volume
+    asked = ["segment", tmp_path / "lost.nii", "--text", "breast lesion", *weights, "--slice", "2", "-o", tmp_path / "out"]
+    capsys.readouterr()
+    assert run(monkeypatch, *asked) == 0
+    record, said = json.loads((tmp_path / "out" / "lost_segmentation.json").read_text()), capsys.readouterr().err
+    for words in ("has no orientation", "holds 2 volumes"):
+        assert words in said and any(words in warning for warning in record["warnings"])
+    assert run(monkeypatch, *asked, "--time-point", "1") == 0
+    record = json.loads((tmp_path / "out" / "lost_segmentation.json").read_text())
+    assert record["time_point"] == 1 and not any("volumes" in warning for warning in record["warnings"])
+    assert run(monkeypatch, *asked, "--time-point", "2") == 2
+    assert "time point 2 was asked for" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scan_files import in_orientation, patient, write_nifti
 
+from emitdiff.errors import EmitDiffError
 from emitdiff.scans.masks import read_mask
 from emitdiff.scans.reading import read_scan
 
@@ -123,3 +124,117 @@ def test_the_patients_sides_are_those_of_the_displayed_slice(tmp_path):
     unsaid.header["qform_code"] = unsaid.header["sform_code"] = 0
     nibabel.save(unsaid, tmp_path / "unsaid.nii")
     assert read_scan(tmp_path / "unsaid.nii").geometry.edge_letters() == {}
+
+
+NUMBERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("order", "<>")
+def test_every_number_in_either_byte_order(tmp_path, kind, order):
+    draw = np.random.default_rng(0)
+    whole = np.dtype(kind).kind != "f"
+    values = draw.integers(-100 if kind[0] == "i" else 0, 100, (5, 6, 7)) if whole else draw.normal(0, 1, (5, 6, 7))
+    header = nibabel.Nifti1Header(endianness=order)
+    header.set_data_dtype(kind)
+    image = nibabel.Nifti1Image(values.astype(kind), np.diag([-1, -1, 1, 1]), header)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert scan.values.dtype == np.dtype(kind) and scan.values.dtype.isnative
+    np.testing.assert_array_equal(scan.values, values.astype(kind).T)
+
+
+def test_large_numbers_keep_their_digits(tmp_path):
+    values = (10**9 + np.arange(5 * 6 * 7)).reshape(5, 6, 7)
+    for place, array in enumerate((values.astype(np.int32), values.astype(np.float64))):
+        image = read_scan(write_nifti(tmp_path / f"{place}.nii", array, np.diag([-1, -1, 1, 1]))).image(0, "full range")
+        np.testing.assert_allclose(image[..., 0], (values.T[0] - 10**9) * (255 / 209), atol=0.51)
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(2, 5), (0.1, -3), (0, 7), (np.nan, np.nan), (np.nan, 3), (np.inf, 1)])
+def test_scaling_is_applied_where_it_is_one(tmp_path, slope, inter):
+    """nifti1.h: no scaling where scl_slope is 0; numbers that are none count as that."""
+    content = bytearray(nibabel.Nifti1Image(patient(), np.eye(4)).to_bytes())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    header["scl_slope"], header["scl_inter"] = slope, inter
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + bytes(content[348:]))
+    expected = nibabel.load(tmp_path / "a.nii").get_fdata()
+    assert set(np.unique(read_scan(tmp_path / "a.nii").values)) == set(np.unique(expected.astype(np.float32)))
+
+
+@pytest.mark.parametrize("names", ["RGB", "RGBA"])
+def test_colours(tmp_path, names):
+    kind = np.dtype([(name, "u1") for name in names])
+    colours = np.random.default_rng(0).integers(0, 256, (5, 6, 7, len(names)), np.uint8)
+    nibabel.save(nibabel.Nifti1Image(colours.view(kind)[..., 0], np.diag([-1, -1, 1, 1])), tmp_path / "a.nii.gz")
+    scan = read_scan(tmp_path / "a.nii.gz")
+    assert scan.windows == {} and scan.size == (6, 5)
+    np.testing.assert_array_equal(scan.image(2), colours[:, :, 2, :3].transpose(1, 0, 2))
+
+
+def test_one_volume_of_several(tmp_path):
+    values = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5).astype(np.int16)
+    path = write_nifti(tmp_path / "a.nii.gz", values, np.diag([-1, -1, 1, 1]))
+    first = read_scan(path)
+    np.testing.assert_array_equal(first.values, values[..., 0].T)
+    assert first.warnings == ("It holds 5 volumes (time points, echoes or the like); the first, number 0, is shown.",)
+    third = read_scan(path, time_point=2)
+    np.testing.assert_array_equal(third.values, values[..., 2].T)
+    assert third.warnings == () and nibabel.load(third.save_mask({}, tmp_path / "out")).shape == (2, 3, 4)
+    for asked in (5, -1):
+        with pytest.raises(EmitDiffError, match=r"has 5 volume\(s\), counted from 0"):
+            read_scan(path, time_point=asked)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_one_slice_is_the_same_as_among_all(tmp_path, codes, suffix):
+    values = np.random.default_rng(0).normal(0, 1, (7, 9, 11)).astype(np.float32)
+    nibabel.save(in_orientation(values, codes), tmp_path / f"a.{suffix}")
+    whole = read_scan(tmp_path / f"a.{suffix}")
+    for index in (0, 4, 10):
+        one = read_scan(tmp_path / f"a.{suffix}", index=index)
+        np.testing.assert_array_equal(one.image(index), whole.image(index))
+        assert one.windows == whole.windows
+    with pytest.raises(EmitDiffError, match="has no slice 11: give a number from 0 to 10"):
+        read_scan(tmp_path / f"a.{suffix}", index=11)
+
+
+def test_a_changed_byte_in_what_is_compressed_is_damage(tmp_path):
+    """Its check sum stands behind the last voxel."""
+    values = np.random.default_rng(0).integers(0, 1000, (20, 20, 20)).astype(np.int16)
+    path = write_nifti(tmp_path / "a.nii.gz", values)
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(EmitDiffError, match="damaged"):
+        read_scan(path)
+
+
+def test_what_the_two_orientations_and_sizes_say_is_compared(tmp_path):
+    image = nibabel.Nifti1Image(patient(), None)
+    image.header.set_qform(np.diag([1.0, 1, 2, 1]), code=1)
+    image.header.set_sform(np.diag([-1.0, 1, 2, 1]), code=1)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert "two orientations that differ" in scan.warnings[0] and scan.edge_letters()["left"] == "R"
+    image.header.set_qform(np.diag([-1.0, 1, 2, 1]), code=1)
+    image.header["pixdim"][1:4] = 1, 1, 1
+    nibabel.save(image, tmp_path / "b.nii")
+    content = bytearray((tmp_path / "b.nii").read_bytes())
+    header = nibabel.Nifti1Header(bytes(content[:348]), check=False)
+    header["pixdim"][1:4] = 1, 1, 1
+    (tmp_path / "b.nii").write_bytes(header.binaryblock + bytes(content[348:]))
+    scan = read_scan(tmp_path / "b.nii")
+    assert scan.spacing == (2, 1, 1) and "voxel sizes in the header" in scan.warnings[-1]
+
+
+@pytest.mark.parametrize(("qform", "sform"), [(1, 0), (0, 2), (1, 1), (0, 0)])
+def test_either_orientation_is_enough(tmp_path, qform, sform):
+    image = nibabel.Nifti1Image(patient(), None)
+    image.header.set_qform(np.diag([-1.0, 1.5, 3, 1]), code=qform)
+    image.header.set_sform(np.diag([-1.0, 1.5, 3, 1]), code=sform)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    assert scan.spacing == (3, 1.5, 1) and bool(scan.warnings) == (qform == sform == 0)
+    assert bool(scan.edge_letters()) == (qform + sform > 0)

@@ -117,13 +117,14 @@ def test_a_file_that_is_no_image_is_answered_with_a_sentence(client, tmp_path):
 
 
 def test_edges_gives_the_control_image(client, example):
-    path = client.predict(handle_file(str(example.image)), detector="canny", api_name="/edges")
+    path, record = client.predict(handle_file(str(example.image)), detector="canny", api_name="/edges")
+    assert record == {"warnings": []}
     assert cv2.imread(path).shape == (256, 256, 3)
     with pytest.raises(AppError, match="No edge detector"):
         client.predict(handle_file(str(example.image)), detector="sobel", api_name="/edges")
     image, mask = handle_file(str(example.image)), handle_file(str(example.mask))
-    alone = client.predict(image, mask, detector="canny", structure=0.5, api_name="/edges")
-    assert np.array_equal(cv2.imread(alone), cv2.imread(client.predict(mask=mask, api_name="/edges")))
+    alone, _ = client.predict(image, mask, detector="canny", structure=0.5, api_name="/edges")
+    assert np.array_equal(cv2.imread(alone), cv2.imread(client.predict(mask=mask, api_name="/edges")[0]))
 
 
 @pytest.mark.parametrize(
@@ -297,3 +298,22 @@ def test_a_server_takes_only_so_much_at_once(client, dataset, endpoint, changes,
 def test_a_head_is_a_file_of_weights(client, example, dataset):
     with pytest.raises(AppError, match="not a .safetensors file"):
         client.predict(dataset, head=handle_file(str(example.image)), api_name="/evaluate")
+
+
+def test_what_is_said_of_a_scan_reaches_callers(client, tmp_path):
+    import nibabel
+
+    lost = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 99, (64, 64, 3, 2)).astype(np.int16), None)
+    nibabel.save(lost, tmp_path / "lost.nii.gz")  # neither an orientation nor one volume
+    file = handle_file(str(tmp_path / "lost.nii.gz"))
+    answers = [
+        client.predict(file, "lung", api_name="/segment")[1],
+        client.predict(file, api_name="/edges")[1],
+        client.predict(file, "X-ray, chest", api_name="/synthesize")[1],
+    ]
+    for answer in answers:
+        assert [words in " ".join(answer["warnings"]) for words in ("no orientation", "2 volumes")] == [True, True]
+    _, chosen = client.predict(file, time_point=2, api_name="/edges")
+    assert len(chosen["warnings"]) == 1
+    with pytest.raises(AppError, match="2 volume"):
+        client.predict(file, time_point=3, api_name="/edges")

@@ -17,7 +17,9 @@ def scan(**changes):
         "num_slices": 24,
         "spacing": (3.0, 0.94, 0.94),
     }
-    return SimpleNamespace(**facts | {"windows": {}, "image": lambda index, window: (index, window)} | changes)
+    return SimpleNamespace(
+        **facts | {"windows": {}, "edge_letters": dict, "image": lambda index, window: (index, window)} | changes
+    )
 
 
 def test_a_scan_is_described_by_what_its_file_says():
@@ -67,7 +69,7 @@ def test_sides_are_marked_only_where_they_are_known():
     black = np.zeros((640, 768, 3), np.uint8)
     assert with_edge_letters(black, scan()) is black
     letters = {"left": "R", "right": "L", "top": "A", "bottom": "P"}
-    shown = with_edge_letters(black, scan(geometry=SimpleNamespace(edge_letters=lambda: letters)))
+    shown = with_edge_letters(black, scan(edge_letters=lambda: letters))
     assert not black.any()
     for part in (shown[:, :60], shown[:, -60:], shown[:60], shown[-60:]):
         assert part.max() > 200

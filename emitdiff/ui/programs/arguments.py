@@ -156,6 +156,7 @@ def structure_arguments(calls: Callables) -> Arguments:
         "rotate": _field("rotate", "rotation, degrees anticlockwise"),
         "deform": _field("deform", "strength of a smooth deformation"),
         "edit_seed": _field("edit_seed", "seed of the deformation"),
+        "time_point": Argument("volume of a file that holds several; 1 is the first, which is also the default", WHOLE),
     }
 
 

@@ -63,7 +63,7 @@ class Endpoints:
         self.models_by_name = {model.name: model for model in calls.models()}
         with gr.Row(visible=False):
             self._add_synthesis(structure_arguments(calls))
-            self._add_segmentation(structure_arguments(calls)["slice_number"])
+            self._add_segmentation(structure_arguments(calls))
             _add(self.models, {}, [gr.JSON(label="weights")], LIGHT)
 
     def _add_synthesis(self, structure: dict[str, Argument]) -> None:
@@ -78,9 +78,10 @@ class Endpoints:
             [gr.File(label="images", file_count="multiple"), gr.JSON(label="manifest")],
             HEAVY,
         )
-        _add(self.edges, {"image": Argument(SCAN, FILE), **structure}, [gr.File(label="edges")], LIGHT)
+        outputs = [gr.File(label="edges"), gr.JSON(label="record")]
+        _add(self.edges, {"image": Argument(SCAN, FILE), **structure}, outputs, LIGHT)
 
-    def _add_segmentation(self, slice_number: Argument) -> None:
+    def _add_segmentation(self, structure: dict[str, Argument]) -> None:
         segmenter = checkpoint_argument(self.calls, "segmentation")
         _add(
             self.segment,
@@ -88,10 +89,11 @@ class Endpoints:
                 "image": Argument(SCAN, FILE, REQUIRED),
                 "text": Argument("a sentence, or a target listed by models, like left lung", default=REQUIRED),
                 "threshold": Argument("probability threshold; 0 to 1", NUMBER, 0.5),
-                "slice_number": slice_number,
+                "slice_number": structure["slice_number"],
                 "checkpoint": segmenter,
                 "head": HEAD,
                 "untaught": Argument(UNTAUGHT_HINT, TEXT, "refuse", UNTAUGHT),
+                "time_point": structure["time_point"],
             },
             [gr.File(label="mask"), gr.JSON(label="result")],
             HEAVY,
@@ -126,7 +128,7 @@ class Endpoints:
         )
 
     def synthesize(
-        self, image: str | None, mask: str | None, slice_number: int, **form: Any
+        self, image: str | None, mask: str | None, slice_number: int, time_point: int | None, **form: Any
     ) -> Iterator[tuple[list[str] | None, dict | None]]:
         """Synthetic images that keep the edges of the image and follow the prompt; needs image, mask or structure 0.
 
@@ -135,7 +137,7 @@ class Endpoints:
             a manifest with every setting, seed and mask. Research use only, not a medical device.
         """
         request = self._request(form)
-        pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
+        pixels, stem, label, warnings = self._read(image, mask, slice_number, time_point, request.settings.structure)
         results: list[SyntheticImage] = []
         for event in self.calls.synthesize(pixels, label, request, lambda: False):
             if is_image(event):
@@ -143,22 +145,31 @@ class Endpoints:
             yield None, None  # Gradio ends a generator here, between two steps, once its caller cancels or is gone
         folder = answer_folder()
         paths = [save_result(result, index, stem, folder) for index, result in enumerate(results)]
-        yield [str(path) for path in paths], build_manifest(results, paths, stem)
+        yield (
+            [str(path) for path in paths],
+            {
+                **build_manifest(results, paths, stem),
+                "warnings": warnings,
+            },
+        )
 
-    def edges(self, image: str | None, mask: str | None, slice_number: int, **form: Any) -> str:
+    def edges(
+        self, image: str | None, mask: str | None, slice_number: int, time_point: int | None, **form: Any
+    ) -> tuple[str, dict]:
         """The control image that synthesize would give to the network.
 
         Returns:
             a PNG file
+            the warnings of the image
         """
         request = self._request({**form, "prompt": "edges"})
-        pixels, stem, label = self._read(image, mask, slice_number, request.settings.structure)
+        pixels, stem, label, warnings = self._read(image, mask, slice_number, time_point, request.settings.structure)
         control = self.calls.control_image(pixels, label, request)
-        return str(write_png(answer_folder() / f"{stem}_edges.png", control))
+        return str(write_png(answer_folder() / f"{stem}_edges.png", control)), {"warnings": warnings}
 
     def segment(
         self, image: str, text: str, threshold: float, slice_number: int, checkpoint: str, head: str | None,
-        untaught: Untaught,
+        untaught: Untaught, time_point: int | None,
     ) -> tuple[str | None, dict]:  # fmt: skip
         """The mask of what the text names in the image, at the size and in the geometry of the file.
 
@@ -172,7 +183,7 @@ class Endpoints:
         _check_bounds(threshold=threshold)
         if untaught not in UNTAUGHT:
             raise EmitDiffError(f"untaught is {untaught!r}: give {' or '.join(UNTAUGHT)}.")
-        scan = self.calls.read_scan(image)
+        scan = self._scan(image, time_point)
         index = _slice_index(scan, slice_number)
         output = self.calls.segment(scan.image(index), text.strip(), float(threshold), weights, untaught)
         refused = output.untaught and untaught == "refuse"
@@ -263,14 +274,18 @@ class Endpoints:
             raise EmitDiffError("The head is not a .safetensors file: give the file from /teach or from the page.")
         return head or self._model(checkpoint, "segmentation").name
 
+    def _scan(self, image: str, time_point: int | None) -> Scan:
+        """Callers count volumes from 1, as they do slices."""
+        return self.calls.read_scan(image, time_point=None if time_point is None else time_point - 1)
+
     def _read(
-        self, image: str | None, mask: str | None, slice_number: int, structure: float
-    ) -> tuple[np.ndarray | None, str, np.ndarray | None]:
-        scan = self.calls.read_scan(image) if image else None
+        self, image: str | None, mask: str | None, slice_number: int, time_point: int | None, structure: float
+    ) -> tuple[np.ndarray | None, str, np.ndarray | None, list[str]]:
+        scan = self._scan(image, time_point) if image else None
         if scan is not None:
             _slice_index(scan, slice_number)
         pixels, label, stem = read_inputs(self.calls, scan, slice_number, None, mask, structure)
-        return pixels, stem, label
+        return pixels, stem, label, [] if scan is None else list(scan.warnings)
 
 
 def _slice_index(scan: Scan, slice_number: int) -> int:
