@@ -132,9 +132,9 @@ def list_presets() -> tuple[PresetOption, ...]:
     )
 
 
-def read_scan(path: str | Path) -> Scan:
+def read_scan(path: str | Path, *, time_point: int | None = None) -> Scan:
     """As the reader, with a warning where the slice shown first has text at its rim."""
-    scan = reading.read_scan(path)
+    scan = reading.read_scan(path, time_point=time_point)
     if has_text_at_rim(scan.image(scan.middle)):
         scan.warnings = (*scan.warnings, TEXT_WARNING)
     return scan

@@ -96,7 +96,8 @@ class Inspect:
         index = record.get("slice") if self.slice is None else self.slice
         window = record.get("window") if self.window is None else self.window
         index = index if isinstance(index, int) else None
-        return read_source(self.image, self.mask, index, window if self.image else None)[2:]
+        time_point = record.get("time_point") if self.image and isinstance(record.get("time_point"), int) else None
+        return read_source(self.image, self.mask, index, window if self.image else None, time_point)[2:4]
 
 
 def _named(record: dict[str, Any], name: str) -> str:
