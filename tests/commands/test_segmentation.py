@@ -70,7 +70,17 @@ def test_segmenter_is_trained_evaluated_and_used(dataset_folder, disc_files, mon
 
     lost = nibabel.Nifti1Image(np.random.default_rng(0).integers(0, 99, (64, 64, 3, 2)).astype(np.int16), None)
     nibabel.save(lost, tmp_path / "lost.nii")  # neither an orientation nor one volume
-    asked = ["segment", tmp_path / "lost.nii", "--text", "breast lesion", *weights, "--slice", "2", "-o", tmp_path / "out"]
+    asked = [
+        "segment",
+        tmp_path / "lost.nii",
+        "--text",
+        "breast lesion",
+        *weights,
+        "--slice",
+        "2",
+        "-o",
+        tmp_path / "out",
+    ]
     capsys.readouterr()
     assert run(monkeypatch, *asked) == 0
     record, said = json.loads((tmp_path / "out" / "lost_segmentation.json").read_text()), capsys.readouterr().err
