@@ -24,6 +24,7 @@ from emitdiff.scans.mask_values import MAX_CLASS_ID
 from emitdiff.scans.scan import Scan
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+BACKGROUND = ("DCM", "125040")
 CLASS_ID = re.compile(r"class id (\d{1,3})")  # how dicom_seg.py notes what a segment is called in the mask
 NEAR = 0.25  # of the distance of slices: a frame that lies no farther from one belongs to it
 AWAY = ("NO", "REORIENTED_ONLY")  # of SpatialLocationsPreserved: the pixels of frame and image are not the same
@@ -183,16 +184,23 @@ def _class_ids(name: str, elements: pydicom.Dataset, label_map: bool) -> dict[in
     noted = [CLASS_ID.fullmatch(str(segment.get("SegmentDescription", ""))) for segment in segments]
     own = [int(match[1]) for match in noted if match]
     ids = dict(zip(numbers, own if len(own) == len(numbers) else numbers, strict=True))
-    if label_map:
-        ids.pop(0, None)  # the background may be described too
-    if not ids:
+    if label_map:  # the background is described too, whatever its number
+        ids |= {number: 0 for number, segment in zip(numbers, segments, strict=True)
+                if number == 0 or _property(segment) == BACKGROUND}  # fmt: skip
+    if not any(ids.values()):
         raise EmitDiffError(f"The mask '{name}' is a Segmentation that describes no segment.")
-    if not all(1 <= label <= MAX_CLASS_ID for label in ids.values()):
+    if not all((0 if label_map else 1) <= label <= MAX_CLASS_ID for label in ids.values()):
         raise EmitDiffError(
             f"The mask '{name}' has segments numbered up to {max(ids.values())}; class ids go from 1 to "
             f"{MAX_CLASS_ID}. Save the segments that you need alone."
         )
     return ids
+
+
+def _property(segment: pydicom.Dataset) -> tuple[str, str]:
+    """The code of what a segment shows."""
+    codes = segment.get("SegmentedPropertyTypeCodeSequence") or [pydicom.Dataset()]
+    return str(codes[0].get("CodingSchemeDesignator")), str(codes[0].get("CodeValue"))
 
 
 def _frame(number: int, group: pydicom.Dataset, shared: pydicom.Dataset, ids: dict[int, int] | None) -> SegFrame:

@@ -43,12 +43,16 @@ def test_the_table_has_its_own_columns_first_and_every_other_once(tmp_path):
     assert [row[-3:] for row in rows] == [["A", "x", ""], ["A", "", "x"]]
 
 
-def test_hugging_face_loads_images_and_masks_as_pictures(folder, tmp_path):
+@pytest.mark.parametrize("names", [("a", "b"), ("train_1", "test_2"), ("Läsion é", "病变 (2)")])
+def test_hugging_face_loads_images_and_masks_as_pictures(tmp_path, names):
+    """With all files, or it would look for splits in their names."""
     from datasets import load_dataset
 
-    loaded = load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"), split="train")
-    assert loaded.num_rows == 8 and set(loaded.column_names) >= {"image", "mask", "group", "text"}
-    for row, sample in zip(loaded, open_dataset(folder), strict=True):
+    samples = [replace(draw_sample(place), name=f"images/{name}.png") for place, name in enumerate(names)]
+    folder = write_dataset(tmp_path / "drawn", INFO, samples).folder
+    loaded = load_dataset("imagefolder", data_dir=str(folder), data_files="**", cache_dir=str(tmp_path / "cache"))
+    assert list(loaded) == ["train"] and {"image", "mask", "group", "text"} <= set(loaded["train"].column_names)
+    for row, sample in zip(loaded["train"], samples, strict=True):
         np.testing.assert_array_equal(np.asarray(row["image"].convert("RGB")), sample.image)
         np.testing.assert_array_equal(np.asarray(row["mask"]), sample.mask)
         assert row["group"] == sample.group

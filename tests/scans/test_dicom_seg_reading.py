@@ -144,6 +144,37 @@ def test_alone_the_slices_are_those_that_have_a_frame(tmp_path):
     np.testing.assert_array_equal(read_mask(path, scan.size, index=1), ids[3])
 
 
+@pytest.mark.parametrize("number", [0, 3])
+def test_the_background_of_a_label_map_is_no_class_whatever_its_number(tmp_path, number):
+    scan, files = ct(tmp_path / "ct")
+    ids = two_classes(scan)
+    path = write_seg(tmp_path / "seg.dcm", files, ids, "LABELMAP", omit_empty_frames=False)
+
+    def renumber(seg):
+        pixels = np.asarray(seg.pixel_array)
+        seg.PixelData = np.where(pixels == 0, number, pixels).astype(pixels.dtype).tobytes()
+        seg.SegmentSequence[0].SegmentNumber = number
+        del seg.PixelPaddingValue
+
+    changed(path, renumber)
+    np.testing.assert_array_equal(read_scan_mask(path, scan), ids)
+
+
+def name_no_series(seg):
+    del seg.ReferencedSeriesSequence
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        del frame.DerivationImageSequence
+
+
+def test_the_place_in_the_patient_is_enough(tmp_path):
+    """A Segmentation that names no image lies where its frame of reference says."""
+    scan, files = ct(tmp_path / "ct")
+    ids = two_classes(scan)
+    path = write_seg(tmp_path / "seg.dcm", files, ids)
+    changed(path, name_no_series)
+    np.testing.assert_array_equal(read_scan_mask(path, scan), ids)
+
+
 def changed(path, change):
     seg = pydicom.dcmread(path)
     change(seg)

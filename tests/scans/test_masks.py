@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from PIL.ExifTags import Base
 from scan_files import in_orientation, patient, write_nifti, write_series
@@ -171,6 +172,12 @@ def test_a_mask_of_a_picture_says_what_it_may_be_used_for(tmp_path, pages):
     with Image.open(path) as mask:
         said = mask.text["Comment"] if path.suffix == ".png" else mask.tag_v2[Base.ImageDescription]
     assert said == "Research use only, not a medical device."
+
+
+def test_tifffile_reads_the_pages_that_were_saved(tmp_path):
+    scan = read_scan(write_pages(tmp_path / "scan.tif", (10, 20, 30)))
+    ids = np.random.default_rng(0).integers(0, 255, (3, 6, 5), np.uint8)
+    np.testing.assert_array_equal(tifffile.imread(scan.save_mask(ids, tmp_path / "out")), ids)
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path):

@@ -54,6 +54,16 @@ def run(settings: Augment, *launcher: str) -> list[str]:
     return [sys.executable, "-m", *launcher, "emitdiff", "augment", *words, "--checkpoint", settings.checkpoint]
 
 
+def test_an_image_with_two_masks_is_refused_before_anything_is_generated(settings, tmp_path):
+    shutil.copytree(settings.dataset, tmp_path / "twice")
+    with (tmp_path / "twice" / "metadata.csv").open("a", encoding="utf-8") as table:
+        first = open_dataset(settings.dataset).rows[0]
+        table.write(f"{first['file_name']},{open_dataset(settings.dataset).rows[1]['mask']},{first['group']}\n")
+    with pytest.raises(EmitDiffError, match="name the same image"):
+        augment(replace(settings, dataset=tmp_path / "twice"))
+    assert not settings.out.exists()
+
+
 def test_every_row_says_where_it_comes_from(settings):
     written = augment(replace(settings, include_real=True, appearance=True, edit=0.5))
     assert check_dataset(settings.out).ok and len(written) == 9

@@ -97,6 +97,18 @@ def test_what_is_bad_is_dropped_for_the_right_reason(filtered, name, score, reas
     assert row["kept"] == "no" and score in row["failed"].split() and reason in row["reason"]
 
 
+def test_names_are_understood_however_another_system_spells_them(synthetic, real, tmp_path, filtered):
+    """Both tables with backslashes, as Windows writes them."""
+    for source in (synthetic, real):
+        shutil.copytree(source, tmp_path / source.name)
+        table = tmp_path / source.name / "metadata.csv"
+        head, *rows = table.read_text(encoding="utf-8").splitlines()
+        rows = [row.replace("images/", "images\\").replace("masks/", "masks\\") for row in rows]
+        table.write_text("\n".join([head, *rows]), encoding="utf-8")
+    kept = filter_images(Filter(tmp_path / synthetic.name, tmp_path / real.name, tmp_path / "out"), find_bright)
+    assert kept.rows == open_dataset(filtered[0]).rows
+
+
 def test_what_is_good_is_kept_and_its_scores_go_along(filtered):
     out, rows = filtered
     kept = open_dataset(out)
