@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from emitdiff.errors import EmitDiffError
+from emitdiff.errors import EmitDiffError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -71,23 +71,41 @@ def paints_in_half(device: torch.device) -> bool:
 
 def choose_attention(device: torch.device) -> Literal["xformers", "SDPA"]:
     """xformers where it is installed and its kernels run on `device`, else PyTorch's own SDPA."""
-    return "xformers" if device.type == "cuda" and _xformers_runs(str(device)) else "SDPA"
+    return "xformers" if device.type == "cuda" and not xformers_problem(device) else "SDPA"
+
+
+def xformers_problem(device: torch.device) -> str:
+    """Why xformers is not used on a CUDA `device`, in a few words; "" where it is."""
+    return _refusals.get(str(device)) or _try_xformers(str(device))
+
+
+_refusals: dict[str, str] = {}  # by device: why a pipeline would not take it, though its kernels ran alone
 
 
 @cache
-def _xformers_runs(device: str) -> bool:
+def _try_xformers(device: str) -> str:
     """Tried out, since an installed xformers may come without kernels for this card or this torch."""
     if find_spec("xformers") is None:
-        return False
+        return "xformers is not installed"
     import torch
 
     try:
         from xformers.ops import memory_efficient_attention
 
         query = torch.ones(1, 8, 2, 40, device=device, dtype=choose_dtype(torch.device(device)))
-        return bool(torch.isfinite(memory_efficient_attention(query, query, query)).all())
+        finite = bool(torch.isfinite(memory_efficient_attention(query, query, query)).all())
     except (ImportError, NotImplementedError, RuntimeError, ValueError, OSError):
-        return False
+        return f"xformers has no kernels for this card with torch {torch.__version__}"
+    return "" if finite else "xformers computes wrong numbers here"
+
+
+def _enable_xformers(pipe: Any, device: torch.device) -> None:
+    """Attention of a pipeline by xformers; where that raises although its kernels ran alone, PyTorch's own stays."""
+    try:
+        pipe.enable_xformers_memory_efficient_attention()
+    except (ImportError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        _refusals[str(device)] = f"xformers failed: {first_line(error)}"
+        pipe.disable_xformers_memory_efficient_attention()
 
 
 def quiet_libraries() -> None:
@@ -145,8 +163,15 @@ def prepare_pipeline(pipe: Any, device: torch.device) -> Any:
             compute_in_bfloat16(pipe.unet)
             compute_in_bfloat16(pipe.controlnet)
     if choose_attention(device) == "xformers":
-        pipe.enable_xformers_memory_efficient_attention()
-    placement = "whole" if device.type != "cuda" else choose_placement(component_sizes(pipe), free_memory(device))
+        _enable_xformers(pipe, device)
+    placement: Placement = (
+        "whole" if device.type != "cuda" else choose_placement(component_sizes(pipe), free_memory(device))
+    )
+    return place(pipe, device, placement)
+
+
+def place(pipe: Any, device: torch.device, placement: Placement) -> Any:
+    """Puts a diffusers pipeline onto `device` as `placement` says, wherever it is now; returns it."""
     if placement == "whole":
         return pipe.to(device)
     pipe.vae.enable_slicing()
@@ -157,11 +182,20 @@ def prepare_pipeline(pipe: Any, device: torch.device) -> Any:
     return pipe
 
 
+def is_offloaded(network: Any) -> bool:
+    """Whether `accelerate` moves a network, or its layers, onto the device when they are called."""
+    return any(hasattr(module, "_hf_hook") for module in network.modules())
+
+
 def choose_placement(sizes: dict[str, int], free: int) -> Placement:
-    """How models of `sizes` (bytes, by component) fit into `free` bytes with room for activations."""
+    """How models of `sizes` (bytes, by component) fit into `free` bytes with room for activations.
+
+    Under offloading the ControlNet stays on the card beside the U-Net, which it is called with in every step.
+    """
     if HEADROOM * sum(sizes.values()) <= free:
         return "whole"
-    return "one model at a time" if HEADROOM * max(sizes.values()) <= free else "one layer at a time"
+    beside = sizes.get("unet", 0) + sizes.get("controlnet", 0)
+    return "one model at a time" if HEADROOM * max(*sizes.values(), beside) <= free else "one layer at a time"
 
 
 def component_sizes(pipe: Any) -> dict[str, int]:
@@ -188,6 +222,8 @@ def describe_device(device: torch.device | None = None) -> str:
 
     device = device or choose_device()
     attention = f"{choose_attention(device)} attention"
+    if device.type == "cuda" and (problem := xformers_problem(device)):
+        attention += f" ({problem})"
     if device.type == "cpu":
         threads = torch.get_num_threads()
         half = "bfloat16, " if choose_mixed_precision(device) == "bf16" else ""

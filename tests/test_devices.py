@@ -2,7 +2,9 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +18,8 @@ from emitdiff.devices import (
     component_sizes,
     compute_in_bfloat16,
     describe_device,
+    is_offloaded,
+    place,
     prepare_pipeline,
 )
 from emitdiff.errors import EmitDiffError
@@ -113,15 +117,72 @@ def test_a_processor_trains_in_half_precision_only_where_it_computes_it(monkeypa
     assert choose_mixed_precision(torch.device("mps")) == "no" and choose_dtype(torch.device("mps")) == torch.float32
 
 
+def test_the_controlnet_counts_beside_the_unet():
+    """It is no part of the chain in which one network makes room for the next."""
+    sizes = {"unet": 60, "controlnet": 30, "vae": 40, "text_encoder": 10}
+    assert choose_placement(sizes, 210) == "whole"
+    assert choose_placement(sizes, 135) == "one model at a time"
+    assert choose_placement(sizes, 134) == "one layer at a time"
+
+
+def test_offloaded_networks_paint_the_same_without_previews(tiny_synthesis_folder, disc):
+    """With accelerate's own hooks; the processor stands for the card too. Its hooks for single layers cannot be had so:
+    they take weights on the card for those kept aside."""
+    from emitdiff.synthesis.loading import load_synthesizer
+    from emitdiff.synthesis.pipeline import SyntheticImage
+
+    painted = []
+    for where in ("whole", "one model at a time"):
+        synthesizer = load_synthesizer(str(tiny_synthesis_folder), "cpu")
+        place(synthesizer.pipe, CPU, where)
+        events = list(synthesizer.stream(disc[0], prompt="disc", num_images=1, num_inference_steps=2))
+        assert is_offloaded(synthesizer.pipe.vae) == (where != "whole")
+        assert (events[1].preview is None) == (where != "whole") and isinstance(events[-1], SyntheticImage)
+        painted.append(events[-1].image)
+    assert np.abs(painted[0].astype(int) - painted[1]).max() <= 1
+
+
+def test_a_pipeline_that_refuses_xformers_keeps_pytorchs_attention_and_says_why(monkeypatch):
+    card = torch.device("cuda:0")
+    monkeypatch.setattr(devices, "_refusals", {})
+    monkeypatch.setattr(devices, "_try_xformers", lambda device: "")
+    monkeypatch.setattr(devices, "free_memory", lambda device: 10**9)
+    assert choose_attention(card) == "xformers"
+    pipe = Placed()
+    pipe.fails = "enable_xformers_memory_efficient_attention"
+    assert prepare_pipeline(pipe, card) is pipe
+    assert [name for name, *_ in pipe.said] == [pipe.fails, "disable_xformers_memory_efficient_attention", "to"]
+    assert choose_attention(card) == "SDPA"
+    assert devices.xformers_problem(card) == "xformers failed: no kernel image is available"
+
+
+def test_a_card_is_described_with_its_attention_and_the_reason(monkeypatch):
+    monkeypatch.setattr(devices, "_refusals", {})
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    devices._try_xformers.cache_clear()
+    properties = SimpleNamespace(name="A card", total_memory=24 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    said = describe_device(torch.device("cuda:0"))
+    devices._try_xformers.cache_clear()
+    assert said == "A card, 24 GB, bfloat16, SDPA attention (xformers is not installed)"
+
+
 class Placed:
     """Takes the place of a pipeline of two networks of 4,000 bytes, and tells how it was placed."""
 
     def __init__(self):
         self.components = {"unet": torch.nn.Linear(1000, 1, bias=False), "vae": torch.nn.Linear(1000, 1, bias=False)}
-        self.said, self.vae = [], self
+        self.said, self.vae, self.fails = [], self, ""
 
     def __getattr__(self, name):
-        return lambda *given, **named: self.said.append((name, *given, *named.values())) or self
+        def said(*given, **named):
+            self.said.append((name, *given, *named.values()))
+            if name == self.fails:
+                raise RuntimeError("no kernel image is available\nfor execution on the device")
+            return self
+
+        return said
 
 
 @pytest.mark.parametrize(

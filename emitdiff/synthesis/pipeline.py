@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from emitdiff.devices import is_offloaded
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
 from emitdiff.provenance import source_hashes
@@ -256,8 +257,11 @@ class SynthesisPipeline:
             self.pipe.scheduler = own
 
     @torch.inference_mode()
-    def _preview(self, latents: torch.Tensor) -> np.ndarray:
-        """The latents as they stand, decoded at half size: enough to see where the image is going."""
+    def _preview(self, latents: torch.Tensor) -> np.ndarray | None:
+        """The latents as they stand, decoded at half size: enough to see where the image is going. None on a card with
+        little memory, where decoding would throw the U-Net out and fetch it back each time."""
+        if is_offloaded(self.pipe.vae):
+            return None
         small = torch.nn.functional.interpolate(latents, scale_factor=0.5, mode="area")
         decoded = self.pipe.vae.decode(small / self.pipe.vae.config.scaling_factor, return_dict=False)[0]
         return tensor_to_image(decoded[0].clamp(-1, 1))
