@@ -10,6 +10,7 @@ from emitdiff.errors import EmitDiffError
 MAX_CLASS_ID = 254  # 255 is white, or what is to be ignored
 ROUNDING = 0.01  # how far a label that was scaled and stored in few bits may be from its whole number
 FULL_WHITE = (255, 65535)  # of 8 and 16 bits
+HIGHEST = max(FULL_WHITE)
 # A picture's grey values change from pixel to pixel: its regions of one value have 1 to 6 pixels, those of a label map
 # more than 50. Of a handful of values nothing can be told.
 MANY_VALUES, MIN_REGION = 8, 8
@@ -24,34 +25,48 @@ def class_ids(values: np.ndarray, name: str) -> np.ndarray:
     Raises:
         EmitDiffError: they are no class ids: not whole, negative, above 254, or so many that it is a picture.
     """
-    whole = _whole(values, name)
-    low, high = int(whole.min()), int(whole.max())
-    if low < 0:
+    ids = np.empty(values.shape, np.uint8)
+    there = np.zeros(HIGHEST + 1, bool)
+    pages = zip(values.reshape(-1, *values.shape[-2:]), ids.reshape(-1, *values.shape[-2:]), strict=True)
+    for page, page_ids in pages:  # one by one: what is computed of a whole volume takes several times its memory
+        whole = _whole(page, name)
+        _check_range(int(whole.min()), int(whole.max()), name)
+        there |= np.bincount(whole.astype(np.int64).ravel(), minlength=HIGHEST + 1) > 0
+        page_ids[:] = whole.astype(np.uint8)
+    found = np.flatnonzero(there)
+    if found[-1] in FULL_WHITE and len(found) - there[0] == 1:
+        return np.minimum(ids, 1)
+    if found[-1] > 255:
+        raise _too_high(name, int(found[-1]))
+    if found[-1] > MAX_CLASS_ID:
         raise EmitDiffError(
-            f"The mask '{name}' holds negative values, down to {low}, which are not class ids. Give the background the "
-            "id 0, and every class an id from 1 to 254."
+            f"The mask '{name}' holds 255 beside {len(found) - there[0] - 1} other value(s) above 0: smooth edges, a "
+            "picture, or 255 for what is to be ignored. Give every class an id from 1 to 254, with hard edges; or save "
+            "black and white alone, 0 and 255."
         )
-    if high in FULL_WHITE and bool(((whole == 0) | (whole == high)).all()):
-        return (whole > 0).astype(np.uint8)
-    if high > 255:
-        raise EmitDiffError(
-            f"The mask '{name}' holds values up to {high}, which are not class ids: those go from 0 (background) to "
-            f"{MAX_CLASS_ID}. Number the classes anew from 1."
-        )
-    if high > MAX_CLASS_ID:
-        others = len(np.unique(whole)) - 1 - bool((whole == 0).any())
-        raise EmitDiffError(
-            f"The mask '{name}' holds 255 beside {others} other value(s) above 0: smooth edges, a picture, or 255 for "
-            "what is to be ignored. Give every class an id from 1 to 254, with hard edges; or save black and white "
-            "alone, 0 and 255."
-        )
-    ids = whole.astype(np.uint8)
     if _looks_like_picture(ids):
         raise EmitDiffError(
             f"The mask '{name}' looks like an image: its values change from pixel to pixel. A mask holds class ids (0 "
             "is background), one for every class, saved without loss (PNG)."
         )
-    return np.ascontiguousarray(ids)
+    return ids
+
+
+def _check_range(low: int, high: int, name: str) -> None:
+    if low < 0:
+        raise EmitDiffError(
+            f"The mask '{name}' holds negative values, down to {low}, which are not class ids. Give the background the "
+            "id 0, and every class an id from 1 to 254."
+        )
+    if high > HIGHEST:
+        raise _too_high(name, high)
+
+
+def _too_high(name: str, high: int) -> EmitDiffError:
+    return EmitDiffError(
+        f"The mask '{name}' holds values up to {high}, which are not class ids: those go from 0 (background) to "
+        f"{MAX_CLASS_ID}. Number the classes anew from 1."
+    )
 
 
 def _whole(values: np.ndarray, name: str) -> np.ndarray:

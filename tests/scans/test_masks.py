@@ -59,7 +59,7 @@ def test_what_is_no_mask_is_refused(tmp_path, array, sentence):
         read_mask(tmp_path / "mask.tif")
 
 
-@pytest.mark.parametrize("kind", [np.int8, np.int64, np.float64, np.uint16])
+@pytest.mark.parametrize("kind", [np.int8, np.int64, np.uint64, np.float64, np.uint16])
 def test_a_nifti_of_any_number_type_is_a_mask(tmp_path, kind):
     ids = np.arange(24).reshape(4, 3, 2) % 5
     nibabel.save(nibabel.Nifti1Image(ids.astype(kind), np.eye(4), dtype=kind), tmp_path / "mask.nii.gz")
