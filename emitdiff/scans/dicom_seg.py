@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.pixels import pack_bits
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
@@ -23,6 +22,7 @@ from emitdiff.scans.geometry import SeriesReference
 TISSUE = ("SCT", "85756007", "Tissue")  # the general word: a sentence is no code
 SEGMENTED = ("DCM", "113076", "Segmentation")
 SOURCE = ("DCM", "121322", "Source image for image processing operation")
+MAX_BITS = 2**31  # of all frames
 ALIKE = 1e-5  # as cosines or millimetres: what is nearer is one direction or distance
 # What tells frames apart: an element, and the functional group that it stands in.
 SEGMENT = (0x0062000B, 0x0062000A)
@@ -34,8 +34,8 @@ def write_segmentation(slices: np.ndarray, series: SeriesReference, path: Path, 
     """uint8 class ids (S, H, W) in displayed order to a DICOM SEG file; returns its path.
 
     Every class id of `labels` becomes a segment of that name with a frame for each slice, empty ones too, so that the
-    file is read like any volume. A frame lies where its image lies; where the images do not say, it is tied to them
-    alone.
+    file is read like any volume; only where that would take more than 256 MiB, these are left out. A frame lies where
+    its image lies; where the images do not say, it is tied to them alone.
     """
     seg = _header(series, labels, SEGMENT, POSITION if series.planes else STACK_POSITION)
     shared, own = Dataset(), [Dataset() for _ in slices]
@@ -46,16 +46,28 @@ def write_segmentation(slices: np.ndarray, series: SeriesReference, path: Path, 
     else:
         seg.PatientOrientation = ""  # it is that of the images, whatever it may be
     seg.SharedFunctionalGroupsSequence = Sequence([shared])
+    numbered = list(enumerate(labels, start=1))
+    frames = [(number, label, place) for number, label in numbered for place in range(len(slices))]
+    if len(labels) * slices.size > MAX_BITS:
+        frames = [frame for frame in frames if (slices[frame[2]] == frame[1]).any()] or frames[:1]
     seg.PerFrameFunctionalGroupsSequence = Sequence(
-        _frame(series, number, place, own[place])
-        for number in range(1, len(labels) + 1)
-        for place in range(len(slices))
-    )  # fmt: skip
-    seg.NumberOfFrames = len(labels) * len(slices)
+        _frame(series, number, place, own[place]) for number, _, place in frames
+    )
+    seg.NumberOfFrames = len(frames)
     seg.Rows, seg.Columns = slices.shape[1:]
-    seg.PixelData = pack_bits(np.stack([slices == label for label in labels]).astype(np.uint8).ravel())
+    seg.PixelData = _packed([(slices[place], label) for _, label, place in frames])
     write_atomically(path, lambda partial: seg.save_as(partial, enforce_file_format=True))
     return path
+
+
+def _packed(frames: list[tuple[np.ndarray, int]]) -> bytes:
+    """One bit for each pixel of each frame, (H, W) with the class id that it is of; frames follow without a gap."""
+    parts = []
+    for first in range(0, len(frames), 8):  # eight of them end with a byte
+        bits = np.stack([ids == label for ids, label in frames[first : first + 8]])
+        parts.append(np.packbits(bits.ravel(), bitorder="little").tobytes())
+    packed = b"".join(parts)
+    return packed + b"\0" * (len(packed) % 2)
 
 
 def _header(series: SeriesReference, labels: dict[int, str], *dimensions: tuple[int, int]) -> Dataset:

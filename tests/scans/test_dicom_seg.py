@@ -13,6 +13,7 @@ from pydicom.uid import generate_uid
 from scan_files import SECRETS, ramp, several_frames, write_dicom, write_series
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.scans import dicom_seg
 from emitdiff.scans.masks import read_scan_mask
 from emitdiff.scans.reading import read_scan
 
@@ -61,6 +62,17 @@ def test_each_class_is_a_segment(tmp_path, series):
     seg = pydicom.dcmread(scan.save_mask(classes, tmp_path, "DICOM SEG"))
     assert [segment.SegmentLabel for segment in seg.SegmentSequence] == ["class 2", "class 7"]
     np.testing.assert_array_equal(seg.pixel_array, np.concatenate([classes == 2, classes == 7]))
+
+
+def test_of_very_many_frames_the_empty_ones_are_left_out(tmp_path, series, monkeypatch):
+    scan = read_scan(series)
+    classes = np.zeros((5, 6, 8), np.uint8)
+    classes[1, :3], classes[2, 3:] = 2, 7
+    monkeypatch.setattr(dicom_seg, "MAX_BITS", 10)
+    path = scan.save_mask(classes, tmp_path, "DICOM SEG")
+    assert pydicom.dcmread(path).NumberOfFrames == 2
+    check_with_dciodvfy(path)
+    np.testing.assert_array_equal(read_scan_mask(path, scan), classes)
 
 
 TURNED = [0.9397, 0.0, -0.342, 0.117, 0.9397, 0.3214]  # some 20 degrees about two axes, in four decimals
