@@ -112,7 +112,8 @@ class SegFile:
                 astray.append(frame)
             else:
                 at.setdefault(found[0], []).append((frame, found[1]))
-        if astray and (not at or scan.num_slices > 1) and any(self.pixels(frame).any() for frame in astray):
+        drawn_on = [frame for frame in astray if self.pixels(frame).any()]
+        if drawn_on and not (at and scan.num_slices == 1) and not _of_absent_images(self, drawn_on, scan):
             raise other_grid(self.name, scan)
         empty = np.zeros(scan.size, np.uint8)
         slices = range(scan.num_slices) if index is None else [index]
@@ -287,6 +288,16 @@ def _place(seg: SegFile, frame: SegFrame, scan: Scan) -> tuple[int, Turn] | None
         f"Nothing says where the mask '{seg.name}' lies on '{scan.name}'. Give the DICOM images that it was drawn on, "
         "or the mask of the one slice as PNG."
     )
+
+
+def _of_absent_images(seg: SegFile, frames: list[SegFrame], scan: Scan) -> bool:
+    """Whether frames that lie on no slice were drawn on images of the same series that are not here."""
+    if scan.origin is None:
+        return False
+    here = {instance for _, instance, _ in scan.origin.images}
+    series = {str(item.get("SeriesInstanceUID")) for item in seg.elements.get("ReferencedSeriesSequence") or []}
+    named = [{instance for instance, _ in frame.sources} for frame in frames if frame.plane is not None]
+    return scan.origin.series in series and len(named) == len(frames) and all(one and not one & here for one in named)
 
 
 def _check_space(seg: SegFile, scan: Scan) -> None:

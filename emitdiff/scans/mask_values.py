@@ -12,8 +12,9 @@ ROUNDING = 0.01  # how far a label that was scaled and stored in few bits may be
 FULL_WHITE = (255, 65535)  # of 8 and 16 bits
 HIGHEST = max(FULL_WHITE)
 # A picture's grey values change from pixel to pixel: its regions of one value have 1 to 6 pixels, those of a label map
-# more than 50. Of a handful of values nothing can be told.
+# more than 50, in small maps fewer. Of a handful of values nothing can be told.
 MANY_VALUES, MIN_REGION = 8, 8
+SMALL, MIN_REGION_OF_SMALL = 64 * 64, 4
 BLACK, WHITE = 63, 192  # how far lossy compression may take the values of a black and white mask ...
 PLAIN = 24  # ... and how far where there is no edge
 BLOCK = 17  # twice the blocks of JPEG: an edge changes no pixel beyond its own
@@ -131,4 +132,5 @@ def _looks_like_picture(ids: np.ndarray) -> bool:
     if len(values) <= MANY_VALUES:
         return False
     regions = sum(cv2.connectedComponents((page == value).astype(np.uint8), connectivity=4)[0] - 1 for value in values)
-    return bool(counts[1:].sum() < MIN_REGION * regions)
+    least = MIN_REGION_OF_SMALL if page.size <= SMALL else MIN_REGION
+    return bool(counts[1:].sum() < least * regions)

@@ -2,6 +2,7 @@ import json
 import pickle
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 from dataset_files import INFO, draw_sample, edit_rows
@@ -9,7 +10,8 @@ from PIL import Image
 
 from emitdiff.datasets import folder as datasets
 from emitdiff.datasets.check import check_dataset
-from emitdiff.datasets.folder import open_dataset
+from emitdiff.datasets.folder import DatasetInfo, open_dataset
+from emitdiff.datasets.writing import write_tables
 from emitdiff.errors import EmitDiffError
 
 
@@ -122,6 +124,31 @@ def test_a_bad_metadata_csv_is_a_sentence(folder, content, sentence):
     with pytest.raises(EmitDiffError, match=sentence):
         open_dataset(folder)
     assert not check_dataset(folder).ok
+
+
+@pytest.mark.parametrize("flips", [(), (0,), (0, 1)])
+def test_a_nifti_pair_is_laid_over_each_other_in_the_patient(tmp_path, flips):
+    """The grids have the same voxels; the mask's axes run the other way."""
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    values = np.random.default_rng(0).integers(0, 100, (12, 10, 1)).astype(np.int16)
+    affine = np.diag([-1.0, -1, 1, 1])
+    turned = affine.copy()
+    for axis in flips:
+        turned[:3, 3] += (values.shape[axis] - 1) * affine[:3, axis]
+        turned[:3, axis] *= -1
+    labels = np.flip((values > 60).astype(np.uint8), flips)
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "images" / "a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(labels, turned), tmp_path / "masks" / "a.nii.gz")
+    row = {"file_name": "images/a.nii.gz", "mask": "masks/a.nii.gz", "group": "p"}
+    dataset = write_tables(tmp_path, DatasetInfo("drawn", "CT", "abdomen", {"liver": 1}), [row])
+    bright = dataset[0].image[..., 0] > dataset[0].image[dataset[0].mask == 0].max()
+    np.testing.assert_array_equal(dataset[0].mask > 0, bright)
+    assert check_dataset(tmp_path).ok
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), tmp_path / "masks" / "a.nii.gz")
+    assert [defect.kind for defect in check_dataset(tmp_path).defects] == ["other grid"]
+    with pytest.raises(EmitDiffError, match="does not match"):
+        dataset[0]
 
 
 def test_no_folder_is_a_sentence(tmp_path):

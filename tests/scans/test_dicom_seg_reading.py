@@ -96,12 +96,27 @@ def test_a_mask_of_a_series_is_laid_over_the_volume_that_was_converted_from_it(t
     assert (found > 0).sum() == (ids > 0).sum()
 
 
-def test_one_image_of_the_series_has_its_slice_of_the_mask(tmp_path):
+def test_images_of_the_series_that_are_missing_do_not_matter(tmp_path):
+    """One alone has its slice of the mask, with a frame or without one; others have theirs."""
     scan, files = ct(tmp_path / "ct")
     ids = two_classes(scan)
     path = write_seg(tmp_path / "seg.dcm", files, ids)
-    files[3].save_as(tmp_path / "one.dcm")
-    np.testing.assert_array_equal(read_slice_mask(path, read_scan(tmp_path / "one.dcm"), 0), ids[3])
+    for place in (3, 2):
+        files[place].save_as(tmp_path / "one.dcm")
+        np.testing.assert_array_equal(read_slice_mask(path, read_scan(tmp_path / "one.dcm"), 0), ids[place])
+    (tmp_path / "some").mkdir()
+    for place in (0, 3, 4):
+        files[place].save_as(tmp_path / "some" / f"{place}.dcm")
+    np.testing.assert_array_equal(read_scan_mask(path, read_scan(tmp_path / "some")), ids[[0, 3, 4]])
+
+
+def test_a_mask_of_another_series_of_the_examination_is_refused(tmp_path):
+    """The slices lie between those it was drawn on, all but one."""
+    space = generate_uid()
+    scan, files = ct(tmp_path / "ct", FrameOfReferenceUID=space)
+    other, _ = ct(tmp_path / "other", step=(0, 0, 7.5 / 4), FrameOfReferenceUID=space)
+    with pytest.raises(EmitDiffError, match="does not match"):
+        read_scan_mask(write_seg(tmp_path / "seg.dcm", files, two_classes(scan)), other)
 
 
 @pytest.mark.parametrize("several", [False, True])
