@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from emitdiff.ui.comparison.tab import ComparisonTab
 from emitdiff.ui.dataset.tab import DatasetTab
@@ -16,6 +17,8 @@ from emitdiff.ui.examples import read_examples
 from emitdiff.ui.interface import HEAD_SUFFIX, Callables, ModelInfo
 from emitdiff.ui.programs.endpoints import Endpoints
 from emitdiff.ui.segmentation.tab import SegmentationTab
+from emitdiff.ui.serving.addresses import known_addresses
+from emitdiff.ui.serving.guard import PER_MINUTE, Guard, Traffic
 from emitdiff.ui.source import SESSION_SECONDS
 from emitdiff.ui.synthesis.tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
@@ -71,12 +74,15 @@ def build_demo(calls: Callables) -> gr.Blocks:
         segmentation.persist(demo)
         demo.unload(comparison.cancellation.end)
         dataset.connect(dataset_tab)
-    return demo.queue(max_size=32, default_concurrency_limit=4)
+    return demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
 
 def launch_settings() -> dict[str, Any]:
     """Arguments of `launch` that belong to this application on every host: its look, its limits, no tracking."""
     return {
+        "app_kwargs": {
+            "middleware": [Middleware(Guard, addresses=known_addresses(), traffic=Traffic(), per_minute=PER_MINUTE)]
+        },
         "theme": build_theme(),
         "css_paths": CSS,
         "max_file_size": "512mb",
