@@ -1,4 +1,4 @@
-"""The published head written down plainly: every map grown to full size, queries and keys in the usual order.
+"""The published head written down plainly: every map upsampled to full size, queries and keys in the usual order.
 
 Weights come from a `TextDiff`; no method of it is called.
 """
@@ -25,12 +25,12 @@ def attended(module, h, tokens, mask):
 
 
 def published_logits(head, features, tokens, mask=None, size=None):
-    size, grown = tuple(size or features[-1].shape[-2:]), []
+    size, upsampled = tuple(size or features[-1].shape[-2:]), []
     for part, number in zip(features, head.config.projections, strict=True):
         if number is not None:
             projection = head.projections[number]
             part = functional.conv2d(part, projection.weight, projection.bias)
         h = attended(head.attention, part.flatten(2).transpose(1, 2), tokens, mask)
         part = h.transpose(1, 2).unflatten(2, part.shape[-2:])
-        grown.append(functional.interpolate(part, size=size, mode="bilinear", align_corners=False))
-    return head.classifier.layers(torch.cat(grown, dim=1))
+        upsampled.append(functional.interpolate(part, size=size, mode="bilinear", align_corners=False))
+    return head.classifier.layers(torch.cat(upsampled, dim=1))

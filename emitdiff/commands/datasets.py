@@ -85,7 +85,8 @@ class Filter:
     min_dice: float = 0.7  # Minimum Dice of the segmenter with the mask, relative to its Dice on the source.
     max_histogram: float = 12.0  # Maximum Wasserstein distance in grey levels to the nearest real histogram.
     max_copy: float = 0.96  # Maximum similarity to any real image, mirrored or not; 1 is identical.
-    max_twin: float = 0.96  # Near-duplicates: maximum similarity to an earlier image of the same source.
+    # Near-duplicates: maximum similarity to an earlier image of the same source.
+    max_duplicate: Annotated[float, arg(aliases=["--max-twin"])] = 0.96
 
     def run(self) -> int:
         from emitdiff.synthesis.filtering.run import filter_images

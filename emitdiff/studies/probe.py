@@ -1,7 +1,7 @@
 """A light probe: logistic regression from the features of pixels to labels, and the Dice of what it finds.
 
-A linear map commutes with bilinear upsampling, so a probe trained on features grown to the image's size is applied to
-the small maps, and only its few scores are grown.
+A linear map commutes with bilinear upsampling, so a probe trained on features upsampled to the image's size is applied
+to the small maps, and only its few scores are upsampled.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Probe:
 
     def scores(self, maps: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """Scores (K, *size) of maps (1, C_k, H_k, W_k), above 0 where a pixel belongs."""
-        grown = [
+        upsampled = [
             functional.interpolate(torch.einsum("kc,bchw->bkhw", weight, part.float()), size, mode="bilinear")
             for weight, part in zip(self.weights, maps, strict=True)
         ]
-        return sum(grown[1:], grown[0])[0] + (self.bias - self.threshold)[:, None, None]
+        return sum(upsampled[1:], upsampled[0])[0] + (self.bias - self.threshold)[:, None, None]
 
 
 def pixels_at(part: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

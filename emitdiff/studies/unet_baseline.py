@@ -260,8 +260,8 @@ def measure_segmenter(
     labels = class_labels(rows.info.labels)
     logits, found = predict(model, pictures.images), []
     for index, sample in enumerate(rows):
-        grown = functional.interpolate(logits[index : index + 1], sample.mask.shape, mode="bilinear")
-        predicted = grown[0].argmax(0).numpy()
+        upsampled = functional.interpolate(logits[index : index + 1], sample.mask.shape, mode="bilinear")
+        predicted = upsampled[0].argmax(0).numpy()
         for name, channel in labels.items():
             truth, answer = sample.mask == rows.info.labels[name], predicted == channel
             pixels = {"overlap": int((truth & answer).sum()), "total": int(truth.sum()) + int(answer.sum())}

@@ -50,7 +50,7 @@ def spectrum_gap(source: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """How much weaker (below 0) or stronger `other` is than `source` in each of `BANDS`, in dB; uint8 (H, W, 3) both.
 
     10 log10 is taken of the averaged power of each ring, then the mean of the difference over the rings of a band: a
-    strong frequency does not hide the weak ones beside it. Rounding to 256 greys is part of both images.
+    strong frequency does not hide the weak ones beside it. Rounding to 256 grey levels is part of both images.
     """
     levels = [10 * np.log10(np.maximum(power_spectrum(image), 1.0)) for image in (source, other)]
     return {name: float((levels[1] - levels[0])[low:high].mean()) for name, (low, high) in BANDS.items()}
@@ -71,7 +71,7 @@ def textures(image: np.ndarray) -> np.ndarray:
 
     Of each filter the logarithm of its mean absolute answer (texture energy: Laws 1980; with the cosine transform:
     Unser, Signal Processing 11:61, 1986) and how much larger the root mean square is (few strong edges on flat ground,
-    or grain all over); of the greys their mean and the logarithm of their spread.
+    or grain all over); of the grey levels their mean and the logarithm of their spread.
     """
     grey = resize_image(cv2.cvtColor(to_rgb(image), cv2.COLOR_RGB2GRAY), (SIDE, SIDE)).astype(np.float32)
     return np.concatenate([_textures(grey, 1), _textures(cv2.pyrDown(grey), 2)], axis=1)

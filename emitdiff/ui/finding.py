@@ -74,7 +74,7 @@ class Finding:
         return with_edge_letters(drawn, self.scan)
 
     def map(self, mapped: str) -> np.ndarray:
-        """One of `MAPS` in greys, uint8 (h, w, 3)."""
+        """One of `MAPS` in grey, uint8 (h, w, 3)."""
         grey = np.rint(np.clip(getattr(self.output, MAPS[mapped]), 0, 1) * 255).astype(np.uint8)
         return at_view_size(np.repeat(grey[..., None], 3, axis=-1))
 

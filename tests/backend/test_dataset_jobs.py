@@ -236,7 +236,7 @@ def test_a_job_removed_while_it_generates_leaves_nothing(jobs, packed, tmp_path)
     pytest.fail("its folder is still there")
 
 
-def test_labels_are_judged_by_a_segmenter_where_one_is_named(painter, packed, tmp_path, monkeypatch):
+def test_labels_are_checked_by_a_segmenter_where_one_is_named(painter, packed, tmp_path, monkeypatch):
     class Bright:
         """Finds what is bright, whatever the text."""
 

@@ -78,6 +78,6 @@ def test_doubt_is_counted_in_bits():
 
 def test_maps_grow_without_leaving_their_range():
     maps = torch.rand(2, 3, 4, 5)
-    grown = upsample(maps, (16, 20))
-    assert grown.shape == (2, 3, 16, 20) and grown.min() >= maps.min() and grown.max() <= maps.max() + 1e-6
+    upsampled = upsample(maps, (16, 20))
+    assert upsampled.shape == (2, 3, 16, 20) and upsampled.min() >= maps.min() and upsampled.max() <= maps.max() + 1e-6
     assert torch.allclose(upsample(torch.full((1, 1, 4, 4), 0.3), (9, 7)), torch.tensor(0.3))

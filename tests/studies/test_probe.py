@@ -17,12 +17,12 @@ def every_place(height, width):
     return torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], dim=-1).reshape(-1, 2)
 
 
-def test_pixels_are_those_of_the_map_grown_to_the_image(maps):
-    grown = functional.interpolate(maps[0], (16, 24), mode="bilinear")
-    assert torch.allclose(pixels_at(maps[0], every_place(16, 24)), grown[0].flatten(1).T, atol=1e-5)
+def test_pixels_are_those_of_the_map_upsampled_to_the_image(maps):
+    upsampled = functional.interpolate(maps[0], (16, 24), mode="bilinear")
+    assert torch.allclose(pixels_at(maps[0], every_place(16, 24)), upsampled[0].flatten(1).T, atol=1e-5)
 
 
-def test_scores_of_small_maps_are_those_of_grown_features(maps):
+def test_scores_of_small_maps_are_those_of_upsampled_features(maps):
     pixels = [pixels_at(part, every_place(16, 16)) for part in maps]
     labels = (pixels[0][:, :1] + 0.5 * pixels[1][:, 1:2]) > 0.3
     probe = fit_probe(pixels, labels)

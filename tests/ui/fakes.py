@@ -146,19 +146,19 @@ def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRe
     )
 
 
-def teach_dataset(archive: str | Path, lesson: FewShotDatasetRequest) -> Iterator[TrainingProgress]:
+def teach_dataset(archive: str | Path, request: FewShotDatasetRequest) -> Iterator[TrainingProgress]:
     with zipfile.ZipFile(archive) as zipped:
         assert "my-data/dataset.json" in zipped.namelist()
-    file = Path(tempfile.mkdtemp()) / f"{lesson.label or 'all'}.safetensors"
+    file = Path(tempfile.mkdtemp()) / f"{request.label or 'all'}.safetensors"
     file.touch()
-    yield TrainingProgress(10, 10, lesson.seconds, 0.2, 0.8, file=file)
+    yield TrainingProgress(10, 10, request.seconds, 0.2, 0.8, file=file)
 
 
 def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:
     return {"dice": 0.9, "n": how.limit, "text": how.text, "checkpoint": Path(how.checkpoint).name, "targets": {}}
 
 
-class Painter:
+class Generator:
     """In place of a synthesis pipeline, for datasets: an image with so much noise that it is no copy."""
 
     name, checkpoint_card = "emitdiff-mini", SimpleNamespace(training={})
@@ -177,7 +177,7 @@ class Painter:
 
 
 def dataset_calls() -> DatasetCalls:
-    jobs = DatasetJobs(lambda name: Painter(), failing)
+    jobs = DatasetJobs(lambda name: Generator(), failing)
     return DatasetCalls(jobs.create, jobs.status, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
 
 

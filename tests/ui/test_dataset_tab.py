@@ -1,4 +1,4 @@
-"""The handlers of the Dataset tab, called as Gradio calls them; only the painter is a fake."""
+"""The handlers of the Dataset tab, called as Gradio calls them; only what generates is a fake."""
 
 from __future__ import annotations
 

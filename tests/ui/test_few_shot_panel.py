@@ -96,7 +96,7 @@ def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
     assert last[panel.download].interactive
     assert last[panel.checkpoint].value == "optic disc.safetensors"
     assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"
-    assert last[panel.heads] == [("optic disc (taught here)", "optic disc.safetensors")]
+    assert last[panel.heads] == [("optic disc (trained here)", "optic disc.safetensors")]
 
 
 def test_what_cannot_be_trained_is_said(panel, example):

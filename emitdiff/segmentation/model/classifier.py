@@ -15,7 +15,7 @@ class PixelClassifier(nn.Module):
 
     Beyond the paper, all optional: `dropout` of whole channels behind each ReLU, whose disagreeing answers tell how
     sure a mask is (`dropout_samples`); `subpixels`, so many logits a side for every position, for masks finer than the
-    features; and `light`, the first convolution at every scale's own resolution, its answers grown instead of its
+    features; and `light`, the first convolution at every scale's own resolution, its outputs upsampled instead of its
     input.
     """
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from emitdiff.files import write_atomically
 from emitdiff.segmentation.vocabulary import Target
 
-PEAK_SHARE = 0.01  # share of the positions by which a mask is judged: a small target has no more
+PEAK_SHARE = 0.01  # share of the positions that a mask is scored by: a small target has no more
 MIN_KIND_PROBABILITY = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
 LIKELY_KIND_PROBABILITY = 0.8  # of a scene, from which an image is taken for one of it
 # root mean square of the standardized signature above which an image is unlike the training images

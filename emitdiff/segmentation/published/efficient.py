@@ -3,7 +3,7 @@
 Exact rearrangements, equal to `TextDiff.forward` up to rounding:
 
 * Convolving and bilinear growing are both linear: the first convolution's nine taps are applied to a small map, and
-  their answers grown and shifted, instead of growing 768 channels first.
+  their outputs upsampled and shifted, instead of upsampling 768 channels first.
 * An image position attends to words only, never to other positions: positions are taken a band of rows at a time, and
   what a band's gradient needs is computed again instead of kept.
 * Words are few: queries and outputs are folded into them (model/attention.py), and so is the norm's scale before them.

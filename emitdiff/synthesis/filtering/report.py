@@ -27,19 +27,19 @@ TITLES = {
     "dice": "Label Dice",
     "histogram": "Histogram",
     "copy": "Memorization",
-    "twin": "Duplicate",
+    "duplicate": "Duplicate",
 }
 MEANINGS = {
     "edges": "F1 of the control edges and the edges of the image, tolerance 2 pixels at 256",
     "dice": "Dice of a segmenter with the mask, relative to its Dice on the source",
     "histogram": "Wasserstein distance in grey levels to the histogram of the nearest real image",
     "copy": "Similarity to the nearest real image, mirrored or not (contrast-normalized MS-SSIM)",
-    "twin": "Similarity to an earlier image generated from the same source",
+    "duplicate": "Similarity to an earlier image generated from the same source",
 }
 UNAVAILABLE = {
     "edges": "not applicable: structure below 1, or an edited mask",
     "dice": "no segmenter, no label, or a segmenter that fails on the source as well",
-    "twin": "the first kept image of its source",
+    "duplicate": "the first kept image of its source",
 }
 
 
@@ -52,8 +52,8 @@ def report_page(ranked: Sequence[ScoredImage], synthetic: DatasetFolder, real: D
     for rank in shown:
         one = ranked[rank]
         third = None
-        if "twin" in one.failed:
-            third = ("earlier one", synthetic[by_name[one.twin_of]], False)
+        if "duplicate" in one.failed:
+            third = ("earlier one", synthetic[by_name[one.duplicate_of]], False)
         elif "copy" in one.failed and one.nearest_name != one.row["source"]:
             third = ("real image", real[places[one.nearest_name]], one.nearest.mirrored)
         pictures = [("source", real[places[one.row["source"]]], False), ("synthetic", synthetic[one.index], False)]

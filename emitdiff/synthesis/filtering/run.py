@@ -71,7 +71,7 @@ def filter_images(
 
 
 def _checked_output(settings: Filter) -> Path:
-    for name, top in (("edges", 1), ("dice", 1), ("histogram", 255), ("copy", 1), ("twin", 1)):
+    for name, top in (("edges", 1), ("dice", 1), ("histogram", 255), ("copy", 1), ("duplicate", 1)):
         if not 0 <= settings.limit(name) <= top:
             raise EmitDiffError(
                 f"The threshold for {name} was {settings.limit(name):g}; give a number from 0 to {top}."
@@ -97,10 +97,10 @@ def _cells(one: ScoredImage) -> dict[str, str]:
     numbers = {"score_edges": one.values["edges"], "score_dice": one.dice, "score_dice_source": one.dice_source,
                "score_dice_share": one.values["dice"], "score_histogram": one.values["histogram"],
                "score_source": one.source_similarity, "score_copy": one.values["copy"],
-               "score_twin": one.values["twin"], "margin": one.margin}  # fmt: skip
+               "score_duplicate": one.values["duplicate"], "margin": one.margin}  # fmt: skip
     cells = {name: "" if value is None else f"{value:.4f}" for name, value in numbers.items()}
     mirrored = "yes" if one.nearest.mirrored else "no"
-    return {**cells, "nearest": one.nearest_name, "nearest_mirrored": mirrored, "twin_of": one.twin_of}
+    return {**cells, "nearest": one.nearest_name, "nearest_mirrored": mirrored, "duplicate_of": one.duplicate_of}
 
 
 def _table(ranked: Sequence[ScoredImage]) -> str:
@@ -117,10 +117,10 @@ def _table(ranked: Sequence[ScoredImage]) -> str:
 
 def _copy(synthetic: DatasetFolder, kept: Sequence[int], scored: Sequence[ScoredImage], out: Path) -> DatasetFolder:
     """Copies files as they are, for their metadata says how they were made; real rows among them are copied too."""
-    judged = {one.index: one for one in scored}
+    by_index = {one.index: one for one in scored}
     rows = []
     for index in kept:
-        row, one = synthetic.rows[index], judged.get(index)
+        row, one = synthetic.rows[index], by_index.get(index)
         for name in (row["file_name"], row["mask"]):
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(synthetic.path(name), out / name)

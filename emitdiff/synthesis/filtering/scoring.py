@@ -28,8 +28,8 @@ from emitdiff.synthesis.similarity import (
     similarity,
 )
 
-MIN_SOURCE_DICE = 0.5  # a segmenter that does worse on the real source is no judge of what was generated from it
-SCORES = ("edges", "dice", "histogram", "copy", "twin")
+MIN_SOURCE_DICE = 0.5  # a segmenter that does worse on the real source says nothing about what was generated from it
+SCORES = ("edges", "dice", "histogram", "copy", "duplicate")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Filter:
     """Settings of `filter_images`: the folders, and per score what is asked of an image that is kept.
 
     Measured with emitdiff-mini on 24 images each of four sets: edges of a synthetic image and its source agree with
-    F1 .62 to .92, of unrelated ones .27 to .65; greys lie 0.7 to 13 levels from the nearest real image (real ones
+    F1 .62 to .92, of unrelated ones .27 to .65; grey levels lie 0.7 to 13 levels from the nearest real image (real ones
     0.6 to 8); a source sent through the autoencoder, the nearest thing to a copy that can be generated, comes back with
     similarity .97 to 1.0, real images of two patients reach .88, two variants .94.
 
@@ -51,7 +51,7 @@ class Filter:
     min_dice: float = 0.7
     max_histogram: float = 12.0
     max_copy: float = 0.96
-    max_twin: float = 0.96
+    max_duplicate: float = 0.96
 
     def margin(self, name: str, value: float) -> float:
         """How far a score is from its threshold: 1 is as good as can be, 0 just passes, -1 is as far beyond as a label
@@ -59,7 +59,7 @@ class Filter:
         limit = self.limit(name)
         if name in ("edges", "dice"):
             return min(1.0, (value - limit) / max(1 - limit if value >= limit else limit, 1e-6))
-        beyond = 1 - limit if name in ("copy", "twin") else limit
+        beyond = 1 - limit if name in ("copy", "duplicate") else limit
         return (limit - value) / max(limit if value <= limit else beyond, 1e-6)
 
     def limit(self, name: str) -> float:
@@ -84,7 +84,7 @@ class ScoredImage:
     dice: float | None = None
     dice_source: float | None = None
     found: str = field(default="", repr=False)
-    twin_of: str = ""
+    duplicate_of: str = ""
     failed: tuple[str, ...] = ()
     margin: float = 1.0
     reason: str = ""
@@ -179,7 +179,7 @@ def apply_thresholds(scored: Sequence[ScoredImage], settings: Filter) -> None:
         earlier = kept.setdefault(one.row["source"], [])
         if earlier:
             match = Gallery(np.stack([other.view for other in earlier])).nearest(one.view)
-            one.values["twin"], one.twin_of = match.similarity, earlier[match.index].row["file_name"]
+            one.values["duplicate"], one.duplicate_of = match.similarity, earlier[match.index].row["file_name"]
         margins = {name: settings.margin(name, value) for name, value in one.values.items() if value is not None}
         one.failed = tuple(name for name, margin in margins.items() if margin < 0)
         one.margin = min(margins.values())
@@ -201,7 +201,7 @@ def _reason(name: str, one: ScoredImage, limit: float) -> str:
         return (
             f"Its histogram differs by {value:.1f} grey levels from the nearest real image; the maximum is {limit:.1f}."
         )
-    if name == "twin":
-        return f"It duplicates {one.twin_of} with similarity {value:.3f}; the maximum is {limit:.3f}."
+    if name == "duplicate":
+        return f"It duplicates {one.duplicate_of} with similarity {value:.3f}; the maximum is {limit:.3f}."
     mirrored = ", mirrored" if one.nearest.mirrored else ""
     return f"It copies {one.nearest_name}{mirrored} with similarity {value:.3f}; the maximum is {limit:.3f}."

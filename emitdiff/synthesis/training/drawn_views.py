@@ -23,7 +23,8 @@ def coloured(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def stained(view: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (H, W, 3) of light that passed two stains, whose amounts are the greys of two pictures (Beer-Lambert)."""
+    """uint8 (H, W, 3) of light that passed two stains; the grey levels of two pictures are their amounts
+    (Beer-Lambert)."""
     amounts = np.stack([picture.mean(-1) / 255 for picture in (view, other)], -1)
     return (255 * np.exp(-amounts @ rng.uniform(0.05, 1.6, (2, 3)))).astype(np.uint8)
 

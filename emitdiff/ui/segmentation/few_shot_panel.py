@@ -23,7 +23,7 @@ from emitdiff.ui.segmentation.truth_panel import BEST_CLASS, Truth, TruthPanel
 from emitdiff.ui.source import SESSION_SECONDS, Source, at_view_size, chosen_scan, selected_slice, slice_index
 from emitdiff.ui.views import written_once
 
-HEAD_LABEL = " (taught here)"  # behind the name of a head among the weights
+HEAD_LABEL = " (trained here)"  # behind the name of a head among the weights
 IDLE = "No head has been trained yet."
 MAX_EXAMPLES = 24  # examples of one session
 SAVE = (
@@ -94,7 +94,7 @@ class FewShotPanel:
         self.teach_button = gr.Button("Teach", variant="primary")
         gr.HTML(step(3, "With four or more examples, one is held out at first: its Dice shows the progress."))
         self.progress = gr.HTML(finished(IDLE))
-        with gr.Row(elem_classes="lesson"):
+        with gr.Row(elem_classes="training"):
             self.figures = gr.HTML(figures({"Loss": "-", "Validation Dice": "-"}))
             self.view = written_once(
                 gr.Image(

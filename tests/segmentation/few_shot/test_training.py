@@ -36,7 +36,7 @@ def base():
 
 
 @pytest.fixture(scope="module")
-def lessons(base):
+def updates(base):
     """Of five images with two labels."""
     torch.set_num_threads(1)
     return list(
@@ -57,16 +57,16 @@ def drawn(index, shows=(1, 2)):
 
 
 def last_lesson(pipeline, samples, recipe, settings=None, **more):
-    *_, lesson = train_few_shot(pipeline, samples, INFO, settings or TrainFewShot(seconds=600), recipe=recipe, **more)
-    return lesson
+    *_, update = train_few_shot(pipeline, samples, INFO, settings or TrainFewShot(seconds=600), recipe=recipe, **more)
+    return update
 
 
 def dice(found, truth):
     return 2 * (found & truth).sum() / (found.sum() + truth.sum())
 
 
-def test_several_labels_become_targets_answered_by_name(lessons):
-    segment = lessons[-1].head.pipeline()
+def test_several_labels_become_targets_answered_by_name(updates):
+    segment = updates[-1].head.pipeline()
     assert segment.targets == ("liver", "spleen")
     for text, phrase, value in (("please mark the liver", "liver", 1), ("Where is the SPLEEN?", "spleen", 2)):
         tests = [drawn(index) for index in range(9, 14)]
@@ -77,17 +77,17 @@ def test_several_labels_become_targets_answered_by_name(lessons):
     assert found[0].uncertainty.shape == tests[0].mask.shape and 0 <= found[0].present <= 1
 
 
-def test_updates_tell_how_far_it_is_and_hold_one_image_back(lessons):
-    assert [lesson.step for lesson in lessons] == [*range(1, 71), 70]
-    assert lessons[-2].loss < lessons[0].loss and all(lesson.head is None for lesson in lessons[:-1])
-    assert "Too few training steps" in lessons[-1].warning and not lessons[-2].warning
-    assert not replace(lessons[-1], step=100).warning
-    looks = [lesson for lesson in lessons[:-1] if lesson.preview is not None]
-    assert len(looks) == 5 and all(0 <= lesson.dice <= 1 for lesson in looks)
-    assert looks[-1].step < 70 * 2 / 3 and lessons[-1].dice == looks[-1].dice  # then it is learnt from
-    assert looks[0].preview.shape[0] == 64 and looks[0].preview.dtype == np.uint8
-    head = lessons[-1].head
-    assert head.card["validation_dice"] == round(lessons[-1].dice, 4)
+def test_updates_tell_how_far_it_is_and_hold_one_image_back(updates):
+    assert [update.step for update in updates] == [*range(1, 71), 70]
+    assert updates[-2].loss < updates[0].loss and all(update.head is None for update in updates[:-1])
+    assert "Too few training steps" in updates[-1].warning and not updates[-2].warning
+    assert not replace(updates[-1], step=100).warning
+    validations = [update for update in updates[:-1] if update.preview is not None]
+    assert len(validations) == 5 and all(0 <= update.dice <= 1 for update in validations)
+    assert validations[-1].step < 70 * 2 / 3 and updates[-1].dice == validations[-1].dice  # then it is learnt from
+    assert validations[0].preview.shape[0] == 64 and validations[0].preview.dtype == np.uint8
+    head = updates[-1].head
+    assert head.card["validation_dice"] == round(updates[-1].dice, 4)
     assert (head.card["images"], head.card["groups"], head.card["licence"]) == (5, 5, "CC0")
 
 
@@ -107,12 +107,12 @@ def test_the_same_seed_trains_the_same_and_changes_neither_backbone_nor_text(bas
 
 def test_the_time_is_kept_whatever_the_recipe_asks_for(base):
     recipe = Recipe(views=8, steps=100_000, batch=4)
-    *_, lesson = train_few_shot(base, [drawn(0), drawn(1)], INFO, TrainFewShot(seconds=2), recipe=recipe)
-    assert lesson.seconds < 3 and 1 <= lesson.step < 100_000
+    *_, update = train_few_shot(base, [drawn(0), drawn(1)], INFO, TrainFewShot(seconds=2), recipe=recipe)
+    assert update.seconds < 3 and 1 <= update.step < 100_000
 
 
-def test_a_saved_head_answers_alike_bit_for_bit(base, lessons, tmp_path):
-    head = lessons[-1].head
+def test_a_saved_head_answers_alike_bit_for_bit(base, updates, tmp_path):
+    head = updates[-1].head
     path = head.save(tmp_path / "mine" / "rings.safetensors")
     again = load_few_shot_head(path, base)
     assert again.card == json.loads(json.dumps(head.card))
@@ -124,8 +124,8 @@ def test_a_saved_head_answers_alike_bit_for_bit(base, lessons, tmp_path):
     assert "liver, spleen" in card and "Research use only" in card and "licence of the images: CC0" in card
 
 
-def test_one_flipped_bit_of_a_head_is_found(base, lessons, tmp_path):
-    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+def test_one_flipped_bit_of_a_head_is_found(base, updates, tmp_path):
+    path = updates[-1].head.save(tmp_path / "rings.safetensors")
     content = bytearray(path.read_bytes())
     for place in (-1, content.index(b"spleen")):  # of a weight, of the card
         content[place] ^= 1
@@ -135,8 +135,8 @@ def test_one_flipped_bit_of_a_head_is_found(base, lessons, tmp_path):
         content[place] ^= 1
 
 
-def test_another_backbone_is_refused(base, lessons, tmp_path):
-    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+def test_another_backbone_is_refused(base, updates, tmp_path):
+    path = updates[-1].head.save(tmp_path / "rings.safetensors")
     torch.manual_seed(1)
     unet = build_backbone((8, 16, 16, 32), sample_size=64)
     features = DiffusionFeatures(unet, build_scheduler(), stage_ends(unet), (20,))
@@ -161,8 +161,8 @@ def test_a_card_that_would_fill_memory_is_not_read(tmp_path):
         load_segmenter(str(path))
 
 
-def test_cards_that_disagree_with_the_weights_are_said(base, lessons, tmp_path):
-    head = lessons[-1].head
+def test_cards_that_disagree_with_the_weights_are_said(base, updates, tmp_path):
+    head = updates[-1].head
     odd = FewShotHead(head.head, base, {**head.card, "config": {**head.card["config"], "dim": 8}})
     with pytest.raises(EmitDiffError, match="damaged"):
         load_few_shot_head(odd.save(tmp_path / "odd.safetensors"), base)
@@ -194,8 +194,8 @@ def test_the_pixels_are_looked_at_again_where_masks_are_fine(base):
     assert dice_on_cells(coarse, 1) == dice_on_cells(fine, 1) == 1
     taught_so = [last_lesson(base, [replace(drawn(0), mask=mask)], replace(BRIEF, hidden=(8, 8)))
                  for mask in (dots, np.pad(np.ones((32, 40), np.uint8), 16))]  # fmt: skip
-    assert [lesson.head.head.config.detail for lesson in taught_so] == [BRIEF.refinement_channels, 0]
-    assert [lesson.head.pipeline().sizes for lesson in taught_so] == [(64, 96), (64,)]
+    assert [update.head.head.config.detail for update in taught_so] == [BRIEF.refinement_channels, 0]
+    assert [update.head.pipeline().sizes for update in taught_so] == [(64, 96), (64,)]
 
 
 def test_images_without_the_target_teach_that_it_may_be_absent(base):
@@ -215,8 +215,8 @@ def test_the_text_of_a_row_is_asked_with_its_sides_kept(base):
     one = Sample(*vars(drawn(0)).values())
     one = Sample(one.image, one.mask, "a spleen in the upper left", "", "", "images/0.png", {})
     info, examples = read_examples([one], INFO, "spleen", 64)
-    asker, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
-    asked = [asker.sample(view, True, np.random.default_rng(seed))[0] for seed in range(30)]
+    sampler, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [sampler.sample(view, True, np.random.default_rng(seed))[0] for seed in range(30)]
     assert "a spleen in the upper left" in asked and "" in asked and len(set(asked)) > 5
     both, several = read_examples([one], INFO, None, 64)
     assert several[0].text == "" and set(both.labels) == {"liver", "spleen"}
@@ -224,8 +224,8 @@ def test_the_text_of_a_row_is_asked_with_its_sides_kept(base):
 
 def test_what_is_surely_not_there_is_asked_about_too(base, lesions):
     info, examples = read_examples(list(lesions), lesions.info, None, 64)
-    asker, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
-    asked = [asker.sample(view, False, np.random.default_rng(seed)) for seed in range(10)]
+    sampler, view = QuerySampler(info, examples), View(examples[0].labelled.masks, 0)
+    asked = [sampler.sample(view, False, np.random.default_rng(seed)) for seed in range(10)]
     assert not any(mask.any() for _, mask in asked) and view.masks["breast lesion"].any()
 
 
@@ -260,11 +260,11 @@ def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_check
     base = load_segmenter()
     dataset = open_dataset(lesions.folder)
     recipe = Recipe(views=24, steps=40, batch=4)
-    *_, lesson = train_few_shot(base, list(dataset), dataset.info, TrainFewShot(seconds=600), recipe=recipe)
-    path = lesson.head.save(tmp_path / "lesion.safetensors")
+    *_, update = train_few_shot(base, list(dataset), dataset.info, TrainFewShot(seconds=600), recipe=recipe)
+    path = update.head.save(tmp_path / "lesion.safetensors")
     segment = load_segmenter(str(path))
     test = dataset[1]
-    first, again = lesson.head.pipeline()(test.image, "the lesion"), segment(test.image, "the lesion")
+    first, again = update.head.pipeline()(test.image, "the lesion"), segment(test.image, "the lesion")
     assert np.array_equal(first.mask, again.mask) and segment.targets == ("breast lesion",)
     assert dice(again.mask > 0, test.mask > 0) > 0.5
 
@@ -283,8 +283,8 @@ def test_the_embedded_weights_learn_from_a_drawn_dataset_and_the_file_is_a_check
         (("targets",), ["x" * 10_000]),
     ],
 )
-def test_a_card_cannot_ask_for_more_than_its_file_holds(base, lessons, tmp_path, place, value):
-    path = lessons[-1].head.save(tmp_path / "rings.safetensors")
+def test_a_card_cannot_ask_for_more_than_its_file_holds(base, updates, tmp_path, place, value):
+    path = updates[-1].head.save(tmp_path / "rings.safetensors")
     with safe_open(path, "pt") as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
         metadata = file.metadata()

@@ -95,7 +95,7 @@ def test_a_benchmark_judges_every_group_by_a_calibration_without_it():
     fold = {one.group for one, old, new in zip(asked, before, after, strict=True)
             if one.group != "a/3" and old == new}  # fmt: skip
     same = [one.group for one, old, new in zip(asked, before, after, strict=True) if old == new and not one.there]
-    assert "a/3" in same and len(fold) == 1, "those judged with it are the two groups of one fold"
+    assert "a/3" in same and len(fold) == 1, "those scored with it are the two groups of one fold"
     assert calibrate(odd).said < calibrate(asked).said
 
 

@@ -29,13 +29,16 @@ def small():
 def test_same_logits_and_gradients_in_bands_of_any_size(small, size, positions):
     head, maps, tokens, mask = small
     head, maps, found = head.double(), [part.double() for part in maps], {}  # so that rounding hides nothing
-    for name, way, extra in (("published", published_logits, {}), ("lean", efficient_logits, {"positions": positions})):
+    for name, way, extra in (
+        ("published", published_logits, {}),
+        ("efficient", efficient_logits, {"positions": positions}),
+    ):
         tokens = tokens.detach().double().requires_grad_(True)
         head.zero_grad()
         logits = way(head, maps, tokens, mask, size, **extra)
         logits.sin().sum().backward()
         found[name] = [logits.detach(), tokens.grad, *(parameter.grad.clone() for parameter in head.parameters())]
-    for one, other in zip(found["published"], found["lean"], strict=True):
+    for one, other in zip(found["published"], found["efficient"], strict=True):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-7)
 
 
@@ -47,8 +50,8 @@ def test_same_logits_with_the_papers_weights_on_small_maps(config):
     maps = [torch.randn(1, count, side, side) for count, side in zip(config.feature_channels, sides, strict=True)]
     tokens = torch.randn(1, 10, 768)
     with torch.no_grad():
-        published, lean = (way(head, maps, tokens, None, (32, 32)) for way in (published_logits, efficient_logits))
-    torch.testing.assert_close(lean, published, atol=1e-4, rtol=0)
+        published, efficient = (way(head, maps, tokens, None, (32, 32)) for way in (published_logits, efficient_logits))
+    torch.testing.assert_close(efficient, published, atol=1e-4, rtol=0)
 
 
 def test_neither_batch_norms_nor_evaluation_are_confused(small):
@@ -84,9 +87,9 @@ def test_at_most_six_tenths_of_a_gigabyte_is_kept_for_backward():
 
 def test_kept_memory_falls_with_the_bands_of_a_small_head(small):
     head, maps, tokens, mask = small
-    _, lean = kept_for_backward(lambda: efficient_logits(head, maps, tokens, mask, positions=64))
+    _, efficient = kept_for_backward(lambda: efficient_logits(head, maps, tokens, mask, positions=64))
     _, published = kept_for_backward(lambda: published_logits(head, maps, tokens, mask))
-    assert lean < published / 4
+    assert efficient < published / 4
 
 
 def test_the_embedded_head_answers_as_in_the_usual_order_of_sums():

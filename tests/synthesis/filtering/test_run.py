@@ -88,7 +88,7 @@ def filtered(synthetic, real, tmp_path_factory):
         ("copy", "copy", "copies images/6.png, mirrored"),
         ("shifted", "dice", "segmenter's Dice"),
         ("brighter", "histogram", "histogram differs by"),
-        ("twin", "twin", "duplicates images/good_1.png"),
+        ("twin", "duplicate", "duplicates images/good_1.png"),
         ("other_anatomy", "edges", "Edge F1"),
     ],
 )
@@ -117,7 +117,7 @@ def test_what_is_good_is_kept_and_its_scores_go_along(filtered):
     assert names == {name for name, row in rows.items() if row["kept"] == "yes"}
     for row in kept.rows:
         assert float(row["score_edges"]) > 0.6 and float(row["score_copy"]) < 0.96 and row["source"]
-    assert kept[0].mask.any() and rows["sister"]["score_twin"] and not rows["good_0"]["score_twin"]
+    assert kept[0].mask.any() and rows["sister"]["score_duplicate"] and not rows["good_0"]["score_duplicate"]
 
 
 def test_the_worst_come_first(filtered):
@@ -175,7 +175,7 @@ def test_stopped_while_it_copies_it_ends_as_if_never_stopped(filtered, synthetic
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(run, "write_tables", stopped)
-        filter_images(Filter(synthetic, real, tmp_path, max_copy=1.0, max_twin=1.0))  # keeps more
+        filter_images(Filter(synthetic, real, tmp_path, max_copy=1.0, max_duplicate=1.0))  # keeps more
     assert (tmp_path / "images" / "twin.png").exists() and not (tmp_path / "metadata.csv").exists()
     filter_images(Filter(synthetic, real, tmp_path), find_bright)
     assert files(tmp_path) == files(filtered[0])

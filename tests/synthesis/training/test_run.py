@@ -200,6 +200,7 @@ def test_what_a_parent_was_trained_on_is_recorded(dataset_folder, tmp_path):
     assert own["name"] == "discs" and inherited == {"name": "hearts", "images": 7, "licence": "CC0", "by": "parent"}
 
 
+@pytest.mark.slow
 def test_networks_alone_leave_autoencoder_and_grain_as_they_were(trained, dataset_folder, tmp_path):
     settings = TrainSynthesis(
         (dataset_folder,), tmp_path / "out", resolution=64, minutes=0.01, stage="networks", start=trained
