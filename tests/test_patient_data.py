@@ -204,9 +204,9 @@ def test_endpoints_answer_without_it(page, marked, caplog, capfd):
         for kind in KINDS:
             image = handle_file(str(marked[kind]))
             mask, found = client.predict(image, "lung", api_name="/segment")
-            edges = client.predict(image, api_name="/edges")
+            edges, noted = client.predict(image, api_name="/edges")
             painted, manifest = client.predict(image, "CT", api_name="/synthesize")
-            said = json.dumps([found, manifest, mask, edges, painted])
+            said = json.dumps([found, manifest, mask, edges, noted, painted])
             assert not marks_in(said), kind
             for path in (mask, edges, *painted):
                 assert not marks_in(Path(path).read_bytes()), (kind, path)

@@ -13,6 +13,7 @@ from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.mask_edits import MaskEdit, edit_mask
 from emitdiff.synthesis.presets import APPEARANCE_PHRASES, PRESETS, STYLE, draw_phrase
 from emitdiff.synthesis.sampling import DEFAULTS
+from emitdiff.synthesis_settings import SynthesisSettings
 
 ONE = {"prompt": "CT, liver", "num_images": 1, "seed": 3, "num_inference_steps": 2}
 MOVED = MaskEdit(move_x=0.2, scale=0.8, rotate=10, deform=0.5, seed=2)
@@ -126,7 +127,7 @@ def test_the_settings_recorded_make_the_image_again(pipeline, disc, preset):
     made = pipeline(*disc, **ONE, structure=0.7, edit=MOVED, preset=preset, detector="soft")[0]
     kept = json.loads(json.dumps(made.settings))
     assert kept["structure"] == 0.7 and kept["edit"]["scale"] == 0.8 and kept["preset"] == preset
-    again = pipeline(*disc, **{name: kept[name] for name in kept if name not in ("checkpoint", "working_size")})[0]
+    again = pipeline(*disc, **{name: kept[name] for name in kept if name in SynthesisSettings.__dataclass_fields__})[0]
     assert np.array_equal(again.image, made.image) and np.array_equal(again.mask, made.mask)
 
 

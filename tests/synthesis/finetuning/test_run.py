@@ -207,7 +207,7 @@ def test_settings_that_cannot_be_used(changes, words, dataset_folder, tiny_synth
 
 def test_a_folder_that_cannot_be_made(dataset_folder, tiny_synthesis_folder, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(EmitDiffError, match="Nothing can be written into .*give another folder"):
+    with pytest.raises(EmitDiffError, match="file cannot be made .*give another one"):
         finetune_controlnet(settings_for(dataset_folder, tmp_path / "file", tiny_synthesis_folder))
 
 
