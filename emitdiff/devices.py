@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import warnings
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from emitdiff.errors import EmitDiffError, first_line
@@ -95,8 +97,21 @@ def _try_xformers(device: str) -> str:
         query = torch.ones(1, 8, 2, 40, device=device, dtype=choose_dtype(torch.device(device)))
         finite = bool(torch.isfinite(memory_efficient_attention(query, query, query)).all())
     except (ImportError, NotImplementedError, RuntimeError, ValueError, OSError):
-        return f"xformers has no kernels for this card with torch {torch.__version__}"
+        built, here = _torch_of_xformers(), torch.__version__
+        if built and built.partition("+")[0] != here.partition("+")[0]:
+            return f"xformers was built for torch {built}, and this is torch {here}: see requirements-gpu.txt"
+        return f"xformers has no kernels for this card with torch {here}"
     return "" if finite else "xformers computes wrong numbers here"
+
+
+def _torch_of_xformers() -> str:
+    """The torch that the installed kernels were built for, like "2.10.0+cu128"; "" where they do not say."""
+    found = find_spec("xformers")
+    try:
+        facts = json.loads((Path(found.origin or "").parent / "cpp_lib.json").read_text(encoding="utf-8"))  # type: ignore[union-attr]
+        return str(facts["version"]["torch"])
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _enable_xformers(pipe: Any, device: torch.device) -> None:

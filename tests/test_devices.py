@@ -1,3 +1,4 @@
+import json
 import platform
 import subprocess
 import sys
@@ -154,6 +155,31 @@ def test_a_pipeline_that_refuses_xformers_keeps_pytorchs_attention_and_says_why(
     assert [name for name, *_ in pipe.said] == [pipe.fails, "disable_xformers_memory_efficient_attention", "to"]
     assert choose_attention(card) == "SDPA"
     assert devices.xformers_problem(card) == "xformers failed: no kernel image is available"
+
+
+@pytest.mark.parametrize(
+    ("built", "reason"),
+    [
+        ("2.9.0+cu128", f"xformers was built for torch 2.9.0+cu128, and this is torch {torch.__version__}: see"),
+        (torch.__version__, f"xformers has no kernels for this card with torch {torch.__version__}"),
+        (None, f"xformers has no kernels for this card with torch {torch.__version__}"),
+    ],
+)
+def test_kernels_for_another_torch_are_named(monkeypatch, tmp_path, built, reason):
+    """A package that lies where xformers would, and refuses as it does beside another torch."""
+    (tmp_path / "xformers").mkdir()
+    (tmp_path / "xformers" / "__init__.py").touch()
+    (tmp_path / "xformers" / "ops.py").write_text("raise ImportError('no operator')")
+    if built:
+        (tmp_path / "xformers" / "cpp_lib.json").write_text(json.dumps({"version": {"torch": built}}))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "xformers"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(devices, "_refusals", {})
+    devices._try_xformers.cache_clear()
+    said = devices.xformers_problem(torch.device("cuda:0"))
+    devices._try_xformers.cache_clear()
+    assert said.startswith(reason)
 
 
 def test_a_card_is_described_with_its_attention_and_the_reason(monkeypatch):
