@@ -16,6 +16,7 @@ import tyro
 
 from emitdiff.commands.datasets import Augment, CheckDataset, Export, Filter
 from emitdiff.commands.hed import ConvertHed, EvaluateHed, TrainHed
+from emitdiff.commands.importing import ImportDataset
 from emitdiff.commands.inspection import Inspect
 from emitdiff.commands.io import say
 from emitdiff.commands.segmentation import (
@@ -39,8 +40,8 @@ POSITIVE |= {"seconds", "test", "draws", "side", "test_limit"}
 
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
-    CheckDataset, CheckWeights, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed, TrainHed,
-    EvaluateHed, Inspect, Serve, Study,
+    ImportDataset, CheckDataset, CheckWeights, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed,
+    TrainHed, EvaluateHed, Inspect, Serve, Study,
 )  # fmt: skip
 
 

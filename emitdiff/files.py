@@ -165,6 +165,17 @@ def check_no_foreign_files(out: str | Path, own: Collection[str] = (), files: Co
         )
 
 
+def check_new_folder(out: str | Path) -> None:
+    """Raises EmitDiffError where the folder `out`, which appears by its name once it is whole, holds something, were it
+    hidden, or has no name of its own."""
+    out = Path(out)
+    check_no_foreign_files(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise EmitDiffError(f"{out} holds something already. Give another folder, or remove this one.")
+    if out.name in ("", ".."):
+        raise EmitDiffError(f"The folder '{out}' is one you stand in: give the name of a new one.")
+
+
 def check_output_folder(out: str | Path, markers: Iterable[str], sources: Iterable[str | Path | None]) -> None:
     """Looks whether a run may write into `out`. Any of the paths `markers` tells that it began this folder itself.
 

@@ -1,4 +1,4 @@
-"""A dataset folder as one ZIP file: unpacked only where it is safe and not too large, and packed again."""
+"""A dataset folder, or any other, as one ZIP file: unpacked only where it is safe and not too large; and packed."""
 
 from __future__ import annotations
 
@@ -43,13 +43,39 @@ def unpack_dataset(archive: str | Path, into: str | Path) -> Path:
     return folder
 
 
-def unpacked_bytes(archive: str | Path) -> int:
-    """How much `unpack_dataset` writes at most. Raises EmitDiffError as that does for what the list of files tells."""
+def unpack_archive(archive: str | Path, into: str | Path) -> Path:
+    """Unpacks any ZIP into the folder `into`/NAME, called after the ZIP, as safely as `unpack_dataset`; returns it.
+
+    Raises:
+        EmitDiffError: as `unpack_dataset`, but for the tables, which need not be there.
+    """
     archive = Path(archive)
     with _opened(archive) as zipped:
         entries = _checked_entries(zipped, archive.name)
+        folder = make_folder(Path(into) / file_stem(archive.name))
+        for name, entry in entries.items():
+            _write_entry(zipped, entry, folder / name)
+    return folder
+
+
+def unpacked_bytes(archive: str | Path) -> int:
+    """How much `unpack_dataset` or `unpack_archive` writes at most. Raises EmitDiffError as they do for what the list
+    of files tells."""
+    archive = Path(archive)
+    with _opened(archive) as zipped:
+        return sum(entry.file_size for entry in _checked_entries(zipped, archive.name).values())
+
+
+def holds_dataset(archive: str | Path) -> bool:
+    """Whether a ZIP holds a dataset folder, with both tables. Raises EmitDiffError as `unpack_dataset` does, but for a
+    ZIP that holds none."""
+    archive = Path(archive)
+    with _opened(archive) as zipped:
+        entries = _checked_entries(zipped, archive.name)
+        if not _table_folders(entries):
+            return False
         _dataset_root(entries, archive.name)
-        return sum(entry.file_size for entry in entries.values())
+        return True
 
 
 @contextmanager
@@ -68,12 +94,12 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 def _checked_entries(zipped: zipfile.ZipFile, named: str) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """The files to unpack by their path in the archive. Raises EmitDiffError for what cannot be unpacked safely."""
-    entries = [entry for entry in zipped.infolist() if not entry.is_dir()]
+    entries = [entry for entry in zipped.infolist() if not _entry_name(entry).endswith("/")]
     size = sum(entry.file_size for entry in entries)
     if len(entries) > MAX_FILES or size > MAX_BYTES:
         raise EmitDiffError(
             f"'{named}' unpacks to {len(entries):,} files and {size / 2**20:,.0f} MiB. Limits: {MAX_FILES:,} files and "
-            f"{MAX_BYTES / 2**20:,.0f} MiB. For more, use `python -m emitdiff augment` with the folder."
+            f"{MAX_BYTES / 2**20:,.0f} MiB. For more, unpack it and give the folder to a command."
         )
     for entry in entries:
         if escapes_folder(_entry_name(entry)):
@@ -107,8 +133,7 @@ def _entry_name(entry: zipfile.ZipInfo) -> str:
 
 def _dataset_root(entries: dict[PurePosixPath, zipfile.ZipInfo], named: str) -> PurePosixPath:
     """The folder in the archive that holds both tables. Raises EmitDiffError where there is none, or several."""
-    record, table = TABLES
-    places = [path.parent for path in entries if path.name == record and path.parent / table in entries]
+    places = _table_folders(entries)
     if len(places) != 1:
         found = f"{len(places)} of them" if places else "none"
         raise EmitDiffError(
@@ -119,6 +144,11 @@ def _dataset_root(entries: dict[PurePosixPath, zipfile.ZipInfo], named: str) -> 
         if entries[places[0] / name].file_size > limit:
             raise EmitDiffError(f"{name} in '{named}' has more than {limit / 2**20:.0f} MiB.")
     return places[0]
+
+
+def _table_folders(entries: dict[PurePosixPath, zipfile.ZipInfo]) -> list[PurePosixPath]:
+    record, table = TABLES
+    return [path.parent for path in entries if path.name == record and path.parent / table in entries]
 
 
 def _write_entry(zipped: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:

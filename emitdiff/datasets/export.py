@@ -26,7 +26,7 @@ from emitdiff.datasets.coco import coco_annotations
 from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset, unique_stems
 from emitdiff.datasets.splits import folds_by_group
 from emitdiff.errors import EmitDiffError
-from emitdiff.files import check_no_foreign_files, file_stem, locked, unfinished_folder
+from emitdiff.files import check_new_folder, file_stem, locked, unfinished_folder
 from emitdiff.images import PALETTE
 from emitdiff.provenance import NOTICE, copy_png_text
 
@@ -117,11 +117,7 @@ def _target(settings: Export, dataset: DatasetFolder) -> Path:
         if taken := sorted(path.name for path in out.glob(f"{number}*")):
             raise EmitDiffError(f"{out} holds {taken[0]} already. Give another number with --dataset-id.")
         out = out / (number + file_stem(dataset.info.name))
-    check_no_foreign_files(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise EmitDiffError(f"{out} holds something already. Give another folder, or remove this one.")
-    if out.name in ("", ".."):  # it appears by its name once it is whole
-        raise EmitDiffError(f"The folder '{out}' is one you stand in: give the name of a new one.")
+    check_new_folder(out)
     return out
 
 

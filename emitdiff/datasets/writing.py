@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from emitdiff.cells import write_cells
@@ -27,17 +28,33 @@ def write_dataset(folder: str | Path, info: DatasetInfo, samples: Iterable[Sampl
     Every column of a sample's row is kept. metadata.csv is written last, so a folder with one is complete; a folder
     that holds files already is refused.
     """
-    folder = Path(folder)
-    check_no_foreign_files(folder)
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    rows: dict[str, dict[str, str]] = {}
+    writer = DatasetWriter(folder, info)
     for sample in tqdm(samples, desc=f"writing {info.name}", unit="image", delay=2):
+        writer.add(sample)
+    return writer.finish()
+
+
+class DatasetWriter:
+    """`write_dataset` for samples that come one by one. Raises EmitDiffError where `folder` holds files already."""
+
+    def __init__(self, folder: str | Path, info: DatasetInfo) -> None:
+        self.folder, self.info = Path(folder), info
+        self.rows: dict[str, dict[str, str]] = {}
+        check_no_foreign_files(self.folder)
+        for part in ("images", "masks"):
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+
+    def add(self, sample: Sample, text: PngImagePlugin.PngInfo | None = None) -> None:
+        """`text` are the chunks of a PNG that its copy keeps, such as those of a synthetic image. Raises EmitDiffError
+        for a name that another sample has, and for a sample that the dataset cannot have."""
         stem = normalize("NFC", PurePosixPath(sample.name).stem)
-        if stem.casefold() in rows:  # other systems take capitals for small letters
+        if stem.casefold() in self.rows:  # other systems take capitals for small letters
             raise EmitDiffError(f"Two samples are called '{stem}'. Give every sample its own name.")
-        rows[stem.casefold()] = _write_sample(folder, info, sample, stem)
-    return write_tables(folder, info, list(rows.values()))
+        self.rows[stem.casefold()] = _write_sample(self.folder, self.info, sample, stem, text)
+
+    def finish(self) -> DatasetFolder:
+        """Writes the tables: the folder is complete."""
+        return write_tables(self.folder, self.info, list(self.rows.values()))
 
 
 def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str]]) -> DatasetFolder:
@@ -53,13 +70,16 @@ def write_tables(folder: str | Path, info: DatasetInfo, rows: list[dict[str, str
     return open_dataset(folder)
 
 
-def _write_sample(folder: Path, info: DatasetInfo, sample: Sample, stem: str) -> dict[str, str]:
+def _write_sample(
+    folder: Path, info: DatasetInfo, sample: Sample, stem: str, text: PngImagePlugin.PngInfo | None
+) -> dict[str, str]:
     suffix = ".webp" if sample.name.lower().endswith(".webp") else ".png"
     row = {"file_name": f"images/{stem}{suffix}", "mask": f"masks/{stem}.png", "group": sample.group}
     row |= {"finding": sample.finding, "text": sample.text}
     defects = mask_defects(row["mask"], sample.mask, sample.image.shape[:2], info)
     for problem in row_problems(row) + [defect.what for defect in defects]:
         raise EmitDiffError(f"The sample '{sample.name}' cannot be written: {problem}.")
-    Image.fromarray(to_rgb(sample.image)).save(folder / row["file_name"], lossless=True)
+    how: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {"pnginfo": text}
+    Image.fromarray(to_rgb(sample.image)).save(folder / row["file_name"], **how)
     Image.fromarray(sample.mask.astype(np.uint8)).save(folder / row["mask"], optimize=True)
     return {**{key: str(value) for key, value in sample.row.items()}, **row}

@@ -21,7 +21,7 @@ from emitdiff.scans.scan import Scan
 if TYPE_CHECKING:
     from emitdiff.scans.dicom_seg_reading import SegFile
 
-__all__ = ["MaskMisfitError", "read_mask", "read_scan_mask", "read_slice_mask"]
+__all__ = ["MaskMisfitError", "read_mask", "read_mask_slices", "read_scan_mask", "read_slice_mask"]
 
 
 def read_mask(path: str | Path, size: tuple[int, int] | None = None, index: int | None = None) -> np.ndarray:
@@ -41,6 +41,12 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None, index: int 
         check_size(mask.name, (ids.shape[1], ids.shape[2]), size)
     chosen: np.ndarray = ids[index or 0]
     return chosen
+
+
+def read_mask_slices(path: str | Path) -> np.ndarray:
+    """Class ids, uint8 (S, H, W), of a mask by itself, in its own order. Raises EmitDiffError as `read_mask` does for
+    what is no mask."""
+    return _read_mask_file(path).stacked()
 
 
 def read_slice_mask(path: str | Path, scan: Scan, index: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Data in other layouts, with masks, to a dataset folder."""
