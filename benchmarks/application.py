@@ -30,14 +30,14 @@ def application(*command: str | Path, folder: Path = ROOT, path: str = "") -> It
     surroundings |= {"PYTHONPATH": path} if path else {}
     app = subprocess.Popen(list(command) or [sys.executable, "app.py"], cwd=folder, env=surroundings)
     try:
-        yield _answering(app, f"http://127.0.0.1:{port}"), app.pid
+        yield answering(app, f"http://127.0.0.1:{port}"), app.pid
     finally:
         app.terminate()
         app.wait(30)
         shutil.rmtree(files, ignore_errors=True)
 
 
-def _answering(app: subprocess.Popen, address: str) -> str:
+def answering(app: subprocess.Popen, address: str) -> str:
     """`address`, as soon as a page comes from there."""
     started = time.monotonic()
     while app.poll() is None and time.monotonic() - started < PATIENCE:

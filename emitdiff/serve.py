@@ -4,6 +4,8 @@ only through plain functions."""
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Annotated
@@ -12,6 +14,7 @@ from tyro.conf import arg
 
 from emitdiff.commands.arguments import SegmentationWeights, SynthesisWeights
 from emitdiff.errors import EmitDiffError, explain
+from emitdiff.temporary import AskedToEndError, TemporaryRoot, ending_in_order
 
 FIRST_PORT = 7860  # of those that Gradio tries where none is given
 HOST = arg(
@@ -38,24 +41,35 @@ class Serve:
     segmentation_checkpoint: SegmentationWeights = "textdiff-mini"
 
     def run(self) -> int:
-        from emitdiff.devices import limit_malloc_arenas
-
+        """Serves until somebody asks for its end; then nothing that was sent here stays, and the process is over."""
         if self.mcp and find_spec("mcp") is None:
             raise EmitDiffError("--mcp needs the package mcp, which is not installed: pip install 'emitdiff[mcp]'.")
+        host, port = self.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), self._port()
+        try:
+            with ending_in_order(), closing(TemporaryRoot()) as root:
+                self._serve(host, port, root)
+        except AskedToEndError:  # threads that compute are not waited for
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+        return 0
+
+    def _serve(self, host: str, port: int | None, root: TemporaryRoot) -> None:
+        from emitdiff.devices import limit_malloc_arenas
+
         limit_malloc_arenas()
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-        host, port = self.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), self._port()
         from emitdiff.backend.services import build_callables
         from emitdiff.ui.demo import build_demo, launch_settings
 
-        demo = build_demo(build_callables(self.synthesis_checkpoint, self.segmentation_checkpoint))
+        calls = build_callables(self.synthesis_checkpoint, self.segmentation_checkpoint)
         where = {"server_name": host, "server_port": port, "share": self.share}
         try:
-            demo.launch(**where, mcp_server=self.mcp, **launch_settings())
+            with closing(build_demo(calls)) as demo:
+                demo.launch(**where, mcp_server=self.mcp, **launch_settings(calls, root.folder))
         except (OSError, OverflowError, ValueError) as error:
             taken = f"Port {port or FIRST_PORT} cannot be had at {host}: give another --port, 1 to 65535."
             raise EmitDiffError(explain(error) or (error if isinstance(error, ValueError) else taken)) from error
-        return 0
 
     def _port(self) -> int | None:
         given = os.environ.get("GRADIO_SERVER_PORT")

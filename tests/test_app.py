@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
+import httpx
 import pytest
 
-from benchmarks.application import ROOT, application
+from benchmarks.application import ROOT, answering, application
 
 HEAVY = {"torch", "diffusers", "transformers", "monai", "scipy"}
 
@@ -62,3 +65,53 @@ def test_a_port_that_cannot_be_had_is_answered_with_a_sentence(port):
         answer = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=60)
     assert answer.returncode == 2 and given in answer.stderr and "--port" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.fixture
+def place(tmp_path):
+    """(the surroundings of an application, where its temporary files lie)."""
+    return {**os.environ, "TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}, tmp_path
+
+
+def started(surroundings, *options):
+    """(the process, its address) of app.py once its page is up."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "app.py", "--port", port, *options]
+    app = subprocess.Popen(
+        command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return app, answering(app, f"http://127.0.0.1:{port}")
+
+
+def uploaded(address: str) -> Path:
+    """Where a scan was stored that somebody sent."""
+    answer = httpx.post(f"{address}/gradio_api/upload", files={"files": ("scan.dcm", b"DOE^JANE")})
+    return Path(answer.json()[0])
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_stays_of_a_server_that_was_asked_to_end(place, how):
+    """As `docker stop` asks, which waits for ten seconds."""
+    app, address = started(place[0])
+    scan = uploaded(address)
+    assert scan.exists() and scan.is_relative_to(place[1])
+    with httpx.stream("GET", f"{address}/gradio_api/heartbeat/abc") as page:  # somebody has a page open
+        next(page.iter_text())
+        app.send_signal(how)
+        said, _ = app.communicate(timeout=10)
+    assert app.returncode == 0 and "Traceback" not in said, said
+    assert not [path for path in place[1].rglob("*") if path.is_file()]
+
+
+def test_what_a_killed_server_left_goes_with_the_next_start(place):
+    app, address = started(place[0])
+    scan = uploaded(address)
+    app.kill()
+    app.communicate(timeout=10)
+    assert scan.exists(), "or this test tells nothing"
+    again, _ = started(place[0])
+    assert not scan.exists()
+    again.terminate()
+    again.communicate(timeout=10)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from emitdiff.ui.interface import AugmentRequest
 
 JOB_LIFETIME = 24 * 3600
-SWEEP_SECONDS = 3600  # between two looks for jobs a day old
 MAX_JOBS = 32  # on this server at once
 MAX_TOTAL_BYTES = 16 * 2**30  # of all their files; the largest dataset, augmented, filtered and exported, fits alone
 MAX_IMAGES = 2000  # images of one job
@@ -50,11 +49,10 @@ class DatasetJobs:
         self._synthesizer, self._segmenter = synthesizer, segmenter
         self._jobs: dict[str, Job] = {}
         self._registry_lock, self._run_lock = threading.Lock(), threading.Lock()
-        self._sweeping: threading.Timer | None = None
 
     def create(self, archive: str | Path) -> str:
         """Unpacks and checks a zipped dataset folder; the name of the new job. Raises EmitDiffError."""
-        self._sweep()
+        self.remove_old()
         size = unpacked_bytes(archive)
         name, job = secrets.token_urlsafe(24), Job(Path(tempfile.mkdtemp(prefix=PREFIX)))
         try:
@@ -68,7 +66,6 @@ class DatasetJobs:
             raise
         usable = bool(check.info and check.num_images and {found.kind for found in check.defects} <= HARMLESS_DEFECTS)
         job.source, job.last_used, job.state = source, time.time(), JobState(check, usable)
-        self._sweep_later()
         return name
 
     def status(self, name: str) -> JobState | None:
@@ -237,7 +234,7 @@ class DatasetJobs:
             report, scores = job.filtered / "report.html", job.filtered / "quality.csv"
             job.state = replace(job.state, kept=count, report=report, scores=scores)
 
-    def _sweep(self) -> None:
+    def remove_old(self) -> None:
         """Removes what nobody has touched for a day, also of servers that are gone."""
         now = time.time()
         for name, job in list(self._jobs.items()):
@@ -250,20 +247,6 @@ class DatasetJobs:
                     shutil.rmtree(folder, ignore_errors=True)
             except FileNotFoundError:  # another server was quicker
                 continue
-
-    def _sweep_later(self) -> None:
-        """Once an hour, for as long as there are jobs."""
-
-        def sweep() -> None:
-            self._sweeping = None
-            self._sweep()
-            self._sweep_later()
-
-        with self._registry_lock:
-            if self._jobs and self._sweeping is None:
-                self._sweeping = threading.Timer(SWEEP_SECONDS, sweep)
-                self._sweeping.daemon = True
-                self._sweeping.start()
 
 
 def _settings(job: Job, request: AugmentRequest) -> Augment:

@@ -85,6 +85,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         models=lambda: list_models(chosen),
         describe_device=describe_device,
         prepare=lambda: prepare(*chosen),
+        tidy=lambda: tidy(jobs),
         vocabulary=Vocabulary(*words, edges.DETECTORS, list_presets(), prompts.EXAMPLE_WORDS, hed_network_name()),
         synthesis_checkpoint=chosen[0].name,
         segmentation_checkpoint=chosen[1].name,
@@ -191,6 +192,14 @@ def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:
         settings = EvaluateSegmentation(folder, **vars(how))
         found = run_evaluation(segmenter(how.checkpoint), settings)
     return {**found, "checkpoint": Path(how.checkpoint).name}  # of a head, not where it is stored
+
+
+def tidy(jobs: DatasetJobs) -> None:
+    """Datasets and few-shot heads that nobody has used for a day go."""
+    from emitdiff.backend.teaching import remove_old_heads
+
+    jobs.remove_old()
+    remove_old_heads()
 
 
 @contextmanager

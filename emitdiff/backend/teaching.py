@@ -70,10 +70,15 @@ def head_exists(file: str | Path) -> bool:
         return False
 
 
-def _head_folder() -> Path:
-    """A new folder; those of heads trained long ago are removed."""
+def remove_old_heads() -> None:
+    """Those trained longer ago than `HEAD_LIFETIME`."""
     for old in Path(tempfile.gettempdir()).glob(f"{HEAD_FOLDER_PREFIX}*"):
         with suppress(FileNotFoundError):  # another server was quicker
             if time.time() - old.stat().st_mtime > HEAD_LIFETIME:
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def _head_folder() -> Path:
+    """A new folder; those of heads trained long ago are removed."""
+    remove_old_heads()
     return Path(tempfile.mkdtemp(prefix=HEAD_FOLDER_PREFIX))

@@ -76,8 +76,13 @@ def folder_of(owner: Any) -> Path:
 
 def answer_folder() -> Path:
     """A new folder for files handed to Gradio, which copies them; those handed over long ago are removed."""
+    remove_old_answers()
+    return Path(tempfile.mkdtemp(prefix="emitdiff_answer_"))
+
+
+def remove_old_answers() -> None:
+    """Those that Gradio has copied long ago, `ANSWER_SECONDS` and more."""
     for old in Path(tempfile.gettempdir()).glob("emitdiff_answer_*"):
         with suppress(FileNotFoundError):  # another request was quicker
             if time.time() - old.stat().st_mtime > ANSWER_SECONDS:
                 shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix="emitdiff_answer_"))

@@ -19,6 +19,7 @@ from emitdiff.ui.programs.endpoints import Endpoints
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.serving.addresses import known_addresses
 from emitdiff.ui.serving.guard import PER_MINUTE, Guard, Traffic
+from emitdiff.ui.serving.housekeeping import housekeeping
 from emitdiff.ui.source import SESSION_SECONDS
 from emitdiff.ui.synthesis.tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
@@ -77,11 +78,15 @@ def build_demo(calls: Callables) -> gr.Blocks:
     return demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
 
-def launch_settings() -> dict[str, Any]:
-    """Arguments of `launch` that belong to this application on every host: its look, its limits, no tracking."""
+def launch_settings(calls: Callables | None = None, own_folder: Path | None = None) -> dict[str, Any]:
+    """Arguments of `launch` that belong to this application on every host: its look, its limits, no tracking.
+
+    Old files of `calls` are removed while it runs, and those of Gradio where its cache lies in `own_folder`.
+    """
     return {
         "app_kwargs": {
-            "middleware": [Middleware(Guard, addresses=known_addresses(), traffic=Traffic(), per_minute=PER_MINUTE)]
+            "middleware": [Middleware(Guard, addresses=known_addresses(), traffic=Traffic(), per_minute=PER_MINUTE)],
+            "lifespan": housekeeping(calls.tidy if calls else lambda: None, own_folder),
         },
         "theme": build_theme(),
         "css_paths": CSS,

@@ -244,6 +244,8 @@ class Callables:
     describe_device: Callable[[], str]
     # called once a page is open: may load what the first run would wait for
     prepare: Callable[[], None]
+    # removes files that nobody has asked for in the time they are kept; called every few minutes
+    tidy: Callable[[], None]
     vocabulary: Vocabulary
     synthesis_checkpoint: str = "emitdiff-mini"
     segmentation_checkpoint: str = "textdiff-mini"

@@ -254,6 +254,7 @@ def fake_callables(**changes: Any) -> Callables:
         datasets=dataset_calls(),
         models=models,
         prepare=lambda: None,
+        tidy=lambda: None,
         describe_device=lambda: "CPU, 2 cores",
         vocabulary=Vocabulary(
             ("Ultrasound", "MRI", "CT", "X-ray", "Microscopy"),
