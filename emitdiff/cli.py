@@ -27,6 +27,7 @@ from emitdiff.commands.segmentation import (
     TrainPublished,
     TrainSegmentation,
 )
+from emitdiff.commands.spaces import DeploySpace
 from emitdiff.commands.studies import Study
 from emitdiff.commands.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
 from emitdiff.commands.weights import CheckWeights
@@ -41,7 +42,7 @@ POSITIVE |= {"seconds", "test", "draws", "side", "test_limit"}
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
     ImportDataset, CheckDataset, CheckWeights, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed,
-    TrainHed, EvaluateHed, Inspect, Serve, Study,
+    TrainHed, EvaluateHed, Inspect, Serve, DeploySpace, Study,
 )  # fmt: skip
 
 
