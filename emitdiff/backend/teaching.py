@@ -32,7 +32,7 @@ class HeadProgress:
     dice: float | None
     preview: np.ndarray | None
     file: Path | None
-    warning: str = ""
+    shortfall: str = ""
 
 
 def stream_progress(updates: Iterable[TrainingProgress], name: str) -> Iterator[HeadProgress]:
@@ -43,7 +43,7 @@ def stream_progress(updates: Iterable[TrainingProgress], name: str) -> Iterator[
             stem = "".join(letter if letter.isalnum() else "-" for letter in name.lower())[:40]
             file = update.head.save(_head_folder() / f"{stem}{SUFFIX}")
         yield HeadProgress(update.step, update.steps, update.seconds, update.loss, update.dice, update.preview, file,
-                         update.warning)  # fmt: skip
+                         update.shortfall)  # fmt: skip
 
 
 def dataset_from_examples(

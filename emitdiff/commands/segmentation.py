@@ -255,8 +255,8 @@ class Teach:
         replace(last.head, card={**last.head.card, **hashes}).save(out)
         seen = "" if last.dice is None else f", Dice {last.dice:.2f} on a held-out image"
         print(f"{', '.join(last.head.card['targets'])}: {last.steps} steps in {last.seconds:.0f} s{seen}; see {out}")
-        if last.warning:
-            say(last.warning)
+        if last.shortfall:
+            say(f"{last.shortfall} Allow more seconds or give more images.")
         return 0
 
     def _examples(self) -> Any:

@@ -140,7 +140,8 @@ class SegmentationOutput(Dataclass, Protocol):
 
 class TrainingProgress(Protocol):
     """One step of the few-shot training. `preview` is the example held out, uint8 (H, W, 3), now and then; the last one
-    has the `file` of the head, which may be given as a checkpoint."""
+    has the `file` of the head, which may be given as a checkpoint, and says in `shortfall` why it is not good enough,
+    "" where it is."""
 
     @property
     def step(self) -> int: ...
@@ -157,7 +158,7 @@ class TrainingProgress(Protocol):
     @property
     def file(self) -> Path | None: ...
     @property
-    def warning(self) -> str: ...
+    def shortfall(self) -> str: ...
 
 
 class Defect(Protocol):

@@ -170,7 +170,15 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     page.get_by_label("What the masks show").fill("bright disc")
     set_number(page, "Training time, seconds", 10)
     page.get_by_role("button", name="Teach", exact=True).click()
-    expect(page.locator(".teaching .progress")).to_contain_text("Trained on “bright disc”", timeout=PATIENCE)
+    taught = page.locator(".teaching .progress")
+    expect(taught).to_contain_text(
+        re.compile(r"Trained .*at least 100 are needed.* it is not in use"), timeout=PATIENCE
+    )
+    expect(page.locator(".status")).to_contain_text("textdiff-mini")
+    set_number(page, "Training time, seconds", 40)
+    page.get_by_role("button", name="Teach", exact=True).click()
+    expect(taught).to_contain_text(re.compile("Trained on “bright disc”.*Find uses it now"), timeout=PATIENCE)
+    expect(page.locator(".status")).to_contain_text("trained here")
     choose_example(page, "Cardiac MRI")
     page.get_by_role("button", name="Segment the image above").click()
     expect(said(page)).to_contain_text(ANSWERED, timeout=PATIENCE)

@@ -14,7 +14,7 @@ def test_teach_writes_a_head_that_segments(dataset_folder, disc_files, monkeypat
     out = tmp_path / "disc.safetensors"
     assert run(monkeypatch, "teach", dataset_folder, "-o", out, "--images", "2", "--seconds", "4") == 0
     told = capsys.readouterr()
-    assert f"see {out}" in told.out and "Too few training steps" in told.err and out.with_suffix(".md").exists()
+    assert f"see {out}" in told.out and "(at least 100 are needed)" in told.err and out.with_suffix(".md").exists()
     asked = ["segment", disc_files[0], "--text", "lesion", "--checkpoint", out, "-o", tmp_path / "found"]
     assert run(monkeypatch, *asked) == 0
     written = out.read_bytes()

@@ -132,7 +132,7 @@ class TrainingProgress:
     dice: float | None = None
     preview: np.ndarray | None = None
     file: Path | None = None
-    warning: str = ""
+    shortfall: str = ""
 
 
 def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRequest) -> Iterator[TrainingProgress]:
@@ -141,9 +141,8 @@ def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRe
     for step in range(1, 11):
         look: dict[str, Any] = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
         yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
-    yield TrainingProgress(
-        10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), warning="Too few training steps!"
-    )
+    short = "Too few steps." if request.seconds < 20 else ""
+    yield TrainingProgress(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), shortfall=short)
 
 
 def teach_dataset(archive: str | Path, request: FewShotDatasetRequest) -> Iterator[TrainingProgress]:

@@ -81,8 +81,8 @@ def test_what_cannot_be_added_is_said(panel, example):
     assert "No image yet" in panel.add_empty([], None, 1, None)[panel.said]
 
 
-def teach(panel, shown, name="optic disc", heads=()):
-    return list(panel.teach(shown, name, "MRI", "", 60, list(heads)))
+def teach(panel, shown, name="optic disc", heads=(), seconds=60):
+    return list(panel.teach(shown, name, "MRI", "", seconds, list(heads)))
 
 
 def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
@@ -92,11 +92,21 @@ def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
     assert "Step 5 of 10" in told[0][panel.progress] and "0.40" in told[0][panel.figures]
     assert told[0][panel.view].shape[2] == 3 and "<polyline" in told[-1][panel.figures]
     last = updates[-1]
-    assert "Trained on “optic disc” in 10 steps, 5 s. Find uses it now. Too few training steps!" in last[panel.progress]
+    assert "Trained on “optic disc” in 10 steps, 5 s. Find uses it now." in last[panel.progress]
     assert last[panel.download].interactive
     assert last[panel.checkpoint].value == "optic disc.safetensors"
     assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"
     assert last[panel.heads] == [("optic disc (trained here)", "optic disc.safetensors")]
+
+
+def test_a_head_that_falls_short_is_a_choice_but_not_the_one_chosen(panel, example):
+    shown = add(panel, example, canvas=painted(panel, example))[panel.examples]
+    last = teach(panel, shown, seconds=10)[-1]
+    assert "Too few steps. So it is not in use" in last[panel.progress]
+    offered = last[panel.checkpoint]
+    assert ("optic disc (trained here)", "optic disc.safetensors") in offered.choices
+    assert "value" not in offered._constructor_args[0], "the weights in use stay"
+    assert not {panel.taught, panel.try_button, panel.steps} & set(last)
 
 
 def test_what_cannot_be_trained_is_said(panel, example):

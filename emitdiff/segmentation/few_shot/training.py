@@ -22,6 +22,7 @@ from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import normalize, overlay, resize_image, resize_mask
 from emitdiff.mask_metrics import dice
+from emitdiff.segmentation.few_shot.floor import shortfall
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, config_record, fingerprints
 from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples
 from emitdiff.segmentation.few_shot.recipe import Recipe, build_few_shot_head
@@ -42,7 +43,6 @@ FEATURE_SHARE = 0.35  # part of the time that the features may take
 MIN_FOR_VALIDATION = 4  # images; one of them is then looked at and not learnt from
 MIN_EMPTY_FOR_PRESENCE = 2  # images without a target, from which a head also learns to say that it is not there
 REFINE_BELOW = 0.9  # Dice of the masks with themselves drawn on cells: what comes out so coarse needs the pixels again
-FEW_STEPS = 100  # of the 450 that a minute on two cores has room for
 # the same: so fine that larger looks at an image help (MoNuSeg +.018; at .86 and above they hurt)
 MULTISCALE_BELOW = 0.8
 MULTISCALE_SIZES = (1, 1.25, 1.5)  # times the resolution, at which a head for such masks looks at an image
@@ -77,10 +77,9 @@ class TrainingProgress:
     head: FewShotHead | None = None
 
     @property
-    def warning(self) -> str:
-        """A caveat about the `head`, "" for none."""
-        few = self.head is not None and self.step < FEW_STEPS
-        return "Too few training steps: allow more seconds." if few else ""
+    def shortfall(self) -> str:
+        """Why the `head` should not be relied on, "" where it may be tried."""
+        return "" if self.head is None else shortfall(self.step, self.dice)
 
 
 def train_few_shot(

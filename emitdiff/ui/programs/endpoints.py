@@ -225,6 +225,7 @@ class Endpoints:
             "loss": round(update.loss, 4),
             "dice": None if update.dice is None else round(update.dice, 4),
             "checkpoint": weights,
+            "warnings": [update.shortfall] if update.shortfall else [],
             "notice": NOTICE,
         }
         yield str(update.file), record

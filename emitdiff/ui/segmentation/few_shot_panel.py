@@ -25,6 +25,9 @@ from emitdiff.ui.views import written_once
 
 HEAD_LABEL = " (trained here)"  # behind the name of a head among the weights
 IDLE = "No head has been trained yet."
+NOT_IN_USE = (
+    "So it is not in use: Find keeps its weights. Teach for longer or add examples, or choose it under Weights."
+)
 MAX_EXAMPLES = 24  # examples of one session
 SAVE = (
     "A small file that Find, the command line and this page can load. The server deletes the head a day after "
@@ -239,13 +242,20 @@ class FewShotPanel:
                 dice = dice if update.dice is None else update.dice
                 if update.file or update.preview is not None or update.step % 5 == 0:
                     yield self._progress_updates(update, losses, dice)
-            done = f"Trained on “{target}” in {update.step} steps, {duration(update.seconds)}. Find uses it now."
-            told = " ".join([done, update.warning] if update.warning else [done])
-            yield {self.progress: finished(told, "warning" if update.warning else "info"),
-                   **self._chosen(target + HEAD_LABEL, str(update.file), heads),
-                   self.download: gr.DownloadButton(value=str(update.file), interactive=True)}  # fmt: skip
+            yield self._finished(target, update, heads)
         except Exception as error:
             yield {self.progress: finished(sentence(error), "error")}
+
+    def _finished(self, target: str, update: TrainingProgress, heads: list[tuple[str, str]]) -> dict[Any, Any]:
+        """The head becomes a choice of weights, and the one chosen unless it falls short."""
+        name, file = target + HEAD_LABEL, str(update.file)
+        done = f"Trained on “{target}” in {update.step} steps, {duration(update.seconds)}."
+        if update.shortfall:
+            told = finished(f"{done} {update.shortfall} {NOT_IN_USE}", "warning")
+            chosen = self._offered(name, file, heads)
+        else:
+            told, chosen = finished(f"{done} Find uses it now."), self._chosen(name, file, heads)
+        return {self.progress: told, **chosen, self.download: gr.DownloadButton(value=file, interactive=True)}
 
     def _progress_updates(self, update: TrainingProgress, losses: list[float], dice: float | None) -> dict[Any, Any]:
         values = {"Loss": f"{update.loss:.2f}", "Validation Dice": "-" if dice is None else f"{dice:.2f}"}
@@ -300,13 +310,17 @@ class FewShotPanel:
         known = [(model.name, model.name) for model in self.calls.models() if model.kind == "segmentation"]
         return [*known, *heads]
 
-    def _chosen(self, name: str, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
-        targets = self.calls.targets(file)
+    def _offered(self, name: str, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
+        """A head joins the choices; the weights that are chosen stay."""
         heads = [*(head for head in heads if head[0] != name), (name, file)]
+        choices = gr.Dropdown(choices=self._choices(heads))
+        return {self.heads: heads, self.stored_heads: heads, self.checkpoint: choices}
+
+    def _chosen(self, name: str, file: str, heads: list[tuple[str, str]]) -> dict[Any, Any]:
+        targets, updates = self.calls.targets(file), self._offered(name, file, heads)
         return {
-            self.heads: heads,
-            self.stored_heads: heads,
-            self.checkpoint: gr.Dropdown(choices=self._choices(heads), value=file),
+            **updates,
+            self.checkpoint: gr.Dropdown(choices=self._choices(updates[self.heads]), value=file),
             self.steps: step_list(4),
             self.taught: targets[0] if targets else name,
             self.try_button: gr.Button(interactive=True),

@@ -80,8 +80,10 @@ def test_several_labels_become_targets_answered_by_name(updates):
 def test_updates_tell_how_far_it_is_and_hold_one_image_back(updates):
     assert [update.step for update in updates] == [*range(1, 71), 70]
     assert updates[-2].loss < updates[0].loss and all(update.head is None for update in updates[:-1])
-    assert "Too few training steps" in updates[-1].warning and not updates[-2].warning
-    assert not replace(updates[-1], step=100).warning
+    last = updates[-1]
+    assert "70 training steps (at least 100 are needed)" in last.shortfall and not updates[-2].shortfall
+    assert not replace(last, step=100, dice=0.3).shortfall and not replace(last, step=100, dice=None).shortfall
+    assert "Dice 0.03 on the image kept aside" in replace(last, step=100, dice=0.03).shortfall
     validations = [update for update in updates[:-1] if update.preview is not None]
     assert len(validations) == 5 and all(0 <= update.dice <= 1 for update in validations)
     assert validations[-1].step < 70 * 2 / 3 and updates[-1].dice == validations[-1].dice  # then it is learnt from
