@@ -174,11 +174,11 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     expect(taught).to_contain_text(
         re.compile(r"Trained .*at least 100 are needed.* it is not in use"), timeout=PATIENCE
     )
-    expect(page.locator(".status")).to_contain_text("textdiff-mini")
+    expect(page.locator("header")).to_contain_text("textdiff-mini")
     set_number(page, "Training time, seconds", 40)
     page.get_by_role("button", name="Teach", exact=True).click()
     expect(taught).to_contain_text(re.compile("Trained on “bright disc”.*Find uses it now"), timeout=PATIENCE)
-    expect(page.locator(".status")).to_contain_text("trained here")
+    expect(page.locator("header")).to_contain_text("trained here")
     choose_example(page, "Cardiac MRI")
     page.get_by_role("button", name="Segment the image above").click()
     expect(said(page)).to_contain_text(ANSWERED, timeout=PATIENCE)
