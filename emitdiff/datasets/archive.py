@@ -59,11 +59,12 @@ def unpack_archive(archive: str | Path, into: str | Path) -> Path:
 
 
 def unpacked_bytes(archive: str | Path) -> int:
-    """How much `unpack_dataset` or `unpack_archive` writes at most. Raises EmitDiffError as they do for what the list
-    of files tells."""
+    """How much `unpack_dataset` writes at most. Raises EmitDiffError as it does for what the list of files tells."""
     archive = Path(archive)
     with _opened(archive) as zipped:
-        return sum(entry.file_size for entry in _checked_entries(zipped, archive.name).values())
+        entries = _checked_entries(zipped, archive.name)
+        top = _dataset_root(entries, archive.name)
+        return sum(entry.file_size for name, entry in entries.items() if name.is_relative_to(top))
 
 
 def holds_dataset(archive: str | Path) -> bool:
