@@ -91,7 +91,7 @@ def uploaded(address: str) -> Path:
     return Path(answer.json()[0])
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_stays_of_a_server_that_was_asked_to_end(place, how):
     """As `docker stop` asks, which waits for ten seconds."""
     app, address = started(place[0])
@@ -105,13 +105,17 @@ def test_nothing_stays_of_a_server_that_was_asked_to_end(place, how):
     assert not [path for path in place[1].rglob("*") if path.is_file()]
 
 
-def test_what_a_killed_server_left_goes_with_the_next_start(place):
+def test_what_a_killed_server_left_goes_with_the_next_start_and_what_another_has_stays(place):
     app, address = started(place[0])
     scan = uploaded(address)
     app.kill()
     app.communicate(timeout=10)
     assert scan.exists(), "or this test tells nothing"
-    again, _ = started(place[0])
+    second, address = started(place[0])
     assert not scan.exists()
-    again.terminate()
-    again.communicate(timeout=10)
+    of_second = uploaded(address)
+    third, _ = started(place[0])
+    assert of_second.exists()
+    for one in (second, third):
+        one.terminate()
+        one.communicate(timeout=10)

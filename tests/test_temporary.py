@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.temporary import TemporaryRoot
+from emitdiff.temporary import AskedToEndError, TemporaryRoot, ending_in_order
 
 HOLD = """
 import sys, tempfile
@@ -66,3 +67,34 @@ def test_a_folder_that_others_can_open_is_not_used(place):
     (place / f"emitdiff-{os.getuid()}").symlink_to(place)
     with pytest.raises(EmitDiffError, match="TMPDIR"):
         TemporaryRoot()
+
+
+def test_gradio_s_own_variable_says_where(place, monkeypatch):
+    """Whoever has a larger disk for uploads keeps it."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(place / "large" / "disk"))
+    root = TemporaryRoot()
+    assert root.folder.is_relative_to(place / "large" / "disk")
+    root.close()
+    assert os.environ["GRADIO_TEMP_DIR"] == str(place / "large" / "disk")
+
+
+def test_a_wish_to_end_comes_once_and_outside_signals_are_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    done = []
+    with pytest.raises(AskedToEndError), ending_in_order():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 1)  # until it arrives
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # somebody is impatient
+            done.append(True)
+    assert done and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_in_order():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
