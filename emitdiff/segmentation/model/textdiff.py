@@ -124,14 +124,13 @@ class TextDiff(nn.Module):
         return logits + correction, correction
 
     def save(self, folder: Path) -> None:
-        """config.json and model.safetensors in half precision; batch-norm statistics included."""
+        """config.json and model.safetensors, batch-norm statistics included: in half precision, but for tensors with
+        values beyond its range, which stay as they are."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(asdict(self.config), indent=2) + "\n")
-        weights = {name: value.half() if value.is_floating_point() else value for name, value in
-                   self.state_dict().items()}  # fmt: skip
-        weights = {name: value.contiguous() for name, value in weights.items()}
+        weights = {name: _halved(value).contiguous() for name, value in self.state_dict().items()}
         write_atomically(folder / "model.safetensors", lambda partial: save_file(weights, partial))
 
     @classmethod
@@ -145,3 +144,8 @@ class TextDiff(nn.Module):
         head = cls(config)
         head.load_state_dict(load_file(folder / "model.safetensors"))
         return head.float().eval()
+
+
+def _halved(values: torch.Tensor) -> torch.Tensor:
+    halves = values.half() if values.is_floating_point() else values
+    return values if halves.isinf().any() else halves

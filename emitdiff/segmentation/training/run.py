@@ -28,6 +28,7 @@ from emitdiff.segmentation.training.examples import LabelledImage, read_labelled
 from emitdiff.segmentation.training.head import train_head
 from emitdiff.segmentation.training.presence import train_presence
 from emitdiff.segmentation.training.settings import TrainSegmentation
+from emitdiff.segmentation.training.statistics import estimate_statistics
 from emitdiff.segmentation.vocabulary import image_kind_name
 
 START_RECORD = "begun.json"  # beside the state of a stage: what it was started with
@@ -92,6 +93,7 @@ def train_segmentation(settings: TrainSegmentation) -> Path:
         joint = settings.stage != "head"
         minutes = settings.minutes * (1 - share)
         train_head(sets, settings, checkpoint, minutes * (1 - PRESENCE_SHARE), device, joint)
+        estimate_statistics(sets, settings, checkpoint, device)
         train_presence(sets, settings, checkpoint, minutes * PRESENCE_SHARE, device)
         train_image_kinds(sets, settings, checkpoint, device)
         calibrate_presence(sets, checkpoint, settings.seed, str(device))

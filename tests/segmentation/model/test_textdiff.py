@@ -67,6 +67,18 @@ def test_head_of_any_size_and_saved_whole(tmp_path):
     torch.testing.assert_close(loaded(features, tokens), head(features, tokens), atol=5e-3, rtol=5e-2)
 
 
+def test_what_half_precision_cannot_hold_is_saved_as_it_is(tmp_path):
+    """A variance of more than 65504 would become infinite, and its channel silent."""
+    head = TextDiff(HeadConfig((6, 10), (0, None), dim=16, text_dim=8, heads=2, head_dim=4, hidden=(8,)))
+    variances = [part.running_var for part in head.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for values in variances:
+        values[0] = 1e6
+    head.save(tmp_path)
+    loaded = TextDiff.load(tmp_path)
+    found = [part.running_var for part in loaded.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert variances and all(torch.equal(one, other) for one, other in zip(found, variances, strict=True))
+
+
 @pytest.mark.parametrize("scale", (0, 1, 2))
 def test_every_scale_and_every_word_counts(scale):
     torch.manual_seed(0)

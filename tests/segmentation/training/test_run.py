@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from emitdiff.datasets.splits import split_by_group
 from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.model.features import DiffusionFeatures, fold
-from emitdiff.segmentation.training import backbone, examples, presence
+from emitdiff.segmentation.training import backbone, examples, presence, statistics
 from emitdiff.segmentation.training import head as head_training
 from emitdiff.segmentation.training.run import train_segmentation
 from emitdiff.segmentation.training.settings import TrainSegmentation
@@ -173,6 +174,7 @@ def test_what_is_not_known_counts_for_nothing():
 @pytest.fixture
 def small_networks(monkeypatch):
     monkeypatch.setattr(head_training, "TEXT_STEPS", 5)
+    monkeypatch.setattr(statistics, "BATCHES", 2)
     build = backbone.build_backbone
     monkeypatch.setattr(backbone, "build_backbone", lambda sample_size: build(CHANNELS, sample_size))
 
@@ -269,6 +271,21 @@ def test_what_cannot_be_trained_is_said(lesions, tmp_path, change, answer):
     with pytest.raises(EmitDiffError, match=answer):
         train_segmentation(TrainSegmentation((lesions.folder,), tmp_path / "out", 0.01, **change))
     assert not (tmp_path / "out").exists()
+
+
+def test_statistics_are_counted_anew_and_weights_stay(lesions, tmp_path, small_networks):
+    settings = TrainSegmentation((lesions.folder,), tmp_path / "out", 0.002, resolution=64, batch=1)
+    folder = train_segmentation(settings)
+    weights = folder / "head" / "model.safetensors"
+    before = load_file(weights)
+    counted = {name for name in before if name.endswith(("running_mean", "running_var"))}
+    save_file({name: values + torch.inf if name in counted else values
+               for name, values in before.items()}, weights)  # fmt: skip
+    sets = examples.read_labelled([lesions], 64)
+    statistics.estimate_statistics(sets, settings, folder, torch.device("cpu"))
+    after = load_file(weights)
+    assert counted and all(values.isfinite().all() for values in after.values())
+    assert all(torch.equal(before[name], after[name]) for name in before if name not in counted)
 
 
 def test_scaling_is_folded_into_the_saved_head(features, head):
