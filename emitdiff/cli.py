@@ -37,7 +37,7 @@ from emitdiff.serve import Serve
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
-POSITIVE |= {"seconds", "test", "draws", "side", "test_limit"}
+POSITIVE |= {"seconds", "test", "draws", "side", "test_limit", "folds", "validations", "workers", "painted_limit"}
 
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
@@ -81,8 +81,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _check_numbers(command: Any) -> None:
     """EmitDiffError for a number that no command can use, before anything is read or loaded."""
     for name, value in vars(command).items():
-        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
-        flag = f"--{name.replace('_', '-')} {' '.join(map(str, numbers))}"
+        values = value if isinstance(value, tuple) else (value,)
+        numbers = [one for one in values if isinstance(one, int | float)]
+        flag = f"--{name.replace('_', '-')} {' '.join(map(str, values))}"
         if name in POSITIVE and not all(number > 0 and math.isfinite(number) for number in numbers):
             raise EmitDiffError(f"{flag} is invalid: give a number above 0.")
         if name == "threshold" and not 0 < value < 1:

@@ -66,6 +66,10 @@ Precision = Literal["no", "fp16", "bf16"]
 OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_behavior_hint="")]
 Split = Literal["all", "held-out", "train"]
 Network = Literal["unet", "attention-unet"]
+Method = Literal[
+    "none", "contrast", "gamma", "brightness", "noise", "blur", "mirror", "rotate", "scale", "classical", "painted",
+    "classical+painted", "painted-only",
+]  # fmt: skip
 Mix = Literal["inputs", "logits", "pool"]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 BACKBONE = arg(metavar="DIR", help="Another backbone: a folder written by convert-adm.", help_behavior_hint="")

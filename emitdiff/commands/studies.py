@@ -15,6 +15,7 @@ from emitdiff.commands.arguments import (
     Datasets,
     Folder,
     JsonLine,
+    Method,
     Mix,
     Network,
     Output,
@@ -159,10 +160,47 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """EMIT-Diff's study: segmenters trained with and without painted images and classical augmentation, by folds."""
+
+    datasets: Datasets
+    out: Output  # Folder for results.csv, the measures of every case and what is painted; a rerun resumes.
+    # What is done to the training images; painted adds painted ones, painted-only leaves out the real ones.
+    methods: tuple[Method, ...] = ("none", "classical", "painted", "classical+painted", "painted-only")
+    network: tuple[Network, ...] = ("unet",)  # Which segmenters are trained.
+    # Numbers of labelled images, each part of the next, or all; a fifth of their groups chooses the epoch.
+    images: tuple[str, ...] = ("10", "20", "50", "all")
+    folds: int = 3  # Folds by group; every tested group is tested once.
+    seeds: int = 3  # How often each run is repeated, with seeds 0, 1, ...
+    steps: int = 600  # Training steps of every run.
+    batch: int = 8  # Images of a step.
+    learning_rate: float = 1e-3  # Learning rate, cosine schedule.
+    resolution: int = 128  # Side of the training images in pixels, a multiple of 32.
+    validations: int = 10  # How often the validation part is looked at; the best of them is kept.
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    ratio: int = 4  # Images painted from each labelled one.
+    painted_limit: int = 400  # Maximum number of images painted for a fold and budget.
+    edit: float = 0.5  # Strength of random mask edits before painting, from 0 (none) to 1.
+    real_share: float = 0.5  # Fraction of each batch that is real where real and painted images are mixed.
+    # Which groups are tested on: those the synthesis weights were not trained on, or all.
+    tested: Literal["unseen", "all"] = "unseen"
+    workers: int = 1  # Processes that train at the same time.
+    json: JsonLine = False
+
+    def run(self) -> int:
+        require_datasets(self.datasets)
+        from emitdiff.studies.augmentation.runs import Augmentation as Settings
+        from emitdiff.studies.augmentation.study import study_augmentation
+
+        study_augmentation(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
 class Study:
     """Experiments on dataset folders, one result row per run; reruns resume."""
 
-    study: Utility | Steps | Copies | Blocks | Labels
+    study: Utility | Augmentation | Steps | Copies | Blocks | Labels
 
     def run(self) -> int:
         return self.study.run()

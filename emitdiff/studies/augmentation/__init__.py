@@ -1,0 +1,1 @@
+"""EMIT-Diff's downstream study: what a segmenter gains from painted images, beside classical augmentation."""
