@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
 from emitdiff.commands.arguments import (
     SPLIT_COLUMN_HELP,
@@ -164,7 +165,7 @@ class Augmentation:
     """EMIT-Diff's study: segmenters trained with and without painted images and classical augmentation, by folds."""
 
     datasets: Datasets
-    out: Output  # Folder for results.csv, the measures of every case and what is painted; a rerun resumes.
+    out: Output  # Folder for results.csv, the measures of every case, painted images and reports; a rerun resumes.
     # What is done to the training images; painted adds painted ones, painted-only leaves out the real ones.
     methods: tuple[Method, ...] = ("none", "classical", "painted", "classical+painted", "painted-only")
     network: tuple[Network, ...] = ("unet",)  # Which segmenters are trained.
@@ -197,10 +198,26 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Tables and one HTML page of what `study augmentation` has found so far, with intervals and tests."""
+
+    # Folder of the study; receives report.md, report.html, report.json and augmentation.png.
+    folder: Positional[Annotated[Path, arg(metavar="DIR")]]
+    json: JsonLine = False
+
+    def run(self) -> int:
+        from emitdiff.studies.augmentation.report import Report as Settings
+        from emitdiff.studies.augmentation.report import report_study
+
+        report_study(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
 class Study:
     """Experiments on dataset folders, one result row per run; reruns resume."""
 
-    study: Utility | Augmentation | Steps | Copies | Blocks | Labels
+    study: Utility | Augmentation | Report | Steps | Copies | Blocks | Labels
 
     def run(self) -> int:
         return self.study.run()

@@ -1,4 +1,4 @@
-"""The two charts the studies need, drawn with matplotlib: a heat map, and lines with their spread."""
+"""The charts the studies need, drawn with matplotlib: a heat map, lines with their spread, bars with intervals."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from emitdiff.files import write_atomically
 from emitdiff.images import PALETTE
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 160
 CELL = (0.75, 0.36)  # inches, as all sizes here
 PANEL = (4.2, 3.2)
+BAR = 0.22
 GREY, FAINT = "0.35", "0.86"
 
 
@@ -29,6 +31,15 @@ class Point:
     """A mean at `x`, and how far its spread reaches below and above."""
 
     x: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A mean, and where its interval begins and ends."""
+
     mean: float
     low: float
     high: float
@@ -114,6 +125,40 @@ def _panel(axes: Axes, title: str, lines: dict[str, list[Point]], colours: dict[
     axes.spines[["left", "top", "right"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_title(title, loc="left")
+
+
+def bar_charts(path: Path, panels: dict[str, dict[str, dict[str, Bar]]], across: str, up: str) -> None:
+    """A PNG with one panel a row, in it a cluster of bars for each key (`across` says what keys are), their intervals
+    as lines; a name has one colour in all panels."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    names = list(dict.fromkeys(name for keys in panels.values() for bars in keys.values() for name in bars))
+    clusters = max(map(len, panels.values()))
+    size = (max(6.0, 1.6 + BAR * clusters * (len(names) + 1)), PANEL[1] * len(panels))
+    figure = Figure(size, dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    handles: dict[str, Artist] = {}
+    for axes, (title, keys) in zip(figure.subplots(len(panels), 1, squeeze=False).ravel(), panels.items(), strict=True):
+        for index, name in enumerate(names):
+            found = [(place, own[name]) for place, own in enumerate(keys.values()) if name in own]
+            if not found:
+                continue
+            x = [place + (index - (len(names) - 1) / 2) / (len(names) + 1) for place, _ in found]
+            mean, low, high = zip(*((bar.mean, bar.low, bar.high) for _, bar in found), strict=True)
+            colour = PALETTE[index % len(PALETTE)] / 255
+            bars = axes.bar(x, mean, width=0.9 / (len(names) + 1), color=colour)
+            handles.setdefault(name, bars.patches[0])
+            axes.vlines(x, low, high, color="black", linewidth=1)
+        axes.set_xticks(range(len(keys)), list(keys))
+        axes.set_xlabel(across, color=GREY)
+        axes.set_ylabel(up, color=GREY)
+        axes.set_title(title, loc="left")
+        axes.grid(axis="y", color=FAINT)
+        axes.set_axisbelow(True)
+        axes.spines[["left", "top", "right"]].set_visible(False)
+        axes.tick_params(length=0)
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=5, frameon=False)
+    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:

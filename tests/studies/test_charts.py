@@ -2,7 +2,7 @@ import numpy as np
 from PIL import Image
 
 from emitdiff.images import PALETTE
-from emitdiff.studies.charts import Point, heat_map, line_charts, ramp
+from emitdiff.studies.charts import Bar, Point, bar_charts, heat_map, line_charts, ramp
 
 
 def test_a_heat_map_shows_each_value_in_its_colour(tmp_path):
@@ -26,3 +26,15 @@ def test_one_panel_a_dataset_one_colour_a_line(tmp_path):
     assert four.shape[0] > 1.5 * one.shape[0] and four.shape[1] > 2 * one.shape[1]
     for colour in PALETTE[:2]:
         assert (one == colour).all(axis=2).any()
+
+
+def test_bars_of_one_name_have_one_colour_and_an_interval(tmp_path):
+    bars = {"none": Bar(0.5, 0.4, 0.6), "painted": Bar(0.6, 0.5, 0.7)}
+    bar_charts(
+        tmp_path / "bars.png", {"a": {"10": bars, "20": {"painted": bars["painted"]}}}, "labelled images", "Dice"
+    )
+    drawn = np.asarray(Image.open(tmp_path / "bars.png"))
+    first, second = ((drawn == colour).all(axis=2) for colour in PALETTE[:2])
+    assert second.sum() > 1.5 * first.sum() > 0
+    bar_charts(tmp_path / "two.png", {"a": {"10": bars}, "b": {"10": bars}}, "labelled images", "Dice")
+    assert Image.open(tmp_path / "two.png").size[1] > 1.5 * drawn.shape[0]

@@ -75,7 +75,12 @@ class Run:
     @property
     def file(self) -> str:
         """The name of its file of cases."""
-        return f"{file_stem(self.dataset)}-{'-'.join(self.key[1:])}.csv"
+        return case_file(self.key)
+
+
+def case_file(key: Sequence[str]) -> str:
+    """The name of the file of cases of a run, by its place in results.csv."""
+    return f"{file_stem(key[0])}-{'-'.join(key[1:])}.csv"
 
 
 def folds_of(dataset: DatasetFolder, settings: Augmentation) -> list[Fold]:

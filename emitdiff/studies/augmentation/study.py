@@ -25,9 +25,10 @@ from emitdiff.datasets.fingerprint import HASHES
 from emitdiff.datasets.folder import DatasetFolder, open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import make_folder
-from emitdiff.studies.augmentation.folds import budget_count, draw_budget
+from emitdiff.studies.augmentation.folds import budget_count, draw_budget, seen_groups
 from emitdiff.studies.augmentation.methods import check_methods, needs_painted
 from emitdiff.studies.augmentation.painting import Paint, paint, painted_folder
+from emitdiff.studies.augmentation.report import Report, report_study
 from emitdiff.studies.augmentation.runs import CASES, KEYS, Augmentation, Run, folds_of, run_one
 from emitdiff.studies.networks import DIVISOR, check_network
 from emitdiff.studies.results_table import RESULTS, open_study, read_table, write_table
@@ -37,12 +38,11 @@ from emitdiff.version import __version__
 FREE = ("out", "datasets", "methods", "network", "images", "seeds", "workers", "json")
 
 
-def study_augmentation(settings: Augmentation) -> list[dict[str, str]]:
+def study_augmentation(settings: Augmentation) -> dict:
     """Paints what is missing into `out`/painted, then trains; `out`/results.csv gets a row as each run ends, `out`/runs
-    a file of its cases.
+    a file of its cases; at the end come the files of `report_study`, whose report it returns.
 
-    Run again, it trains only what is missing; datasets, methods, networks, budgets and seeds may be added. Returns the
-    rows of results.csv.
+    Run again, it trains only what is missing; datasets, methods, networks, budgets and seeds may be added.
 
     Raises:
         EmitDiffError: an unknown method or network, a dataset that cannot be used or has too few groups or images,
@@ -64,8 +64,8 @@ def study_augmentation(settings: Augmentation) -> list[dict[str, str]]:
     done = {tuple(row[name] for name in KEYS) for row in read_table(out / RESULTS)}
     left = [run for run in runs_of(settings, datasets) if run.key not in done]
     _paint_all(settings, datasets, left)
-    _train_all(settings, {dataset.info.name: dataset.folder for dataset in datasets}, left)
-    return read_table(out / RESULTS)
+    _train_all(settings, datasets, left)
+    return report_study(Report(out, settings.json))
 
 
 def check_settings(settings: Augmentation) -> None:
@@ -107,10 +107,11 @@ def _paint_all(settings: Augmentation, datasets: Sequence[DatasetFolder], left: 
         paint(how, teaching, folders[name, fold, images], pipeline)
 
 
-def _train_all(settings: Augmentation, folders: dict[str, Path], left: Sequence[Run]) -> None:
+def _train_all(settings: Augmentation, datasets: Sequence[DatasetFolder], left: Sequence[Run]) -> None:
     path = Path(settings.out) / RESULTS
     rows: list[dict[str, Any]] = list(read_table(path))
-    facts = run_facts(settings)
+    facts = {dataset.info.name: run_facts(settings, dataset) for dataset in datasets}
+    folders = {dataset.info.name: dataset.folder for dataset in datasets}
 
     def keep(row: dict[str, Any]) -> None:
         rows.append(row)
@@ -148,12 +149,17 @@ def _begin_worker(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def run_facts(settings: Augmentation) -> dict[str, dict[str, str]]:
-    """What every row of a dataset says beside its measures: settings, hashes and versions."""
+def run_facts(settings: Augmentation, dataset: DatasetFolder) -> dict[str, str]:
+    """What every row of a dataset says beside its measures: settings, hashes, versions, and how many of its groups the
+    synthesis weights were trained on."""
     hashes = json.loads((Path(settings.out) / HASHES).read_text(encoding="utf-8"))
     names = ("steps", "batch", "learning_rate", "resolution", "validations", "folds", "ratio", "painted_limit", "edit",
              "real_share", "tested", "checkpoint")  # fmt: skip
-    facts = {name: str(getattr(settings, name)) for name in names}
-    facts |= {"weights_sha256": hashes["weights"].get(settings.checkpoint, ""), "emitdiff": __version__}
-    facts |= {name: version(name) for name in ("torch", "monai", "numpy")}
-    return {name: facts | {"dataset_sha256": sha256} for name, sha256 in hashes["datasets"].items()}
+    real = dataset.real()
+    return {
+        **{name: str(getattr(settings, name)) for name in names},
+        "groups": str(len(set(real.groups))), "seen_groups": str(len(seen_groups(real, settings.checkpoint).groups)),
+        "dataset_sha256": hashes["datasets"][dataset.info.name],
+        "weights_sha256": hashes["weights"].get(settings.checkpoint, ""), "emitdiff": __version__,
+        **{name: version(name) for name in ("torch", "monai", "numpy")},
+    }  # fmt: skip

@@ -20,11 +20,13 @@ def settings(dataset_folder, checkpoint, tmp_path):
 
 
 def test_a_row_a_run_with_all_that_it_rests_on_and_its_cases(settings):
-    rows = study_augmentation(settings)
+    report = study_augmentation(settings)
+    rows = read_table(settings.out / "results.csv")
     assert [(row["method"], row["fold"]) for row in rows] == [
         ("none", "0"), ("classical+painted", "0"), ("none", "1"), ("classical+painted", "1")
     ]  # fmt: skip
-    assert rows == read_table(settings.out / "results.csv")
+    assert [row["method"] for row in report["cells"][0]["rows"]] == ["none", "classical+painted"]
+    assert (settings.out / "report.html").is_file() and (settings.out / "augmentation.png").is_file()
     for row in rows:
         assert row["n_train"] in "12" and int(row["n_train"]) + int(row["n_validation"]) == 3
         assert row["n_painted"] == (row["n_train"] if "painted" in row["method"] else "0")
@@ -56,7 +58,8 @@ def test_started_again_it_trains_only_what_is_missing(settings, monkeypatch):
     before = read_table(path)
     write_table(path, before[:2])  # killed after two runs
     trained.clear()
-    assert study_augmentation(settings)[:2] == before[:2]
+    study_augmentation(settings)
+    assert read_table(path)[:2] == before[:2]
     assert trained == [tuple(row[name] for name in KEYS) for row in before[2:]]
     trained.clear()
     study_augmentation(replace(settings, methods=("none", "mirror"), images=("3",)))
@@ -68,10 +71,10 @@ def test_started_again_it_trains_only_what_is_missing(settings, monkeypatch):
 @pytest.mark.slow  # two processes import torch
 def test_the_same_run_gives_the_same_figures_in_several_processes(settings, tmp_path):
     settings = replace(settings, methods=("none",))
-    one = study_augmentation(settings)
-    two = study_augmentation(replace(settings, out=tmp_path / "other", workers=2))
-    key = lambda row: row["fold"]  # noqa: E731
-    for row, other in zip(sorted(one, key=key), sorted(two, key=key), strict=True):
+    study_augmentation(settings)
+    study_augmentation(replace(settings, out=tmp_path / "other", workers=2))
+    tables = (read_table(out / "results.csv") for out in (settings.out, tmp_path / "other"))
+    for row, other in zip(*(sorted(table, key=lambda row: row["fold"]) for table in tables), strict=True):
         assert float(row["dice"]) == pytest.approx(float(other["dice"]), abs=1e-4)
 
 
