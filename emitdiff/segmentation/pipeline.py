@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 from typing import NamedTuple
 
@@ -117,6 +117,7 @@ class SegmentationPipeline(Segmenter):
             uncertainty_map = self._uncertainty(encoded.features[0], predictions[0])
             uncertainty = encoded.within(upsample(uncertainty_map[None, None], encoded.size)[0, 0].cpu().numpy())
         presence, other_kind = self._presence(predictions, target, encoded.signature)
+        untaught_kind = self._untaught_kind(target, encoded.signature)
         present = 0.0 if other_kind else float(probability.max()) if presence is None else presence
         phrase = None if target is None else target.phrase
         absent_below, sure_from = self._presence_thresholds
@@ -128,9 +129,9 @@ class SegmentationPipeline(Segmenter):
             present=present,
             uncertainty=uncertainty,
             seconds=0.0,
-            warnings=tuple(self._warnings(request.spoken, phrase, encoded.size, other_kind)),
+            warnings=tuple(self._warnings(request.spoken, target, encoded.size, other_kind, untaught_kind)),
             absent=bool(other_kind) or (presence is not None and presence < absent_below),
-            unsure=presence is not None and presence < sure_from,
+            unsure=bool(untaught_kind) or (presence is not None and presence < sure_from),
         )
 
     @property
@@ -215,11 +216,24 @@ class SegmentationPipeline(Segmenter):
         wide = np.pad(image, ((rows, rows), (columns, columns), (0, 0)), mode="reflect")
         return self._encode_image(wide, side)[0]._replace(margin=(rows, columns))
 
-    def _warnings(self, text: str, phrase: str | None, size: tuple[int, int], other_kind: str):
+    def _untaught_kind(self, target: Target | None, kind_signature: torch.Tensor | None) -> str:
+        if self.image_kinds is None or target is None or kind_signature is None:
+            return ""
+        return self.image_kinds.untaught_kind(target, kind_signature)
+
+    def _warnings(
+        self, text: str, target: Target | None, size: tuple[int, int], other_kind: str, untaught_kind: str
+    ) -> Iterator[str]:
         if not text.strip():
             yield "No text was given: the mask shows what is usually labelled in this image kind."
         if other_kind:
-            yield f"This looks like {_with_article(other_kind)}, which does not show the {phrase or 'target'}."
+            shown = "target" if target is None else target.phrase
+            yield f"This looks like {_with_article(other_kind)}, which does not show the {shown}."
+        elif untaught_kind and target is not None:
+            yield (
+                f"This looks like {_with_article(untaught_kind)}, where these weights were not taught the "
+                f"{target.phrase}: check whatever is marked."
+            )
         if self.text.is_truncated(text):
             yield f"The text is longer than {self.text.max_tokens} tokens and was truncated."
         if max(size) > ASPECT_LIMIT * min(size):

@@ -8,7 +8,7 @@ from emitdiff.checkpoints import find_checkpoint, local_folder
 from emitdiff.scans.masks import read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.segmentation.loading import load_segmenter
-from emitdiff.segmentation.vocabulary import TARGETS
+from emitdiff.segmentation.vocabulary import TARGETS, target_named
 from emitdiff.ui.examples import read_examples
 
 
@@ -59,3 +59,15 @@ def test_what_an_example_card_shows_is_found(segment, card):
     truth = read_slice_mask(card.mask, scan, 0) > 0
     found = segment(scan.image(), card.text).mask > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
+
+
+@pytest.mark.parametrize("card", read_examples(), ids=lambda card: card.title)
+def test_what_was_taught_on_other_images_alone_is_not_called_found(segment, card):
+    """Lung in abdominal CT, left ventricle there: perhaps in the picture, never labelled in such a one."""
+    encoded, home = segment.encode(read_scan(card.image).image()), segment(read_scan(card.image).image(), card.text)
+    kind = target_named(home.target).image_kind
+    others = [target for target in TARGETS if target.image_kind != kind]
+    answers = {target.phrase: segment.segment(encoded, target.phrase) for target in others}
+    assert home.answer == "found" and {answer.answer for answer in answers.values()} <= {"not there", "unsure"}
+    for phrase, answer in answers.items():
+        assert answer.answer == "not there" or f"not taught the {phrase}" in " ".join(answer.warnings)

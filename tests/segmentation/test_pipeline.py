@@ -378,6 +378,8 @@ def test_presence_is_doubted_where_the_kind_of_image_is(features, text_encoder, 
         def conflicting_kind(self, target, signature):
             return ""
 
+        untaught_kind = conflicting_kind
+
     def present(scenes, text="liver"):
         pipeline = SegmentationPipeline(features, text_encoder, head, ("liver",), resolution=64, image_kinds=scenes)
         return pipeline(picture(64, 64), text).present

@@ -155,6 +155,12 @@ class ImageKindClassifier:
             else ""
         )
 
+    def untaught_kind(self, target: Target, signature: torch.Tensor) -> str:
+        """The scene that a signature surely shows, where `target` may be in it but was never labelled there (lung in
+        abdominal CT); "" for any other."""
+        kind = self.likely_kind(signature)
+        return "" if not target.image_kind or kind in (target.image_kind, *target.absent_kinds) else kind
+
     def likely_kind(self, signature: torch.Tensor) -> str:
         """The scene that a signature shows, "" for an image unlike the training images or between two scenes."""
         probabilities = self.probabilities(signature)

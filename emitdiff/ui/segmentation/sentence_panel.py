@@ -24,6 +24,7 @@ class SentencePanel:
             components=[gr.Textbox(visible=False)], samples=self._samples(calls.targets, first),
             label="Targets of these weights", elem_classes="chips", type="values", samples_per_page=40,
         )  # fmt: skip
+        self.everything = gr.Button("What is in here?", size="sm")
         with gr.Accordion("Example sentences", open=False):
             self.kind = gr.Dropdown([ANY, *calls.vocabulary.modalities], value=ANY, label="Image modality")
             self.sentences = gr.Dataset(

@@ -15,6 +15,7 @@ from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, note, sentence
 from emitdiff.ui.results import Scan
 from emitdiff.ui.segmentation.few_shot_panel import FewShotPanel
+from emitdiff.ui.segmentation.overview_panel import OverviewPanel
 from emitdiff.ui.segmentation.reading_panel import ReadingPanel
 from emitdiff.ui.segmentation.run_panel import RunPanel
 from emitdiff.ui.segmentation.sentence_panel import SentencePanel
@@ -53,6 +54,7 @@ class SegmentationTab:
     def _lay_out_controls(self) -> None:
         self.source = build_source(self.calls, self.cards, "Your image")
         self.words = SentencePanel(self.calls)
+        self.overview = OverviewPanel(self.calls, self.reading, self.words)
         self.side = gr.Checkbox(False, label="Compare with the result without text")
         self.truth.lay_out_input()
         with gr.Accordion("Advanced", open=False):
@@ -70,6 +72,7 @@ class SegmentationTab:
         self.words.connect(self.checkpoint, QUIET)
         tried = self.teaching.connect(source, self.truth, self.checkpoint, self.words.text)
         self.runs.connect({**seen, **reading.inputs}, self.checkpoint, self.side, tried, results, compare)
+        self.overview.connect({**seen, **reading.inputs}, self.checkpoint, self.finding, compare)
         reading.connect(self.finding, QUIET)
         again = {"finding": self.finding, "threshold": reading.threshold, **reading.inputs}
         gr.on(

@@ -3,7 +3,7 @@ import torch
 
 from benchmarks.presence import Question, calibrate, left_out, told
 from emitdiff.segmentation.model.presence import ImageKindClassifier, PresenceCalibration, peak_logit, signature
-from emitdiff.segmentation.vocabulary import BY_PHRASE
+from emitdiff.segmentation.vocabulary import BY_PHRASE, Target
 
 
 def drawn(centre: float, count: int = 12) -> list[torch.Tensor]:
@@ -33,7 +33,14 @@ def test_a_scene_is_recognised_and_says_what_it_cannot_show(tmp_path):
 
 
 def test_a_scene_that_may_show_a_target_unlabelled_is_not_held_against_it():
-    assert scenes().conflicting_kind(BY_PHRASE["lung"], drawn(-1.0)[0]) == ""
+    learnt, abdomen = scenes(), drawn(-1.0)[0]
+    assert learnt.conflicting_kind(BY_PHRASE["lung"], abdomen) == ""
+    assert learnt.untaught_kind(BY_PHRASE["lung"], abdomen) == "abdominal CT", "nor is it told for sure"
+    own = Target("whole kidney", "", ("kidney",), ("kidney",), ())
+    assert [learnt.untaught_kind(target, abdomen) for target in (BY_PHRASE["liver"], BY_PHRASE["nuclei"], own)] == [
+        ""
+    ] * 3
+    assert learnt.untaught_kind(BY_PHRASE["lung"], learnt.mean + 2.5 * learnt.spread) == "", "of no known kind"
 
 
 def test_an_image_unlike_all_that_was_trained_is_not_refused():
