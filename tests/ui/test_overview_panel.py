@@ -9,6 +9,7 @@ from segmentation_steps import build
 
 from emitdiff.images import PALETTE
 from emitdiff.ui.segmentation.overview_panel import OUTDATED
+from emitdiff.ui.source import at_view_size
 
 
 def whole(*asked):
@@ -46,9 +47,11 @@ def test_every_target_is_asked_for_and_each_mask_has_its_colour(tab, example):
     legend = updates[tab.words.note]
     assert legend.index("lung <b>50.0 %") < legend.index("breast lesion <b>25.0 %, unsure") < legend.index("liver <b>")
     assert "Not found: spleen." in legend and updates[tab.finding] is None
-    picture = updates[tab.reading.view]
+    picture, base = updates[tab.reading.view], at_view_size(scan_that_saves(example.image).image(0))
     for number, target in enumerate(("lung", "breast lesion", "liver")):
         assert (picture == PALETTE[number]).all(-1).any(), target
+        inside = (picture != base).any(-1)[:, {"lung": 200, "breast lesion": 700, "liver": 50}[target]]
+        assert inside[100:600].all() == (target != "breast lesion"), "what is not sure hides nothing"
         assert f"rgb({', '.join(map(str, PALETTE[number]))})" in legend
 
 

@@ -46,12 +46,13 @@ class Overview:
         return sorted((target for target in sizes if sizes[target]), key=lambda target: -sizes[target])
 
     def picture(self, opacity: float, outlined: bool) -> np.ndarray:
-        """The slice with every mask in its colour; what is not sure is dashed. uint8 (h, w, 3)."""
+        """The slice with every mask in its colour; what is not sure as a dashed outline alone. uint8 (h, w, 3)."""
         drawn = at_view_size(self.image)
         for target in self.marked:
             answer = self.answers[target]
             mask = at_view_size(answer.mask) * np.uint8(self._number(target))
-            drawn = overlay(drawn, mask, opacity / 100, 2 if outlined else 0, dashed=answer.answer == "unsure")
+            unsure = answer.answer == "unsure"  # those have an outline alone, so that they hide nothing that is found
+            drawn = overlay(drawn, mask, 0 if unsure else opacity / 100, 2 if outlined or unsure else 0, dashed=unsure)
         return with_edge_letters(drawn, self.scan)
 
     def describe(self) -> str:
