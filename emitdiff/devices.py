@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from emitdiff import zero_gpu
 from emitdiff.errors import EmitDiffError, first_line
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def choose_device(name: str | None = None) -> torch.device:
     import torch
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name is None and zero_gpu.waits_for_card():
+        return torch.device("cpu")
     if name is None:
         return torch.device(next(device for device in DEVICES if available[device]))
     kind, _, index = str(name).partition(":")
@@ -235,6 +238,8 @@ def describe_device(device: torch.device | None = None) -> str:
     """What is used, for users: "CPU, 2 threads, bfloat16, SDPA attention"."""
     import torch
 
+    if device is None and zero_gpu.waits_for_card():
+        return f"ZeroGPU for generating, lent for each run; else {describe_device(choose_device())}"
     device = device or choose_device()
     attention = f"{choose_attention(device)} attention"
     if device.type == "cuda" and (problem := xformers_problem(device)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache, cached
 
+from emitdiff import zero_gpu
 from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints, local_folder
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.interface import HEAD_SUFFIX
@@ -31,6 +32,16 @@ def synthesizer(name: str) -> SynthesisPipeline:
     fetch_synthesizer(name)
     with network_lock:
         return build_synthesizer(name)
+
+
+@cached(LRUCache(MAX_LOADED), condition=Condition())
+def synthesizer_for(name: str, device: str) -> SynthesisPipeline:
+    """As `synthesizer`, in the precision of `device` but not on it yet."""
+    with network_lock:
+        from emitdiff.synthesis.loading import fetch_synthesizer, read_synthesizer
+    fetch_synthesizer(name, device)
+    with network_lock:
+        return read_synthesizer(name, device)
 
 
 @cached(LRUCache(MAX_LOADED), condition=Condition())
@@ -67,9 +78,10 @@ def import_measures() -> None:
 
 def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:
     """Loads the weights chosen at first, so that the first press of a button need not wait. Downloads nothing."""
-    for checkpoint, load in ((synthesis, synthesizer), (segmentation, segmenter)):
-        if is_ready(checkpoint):
-            load(checkpoint.name)
+    if is_ready(synthesis):
+        synthesizer_for(synthesis.name, zero_gpu.CARD) if zero_gpu.is_here() else synthesizer(synthesis.name)
+    if is_ready(segmentation):
+        segmenter(segmentation.name)
 
 
 def is_ready(checkpoint: Checkpoint) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -19,6 +19,7 @@ import numpy as np
 
 from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.backend.encoded_images import encode
+from emitdiff.backend.painting import paint
 from emitdiff.backend.pipelines import import_measures, network_lock, prepare, segmenter, synthesizer
 from emitdiff.checkpoints import Checkpoint, Kind, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
 from emitdiff.datasets.archive import strip_folders, unpack_dataset
@@ -69,7 +70,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
         token_count=token_count,
-        synthesize=synthesize,
+        synthesize=paint,
         quality=quality,
         pack=pack,
         segment=segment,
@@ -278,13 +279,6 @@ def _damaged(path: Path, reason: str) -> str:
 def _folder(checkpoint: Checkpoint) -> Path:
     """Where the records of `checkpoint` lie, if anywhere; a Hub repository's are in the cache."""
     return cached_folder(checkpoint) or Path(checkpoint.base)
-
-
-def synthesize(
-    image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest, cancelled: Callable[[], bool]
-) -> Iterator[Any]:
-    """Steps and images as they come; ends early, between two steps, once `cancelled()` is true."""
-    return synthesizer(request.checkpoint).stream(image, mask, request.settings, cancelled=cancelled)
 
 
 def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:

@@ -22,6 +22,11 @@ FOLDERS = ("emitdiff", "checkpoints")
 FILES = ("app.py", "LICENSE")
 LARGE = ("*.safetensors", "*.png", "*.webp")  # what a Space keeps beside its Git repository
 PRELOADED = "sd15-softedge"  # fetched while a Space with a card is built, so that its first user does not wait for it
+# What ZeroGPU wants, by its documentation: Python 3.12 (or 3.10), torch 2.8 to 2.11, and its package `spaces`, through
+# which emitdiff/zero_gpu.py is lent the card. A test holds the torch of requirements-gpu.txt against it.
+ZERO_PYTHON = "3.12"
+ZERO_TORCH = ("2.8.0", "2.9.1", "2.10.0", "2.11.0")
+SPACES = "spaces==0.51.3"
 CPU_WHEELS = "--extra-index-url https://download.pytorch.org/whl/cpu"  # torch without 3 GB of CUDA
 
 
@@ -97,10 +102,13 @@ def _allowed(name: str) -> Iterator[None]:
 
 
 def _front_page(text: str, hardware: Hardware) -> str:
-    """README.md whose front matter asks for `hardware`, and for the weights to be there before the Space starts."""
+    """README.md whose front matter asks for `hardware`, for a Python that runs there, and for the weights to be there
+    before the Space starts."""
+    set_here: dict[str, str] = {"suggested_hardware": hardware}
+    if hardware == "zero-a10g":
+        set_here["python_version"] = f'"{ZERO_PYTHON}"'
     lines = [
-        f"suggested_hardware: {hardware}" if line.startswith("suggested_hardware:") else line
-        for line in text.split("\n")
+        f"{key}: {set_here[key]}" if (key := line.partition(":")[0]) in set_here else line for line in text.split("\n")
     ]
     if hardware != "cpu-basic":
         lines[lines.index("models:") : lines.index("models:")] = ["preload_from_hub:", *_preloads()]
@@ -118,11 +126,13 @@ def _preloads() -> Iterator[str]:
 
 
 def _requirements(root: Path, hardware: Hardware) -> str:
-    """With a card the torch of requirements-gpu.txt, and its xformers where the card is the Space's own."""
+    """With a card the torch of requirements-gpu.txt, and its xformers where the card is the Space's own; on ZeroGPU
+    what lends it."""
     text = (root / "requirements.txt").read_text(encoding="utf-8")
     if hardware == "cpu-basic":
         return f"{CPU_WHEELS}\n{text}"
     pair = (root / "requirements-gpu.txt").read_text(encoding="utf-8").splitlines()
     wanted = ("torch==",) if hardware == "zero-a10g" else ("torch==", "xformers==")
     chosen = "\n".join(line for line in pair if line.startswith(wanted))
-    return "".join(f"{chosen if line.startswith('torch==') else line}\n" for line in text.splitlines())
+    lender = f"{SPACES}\n" if hardware == "zero-a10g" else ""
+    return lender + "".join(f"{chosen if line.startswith('torch==') else line}\n" for line in text.splitlines())

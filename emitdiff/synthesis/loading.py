@@ -53,12 +53,24 @@ def fetch_synthesizer(checkpoint: str, device: str | None = None, progress: Prog
 
 def build_synthesizer(checkpoint: str, device: str | None = None) -> SynthesisPipeline:
     """As `load_synthesizer`, of weights that are on this machine."""
+    return place_synthesizer(read_synthesizer(checkpoint, device), device)
+
+
+def read_synthesizer(checkpoint: str, device: str | None = None) -> SynthesisPipeline:
+    """As `build_synthesizer`, in the precision of `device` but not on it yet: before it is called, it wants
+    `place_synthesizer`."""
     found, chosen = find_checkpoint(checkpoint, "synthesis"), choose_device(device)
     pipe = read_pipeline(found, choose_dtype(chosen), paints_in_half(chosen))
     folder = local_folder(found)
     card = read_card(found, folder)
     weights = weights_fingerprint(found, paints_in_half(chosen))
-    return SynthesisPipeline(prepare_pipeline(pipe, chosen), card, found.name, load_grain(folder), weights)
+    return SynthesisPipeline(pipe, card, found.name, load_grain(folder), weights)
+
+
+def place_synthesizer(read: SynthesisPipeline, device: str | None = None) -> SynthesisPipeline:
+    """What `read_synthesizer` gave, on `device` and ready to be called; what was given is used up."""
+    pipe = prepare_pipeline(read.pipe, choose_device(device))
+    return SynthesisPipeline(pipe, read.checkpoint_card, read.name, read.grain, read.weights)
 
 
 def read_pipeline(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, half: bool = False) -> Any:

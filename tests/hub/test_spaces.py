@@ -1,5 +1,6 @@
 """deploy-space against a stand-in of the Hub, through huggingface_hub's own client."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from space_stand_in import Spaces
 
 import emitdiff
 from emitdiff.checkpoints import BASE_SD15, SOFTEDGE
-from emitdiff.commands.deployment import space_files
+from emitdiff.commands.deployment import SPACES, ZERO_PYTHON, ZERO_TORCH, space_files
 from emitdiff.errors import EmitDiffError
 
 ROOT = Path(emitdiff.__file__).resolve().parents[1]
@@ -81,6 +82,8 @@ def test_a_space_on_zero_gpu_is_made_and_filled(hub, spaces, monkeypatch, tmp_pa
     ]
     requirements = files["requirements.txt"].decode()
     assert "torch==2.10.0" in requirements and "torch==2.13" not in requirements and "xformers=" not in requirements
+    assert f"{SPACES}\n" in requirements and matter["python_version"] == ZERO_PYTHON
+    assert re.search(r"^torch==(\S+)", requirements, re.MULTILINE)[1] in ZERO_TORCH
 
 
 def test_again_it_is_brought_up_to_date(hub, spaces, monkeypatch, tmp_path):
@@ -91,6 +94,8 @@ def test_again_it_is_brought_up_to_date(hub, spaces, monkeypatch, tmp_path):
     files = hub.repositories["ann/paint"].files
     assert "emitdiff/new.py" in files and "emitdiff/cli.py" not in files
     assert spaces.hardware["ann/paint"] == "t4-small" and b"xformers==" in files["requirements.txt"]
+    assert b"spaces==" not in files["requirements.txt"]
+    assert front_matter(files["README.md"])["python_version"] == "3.11"
 
 
 def test_a_dry_run_lists_this_checkout_and_sends_nothing(hub, monkeypatch, capsys):
