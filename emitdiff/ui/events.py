@@ -61,3 +61,13 @@ def on_leaving(field: gr.Textbox, fn: Callable, inputs: dict[str, Any], outputs:
     that is left as it was entered does nothing: what it stands for may have been edited elsewhere meanwhile.
     """
     return on_changed_value([field], [field.blur], fn, inputs, outputs, **how)
+
+
+def stoppable(running: bool) -> dict[str, Any]:
+    """The update of a Stop button before and during a run."""
+    return gr.update(value="Stop", interactive=running)
+
+
+def stopping() -> dict[str, Any]:
+    """The update of a Stop button once it is pressed, until what runs has ended with the step it is at."""
+    return gr.update(value="Stopping …", interactive=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -16,9 +17,10 @@ EDIT_FIELDS = {
 }  # fmt: skip
 NO_FIELDS = ("edit", "appearance", "size")  # settings that the page has no field of that name for
 DEFAULT_SAMPLING = {"num_inference_steps": 20, "guidance_scale": 7.5, "controlnet_conditioning_scale": 1.0}
+RANDOM_SEED = -1
 LIMITS = {
     "num_images": ("The number of images", 1, 8),
-    "seed": ("The seed", 0, 2**32 - 1),
+    "seed": ("The seed", RANDOM_SEED, 2**32 - 1),
     "num_inference_steps": ("The number of steps", 1, 200),
     "guidance_scale": ("The guidance", 0, 30),
     "controlnet_conditioning_scale": ("The control strength", 0, 3),
@@ -59,10 +61,13 @@ BLANK_FORM = fill_form(SynthesisRequest(SynthesisSettings(boundary=True)))
 
 
 def check_request(form: dict[str, Any]) -> SynthesisRequest:
-    """The form's values by field name as a request; raises EmitDiffError naming the field that cannot be used."""
+    """The form's values by field name as a request, with a seed drawn where it is `RANDOM_SEED`; raises EmitDiffError
+    naming the field that cannot be used."""
     values = dict(form)
     for name in LIMITS:
         values[name] = check_limit(name, values.get(name))
+    if values["seed"] == RANDOM_SEED:
+        values["seed"] = random.randrange(2**31)
     for name in ("prompt", "negative_prompt", "checkpoint", "preset", "detector"):
         if not isinstance(values.get(name) or "", str):
             raise EmitDiffError(f"The {name.replace('_', ' ')} is {shown(values[name])}: enter text.")

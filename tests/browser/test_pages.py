@@ -130,6 +130,7 @@ def test_stop_stops_and_keeps_what_is_finished(page):
     started = time.monotonic()
     expect(said(page)).to_contain_text("Stopped", timeout=60_000)
     assert time.monotonic() - started < 10
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
     expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
 
 

@@ -36,6 +36,11 @@ def test_check_request_names_an_empty_field(name):
         check_request({**FORM, name: None})
 
 
+def test_minus_one_is_a_seed_drawn_anew():
+    seeds = {check_request({**FORM, "seed": -1}).settings.seed for _ in range(5)}
+    assert len(seeds) > 1 and min(seeds) >= 0
+
+
 def test_check_request_generates_no_other_seed_than_the_one_that_stands_there():
     with pytest.raises(EmitDiffError, match="The seed is 1.5: enter a whole number"):
         check_request({**FORM, "seed": 1.5})
@@ -95,5 +100,5 @@ def test_settings_kept_in_an_image_become_the_form_again():
 
 
 def test_settings_from_elsewhere_that_cannot_be_used_are_named():
-    bad = {"checkpoint": "someone/else", "seed": -1, "guidance_scale": "high", "structure": float("nan"), "prompt": "a"}
+    bad = {"checkpoint": "someone/else", "seed": -2, "guidance_scale": "high", "structure": float("nan"), "prompt": "a"}
     assert form_values(bad, CHOICES) == ({"prompt": "a"}, ["seed", "guidance_scale", "structure", "checkpoint"])

@@ -19,7 +19,7 @@ from emitdiff.ui.comparison.comparing import ComparisonInput, generate_cells, me
 from emitdiff.ui.comparison.figure import save_figure
 from emitdiff.ui.comparison.form import ComparisonForm, head_files
 from emitdiff.ui.comparison.grid import Grid, table
-from emitdiff.ui.events import QUIET
+from emitdiff.ui.events import QUIET, stoppable, stopping
 from emitdiff.ui.examples import Example
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.masks import RemovedImage, mask_removal_note, owner_of
@@ -236,17 +236,17 @@ class ComparisonTab:
         self.cancellation.begin(request)
         return {
             self.compare_button: gr.update(interactive=False),
-            self.stop_button: gr.update(interactive=True),
+            self.stop_button: stoppable(True),
             self.progress: progress("Waiting for the device.", None),
         }
 
     def stop(self, request: gr.Request) -> Any:
         self.cancellation.cancel(request)
-        return gr.update(interactive=False)
+        return stopping()
 
     def end_run(self, request: gr.Request) -> tuple[Any, Any]:
         self.cancellation.end(request)
-        return gr.update(interactive=True), gr.update(interactive=False)
+        return gr.update(interactive=True), stoppable(False)
 
     def compare(self, request: gr.Request, task: str, **page: Any) -> Iterator[dict[Any, Any]]:
         """Fills the grid and keeps the page up to date; what fails in a cell is said there, all else above the grid."""

@@ -17,7 +17,7 @@ NUMBERS = {
     "structure": ("The structure", MIN_STRUCTURE, 1),
     "edit": ("The strength of mask edits", 0, 1),
     "limit": ("The number of source images", 1, 100_000),
-    "seed": LIMITS["seed"],
+    "seed": ("The seed", 0, LIMITS["seed"][2]),
     "steps": LIMITS["num_inference_steps"],
     "guidance": LIMITS["guidance_scale"],
     "control_strength": LIMITS["controlnet_conditioning_scale"],

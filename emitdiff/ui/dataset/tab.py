@@ -11,7 +11,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.views import BUSY, EMPTY, GUIDE, THEME, check_html, job_line, pair_picture, report_frame
-from emitdiff.ui.events import QUIET, on_choice
+from emitdiff.ui.events import QUIET, on_choice, stoppable, stopping
 from emitdiff.ui.interface import Callables, JobState
 from emitdiff.ui.messages import finished, note, notes, sentence
 from emitdiff.ui.phantoms import write_example_dataset
@@ -178,7 +178,7 @@ class DatasetTab:
     def stop(self, job: str) -> Any:
         with suppress(EmitDiffError):  # gone meanwhile: the next look says so
             self.jobs.stop(job)
-        return gr.update(interactive=False)
+        return stopping()
 
     def follow(self, job: str, seen: tuple[str, int]) -> dict[Any, Any]:
         """Once a second while something runs: what changed since the last look."""
@@ -202,7 +202,7 @@ class DatasetTab:
             self.timer: gr.Timer(active=busy),
             self.progress: job_line(state),
             self.start_button: gr.update(interactive=state.usable and not busy),
-            self.stop_button: gr.update(interactive=busy),
+            self.stop_button: stoppable(busy),
             self.remove_button: gr.update(visible=True, interactive=not busy),
             self.guide: gr.update(visible=not (busy or there)),
             self.gallery: gr.update(value=pairs, visible=bool(busy or there) and not scored, selected_index=None),
@@ -246,7 +246,7 @@ class DatasetTab:
         return {
             self.job: "", self.file: None, self.found: note(GIVE), self.last_shown: NOTHING,
             self.progress: finished("Dataset removed. " + IDLE), self.timer: gr.Timer(active=False),
-            self.start_button: gr.update(interactive=False), self.stop_button: gr.update(interactive=False),
+            self.start_button: gr.update(interactive=False), self.stop_button: stoppable(False),
             self.guide: gr.update(visible=True), **{part: gr.update(visible=False) for part in hidden},
             **self.reset_download(),
         }  # fmt: skip

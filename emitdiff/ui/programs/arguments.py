@@ -164,7 +164,7 @@ def sampling_arguments() -> Arguments:
     """What only /synthesize has, besides image and prompt."""
     return {
         "num_images": _field("num_images", "number of images; image i uses seed + i", 1),
-        "seed": _field("seed", "seed of the first image"),
+        "seed": _field("seed", "seed of the first image, -1 for a random one"),
         "num_inference_steps": _field("num_inference_steps", f"denoising steps; {DEFAULT_HINT}", None),
         "guidance_scale": _field("guidance_scale", f"guidance scale; {DEFAULT_HINT}", None),
         "controlnet_conditioning_scale": _field(

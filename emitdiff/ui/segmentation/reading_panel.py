@@ -13,7 +13,7 @@ from emitdiff.ui.results import Scan
 from emitdiff.ui.source import at_view_size, with_edge_letters
 from emitdiff.ui.views import written_once
 
-IDLE = "Choose an image, describe the target and press Find."
+IDLE = "Marks what a sentence names. Choose an image, describe the target and press Find."
 
 
 class ReadingPanel:

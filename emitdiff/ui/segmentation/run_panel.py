@@ -11,7 +11,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.cancellation import Cancellation
-from emitdiff.ui.events import QUIET
+from emitdiff.ui.events import QUIET, stoppable, stopping
 from emitdiff.ui.finding import Finding, Volume
 from emitdiff.ui.interface import Callables, Untaught
 from emitdiff.ui.messages import duration, finished, notes, progress, sentence
@@ -87,16 +87,16 @@ class RunPanel:
 
     def start_all(self, request: gr.Request) -> dict[Any, Any]:
         self.cancellation.begin(request)
-        return {**self.start_run(), self.stop_button: gr.Button(interactive=True)}
+        return {**self.start_run(), self.stop_button: stoppable(True)}
 
     def stop(self, request: gr.Request) -> Any:
         self.cancellation.cancel(request)
-        return gr.Button(interactive=False)
+        return stopping()
 
     def end_run(self, request: gr.Request) -> dict[Any, Any]:
         self.cancellation.end(request)
         ready = {button: gr.Button(interactive=True) for button in (self.find_button, self.all_button)}
-        return {**ready, self.stop_button: gr.Button(interactive=False)}
+        return {**ready, self.stop_button: stoppable(False)}
 
     def find(
         self, scan: Scan | None, slice_number: float, window: str | None, threshold: float, text: str, checkpoint: str,

@@ -10,6 +10,7 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.ui.events import stoppable, stopping
 from emitdiff.ui.form import check_limit, check_request
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
@@ -68,20 +69,20 @@ class Generation:
         self.cancellation.begin(request)
         return {
             self.generate_button: gr.update(interactive=False),
-            self.stop_button: gr.update(interactive=True),
+            self.stop_button: stoppable(True),
             self.panel.vary: gr.update(interactive=False),
             self.panel.progress: progress("Waiting for the device.", None),
         }
 
     def stop(self, request: gr.Request) -> Any:
         self.cancellation.cancel(request)
-        return gr.update(interactive=False)
+        return stopping()
 
     def end_run(self, request: gr.Request, run: Run | None) -> dict[Any, Any]:
         self.cancellation.end(request)
         return {
             self.generate_button: gr.update(interactive=True),
-            self.stop_button: gr.update(interactive=False),
+            self.stop_button: stoppable(False),
             self.panel.vary: gr.update(interactive=bool(run and run.images)),
         }
 

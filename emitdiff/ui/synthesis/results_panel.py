@@ -19,7 +19,7 @@ from emitdiff.ui.synthesis.merging_panel import build_merging_panel
 from emitdiff.ui.synthesis.runs import GeneratedImage, Run
 from emitdiff.ui.views import written_once
 
-IDLE = "Choose an image, check the prompt and press Generate."
+IDLE = "Paints new images that keep the label of yours. Choose an image, check the prompt and press Generate."
 COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2}  # tiles a row for so many images; up to nine: three; more: four
 GRID, BESIDE = "All images", "Side by side"
 PAIR_LABEL = "Left: real. Right: synthetic"
