@@ -28,7 +28,7 @@ from emitdiff.commands.segmentation import (
     TrainSegmentation,
 )
 from emitdiff.commands.spaces import DeploySpace
-from emitdiff.commands.studies import Study
+from emitdiff.commands.studies import Advise, Study
 from emitdiff.commands.synthesis import Edges, EvaluateSynthesis, Synthesize, TrainSynthesis
 from emitdiff.commands.weights import CheckWeights
 from emitdiff.devices import quiet_libraries
@@ -42,7 +42,7 @@ POSITIVE |= {"seconds", "test", "draws", "side", "test_limit", "folds", "validat
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,
     ImportDataset, CheckDataset, CheckWeights, ConvertAdm, TrainPublished, Teach, Filter, Augment, Export, ConvertHed,
-    TrainHed, EvaluateHed, Inspect, Serve, DeploySpace, Study,
+    TrainHed, EvaluateHed, Inspect, Serve, DeploySpace, Advise, Study,
 )  # fmt: skip
 
 

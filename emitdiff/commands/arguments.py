@@ -65,7 +65,7 @@ Text = Literal["own", "none", "shuffled", "all"]
 Precision = Literal["no", "fp16", "bf16"]
 OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_behavior_hint="")]
 Split = Literal["all", "held-out", "train"]
-Network = Literal["unet", "attention-unet"]
+Network = Literal["unet", "residual-unet", "attention-unet"]
 Method = Literal[
     "none", "contrast", "gamma", "brightness", "noise", "blur", "mirror", "rotate", "scale", "classical", "painted",
     "classical+painted", "painted-only",

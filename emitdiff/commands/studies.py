@@ -180,7 +180,8 @@ class Augmentation:
     validations: int = 10  # How often the validation part is looked at; the best of them is kept.
     checkpoint: SynthesisWeights = "emitdiff-mini"
     ratio: int = 4  # Images painted from each labelled one.
-    painted_limit: int = 400  # Maximum number of images painted for a fold and budget.
+    # Maximum number of painted images of a budget; beyond it, only its first images are painted from.
+    painted_limit: int = 400
     edit: float = 0.5  # Strength of random mask edits before painting, from 0 (none) to 1.
     real_share: float = 0.5  # Fraction of each batch that is real where real and painted images are mixed.
     # Which groups are tested on: those the synthesis weights were not trained on, or all.
@@ -210,6 +211,30 @@ class Report:
         from emitdiff.studies.augmentation.report import report_study
 
         report_study(Settings(**vars(self)))
+        return 0
+
+
+@dataclass(frozen=True)
+class Advise:
+    """Whether painted images help on your dataset: cross-validated at equal steps, ends in one sentence."""
+
+    dataset: Dataset
+    out: Output  # Folder for the runs, their report and advice.json; a rerun resumes where it stopped.
+    images: Count = None  # Number of labelled images to learn from; default: all.
+    minutes: float = 20.0  # Time for all of it on this machine; folds, steps and painted images follow from it.
+    classical: bool = True  # Compare without classical augmentation; default: both arms have it.
+    checkpoint: SynthesisWeights = "emitdiff-mini"
+    ratio: int = 4  # Images painted from each labelled one, fewer where time is short.
+    edit: float = 0.5  # Strength of random mask edits before painting, from 0 (none) to 1.
+    resolution: int = 128  # Side of the training images in pixels, a multiple of 32.
+    workers: int = 1  # Processes that train at the same time.
+    json: JsonLine = False
+
+    def run(self) -> int:
+        from emitdiff.studies.advice import Advise as Settings
+        from emitdiff.studies.advice import advise
+
+        advise(Settings(**vars(self)))
         return 0
 
 

@@ -18,11 +18,10 @@ from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.features import load_features
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.training.examples import LabelledImage, augmented_image
-from emitdiff.studies.networks import NETWORKS
 from emitdiff.studies.unet_baseline import Batch, TrainSegmenter, class_labels, fit, predict, shuffled_batches
 
 OURS = "ours"
-ARMS = (OURS, *NETWORKS)
+ARMS = (OURS, "unet", "attention-unet")
 NO_TEXT = "-"  # the text of an arm that reads none
 
 # What an arm does with an image, uint8 (R, R, 3), and questions (label, sentence): a boolean mask (R, R) for each.

@@ -17,6 +17,13 @@ def unet(classes: int) -> torch.nn.Module:
     return UNet(2, 3, classes, CHANNELS, (2,) * (len(CHANNELS) - 1), norm="batch")
 
 
+def residual_unet(classes: int) -> torch.nn.Module:
+    """MONAI UNet with two convolutions and a shortcut a level, channels 16 to 256: 2.6 M parameters."""
+    from monai.networks.nets import UNet
+
+    return UNet(2, 3, classes, CHANNELS, (2,) * (len(CHANNELS) - 1), num_res_units=2, norm="batch")
+
+
 def attention_unet(classes: int) -> torch.nn.Module:
     """MONAI AttentionUnet as in EMIT-Diff, channels 16 to 256: 2.7 M parameters, six times as slow as unet."""
     from monai.networks.nets import AttentionUnet
@@ -24,7 +31,7 @@ def attention_unet(classes: int) -> torch.nn.Module:
     return AttentionUnet(2, 3, classes, CHANNELS, (2,) * (len(CHANNELS) - 1))
 
 
-NETWORKS = {"unet": unet, "attention-unet": attention_unet}
+NETWORKS = {"unet": unet, "residual-unet": residual_unet, "attention-unet": attention_unet}
 
 
 def check_network(name: str) -> None:

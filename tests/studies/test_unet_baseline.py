@@ -4,6 +4,7 @@ import torch
 
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
+from emitdiff.studies.networks import NETWORKS, build_network
 from emitdiff.studies.unet_baseline import (
     ImageSet,
     Mixture,
@@ -31,7 +32,19 @@ def pictures(few):
     return read_pictures(few, 64)
 
 
-@pytest.mark.parametrize("network, steps", [("unet", 40), pytest.param("attention-unet", 40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_logits_of_the_image_s_size_from_its_seed(name):
+    images = torch.zeros(2, 3, 64, 96)
+    same, other = (build_network(name, 3, seed).eval() for seed in (0, 1))
+    assert same(images).shape == (2, 3, 64, 96)
+    assert torch.equal(same(images + 1), build_network(name, 3, 0).eval()(images + 1))
+    assert not torch.equal(same(images + 1), other(images + 1))
+
+
+SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in (("attention-unet", 40), ("residual-unet", 200))]
+
+
+@pytest.mark.parametrize("network, steps", [("unet", 40), *SLOWER])
 def test_four_images_are_learnt_by_heart(few, pictures, network, steps):
     model = train_segmenter(TrainSegmenter(network, steps=steps, **SMALL), 2, pictures)
     measured, rows = measure_segmenter(model, few, pictures)

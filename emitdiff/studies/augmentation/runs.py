@@ -9,13 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from emitdiff.datasets.folder import DatasetFolder, is_synthetic, open_dataset
-from emitdiff.errors import EmitDiffError
+from emitdiff.datasets.folder import DatasetFolder, open_dataset
 from emitdiff.files import file_stem
 from emitdiff.segmentation.evaluation import summarise
 from emitdiff.studies.augmentation.folds import Fold, draw_budget, make_folds, seen_groups
 from emitdiff.studies.augmentation.methods import Draw, make_batches, needs_painted
-from emitdiff.studies.augmentation.painting import painted_folder
+from emitdiff.studies.augmentation.painting import Paint, read_painted
 from emitdiff.studies.augmentation.training import Train, measure_cases, train
 from emitdiff.studies.results_table import write_table
 from emitdiff.studies.unet_baseline import ImageSet, class_labels, read_pictures
@@ -91,6 +90,11 @@ def folds_of(dataset: DatasetFolder, settings: Augmentation) -> list[Fold]:
     return make_folds(dataset, settings.folds, seen, settings.tested)
 
 
+def paint_settings(settings: Augmentation) -> Paint:
+    """How the study paints."""
+    return Paint(settings.checkpoint, settings.ratio, settings.painted_limit, settings.edit)
+
+
 def run_one(settings: Augmentation, folder: Path, run: Run, facts: dict[str, str]) -> dict[str, Any]:
     """Trains and tests one run, writes its cases into `out`/runs, and returns its row with `facts` in it.
 
@@ -99,10 +103,10 @@ def run_one(settings: Augmentation, folder: Path, run: Run, facts: dict[str, str
     """
     started = time.perf_counter()
     test, test_pictures = _tested(settings, folder, run.fold)
-    real, validation = _budget(settings, folder, run.fold, run.images)
+    real, validation, sources = _budget(settings, folder, run.fold, run.images)
     painted = None
     if needs_painted(run.method):
-        painted = _painted(settings, run.dataset, run.fold, run.images, real.names)
+        painted = _painted(settings, folder, sources)
     channels = 1 + len(class_labels(test.info.labels))
     batches = make_batches(
         run.method, real, painted, Draw(settings.steps, settings.batch, settings.real_share, run.seed)
@@ -126,19 +130,14 @@ def _tested(settings: Augmentation, folder: Path, fold: int) -> tuple[DatasetFol
 
 
 @lru_cache(maxsize=2)
-def _budget(settings: Augmentation, folder: Path, fold: int, images: str) -> tuple[ImageSet, ImageSet]:
-    """The training and the validation part of a budget, at the resolution."""
+def _budget(settings: Augmentation, folder: Path, fold: int, images: str) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+    """The training and the validation part of a budget, at the resolution, and what is painted from."""
     teaching, validating = draw_budget(folds_of(open_dataset(folder), settings)[fold], images)
-    return read_pictures(teaching, settings.resolution), read_pictures(validating, settings.resolution)
+    sources = tuple(paint_settings(settings).sources(teaching))
+    return read_pictures(teaching, settings.resolution), read_pictures(validating, settings.resolution), sources
 
 
 @lru_cache(maxsize=2)
-def _painted(settings: Augmentation, dataset: str, fold: int, images: str, sources: Sequence[str]) -> ImageSet:
-    """The painted images of a budget. Raises EmitDiffError where one was not painted from a training image."""
-    rows = open_dataset(painted_folder(settings.out, dataset, fold, images) / "images")
-    if strangers := sorted({row.get("source", "") for row in rows.rows if is_synthetic(row)} - set(sources)):
-        raise EmitDiffError(
-            f"{rows.folder} holds images painted from {strangers[0]}, which is not in the training part: remove the "
-            "folder, and it is painted again."
-        )
-    return read_pictures(rows, settings.resolution)
+def _painted(settings: Augmentation, folder: Path, sources: tuple[str, ...]) -> ImageSet:
+    dataset = open_dataset(folder).real()
+    return read_painted(paint_settings(settings), dataset, sources, settings.out, settings.resolution)

@@ -27,9 +27,9 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import make_folder
 from emitdiff.studies.augmentation.folds import budget_count, draw_budget, seen_groups
 from emitdiff.studies.augmentation.methods import check_methods, needs_painted
-from emitdiff.studies.augmentation.painting import Paint, paint, painted_folder
+from emitdiff.studies.augmentation.painting import paint_missing, painted_folders
 from emitdiff.studies.augmentation.report import Report, report_study
-from emitdiff.studies.augmentation.runs import CASES, KEYS, Augmentation, Run, folds_of, run_one
+from emitdiff.studies.augmentation.runs import CASES, KEYS, Augmentation, Run, folds_of, paint_settings, run_one
 from emitdiff.studies.networks import DIVISOR, check_network
 from emitdiff.studies.results_table import RESULTS, open_study, read_table, write_table
 from emitdiff.synthesis.loading import load_synthesizer
@@ -94,17 +94,19 @@ def runs_of(settings: Augmentation, datasets: Sequence[DatasetFolder]) -> Iterat
 
 
 def _paint_all(settings: Augmentation, datasets: Sequence[DatasetFolder], left: Sequence[Run]) -> None:
-    how = Paint(settings.checkpoint, settings.ratio, settings.painted_limit, settings.edit)
-    wanted = list(dict.fromkeys((run.dataset, run.fold, run.images) for run in left if needs_painted(run.method)))
-    folders = {place: painted_folder(settings.out, *place) for place in wanted}
-    missing = [place for place in wanted if not (folders[place] / "images" / "metadata.csv").exists()]
-    if not missing:
-        return
-    pipeline = load_synthesizer(settings.checkpoint)
-    folds = {dataset.info.name: folds_of(dataset, settings) for dataset in datasets}
-    for name, fold, images in missing:
-        teaching, _ = draw_budget(folds[name][fold], images)
-        paint(how, teaching, folders[name, fold, images], pipeline)
+    how, pipeline = paint_settings(settings), None
+    for dataset in datasets:
+        wanted = {(run.images, run.fold): None for run in left
+                  if run.dataset == dataset.info.name and needs_painted(run.method)}  # fmt: skip
+        folds = folds_of(dataset, settings)
+        sources: dict[str, None] = {}
+        for images, fold in wanted:
+            sources |= dict.fromkeys(how.sources(draw_budget(folds[fold], images)[0]))
+        folders = painted_folders(settings.out, dataset.real())
+        if all((folders[name] / "images" / "metadata.csv").exists() for name in sources):
+            continue
+        pipeline = pipeline or load_synthesizer(settings.checkpoint)
+        paint_missing(how, dataset.real(), list(sources), settings.out, pipeline)
 
 
 def _train_all(settings: Augmentation, datasets: Sequence[DatasetFolder], left: Sequence[Run]) -> None:

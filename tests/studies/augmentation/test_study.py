@@ -6,7 +6,9 @@ import pytest
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies.augmentation import study
-from emitdiff.studies.augmentation.runs import KEYS, Augmentation, folds_of
+from emitdiff.studies.augmentation.folds import draw_budget
+from emitdiff.studies.augmentation.painting import painted_folders
+from emitdiff.studies.augmentation.runs import KEYS, Augmentation, _budget, _painted, folds_of, paint_settings
 from emitdiff.studies.augmentation.study import runs_of, study_augmentation
 from emitdiff.studies.results_table import read_table, write_table
 
@@ -43,10 +45,31 @@ def test_a_row_a_run_with_all_that_it_rests_on_and_its_cases(settings):
 
 def test_nothing_is_painted_from_what_validates_or_is_tested(settings):
     study_augmentation(settings)
-    for fold in folds_of(open_dataset(settings.datasets[0]), settings):
-        painted = open_dataset(settings.out / "painted" / f"discs-{fold.number}-3" / "images")
-        assert len(painted) and not set(painted.groups) & set(fold.test.groups)
-        assert any(row["edit"] for row in painted.rows)
+    dataset = open_dataset(settings.datasets[0])
+    folders, every = painted_folders(settings.out, dataset), set()
+    for fold in folds_of(dataset, settings):
+        teaching, _ = draw_budget(fold, "3")
+        *_, sources = _budget(settings, settings.datasets[0], fold.number, "3")
+        assert list(sources) == [row["file_name"] for row in teaching.rows]
+        names = _painted(settings, settings.datasets[0], sources).names
+        assert set(names) == set(sources) and len(names) == settings.ratio * len(sources)
+        every |= set(sources)
+    assert sorted(folder for folder in folders.values() if folder.exists()) == sorted(folders[name] for name in every)
+    painted = [row for name in every for row in open_dataset(folders[name] / "images").rows]
+    assert any(row["edit"] for row in painted)
+
+
+def test_of_a_large_budget_a_part_is_painted_from(settings, dataset_folder):
+    how = paint_settings(replace(settings, ratio=2, painted_limit=6))
+    dataset = open_dataset(dataset_folder)
+    assert how.sources(dataset) == [row["file_name"] for row in dataset.rows[:3]]
+    assert how.sources(dataset.subset([4, 2])) == ["images/4.png", "images/2.png"]
+
+
+def test_what_is_painted_is_not_painted_again(settings, monkeypatch):
+    study_augmentation(settings)
+    monkeypatch.setattr("emitdiff.studies.augmentation.painting.augment", None)
+    study_augmentation(replace(settings, methods=("painted",), seeds=2))
 
 
 def test_started_again_it_trains_only_what_is_missing(settings, monkeypatch):
