@@ -26,6 +26,9 @@ if hasattr(spaces, "zero"):  # and without a card there is none to begin with
 
 import numpy as np  # noqa: E402
 
+building, forked = threading.Event(), []
+os.register_at_fork(before=lambda: forked.append(building.is_set()))  # asked last: before what is registered below
+
 from emitdiff.backend import painting, pipelines, services  # noqa: E402
 from emitdiff.devices import choose_device, describe_device  # noqa: E402
 from emitdiff.errors import EmitDiffError  # noqa: E402
@@ -106,18 +109,20 @@ def quota(checkpoint, said):
 
 def busy(checkpoint, said):
     """Forked while another thread imports or builds."""
-    held, go = threading.Event(), threading.Event()
+    events = paint(checkpoint, num_images=1)
 
     def build():
         with pipelines.network_lock:
-            held.set()
-            go.wait(1)
+            building.set()
+            time.sleep(2)
+            building.clear()
 
     pipelines.synthesizer_for(checkpoint, zero_gpu.CARD)
-    thread = threading.Thread(target=build)
-    thread.start()
-    held.wait(10)
-    said["images"] = sum(is_image(event) for event in paint(checkpoint, num_images=1))
+    threading.Thread(target=build).start()
+    building.wait(10)
+    forked.clear()
+    said["images"] = sum(is_image(event) for event in events)
+    said["forked"] = forked
     said["free"] = pipelines.network_lock.acquire(timeout=5)
 
 
