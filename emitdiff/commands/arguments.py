@@ -65,10 +65,10 @@ Text = Literal["own", "none", "shuffled", "all"]
 Precision = Literal["no", "fp16", "bf16"]
 OwnPrecision = Annotated[Precision | None, arg(metavar="{no,fp16,bf16}", help_behavior_hint="")]
 Split = Literal["all", "held-out", "train"]
-Network = Literal["unet", "residual-unet", "attention-unet"]
+Network = Literal["unet", "residual-unet", "attention-unet", "swin-unetr"]
 Method = Literal[
-    "none", "contrast", "gamma", "brightness", "noise", "blur", "mirror", "rotate", "scale", "classical", "painted",
-    "classical+painted", "painted-only",
+    "none", "contrast", "gamma", "brightness", "noise", "blur", "mirror", "rotate", "scale", "classical", "emit-diff",
+    "painted", "classical+emit-diff", "classical+painted", "painted-only",
 ]  # fmt: skip
 Mix = Literal["inputs", "logits", "pool"]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]

@@ -32,7 +32,7 @@ def pictures(few):
     return read_pictures(few, 64)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "swin-unetr"])  # SLOWER has that one
 def test_every_network_gives_logits_of_the_image_s_size_from_its_seed(name):
     images = torch.zeros(2, 3, 64, 96)
     same, other = (build_network(name, 3, seed).eval() for seed in (0, 1))
@@ -41,7 +41,14 @@ def test_every_network_gives_logits_of_the_image_s_size_from_its_seed(name):
     assert not torch.equal(same(images + 1), other(images + 1))
 
 
-SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in (("attention-unet", 40), ("residual-unet", 200))]
+def test_a_network_that_needs_what_is_not_installed_says_what(monkeypatch):
+    monkeypatch.setattr("emitdiff.studies.networks.find_spec", lambda name: None)
+    with pytest.raises(EmitDiffError, match=r"pip install 'emitdiff\[study\]'"):
+        build_network("swin-unetr", 2)
+
+
+SLOW = [("attention-unet", 40), ("residual-unet", 200), ("swin-unetr", 60)]
+SLOWER = [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
 @pytest.mark.parametrize("network, steps", [("unet", 40), *SLOWER])

@@ -32,12 +32,15 @@ from monai.transforms import (
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.studies.unet_baseline import ImageSet, shuffled_batches, standardised
+from emitdiff.synthesis.merging import merging_mask
 
 IMAGE, MASK = "image", "mask"
 BOTH = [IMAGE, MASK]
-PAINTED = "painted"
+Pictures = tuple[torch.Tensor, torch.Tensor]  # images and classes of a batch
+PAINTED, MERGED = "painted", "emit-diff"
 SINGLE = ("contrast", "gamma", "brightness", "noise", "blur", "mirror", "rotate", "scale")
-METHODS = ("none", *SINGLE, "classical", PAINTED, "classical+painted", "painted-only")
+METHODS = ("none", *SINGLE, "classical", MERGED, PAINTED, "classical+emit-diff", "classical+painted", "painted-only")
+ALPHA, SQUARES = 0.6, 6  # of the merging mask, the paper's: part of real squares, squares to a side (64 pixels of 384)
 MODES = ("bilinear", "nearest")  # of image and mask
 
 
@@ -60,7 +63,7 @@ class RandGaussianShiftd(Randomizable, MapTransform):
 def make_transform(method: str, seed: int) -> Compose | None:
     """The transform of {"image": float (C, H, W), "mask": (1, H, W)} that a method asks for; None for none."""
     name = method.split("+")[0]
-    if name in ("none", PAINTED, "painted-only"):
+    if name in ("none", MERGED, PAINTED, "painted-only"):
         return None
     return Compose(_stack() if name == "classical" else [_single(name)]).set_random_state(seed)
 
@@ -101,7 +104,7 @@ def _stack() -> list[Any]:
 
 def needs_painted(method: str) -> bool:
     """Whether a method trains on painted images."""
-    return PAINTED in method
+    return PAINTED in method or MERGED in method
 
 
 def check_methods(methods: tuple[str, ...]) -> None:
@@ -121,9 +124,7 @@ class Draw:
     seed: int
 
 
-def make_batches(
-    method: str, real: ImageSet, painted: ImageSet | None, settings: Draw
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def make_batches(method: str, real: ImageSet, painted: ImageSet | None, settings: Draw) -> Iterator[Pictures]:
     """`steps` batches of images, float (B, 3, R, R) of mean 0 and deviation 1 before they are altered, and classes
     uint8 (B, R, R).
 
@@ -133,6 +134,18 @@ def make_batches(
     if needs_painted(method) and (painted is None or not len(painted)):
         raise EmitDiffError(f"The method {method} needs painted images, and there are none.")
     rng, transform = np.random.default_rng(settings.seed), make_transform(method, settings.seed)
+    if MERGED in method and painted is not None:
+        drawn = merged_batches(real, painted, settings, rng)
+    else:
+        drawn = pooled_batches(method, real, painted, settings, rng)
+    for images, classes in drawn:
+        yield alter(standardised(images), classes, transform)
+
+
+def pooled_batches(
+    method: str, real: ImageSet, painted: ImageSet | None, settings: Draw, rng: np.random.Generator
+) -> Iterator[Pictures]:
+    """Batches of whole images, uint8 (B, 3, R, R), real, painted or both."""
     count = settings.batch
     if method == "painted-only":
         count = 0
@@ -143,7 +156,25 @@ def make_batches(
     for chosen in zip(*orders, strict=True):
         pairs = [(part.images[index], part.classes[index]) for (part, _), index in zip(parts, chosen, strict=True)]
         images, classes = (torch.cat(side) for side in zip(*pairs, strict=True))
-        yield alter(standardised(images), classes, transform)
+        yield images, classes
+
+
+def merged_batches(real: ImageSet, painted: ImageSet, settings: Draw, rng: np.random.Generator) -> Iterator[Pictures]:
+    """Batches of real images, uint8 (B, 3, R, R), with squares of one painted from each, as EMIT-Diff merges them; the
+    classes of a square are those of the image it is from. A real image that nothing was painted from stays whole."""
+    variants: dict[str, list[int]] = {}
+    for index, name in enumerate(painted.names):
+        variants.setdefault(name, []).append(index)
+    side = real.images.shape[-1]
+    for chosen in shuffled_batches(len(real), settings.batch, settings.steps, rng):
+        images, classes = real.images[chosen].clone(), real.classes[chosen].clone()
+        for place, index in enumerate(chosen):
+            if own := variants.get(real.names[index]):
+                partner = own[int(rng.integers(len(own)))]
+                keep = torch.from_numpy(merging_mask(side, side, round(side / SQUARES), ALPHA, rng))
+                images[place] = torch.where(keep, images[place], painted.images[partner])
+                classes[place] = torch.where(keep, classes[place], painted.classes[partner])
+        yield images, classes
 
 
 def alter(images: torch.Tensor, classes: torch.Tensor, transform: Compose | None) -> tuple[torch.Tensor, torch.Tensor]:

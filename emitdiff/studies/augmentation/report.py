@@ -149,7 +149,8 @@ def _row(part: Part, dice: Cases) -> dict:
 
 def verdicts(dice: dict[str, Cases]) -> list[str]:
     """What painted images did, in a sentence for each method with them beside the same one without."""
-    pairs = [("painted", "none"), ("classical+painted", "classical"), ("painted-only", "none")]
+    beside = {False: "none", True: "classical"}
+    pairs = [(name, beside[name.startswith("classical+")]) for name in METHODS if needs_painted(name)]
     found = [(own, other, compare(dice[own], dice[other])) for own, other in pairs if own in dice and other in dice]
     return [f"{own} against {other}: {verdict(difference)}" for own, other, difference in found if difference]
 

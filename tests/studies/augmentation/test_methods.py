@@ -101,3 +101,22 @@ def test_real_images_are_shuffled_and_all_come():
 def test_painted_methods_need_painted_images():
     with pytest.raises(EmitDiffError, match="needs painted images"):
         next(make_batches("painted", pictures(), None, Draw(1, 2, 0.5, 0)))
+
+
+@pytest.mark.parametrize("method", ["emit-diff", "classical+emit-diff"])
+def test_squares_are_merged_with_those_painted_from_the_same_image(method):
+    side = torch.zeros(2, SIDE, SIDE, dtype=torch.uint8)
+    real = ImageSet(torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8), side, ("a", "b"))
+    painted = ImageSet(
+        torch.full((3, 3, SIDE, SIDE), 200, dtype=torch.uint8), side[:1].expand(3, -1, -1) + 1, ("a",) * 3
+    )
+    shares = []
+    for images, classes in make_batches(method, real, painted, Draw(20, 2, 0.5, 0)):
+        assert images.shape == (2, 3, SIDE, SIDE)
+        taken = classes.float().mean((1, 2))
+        assert sorted(taken > 0) == [False, True], "nothing was painted from the second"
+        shares.append(float(taken.max()))
+        if method == "emit-diff":
+            for image, one in zip(images, classes, strict=True):
+                assert torch.equal(one > 0, image[0] > image.mean()) or not one.any()
+    assert np.mean(shares) == pytest.approx(0.4, abs=0.08)
