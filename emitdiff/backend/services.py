@@ -20,7 +20,7 @@ import numpy as np
 from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.backend.encoded_images import encode
 from emitdiff.backend.painting import paint
-from emitdiff.backend.pipelines import import_measures, network_lock, prepare, segmenter, synthesizer
+from emitdiff.backend.pipelines import import_measures, is_ready, network_lock, prepare, segmenter, synthesizer
 from emitdiff.checkpoints import Checkpoint, Kind, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
 from emitdiff.datasets.archive import strip_folders, unpack_dataset
 from emitdiff.errors import EmitDiffError
@@ -67,6 +67,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         read_mask=read_label,
         read_masks=read_labels,
         control_image=control_image,
+        image_kind=lambda image: image_kind(image, chosen[1]),
         compose_prompt=prompts.compose_prompt,
         prompt_warning=prompt_warning,
         token_count=token_count,
@@ -220,6 +221,20 @@ def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: Sy
 
     checkpoint = _checkpoint_of(request.checkpoint, "synthesis")
     return build_control(image, mask, request.settings, read_card(checkpoint, _folder(checkpoint))).picture
+
+
+def image_kind(image: np.ndarray, checkpoint: Checkpoint) -> tuple[str, str, str] | None:
+    """(name, modality, organ) of the kind that the segmenter takes an image, uint8 (H, W, 3), for: ("prostate MRI",
+    "MRI", "prostate"). None for an image unlike those it knows, and where its weights are not here or tell no kinds."""
+    from emitdiff.segmentation.vocabulary import IMAGE_KINDS
+
+    pipeline = segmenter(checkpoint.name) if is_ready(checkpoint) else None
+    kinds = getattr(pipeline, "image_kinds", None)  # the published model's pipeline has none
+    if pipeline is None or kinds is None:
+        return None
+    signature = encode(pipeline, image).signature
+    name = "" if signature is None else kinds.likely_kind(signature)
+    return (name, *IMAGE_KINDS[name]) if name in IMAGE_KINDS else None
 
 
 def prompt_warning(prompt: str, checkpoint: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from emitdiff.errors import EmitDiffError
+from emitdiff.image_kinds import with_article
 from emitdiff.images import image_to_tensor, resize_image
 from emitdiff.segmentation.greys import GreyLevels, scale_greys
 from emitdiff.segmentation.model.classifier import PixelClassifier
@@ -228,10 +229,10 @@ class SegmentationPipeline(Segmenter):
             yield "No text was given: the mask shows what is usually labelled in this image kind."
         if other_kind:
             shown = "target" if target is None else target.phrase
-            yield f"This looks like {_with_article(other_kind)}, which does not show the {shown}."
+            yield f"This looks like {with_article(other_kind)}, which does not show the {shown}."
         elif untaught_kind and target is not None:
             yield (
-                f"This looks like {_with_article(untaught_kind)}, where these weights were not taught the "
+                f"This looks like {with_article(untaught_kind)}, where these weights were not taught the "
                 f"{target.phrase}: check whatever is marked."
             )
         if self.text.is_truncated(text):
@@ -265,7 +266,3 @@ def _logit_uncertainty(classifier: PixelClassifier, attended: list[torch.Tensor]
     each = samples[:, 0].float().softmax(dim=1)
     total = entropy(each.mean(0))
     return (total - entropy(each).mean(0)).clamp_min(0) if classifier.has_dropout else total
-
-
-def _with_article(kind: str) -> str:
-    return kind if kind == "microscopy" else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -207,6 +207,8 @@ class Callables:
     read_masks: Callable[[str | Path, Scan], np.ndarray]
     # image or None, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
     control_image: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest], np.ndarray]
+    # image -> (name, modality, organ) of the kind of images it looks like, None for one like none that is known
+    image_kind: Callable[[np.ndarray], tuple[str, str, str] | None]
     # modality, organ, finding, appearance, free text -> prompt
     compose_prompt: Callable[[str, str, str, str, str], str]
     # prompt, checkpoint -> "" or a sentence saying which words the tokenizer cuts

@@ -29,6 +29,30 @@ def test_an_unknown_name_is_refused_before_the_page_is_built():
         services.build_callables("nothing-of-that-name", "textdiff-mini")
 
 
+@pytest.mark.usefixtures("no_images")
+def test_the_embedded_weights_tell_the_kind_of_every_example(calls):
+    from emitdiff.ui.examples import read_examples
+
+    for card in read_examples():
+        image = calls.read_scan(card.image).image(0)
+        seen = calls.image_kind(image)
+        assert seen is not None and seen[1:] == (card.modality, card.organ), card.title
+    noise = np.random.default_rng(0).integers(0, 256, (128, 160, 3), dtype=np.uint8)
+    assert calls.image_kind(noise) is None
+    assert calls.image_kind(np.zeros((64, 64, 3), np.uint8)) is None
+
+
+def test_no_kind_is_told_without_weights_and_none_are_fetched_for_it(disc, monkeypatch):
+    monkeypatch.setattr(services, "is_ready", lambda checkpoint: False)
+    monkeypatch.setattr(services, "segmenter", lambda name: pytest.fail("weights were asked for"))
+    assert services.build_callables("emitdiff-mini", "textdiff-mini").image_kind(disc[0]) is None
+
+
+def test_a_segmenter_without_kinds_tells_none(calls, disc, tiny_segmenter, monkeypatch):
+    monkeypatch.setattr(services, "segmenter", lambda name: tiny_segmenter)
+    assert calls.image_kind(disc[0]) is None
+
+
 def test_the_preview_is_what_the_pipeline_is_given(calls, request_of, disc):
     image, mask = disc
     given = pipelines.synthesizer(request_of.checkpoint).control_image(image, mask, detector="soft", boundary=True)

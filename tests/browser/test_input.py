@@ -106,6 +106,31 @@ def test_a_volume_has_a_slice_slider_and_the_patients_sides(page, tmp_path):
     expect(shown).not_to_have_attribute("src", before, timeout=PATIENCE)
 
 
+def test_an_ultrasound_after_the_prostate_example_is_not_painted_as_mri_in_silence(page, tmp_path):
+    prompt = page.get_by_label("Prompt (editable)")
+    choose_example(page, "Prostate MRI")
+    expect(prompt).to_have_value("MRI, prostate, prostate")
+    Image.open(CARDS["Breast ultrasound"].image).save(tmp_path / "own.png")
+    files = page.locator(".drop input[type=file]")
+    files.first.set_input_files(tmp_path / "own.png")
+    contradiction = page.get_by_text("This looks like a breast ultrasound; the prompt says MRI, prostate.")
+    expect(contradiction).to_be_visible(timeout=PATIENCE)
+    expect(prompt).to_have_value("MRI, prostate, prostate")
+    page.get_by_role("button", name="Use “Ultrasound, breast”").click()
+    expect(prompt).to_have_value("Ultrasound, breast")
+    expect(page.get_by_label("Modality", exact=True)).to_have_value("Ultrasound")
+    expect(contradiction).to_have_count(0)
+    expect(page.get_by_role("button", name="Use “")).to_have_count(0)
+    prompt.fill("CT, liver")  # a contradiction of one's own
+    expect(page.get_by_text("the prompt says CT, abdomen")).to_be_visible()
+    prompt.fill("")
+    page.get_by_role("button", name="Clear").first.click()
+    Image.open(CARDS["Nuclei"].image).save(tmp_path / "cells.png")
+    files.first.set_input_files(tmp_path / "cells.png")
+    expect(page.get_by_text("This looks like microscopy. The prompt was set to it")).to_be_visible(timeout=PATIENCE)
+    expect(prompt).to_have_value("Microscopy, nuclei")
+
+
 def test_a_menu_that_is_only_passed_resets_nothing(page):
     choose_example(page, "Nuclei")
     prompt = page.get_by_label("Prompt (editable)").filter(visible=True)

@@ -228,6 +228,7 @@ def fake_callables(**changes: Any) -> Callables:
         read_masks=read_labels,
         merging_mask=lambda height, width, patch, alpha, rng: rng.random((height, width)) < alpha,
         control_image=control_image,
+        image_kind=lambda image: None,
         compose_prompt=compose_prompt,
         prompt_warning=prompt_warning,
         token_count=lambda prompt, checkpoint: (len(prompt.split()) + 2, 77),

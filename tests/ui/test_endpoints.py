@@ -58,6 +58,21 @@ def test_synthesize_returns_images_with_their_settings(client, example):
     assert "synthetic_" in files[0]
 
 
+def test_synthesize_warns_of_a_prompt_for_another_kind_of_image(example):
+    seen = ("breast ultrasound", "Ultrasound", "breast")
+    with gr.Blocks():
+        endpoints = Endpoints(fake_callables(image_kind=lambda image: seen))
+
+    def warnings(prompt, **given):
+        *_, (_, manifest) = endpoints.synthesize(
+            str(example.image), None, 1, None, prompt=prompt, checkpoint="emitdiff-mini", preset="default", **given
+        )
+        return manifest["warnings"]
+
+    assert warnings("MRI, prostate") == ["This looks like a breast ultrasound; the prompt says MRI, prostate."]
+    assert warnings("Ultrasound, breast") == warnings("MRI, prostate", structure=0) == []
+
+
 def test_synthesize_needs_only_an_image_and_a_prompt(client, example):
     files, manifest = client.predict(handle_file(str(example.image)), "X-ray", api_name="/synthesize")
     assert len(files) == 1 and manifest["images"][0]["mask"] is None

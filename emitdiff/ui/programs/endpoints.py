@@ -13,6 +13,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import write_png
+from emitdiff.image_kinds import contradiction
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
 from emitdiff.ui.form import BLANK_FORM, check_request, find_preset, sampling_defaults
 from emitdiff.ui.interface import (
@@ -40,6 +41,7 @@ from emitdiff.ui.programs.arguments import (
     structure_arguments,
 )
 from emitdiff.ui.results import Scan, SyntheticImage, is_image
+from emitdiff.ui.synthesis.kind_panel import guess_kind
 from emitdiff.ui.synthesis.preview import read_inputs
 
 HEAVY = {"concurrency_id": "device", "concurrency_limit": 1}
@@ -137,7 +139,10 @@ class Endpoints:
             a manifest with every setting, seed and mask. Research use only, not a medical device.
         """
         request = self._request(form)
-        pixels, stem, label, warnings = self._read(image, mask, slice_number, time_point, request.settings.structure)
+        settings = request.settings
+        pixels, stem, label, warnings = self._read(
+            image, mask, slice_number, time_point, settings.structure, settings.prompt
+        )
         results: list[SyntheticImage] = []
         for event in self.calls.synthesize(pixels, label, request, lambda: False):
             if is_image(event):
@@ -280,13 +285,19 @@ class Endpoints:
         return self.calls.read_scan(image, time_point=None if time_point is None else time_point - 1)
 
     def _read(
-        self, image: str | None, mask: str | None, slice_number: int, time_point: int | None, structure: float
-    ) -> tuple[np.ndarray | None, str, np.ndarray | None, list[str]]:
+        self, image: str | None, mask: str | None, slice_number: int, time_point: int | None, structure: float,
+        prompt: str = "",
+    ) -> tuple[np.ndarray | None, str, np.ndarray | None, list[str]]:  # fmt: skip
+        """Image, name, mask and warnings, one of them where `prompt` says another kind of image than is given."""
         scan = self._scan(image, time_point) if image else None
         if scan is not None:
             _slice_index(scan, slice_number)
         pixels, label, stem = read_inputs(self.calls, scan, slice_number, None, mask, structure)
-        return pixels, stem, label, [] if scan is None else list(scan.warnings)
+        warnings = [] if scan is None else list(scan.warnings)
+        if prompt and structure and scan is not None and pixels is not None:
+            wrong = contradiction(prompt, guess_kind(self.calls, scan, pixels))
+            warnings += [wrong] if wrong else []
+        return pixels, stem, label, warnings
 
 
 def _slice_index(scan: Scan, slice_number: int) -> int:

@@ -20,6 +20,7 @@ from emitdiff.ui.masks import RemovedImage, mask_removal_note, owner_of
 from emitdiff.ui.messages import note
 from emitdiff.ui.results import Scan
 from emitdiff.ui.source import SESSION_SECONDS, build_source
+from emitdiff.ui.synthesis.kind_panel import build_kind_panel
 from emitdiff.ui.synthesis.mask_panel import build_mask_panel
 from emitdiff.ui.synthesis.preview import TEXT_ONLY, build_preview
 from emitdiff.ui.synthesis.prompt_panel import build_prompt_panel
@@ -37,6 +38,7 @@ class SynthesisInput:
 
     def lay_out_controls(self) -> None:
         self.source = build_source(self.calls, self.cards, "Your image")
+        self.kind = build_kind_panel(self.calls)
         self.before = gr.State(None, time_to_live=SESSION_SECONDS)  # an upload that was taken away, for what came of it
         self.mask = build_mask_panel(self.calls)
         self.words = build_prompt_panel(self.calls)
@@ -73,19 +75,24 @@ class SynthesisInput:
         loaded = [
             source.file.upload(
                 self.take_file, [source.file, source.scan, self.mask.file, self.before],
-                [self.before, *source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
+                [self.before, *source.outputs, *self.kind.outputs, *self.mask.outputs, *self.restored,
+                 *self.preview.outputs],
                 concurrency_limit=2, **QUIET,
             ),
             source.examples.select(
-                self.take_example, outputs=[*source.outputs, *self.mask.outputs, *self.restored, *self.preview.outputs],
-                inputs=self.sampling.checkpoint, queue=False, **QUIET,
+                self.take_example, inputs=self.sampling.checkpoint, queue=False,
+                outputs=[*source.outputs, *self.kind.outputs, *self.mask.outputs, *self.restored,
+                         *self.preview.outputs],
+                **QUIET,
             ),
         ]  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches again when it is opened.
         close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **QUIET}
         taken_away = source.file.clear(
-            self.take_away, inputs_kwargs=self.given, outputs=[self.before, *source.outputs], **QUIET
-        )
+            self.take_away, inputs_kwargs=self.given,
+            outputs=[self.before, *source.outputs, *self.kind.outputs], **QUIET,
+        )  # fmt: skip
+        self.kind.connect(source, self.words, loaded[:1])
         for event in (*loaded, taken_away):
             event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
         gr.on([source.slice.input, source.window.input], **close)
@@ -131,7 +138,7 @@ class SynthesisInput:
             return updates
         goes = mask_removal_note(self.calls, mask_file, scan, owner_of(mask_file, previous, before))
         mask = self.mask.take() if goes or not mask_file else self.mask.keep()
-        updates = {**updates, **mask, self.before: None}
+        updates = {**updates, **self.kind.forget(), **mask, self.before: None}
         try:
             settings = read_synthetic_settings(path)
         except EmitDiffError:  # a picture like any other
@@ -146,7 +153,7 @@ class SynthesisInput:
         """The image was taken away; its mask stays, alone. Both are remembered: only now can a PNG be dropped that was
         generated from them."""
         before = gr.skip() if scan is None else RemovedImage(scan, slice_number, window, mask_file)
-        return {**self.source.clear(), self.before: before}
+        return {**self.source.clear(), **self.kind.forget(), self.before: before}
 
     def restore_from_image(
         self, name: str, settings: dict, updates: dict[Any, Any], goes: str, previous: Any, mask_file: str | None,
@@ -206,6 +213,7 @@ class SynthesisInput:
         example, updates = self.source.card(event.index)
         words = self.words.set(example.modality, example.organ, example.finding, example.appearance)
         updates |= {**words, **self.mask.take(example.mask, example.text)}
+        updates |= self.kind.know(updates[self.source.scan], example)
         image, mask, stored = self.example(event.index, checkpoint)
         if stored is None:
             return updates
