@@ -20,7 +20,7 @@ RUN install --directory --mode 1777 "$HOME" "$HOME/.cache" "$HF_HOME" "$HOME/.co
 WORKDIR /app
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/health', timeout=4)"]
 
 # torch by itself: its layer, most of the image, is built and pulled again only where its own pin changes.
 FROM base AS pins

@@ -61,12 +61,14 @@ class Serve:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         from emitdiff.backend.services import build_callables
         from emitdiff.ui.demo import build_demo, launch_settings
+        from emitdiff.ui.serving.metrics import Metrics
 
-        calls = build_callables(self.synthesis_checkpoint, self.segmentation_checkpoint)
+        metrics = Metrics()
+        calls = metrics.watch(build_callables(self.synthesis_checkpoint, self.segmentation_checkpoint))
         where = {"server_name": host, "server_port": port, "share": self.share}
         try:
             with closing(build_demo(calls)) as demo:
-                demo.launch(**where, mcp_server=self.mcp, **launch_settings(calls, root.folder))
+                demo.launch(**where, mcp_server=self.mcp, **launch_settings(calls, root.folder, metrics))
         except (OSError, OverflowError, ValueError) as error:
             taken = f"Port {port or FIRST_PORT} cannot be had at {host}: give another --port, 1 to 65535."
             raise EmitDiffError(explain(error) or (error if isinstance(error, ValueError) else taken)) from error

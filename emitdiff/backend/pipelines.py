@@ -6,6 +6,7 @@ from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache, cached
+from cachetools.keys import hashkey
 
 from emitdiff import zero_gpu
 from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints, local_folder
@@ -82,6 +83,11 @@ def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:
         synthesizer_for(synthesis.name, zero_gpu.CARD) if zero_gpu.is_here() else synthesizer(synthesis.name)
     if is_ready(segmentation):
         segmenter(segmentation.name)
+
+
+def is_loaded(name: str) -> bool:
+    """Whether the weights are in memory now."""
+    return any(hashkey(name) in loader.cache for loader in (synthesizer, segmenter))
 
 
 def is_ready(checkpoint: Checkpoint) -> bool:

@@ -20,7 +20,15 @@ import numpy as np
 from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.backend.encoded_images import encode
 from emitdiff.backend.painting import paint
-from emitdiff.backend.pipelines import import_measures, is_ready, network_lock, prepare, segmenter, synthesizer
+from emitdiff.backend.pipelines import (
+    import_measures,
+    is_loaded,
+    is_ready,
+    network_lock,
+    prepare,
+    segmenter,
+    synthesizer,
+)
 from emitdiff.checkpoints import Checkpoint, Kind, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
 from emitdiff.datasets.archive import strip_folders, unpack_dataset
 from emitdiff.errors import EmitDiffError
@@ -85,6 +93,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         merging_mask=merging_mask,
         datasets=DatasetCalls(**{name: getattr(jobs, name) for name in DatasetCalls.__dataclass_fields__}),
         models=lambda: list_models(chosen),
+        is_loaded=is_loaded,
         describe_device=describe_device,
         prepare=lambda: prepare(*chosen),
         tidy=lambda: tidy(jobs),

@@ -18,8 +18,9 @@ from emitdiff.ui.interface import HEAD_SUFFIX, Callables, ModelInfo
 from emitdiff.ui.programs.endpoints import Endpoints
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.serving.addresses import known_addresses
-from emitdiff.ui.serving.guard import PER_MINUTE, Guard, Traffic
+from emitdiff.ui.serving.guard import PER_MINUTE, Guard
 from emitdiff.ui.serving.housekeeping import housekeeping
+from emitdiff.ui.serving.metrics import Metrics, status_routes
 from emitdiff.ui.source import SESSION_SECONDS
 from emitdiff.ui.synthesis.tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
@@ -78,14 +79,20 @@ def build_demo(calls: Callables) -> gr.Blocks:
     return demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
 
-def launch_settings(calls: Callables | None = None, own_folder: Path | None = None) -> dict[str, Any]:
+def launch_settings(
+    calls: Callables | None = None, own_folder: Path | None = None, metrics: Metrics | None = None
+) -> dict[str, Any]:
     """Arguments of `launch` that belong to this application on every host: its look, its limits, no tracking.
 
-    Old files of `calls` are removed while it runs, and those of Gradio where its cache lies in `own_folder`.
+    Old files of `calls` are removed while it runs, and those of Gradio where its cache lies in `own_folder`. `metrics`
+    are told at /metrics.
     """
+    metrics = metrics or Metrics()
+    guarded = {"addresses": known_addresses(), "traffic": metrics.traffic, "per_minute": PER_MINUTE}
     return {
         "app_kwargs": {
-            "middleware": [Middleware(Guard, addresses=known_addresses(), traffic=Traffic(), per_minute=PER_MINUTE)],
+            "middleware": [Middleware(Guard, **guarded)],
+            "routes": status_routes(calls, metrics),
             "lifespan": housekeeping(calls.tidy if calls else lambda: None, own_folder),
         },
         "theme": build_theme(),

@@ -243,6 +243,8 @@ class Callables:
     # a zipped dataset folder, augmented in the background
     datasets: DatasetCalls
     models: Callable[[], tuple[ModelInfo, ...]]
+    # name of weights -> whether they are in memory
+    is_loaded: Callable[[str], bool]
     describe_device: Callable[[], str]
     # called once a page is open: may load what the first run would wait for
     prepare: Callable[[], None]

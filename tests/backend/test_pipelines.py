@@ -125,3 +125,10 @@ def test_libraries_are_imported_by_one_thread_at_a_time():
     """In a fresh process: what was imported once is no longer in danger."""
     done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_weights_are_said_to_be_loaded_once_they_are(request_of, monkeypatch):
+    monkeypatch.setattr(pipelines.synthesizer, "cache", LRUCache(2))
+    assert not pipelines.is_loaded(request_of.checkpoint)
+    pipelines.synthesizer(request_of.checkpoint)
+    assert pipelines.is_loaded(request_of.checkpoint)

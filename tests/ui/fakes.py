@@ -253,6 +253,7 @@ def fake_callables(**changes: Any) -> Callables:
         score=compute_mask_metrics,
         datasets=dataset_calls(),
         models=models,
+        is_loaded=lambda name: name == "emitdiff-mini",
         prepare=lambda: None,
         tidy=lambda: None,
         describe_device=lambda: "CPU, 2 cores",
