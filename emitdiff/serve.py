@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
@@ -28,6 +29,13 @@ PORT = arg(
     help_behavior_hint="",
 )
 
+AUTH = arg(
+    metavar="USER:PASSWORD",
+    help="Ask for this name and password. Others on this machine can read it in its list of processes: rather give "
+    "--auth-file or $EMITDIFF_AUTH, which is also the default.",
+    help_behavior_hint="",
+)
+
 
 @dataclass(frozen=True)
 class Serve:
@@ -36,6 +44,8 @@ class Serve:
     host: Annotated[str | None, HOST] = None
     port: Annotated[int | None, PORT] = None
     share: bool = False  # Also open a public link through Gradio's servers.
+    auth: Annotated[str | None, AUTH] = None
+    auth_file: Path | None = None  # File with a line USER:PASSWORD for everybody who may log in.
     mcp: bool = False  # Also offer the endpoints as tools to language models; needs the extra mcp.
     synthesis_checkpoint: SynthesisWeights = "emitdiff-mini"
     segmentation_checkpoint: SegmentationWeights = "textdiff-mini"
@@ -44,17 +54,18 @@ class Serve:
         """Serves until somebody asks for its end; then nothing that was sent here stays, and the process is over."""
         if self.mcp and find_spec("mcp") is None:
             raise EmitDiffError("--mcp needs the package mcp, which is not installed: pip install 'emitdiff[mcp]'.")
+        logins = self._logins()
         host, port = self.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), self._port()
         try:
             with ending_in_order(), closing(TemporaryRoot()) as root:
-                self._serve(host, port, root)
+                self._serve(host, port, root, logins)
         except AskedToEndError:  # threads that compute are not waited for
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)
         return 0
 
-    def _serve(self, host: str, port: int | None, root: TemporaryRoot) -> None:
+    def _serve(self, host: str, port: int | None, root: TemporaryRoot, logins: list[tuple[str, str]] | None) -> None:
         from emitdiff.devices import limit_malloc_arenas
 
         limit_malloc_arenas()
@@ -68,10 +79,20 @@ class Serve:
         where = {"server_name": host, "server_port": port, "share": self.share}
         try:
             with closing(build_demo(calls)) as demo:
-                demo.launch(**where, mcp_server=self.mcp, **launch_settings(calls, root.folder, metrics))
+                demo.launch(**where, mcp_server=self.mcp, **launch_settings(calls, root.folder, metrics, logins))
         except (OSError, OverflowError, ValueError) as error:
             taken = f"Port {port or FIRST_PORT} cannot be had at {host}: give another --port, 1 to 65535."
             raise EmitDiffError(explain(error) or (error if isinstance(error, ValueError) else taken)) from error
+
+    def _logins(self) -> list[tuple[str, str]] | None:
+        from emitdiff.ui.serving.logins import read_logins
+
+        logins = read_logins(self.auth, self.auth_file)
+        if logins and self.mcp:
+            raise EmitDiffError(
+                "--mcp knows no passwords, so that its tools would stay open: leave out --mcp or --auth."
+            )
+        return logins
 
     def _port(self) -> int | None:
         given = os.environ.get("GRADIO_SERVER_PORT")

@@ -20,6 +20,7 @@ from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.serving.addresses import known_addresses
 from emitdiff.ui.serving.guard import PER_MINUTE, Guard
 from emitdiff.ui.serving.housekeeping import housekeeping
+from emitdiff.ui.serving.logins import Logins
 from emitdiff.ui.serving.metrics import Metrics, status_routes
 from emitdiff.ui.source import SESSION_SECONDS
 from emitdiff.ui.synthesis.tab import SynthesisTab
@@ -80,21 +81,25 @@ def build_demo(calls: Callables) -> gr.Blocks:
 
 
 def launch_settings(
-    calls: Callables | None = None, own_folder: Path | None = None, metrics: Metrics | None = None
+    calls: Callables | None = None,
+    own_folder: Path | None = None,
+    metrics: Metrics | None = None,
+    logins: Logins | None = None,
 ) -> dict[str, Any]:
     """Arguments of `launch` that belong to this application on every host: its look, its limits, no tracking.
 
     Old files of `calls` are removed while it runs, and those of Gradio where its cache lies in `own_folder`. `metrics`
-    are told at /metrics.
+    are told at /metrics. With `logins` only these get in; /health stays open.
     """
     metrics = metrics or Metrics()
-    guarded = {"addresses": known_addresses(), "traffic": metrics.traffic, "per_minute": PER_MINUTE}
+    guarded: dict[str, Any] = {"addresses": known_addresses(), "traffic": metrics.traffic, "per_minute": PER_MINUTE}
     return {
         "app_kwargs": {
             "middleware": [Middleware(Guard, **guarded)],
-            "routes": status_routes(calls, metrics),
+            "routes": status_routes(calls, metrics, logins),
             "lifespan": housekeeping(calls.tidy if calls else lambda: None, own_folder),
         },
+        "auth": logins,
         "theme": build_theme(),
         "css_paths": CSS,
         "max_file_size": "512mb",

@@ -101,7 +101,7 @@ class Guard:
         counted = not is_local(address)
         if counted and self.traffic.open[address] >= MAX_OPEN:
             return Refusal(429, "open", f"{MAX_OPEN} requests of yours are open: close some pages.", 10)
-        if scope["path"].endswith("/login") and (seconds := self.logins.take(address)):
+        if scope["path"].rstrip("/").endswith("/login") and (seconds := self.logins.take(address)):
             return Refusal(429, "login", f"Too many attempts to log in: try again in {seconds} s.", seconds)
         if counted and self.requests is not None and (seconds := self.requests.take(address)):
             return Refusal(429, "rate", f"Too many requests from your address: try again in {seconds} s.", seconds)

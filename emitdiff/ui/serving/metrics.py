@@ -24,7 +24,10 @@ from starlette.routing import Route
 
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.results import is_image
+from emitdiff.ui.serving.addresses import network_of
 from emitdiff.ui.serving.guard import Traffic
+from emitdiff.ui.serving.limits import Allowance
+from emitdiff.ui.serving.logins import Logins, is_login
 from emitdiff.version import __version__
 
 # What is timed, by the name it has here and in the metrics; of what comes in pieces, from the first to the last.
@@ -55,9 +58,9 @@ class Metrics:
 
     def watch(self, calls: Callables) -> Callables:
         """`calls` that are timed and counted."""
-        at_once = {name: self._timed(name, getattr(calls, name)) for name in AT_ONCE}
-        in_pieces = {name: self._timed_pieces(name, getattr(calls, name)) for name in IN_PIECES}
-        return replace(calls, **at_once, **in_pieces)
+        timed: dict[str, Any] = {name: self._timed(name, getattr(calls, name)) for name in AT_ONCE}
+        timed |= {name: self._timed_pieces(name, getattr(calls, name)) for name in IN_PIECES}
+        return replace(calls, **timed)
 
     def _timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(work)
@@ -130,8 +133,10 @@ def health(calls: Callables) -> dict[str, Any]:
     return {"status": "ok", "version": __version__, "weights": weights}
 
 
-def status_routes(calls: Callables | None, metrics: Metrics) -> list[Route]:
-    """The two pages, which are answered while all threads compute."""
+def status_routes(calls: Callables | None, metrics: Metrics, logins: Logins | None = None) -> list[Route]:
+    """The two pages, which are answered while all threads compute. With `logins` the numbers are told to these alone,
+    by HTTP's Basic scheme, as Prometheus can ask."""
+    attempts = Allowance(10, 10)
 
     async def tell_health(request: Request) -> Response:
         # Not in a thread of Starlette's, which are those that compute.
@@ -139,6 +144,11 @@ def status_routes(calls: Callables | None, metrics: Metrics) -> list[Route]:
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
     async def tell_metrics(request: Request) -> Response:
+        if logins:
+            if seconds := attempts.take(network_of(request.client.host if request.client else "")):
+                return Response(status_code=429, headers={"Retry-After": str(seconds)})
+            if not is_login(request.headers.get("authorization", ""), logins):
+                return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="metrics"'})
         queue = request.app.get_blocks()._queue
         metrics.waiting, metrics.running = len(queue), sum(job is not None for job in queue.active_jobs)
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
