@@ -143,6 +143,44 @@ def test_offloaded_networks_paint_the_same_without_previews(tiny_synthesis_folde
     assert np.abs(painted[0].astype(int) - painted[1]).max() <= 1
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_out_of_memory_is_answered_by_offloading_then_by_a_sentence(tiny_synthesis_folder, disc, monkeypatch, times):
+    """A card that is too small until so much is taken off it; the processor stands for it. Hooks for single layers,
+    which cannot be had so, are put there without effect."""
+    from accelerate.hooks import ModelHook, add_hook_to_module
+
+    from emitdiff.synthesis.loading import load_synthesizer
+
+    synthesizer = load_synthesizer(str(tiny_synthesis_folder), "cpu")
+    settings = {"prompt": "disc", "num_images": 1, "num_inference_steps": 2}
+    expected = synthesizer(disc[0], **settings)[0].image
+    asked, failed = [], []
+
+    def put(pipe, device, placement):
+        asked.append((placement, device.type))
+        if placement != "one layer at a time":
+            return own(pipe, device, placement)
+        pipe.remove_all_hooks()
+        add_hook_to_module(pipe.unet.conv_in, ModelHook())
+
+    def fail(*_):
+        if len(failed) < times:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    own = place
+    monkeypatch.setattr(devices, "place", put)
+    synthesizer.pipe.unet.register_forward_pre_hook(fail)
+    if times < 3:
+        made = synthesizer(disc[0], **settings)[0].image
+        assert np.abs(made.astype(int) - expected).max() <= 1
+    else:
+        with pytest.raises(EmitDiffError, match=r"too little memory for an image of \d+ x \d+.* on the processor"):
+            synthesizer(disc[0], **settings)
+    assert asked == [(where, "cpu") for where in devices.PLACEMENTS[1 : times + 1]]
+    assert len(synthesizer(disc[0], **settings)) == 1, "it can still be used"
+
+
 def test_a_pipeline_that_refuses_xformers_keeps_pytorchs_attention_and_says_why(monkeypatch):
     card = torch.device("cuda:0")
     monkeypatch.setattr(devices, "_refusals", {})

@@ -6,19 +6,20 @@ repository and a local folder. What a checkpoint wants to be given is in its `em
 
 from __future__ import annotations
 
+import logging
 import platform
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from emitdiff.devices import is_offloaded
+from emitdiff.devices import is_offloaded, take_less_memory
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import control_to_tensor, fitted_size, resize_image, tensor_to_image
 from emitdiff.provenance import source_hashes
@@ -34,6 +35,7 @@ from emitdiff.version import __version__
 if TYPE_CHECKING:
     from emitdiff.synthesis.sampling import ResolvedSettings
 
+log = logging.getLogger(__name__)
 PREVIEW_EVERY = 2
 NEARLY_GREY = 0.05  # mean deviation among the channels, of values in [-1, 1], that is no colour on purpose
 
@@ -222,7 +224,21 @@ class SynthesisPipeline:
             stop.set()
 
     def _sample(self, control, settings: ResolvedSettings, seed: int, after_step) -> torch.Tensor:
-        """One image, float (3, H, W) in [-1, 1] on the CPU."""
+        """One image, float (3, H, W) in [-1, 1] on the CPU. Where the card's memory is too small the networks are
+        offloaded and it is begun again, which changes nothing in it."""
+        while True:
+            with suppress(torch.OutOfMemoryError):
+                return self._try_to_sample(control, settings, seed, after_step)
+            if (placement := take_less_memory(self.pipe, self.pipe._execution_device)) is None:
+                height, width = control.shape[:2]
+                raise EmitDiffError(
+                    f"The card has too little memory for an image of {height} x {width} pixels, even with one layer of "
+                    "the networks on it at a time: close other programs that use it, or hide it with "
+                    "CUDA_VISIBLE_DEVICES= to generate on the processor."
+                )
+            log.warning("The card's memory is too small for %s: from now on %s is on it.", self.name, placement)
+
+    def _try_to_sample(self, control, settings: ResolvedSettings, seed: int, after_step) -> torch.Tensor:
         with self._sampler(settings):
             pictures = self.pipe(
                 **text_arguments(self.pipe, settings, seed),
