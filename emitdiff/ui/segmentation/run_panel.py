@@ -18,6 +18,7 @@ from emitdiff.ui.messages import duration, finished, notes, progress, sentence
 from emitdiff.ui.results import Scan
 from emitdiff.ui.segmentation.reading_panel import ReadingPanel
 from emitdiff.ui.segmentation.sentence_panel import SentencePanel
+from emitdiff.ui.segmentation.weights_in_use import WeightsInUse
 from emitdiff.ui.source import SESSION_SECONDS, chosen_scan, selected_slice, slice_index
 
 RUNNING = "Segmenting. The first run after a server start loads the weights."
@@ -38,6 +39,7 @@ class RunPanel:
         self.result = gr.State(None, time_to_live=SESSION_SECONDS)
         with gr.Column(elem_classes="actions"):
             self.mirror = gr.HTML(elem_classes="mirror")
+            self.weights = WeightsInUse(calls)
             with gr.Row():
                 self.find_button = gr.Button("Find", variant="primary", scale=3, min_width=70)
                 self.all_button = gr.Button("All slices", visible=False, scale=3, min_width=110)
@@ -50,6 +52,7 @@ class RunPanel:
         """`seen` is what `show_result` needs besides the result, `results` what it updates; `side` asks for a second
         result without the text, `tried` is an event after which Find is pressed, and `compare` follows every run.
         """
+        self.weights.connect(checkpoint)
         # Several events: the buttons answer at once even when the run must queue, and recover whatever happens to it;
         # and what is shown in the end is decided by what is chosen then, for nothing keeps anybody from going on.
         asked = {name: seen[name] for name in ("scan", "slice_number", "window", "threshold")}
