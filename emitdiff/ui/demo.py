@@ -28,6 +28,10 @@ from emitdiff.ui.theme import CSS, build_theme
 
 log = logging.getLogger(__name__)
 NOTICE = "Research use only. Not a medical device."
+KEPT = (
+    "Images that you send are kept on this server for four hours, datasets and few-shot heads for a day, and nothing "
+    "after it ends."
+)
 # Gradio names every tile "Thumbnail 1 of 6"; a screen reader should hear what the card shows. And it names the place of
 # a picture that is not there yet without saying that it is one, so that the name is not read.
 NAME_CARDS = """() => {
@@ -150,4 +154,4 @@ def _table(models: dict[str, ModelInfo]) -> str:
     )
     names = ("Weights", "What they are", "Licence", "State")
     head = "<tr>" + "".join(f"<th scope='col'>{name}</th>" for name in names) + "</tr>"
-    return f"<div class='about'><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+    return f"<div class='about'><table><thead>{head}</thead><tbody>{rows}</tbody></table><p>{KEPT}</p></div>"

@@ -29,6 +29,7 @@ def test_the_header_says_what_runs_and_what_for():
         "textdiff-mini",
         "ready (embedded)",
         "CPU",
+        "kept on this server for four hours",
     ):
         assert words in html
     assert "<script" not in page.header(models, "emitdiff-mini", "textdiff-mini", "<script>")
