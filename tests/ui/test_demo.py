@@ -83,7 +83,7 @@ def imported(file: Path) -> set[str]:
 
 def test_the_ui_is_handed_everything():
     settings = ("synthesis_settings", "augmentation_settings")
-    ground_floor = ("images", "image_kinds", "provenance", "files", "cells", "errors", *settings)
+    ground_floor = ("images", "image_kinds", "provenance", "files", "cells", "errors", "version", *settings)
     known = tuple(f"emitdiff.{name}." for name in (*ground_floor, "ui"))
     files = list(UI.rglob("*.py"))
     assert len(files) > 30, "those of the tabs' folders too"
