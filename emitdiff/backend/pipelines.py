@@ -87,7 +87,8 @@ def prepare(synthesis: Checkpoint, segmentation: Checkpoint) -> None:
 
 def is_loaded(name: str) -> bool:
     """Whether the weights are in memory now."""
-    return any(hashkey(name) in loader.cache for loader in (synthesizer, segmenter))
+    for_card = hashkey(name, zero_gpu.CARD) in synthesizer_for.cache
+    return for_card or any(hashkey(name) in loader.cache for loader in (synthesizer, segmenter))
 
 
 def is_ready(checkpoint: Checkpoint) -> bool:

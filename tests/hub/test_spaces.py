@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -12,7 +13,7 @@ from space_stand_in import Spaces
 
 import emitdiff
 from emitdiff.checkpoints import BASE_SD15, SOFTEDGE
-from emitdiff.commands.deployment import SPACES, ZERO_PYTHON, ZERO_TORCH, space_files
+from emitdiff.commands.deployment import SPACES, ZERO_PYTHON, ZERO_TORCH, Hardware, space_files
 from emitdiff.errors import EmitDiffError
 
 ROOT = Path(emitdiff.__file__).resolve().parents[1]
@@ -105,6 +106,24 @@ def test_a_dry_run_lists_this_checkout_and_sends_nothing(hub, monkeypatch, capsy
     assert {"app.py", "emitdiff/ui/style.css", "checkpoints/emitdiff-mini/unet/config.json"} <= listed
     assert not any(name.startswith(("tests/", "docs/", ".git/")) or "__pycache__" in name for name in listed)
     assert "nothing was sent" in out and hub.requests == []
+
+
+@pytest.mark.parametrize("hardware", get_args(Hardware))
+def test_the_front_matter_says_what_spaces_read(spaces, hardware):
+    """By the configuration reference of Spaces, which tells no one of a key it does not know."""
+    matter = front_matter(space_files(ROOT, hardware)["README.md"])
+    strings = {
+        "title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file",
+        "suggested_hardware", "short_description", "license",
+    }  # fmt: skip
+    lists = {"models", "tags"} | (set() if hardware == "cpu-basic" else {"preload_from_hub"})
+    assert matter.keys() == strings | lists and matter["suggested_hardware"] == hardware
+    assert all(isinstance(matter[key], str) for key in strings) and matter["sdk"] == "gradio"
+    assert {matter["colorFrom"], matter["colorTo"]} <= set(
+        ["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"]
+    )
+    for line in matter.get("preload_from_hub", ()):
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+ [^\s,]+(,[^\s,]+)* [0-9a-f]{40}", line), line
 
 
 def test_on_a_processor_nothing_is_preloaded_and_torch_brings_no_cuda(hub):

@@ -46,7 +46,9 @@ def paint(checkpoint, cancelled=lambda: False, image=IMAGE, **changes):
 
 
 def images(checkpoint, said):
+    before = pipelines.is_loaded(checkpoint)
     events = list(paint(checkpoint))
+    said["loaded"] = [before, pipelines.is_loaded(checkpoint)]
     said["steps"] = sum(not is_image(event) for event in events)
     said["previews"] = sum(not is_image(event) and event.preview is not None for event in events)
     made = [event for event in events if is_image(event)]

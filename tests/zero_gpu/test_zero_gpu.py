@@ -119,6 +119,7 @@ def test_the_process_with_the_card_paints_what_this_one_would(said, lender):
     assert int(scheduled["durationSeconds"]) == round(painting_seconds(2, 4, 64, 64))
     assert len(lender.of("images", "/release")) == 1
     assert came["waits"] and came["chosen"] == "cpu" and came["device"].startswith("ZeroGPU for generating")
+    assert came["loaded"] == [False, True]
     assert came["read"] == 1, "the first weights are read before anybody asks, once"
 
 
