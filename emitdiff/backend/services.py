@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -162,14 +162,19 @@ def read_labels(path: str | Path, scan: Any) -> np.ndarray:
     return read_scan_mask(path, scan)
 
 
-def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRequest) -> Iterator[HeadProgress]:
-    """Training progress as it comes; the last item names the file of the head, which stays for a day."""
+def teach(
+    examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRequest,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[HeadProgress]:  # fmt: skip
+    """Training progress as it comes; the last item names the file of the head, which stays for a day. Once
+    `cancelled()` is true the training ends with the step it is at."""
     from emitdiff.backend.teaching import dataset_from_examples, stream_progress
     from emitdiff.segmentation.few_shot.training import TrainFewShot, train_few_shot
 
     samples, info = dataset_from_examples(examples, request.name, request.modality, request.organ)
     settings = TrainFewShot(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
-    return stream_progress(train_few_shot(segmenter(request.checkpoint), samples, info, settings), request.name)
+    steps = train_few_shot(segmenter(request.checkpoint), samples, info, settings, cancelled=cancelled)
+    return stream_progress(steps, request.name)
 
 
 def head_exists(file: str) -> bool:

@@ -76,6 +76,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **QUIET)
         demo.unload(synthesis.results.end_session)
         demo.unload(segmentation.runs.cancellation.end)
+        demo.unload(segmentation.teaching.cancellation.end)
         comparison.persist(demo)
         synthesis.input.persist(demo)
         segmentation.persist(demo)

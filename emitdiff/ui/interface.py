@@ -229,8 +229,10 @@ class Callables:
     targets: Callable[[str], tuple[str, ...]]
     # checkpoint, modality or "" -> sentences to start from
     sentences: Callable[[str, str], tuple[str, ...]]
-    # examples (image, mask 0/1, name), request
-    teach: Callable[[list[tuple[np.ndarray, np.ndarray, str]], FewShotRequest], Iterator[TrainingProgress]]
+    # examples (image, mask 0/1, name), request, cancelled: what was learnt until then becomes the head
+    teach: Callable[
+        [list[tuple[np.ndarray, np.ndarray, str]], FewShotRequest, Callable[[], bool]], Iterator[TrainingProgress]
+    ]
     # zip of a dataset folder, what to teach from it
     teach_dataset: Callable[[str | Path, FewShotDatasetRequest], Iterator[TrainingProgress]]
     # file that the progress named, or anything a browser sent instead -> whether it is such a file and still there

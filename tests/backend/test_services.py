@@ -178,6 +178,13 @@ def test_a_target_trained_on_the_page_is_found_by_name(calls, disc, tmp_path):
         assert not calls.head_exists(odd)
 
 
+def test_a_training_that_is_stopped_keeps_what_was_learnt(calls, disc):
+    request = FewShotRequest("bright disc", "", "", seconds=60)
+    *_, last = calls.teach([(*disc, "disc.png")], request, lambda: True)
+    assert last.step == 1 and last.seconds < 30 and calls.targets(str(last.file)) == ("bright disc",)
+    assert "1 training step (" in last.shortfall
+
+
 def test_a_zipped_dataset_trains_and_measures(calls, dataset_folder, tmp_path):
     archive = pack_folder(dataset_folder, tmp_path / "discs.zip", "discs")
     *_, last = calls.teach_dataset(archive, FewShotDatasetRequest("textdiff-mini", images=2, seconds=6))

@@ -135,14 +135,18 @@ class TrainingProgress:
     shortfall: str = ""
 
 
-def teach(examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRequest) -> Iterator[TrainingProgress]:
+def teach(
+    examples: list[tuple[np.ndarray, np.ndarray, str]], request: FewShotRequest, cancelled: Callable[[], bool]
+) -> Iterator[TrainingProgress]:
     if not any(mask.any() for _, mask, _ in examples):
         raise EmitDiffError("None of the images shows it.")
     for step in range(1, 11):
         look: dict[str, Any] = {"dice": 0.08 * step, "preview": examples[0][0]} if step % 5 == 0 else {}
         yield TrainingProgress(step, 10, step / 2, 2 / step, **look)
-    short = "Too few steps." if request.seconds < 20 else ""
-    yield TrainingProgress(10, 10, 5.0, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), shortfall=short)
+        if cancelled():
+            break
+    short = "Too few steps." if request.seconds < 20 or step < 10 else ""
+    yield TrainingProgress(step, 10, step / 2, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), shortfall=short)
 
 
 def teach_dataset(archive: str | Path, request: FewShotDatasetRequest) -> Iterator[TrainingProgress]:

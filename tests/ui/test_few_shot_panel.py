@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -16,6 +17,8 @@ from emitdiff.ui.segmentation.few_shot_panel import MAX_EXAMPLES, LabelledExampl
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.segmentation.training_views import STEPS, loss_curve, step_list
 from emitdiff.ui.segmentation.truth_panel import Truth
+
+ASKING = SimpleNamespace(session_hash="somebody")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +85,7 @@ def test_what_cannot_be_added_is_said(panel, example):
 
 
 def teach(panel, shown, name="optic disc", heads=(), seconds=60):
-    return list(panel.teach(shown, name, "MRI", "", seconds, list(heads)))
+    return list(panel.teach(ASKING, shown, name, "MRI", "", seconds, list(heads)))
 
 
 def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
@@ -97,6 +100,22 @@ def test_training_shows_how_it_goes_and_the_head_is_chosen(panel, example):
     assert last[panel.checkpoint].value == "optic disc.safetensors"
     assert last[panel.taught] == "lung" and last[panel.try_button].interactive, "the first target of the fake head"
     assert last[panel.heads] == [("optic disc (trained here)", "optic disc.safetensors")]
+
+
+def test_stop_ends_the_training_and_keeps_what_was_learnt(panel, example):
+    shown = add(panel, example, canvas=painted(panel, example))[panel.examples]
+    begun = panel.begin(ASKING)
+    assert not begun[panel.teach_button].interactive and begun[panel.stop_button]["interactive"]
+    updates = []
+    for update in panel.teach(ASKING, shown, "optic disc", "MRI", "", 60, []):
+        updates.append(update)
+        if "Step 5" in update[panel.progress]:
+            assert not panel.stop(ASKING)["interactive"]
+    assert "in 6 steps" in updates[-1][panel.progress] or "in 5 steps" in updates[-1][panel.progress]
+    assert "Too few steps" in updates[-1][panel.progress] and updates[-1][panel.download].interactive
+    ended = panel.end(ASKING)
+    assert ended[panel.teach_button].interactive and not ended[panel.stop_button]["interactive"]
+    assert "in 10 steps" in teach(panel, shown)[-1][panel.progress], "the next one is not stopped"
 
 
 def test_a_head_that_falls_short_is_a_choice_but_not_the_one_chosen(panel, example):

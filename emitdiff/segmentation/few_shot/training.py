@@ -7,7 +7,7 @@ principal components, and a small TextDiff head is trained on them, with the pix
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import date
@@ -89,12 +89,14 @@ def train_few_shot(
     settings: TrainFewShot | None = None,
     validation: Sample | None = None,
     recipe: Recipe | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[TrainingProgress]:
     """A head for the labels of `info`, from `samples`, on the backbone of `pipeline`; what it yields last holds it.
 
     Without a `recipe`, the default one with as many views and steps as the time is worth. Images whose mask is empty
     teach what it looks like where the target is not. Without a `validation` image, one of four or more samples is held
-    back for it until the last third of the steps.
+    back for it until the last third of the steps. Once `cancelled()` is true the training ends with the step it is at,
+    the first one at least, and what was learnt by then is the head.
 
     Raises EmitDiffError for samples, labels or a time nothing can be trained on, and for the published model.
     """
@@ -114,8 +116,8 @@ def train_few_shot(
     if validation is not None:
         validation_example = read_examples([validation], info, settings.label, pipeline.resolution)[1][0]
     trainer = FewShotTrainer(pipeline, info, examples, recipe, rng)
-    trainer.extract_features(started + FEATURE_SHARE * settings.seconds)
-    yield from trainer.train(started, settings, validation_index, validation_example)
+    trainer.extract_features(started + FEATURE_SHARE * settings.seconds, cancelled)
+    yield from trainer.train(started, settings, validation_index, validation_example, cancelled)
 
 
 def _validation_index(examples: Sequence[Example], rng: np.random.Generator) -> int | None:
@@ -143,8 +145,9 @@ class FewShotTrainer:
         self.images: list[np.ndarray] = []
         self.sizes: list[int] = []  # at which the head will look at an image, where not at the resolution
 
-    def extract_features(self, deadline: float) -> None:
-        """The features of altered images, once: as many as the recipe asks for and the time (`deadline`) allows."""
+    def extract_features(self, deadline: float, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """The features of altered images, once: as many as the recipe asks for and the time (`deadline`) allows before
+        `cancelled()`."""
         count = max(1, min(self.recipe.views_per_image, self.recipe.views // len(self.examples)))
         maps: list[list[torch.Tensor]] = []
         queue = np.concatenate([self.rng.permutation(len(self.examples)) for _ in range(count)])
@@ -154,7 +157,7 @@ class FewShotTrainer:
             maps.append([part.half() for part in self._maps(image_tensor(augmented))])
             self.views += [View(one.masks, owner) for one, owner in zip(augmented, owners, strict=True)]
             self.images += [one.image for one in augmented]
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or cancelled():
                 break
         features = [torch.cat(parts) for parts in zip(*maps, strict=True)]
         self.reduction = PcaReduction(features, self.recipe.components, self.recipe.whitening)
@@ -178,8 +181,9 @@ class FewShotTrainer:
         return pooled([part.float() for part in maps], (rows, columns))
 
     def train(
-        self, started: float, settings: TrainFewShot, validation_index: int | None, validation: Example | None
-    ) -> Iterator[TrainingProgress]:
+        self, started: float, settings: TrainFewShot, validation_index: int | None, validation: Example | None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[TrainingProgress]:  # fmt: skip
         """The head learns; the example `validation_index` joins in for the last third, and `validation` is looked at on
         the way."""
         recipe, schedule = self.recipe, StepSchedule(self.recipe.steps, started, settings.seconds)
@@ -200,7 +204,7 @@ class FewShotTrainer:
         optimizer = torch.optim.AdamW(head.train().parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
         losses: list[float] = []
         validation_dice = None  # Dice of the validation image before it joins the training set
-        while schedule.has_next_step():
+        while schedule.has_next_step() and not (schedule.step and cancelled()):
             held_out = validation_index is None or schedule.progress < HELD_OUT_SHARE
             rows = [k for k, view in enumerate(self.views) if view.example_index != validation_index or not held_out]
             for group in optimizer.param_groups:

@@ -13,13 +13,14 @@ import numpy as np
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import overlay
 from emitdiff.ui.browser_settings import NO_SECRET
+from emitdiff.ui.cancellation import Cancellation
 from emitdiff.ui.drawing import build_canvas, canvas_value, drawn_mask
-from emitdiff.ui.events import QUIET
+from emitdiff.ui.events import QUIET, stoppable, stopping
 from emitdiff.ui.interface import HEAD_SUFFIX, Callables, FewShotRequest
 from emitdiff.ui.messages import duration, figures, finished, note, progress, sentence
 from emitdiff.ui.results import Scan, TrainingProgress
 from emitdiff.ui.segmentation.training_views import loss_curve, step, step_list
-from emitdiff.ui.segmentation.truth_panel import BEST_CLASS, Truth, TruthPanel
+from emitdiff.ui.segmentation.truth_panel import BEST_CLASS, Truth, TruthPanel, one_class
 from emitdiff.ui.source import SESSION_SECONDS, Source, at_view_size, chosen_scan, selected_slice, slice_index
 from emitdiff.ui.views import written_once
 
@@ -53,7 +54,7 @@ class FewShotPanel:
     """Lays the panel out inside the current Blocks context; `connect` ties it to the tab around it."""
 
     def __init__(self, calls: Callables) -> None:
-        self.calls = calls
+        self.calls, self.cancellation = calls, Cancellation()
         self.examples = gr.State([], time_to_live=SESSION_SECONDS)
         self.heads = gr.State([])  # those of this session: (name, file); whatever is in it becomes a choice
         # The same for the next time the page opens: what comes from there may be anything, and only `restore` reads it.
@@ -94,7 +95,9 @@ class FewShotPanel:
             self.modality = gr.Dropdown(list(words.modalities), value=None, label="Modality", allow_custom_value=True)
             self.organ = gr.Dropdown(list(words.organs), value=None, label="Organ", allow_custom_value=True)
         self.seconds = gr.Slider(10, 300, value=60, step=10, label="Training time, seconds", buttons=[])
-        self.teach_button = gr.Button("Teach", variant="primary")
+        with gr.Row(elem_classes="pair"):
+            self.teach_button = gr.Button("Teach", variant="primary", min_width=100)
+            self.stop_button = gr.Button("Stop", variant="stop", min_width=80, interactive=False)
         gr.HTML(step(3, "With four or more examples, one is held out at first: its Dice shows the progress."))
         self.progress = gr.HTML(finished(IDLE))
         with gr.Row(elem_classes="training"):
@@ -133,12 +136,12 @@ class FewShotPanel:
         self.remove_button.click(lambda shown: self._list(shown[:-1]), self.examples, listed, **QUIET)
         used = [self.heads, self.stored_heads, checkpoint, self.steps, self.taught, self.try_button]
         asked = [self.examples, self.name, self.modality, self.organ, self.seconds, self.heads]
-        self.teach_button.click(
-            lambda: gr.Button(interactive=False), outputs=self.teach_button, queue=False, **QUIET
-        ).then(
+        buttons: dict[str, Any] = {"outputs": [self.teach_button, self.stop_button], "queue": False, **QUIET}
+        self.teach_button.click(self.begin, **buttons).then(
             self.teach, asked, [self.progress, self.figures, self.view, self.download, *used],
             concurrency_id="device", concurrency_limit=1, **QUIET,
-        ).then(lambda: gr.Button(interactive=True), outputs=self.teach_button, queue=False, **QUIET)  # fmt: skip
+        ).then(self.end, **buttons)  # fmt: skip
+        self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **QUIET)
         self.file.upload(self.load, [self.file, self.heads], [*used, self.loaded], **QUIET)
         self.download.click(lambda: step_list(6), outputs=self.steps, queue=False, **QUIET)
         tried = self.try_button.click(
@@ -171,7 +174,7 @@ class FewShotPanel:
             image = selected_slice(scan, slice_number, window)
             painted = any(layer is not None and layer[..., 3].any() for layer in (canvas or {}).get("layers", []))
             if truth is not None and not painted:
-                mask = _true_mask(truth.at(slice_index(scan, slice_number)), label or BEST_CLASS)
+                mask = one_class(truth.at(slice_index(scan, slice_number)), label or BEST_CLASS)
             else:
                 mask = drawn_mask(canvas, image.shape[:2])
             updates = self._added(examples, LabelledExample(image, mask, scan.name))
@@ -211,8 +214,22 @@ class FewShotPanel:
             self.said: note(f"{len(examples)} example{'' if len(examples) == 1 else 's'}.") if examples else "",
         }
 
+    def begin(self, request: gr.Request) -> dict[Any, Any]:
+        self.cancellation.begin(request)
+        return {self.teach_button: gr.Button(interactive=False), self.stop_button: stoppable(True)}
+
+    def stop(self, request: gr.Request) -> Any:
+        """The training ends with the step it is at; what was learnt by then stays."""
+        self.cancellation.cancel(request)
+        return stopping()
+
+    def end(self, request: gr.Request) -> dict[Any, Any]:
+        self.cancellation.end(request)
+        return {self.teach_button: gr.Button(interactive=True), self.stop_button: stoppable(False)}
+
     def teach(
         self,
+        request: gr.Request,
         examples: list[LabelledExample],
         name: str,
         modality: str | None,
@@ -234,10 +251,9 @@ class FewShotPanel:
                 self.view: None,
                 self.steps: step_list(3),
             }
-            request = FewShotRequest(
-                target, kind, part, self.calls.segmentation_checkpoint, seconds=float(seconds or 60)
-            )
-            for update in self.calls.teach([(one.image, one.mask, one.name) for one in examples], request):
+            wanted = FewShotRequest(target, kind, part, self.calls.segmentation_checkpoint, float(seconds or 60))
+            stopped = self.cancellation.event(request).is_set
+            for update in self.calls.teach([(one.image, one.mask, one.name) for one in examples], wanted, stopped):
                 losses.append(update.loss)
                 dice = dice if update.dice is None else update.dice
                 if update.file or update.preview is not None or update.step % 5 == 0:
@@ -332,14 +348,3 @@ def pairs_of_text(kept: Any) -> list[tuple[str, str]]:
     listed = kept if isinstance(kept, list) else []
     fits = (one for one in listed if isinstance(one, list | tuple) and len(one) == 2)
     return [(name, file) for name, file in fits if isinstance(name, str) and isinstance(file, str)][-MAX_EXAMPLES:]
-
-
-def _true_mask(classes: np.ndarray, label: int) -> np.ndarray:
-    """The pixels of one class, 0 and 1. Raises EmitDiffError where it is not clear which."""
-    there = [int(value) for value in np.unique(classes) if value]
-    if label == BEST_CLASS and len(there) > 1:
-        known = ", ".join(map(str, there))
-        raise EmitDiffError(
-            f"The reference mask holds the classes {known}: choose one under “Class of the reference mask”."
-        )
-    return (classes == (there[0] if label == BEST_CLASS and there else label or 1)).astype(np.uint8)

@@ -207,3 +207,14 @@ def write_csv(rows: list[dict], finding: Finding) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         write_cells(file, COLUMNS, lines)
     return path
+
+
+def one_class(classes: np.ndarray, label: int) -> np.ndarray:
+    """The pixels of one class, 0 and 1. Raises EmitDiffError where it is not clear which."""
+    there = [int(value) for value in np.unique(classes) if value]
+    if label == BEST_CLASS and len(there) > 1:
+        known = ", ".join(map(str, there))
+        raise EmitDiffError(
+            f"The reference mask holds the classes {known}: choose one under “Class of the reference mask”."
+        )
+    return (classes == (there[0] if label == BEST_CLASS and there else label or 1)).astype(np.uint8)
