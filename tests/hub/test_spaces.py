@@ -119,9 +119,8 @@ def test_the_front_matter_says_what_spaces_read(spaces, hardware):
     lists = {"models", "tags"} | (set() if hardware == "cpu-basic" else {"preload_from_hub"})
     assert matter.keys() == strings | lists and matter["suggested_hardware"] == hardware
     assert all(isinstance(matter[key], str) for key in strings) and matter["sdk"] == "gradio"
-    assert {matter["colorFrom"], matter["colorTo"]} <= set(
-        ["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"]
-    )
+    colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+    assert {matter["colorFrom"], matter["colorTo"]} <= colours
     for line in matter.get("preload_from_hub", ()):
         assert re.fullmatch(r"[\w.-]+/[\w.-]+ [^\s,]+(,[^\s,]+)* [0-9a-f]{40}", line), line
 
