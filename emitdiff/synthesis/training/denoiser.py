@@ -70,12 +70,16 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_unet(latent_channels: int) -> UNet2DConditionModel:
-    """A U-Net of Stable Diffusion's kind for 32 x 32 latents; attention at 8 x 8 only, the rest is paid for in time."""
+    """A U-Net of Stable Diffusion's kind for 32 x 32 latents; attention at 8 x 8 only, the rest is paid for in time.
+
+    The pooled text goes into the time embedding too, so that every layer knows what is painted (as in DeepFloyd IF).
+    """
     return UNet2DConditionModel(
         sample_size=32, in_channels=latent_channels, out_channels=latent_channels, block_out_channels=BLOCKS,
         layers_per_block=1, down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=tuple(width // 32 for width in BLOCKS),
+        attention_head_dim=tuple(width // 32 for width in BLOCKS), addition_embed_type="text",
+        addition_embed_type_num_heads=TEXT_WIDTH // 32,
     )  # fmt: skip
 
 

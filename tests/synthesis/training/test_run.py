@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny
+from diffusers import AutoencoderTiny, UNet2DConditionModel
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.evaluation import EvaluateSynthesis, evaluate_synthesis, image_similarity
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.training.corpus import load_corpus
-from emitdiff.synthesis.training.denoiser import CONDITIONS, drop_conditions, new_scheduler, new_tokenizer
+from emitdiff.synthesis.training.denoiser import CONDITIONS, drop_conditions, new_scheduler, new_tokenizer, new_unet
 from emitdiff.synthesis.training.run import HALF_SIZE_SHARE, TrainingRun, TrainSynthesis, train_synthesis
 from emitdiff.synthesis.training.warm_start import copy_weights
 from emitdiff.training_state import StageState, time_spent
@@ -178,6 +178,23 @@ def test_a_wider_autoencoder_starts_by_answering_like_the_narrow_one():
     deeper = AutoencoderTiny(**sizes, latent_channels=5, num_decoder_blocks=(1, 1, 1, 1))
     with pytest.raises(EmitDiffError, match="other layers"):
         copy_weights(deeper, narrow)
+
+
+def test_networks_without_pooled_text_go_on_as_they_are_and_learn_it():
+    """Weights of before, from which training goes on."""
+    unet = new_unet(4)
+    older = UNet2DConditionModel.from_config(unet.config, addition_embed_type=None)
+    copy_weights(unet, older)
+    text, other = torch.randn(2, 1, 40, unet.config.cross_attention_dim)
+    given = torch.randn(1, 4, 32, 32), torch.tensor([500])
+    with torch.no_grad():
+        assert torch.equal(unet(*given, text).sample, older(*given, text).sample)
+    unet(*given, text).sample.square().mean().backward()
+    assert unet.add_embedding.norm2.weight.grad.abs().max() > 0
+    with torch.no_grad():
+        unet.add_embedding.norm2.weight.fill_(1)
+        emphasis = [unet.add_embedding(words) for words in (text, other)]
+    assert not torch.allclose(*emphasis)
 
 
 def test_a_folder_resumes_only_from_the_weights_it_was_started_from(dataset_folder, tmp_path):
