@@ -206,6 +206,8 @@ class TrainingRun:
         full = self.settings.resolution
         phases = ((full // 2, half, 12, 5e-4), (full, 1 - half, 4, 3e-4))
         for resolution, share, batch, learning_rate in phases:
+            if resolution != full and (self.state / f"controlnet-{full}.pt").exists():
+                continue  # more of it would be lost: the full resolution goes on from its own weights
             pool = self._pool(resolution)
             train_denoiser(
                 denoiser, pool, self.state / f"controlnet-{resolution}.pt", minutes * share, batch, self.settings.seed,

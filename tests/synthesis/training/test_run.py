@@ -56,12 +56,12 @@ def test_started_again_it_resumes_where_it_was(trained, dataset_folder):
     train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=MINUTES))
     assert stages() == before and weights() == files
 
-    half, full = (before[f"controlnet-{side}"][0] for side in (32, 64))
-    longer = 1.2 * max(half / HALF_SIZE_SHARE, full / (1 - HALF_SIZE_SHARE)) / 60  # a first step may take its time
+    longer = 1.2 * before["controlnet-64"][0] / (1 - HALF_SIZE_SHARE) / 60  # a first step may take its time
     train_synthesis(TrainSynthesis((dataset_folder,), trained, resolution=64, minutes=longer, stage="controlnet"))
     for name, (seconds, steps) in before.items():
         grown = stages()[name]
-        assert grown[1] > steps and grown[0] > seconds if "controlnet" in name else grown == (seconds, steps)
+        last = name == "controlnet-64"  # more of the stage before it would be lost
+        assert grown[1] > steps and grown[0] > seconds if last else grown == (seconds, steps)
 
 
 def test_a_finished_stage_is_not_trained_further_beneath_later_ones(trained, dataset_folder):
