@@ -37,7 +37,7 @@ from emitdiff.serve import Serve
 
 POSITIVE = {"num_images", "steps", "resolution", "minutes", "threads", "limit", "ratio", "seeds", "patch"}
 POSITIVE |= {"samples", "batch", "gradient_accumulation", "learning_rate", "images", "validation_images", "epochs"}
-POSITIVE |= {"seconds", "test", "draws", "side", "test_limit", "folds", "validations", "workers", "painted_limit"}
+POSITIVE |= {"seconds", "test", "draws", "side", "test_limit", "validations", "workers", "painted_limit"}
 
 COMMANDS = (
     Synthesize, Segment, Edges, TrainSynthesis, TrainSegmentation, EvaluateSynthesis, EvaluateSegmentation,

@@ -21,7 +21,7 @@ from emitdiff.segmentation.vocabulary import Target
 
 PEAK_SHARE = 0.01  # share of the positions that a mask is scored by: a small target has no more
 MIN_KIND_PROBABILITY = 0.04  # probability of all scenes that could show the target, below which it is held to be absent
-LIKELY_KIND_PROBABILITY = 0.8  # of a scene, from which an image is taken for one of it
+LIKELY_KIND_PROBABILITY = 0.75  # of a scene, from which an image is taken for one of it
 # root mean square of the standardized signature above which an image is unlike the training images
 MAX_SIGNATURE_DEVIATION = 1.6
 L2 = 0.01

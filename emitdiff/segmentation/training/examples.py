@@ -29,7 +29,7 @@ from emitdiff.segmentation.vocabulary import (
 # How often a scene is turned by any angle: a smear has no upright, and short-axis views of the heart lie as they were
 # scanned.
 ROTATED = {"microscopy": 0.7, "cardiac MRI": 0.5}
-HOME_SHARE = 0.25  # of the views, as the image's own scanner would have made them
+HOME_SHARE = 0.5  # of the views, as the image's own scanner would have made them
 ZOOMS, ZOOMED_SHARE = (0.5, 2.5), 0.6  # how near other hospitals look; share of views drawn from there
 CENTRED_SHARE = 0.6  # of the nearer views, with a labelled pixel in their middle
 MIRRORED_SHARE = {"microscopy": 0.8}  # of the views with a rim beyond the image, its mirror image there; elsewhere 0.35
