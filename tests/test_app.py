@@ -73,6 +73,12 @@ def place(tmp_path):
     return {**os.environ, "TMPDIR": str(tmp_path), "HF_HUB_OFFLINE": "1"}, tmp_path
 
 
+def heed_signals():
+    """Whoever runs the tests in the background, or with nohup, hands down that these are ignored."""
+    for one in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
+
+
 def started(surroundings, *options):
     """(the process, its address) of app.py once its page is up."""
     with socket.socket() as free:
@@ -80,8 +86,9 @@ def started(surroundings, *options):
         port = str(free.getsockname()[1])
     command = [sys.executable, "app.py", "--port", port, *options]
     app = subprocess.Popen(
-        command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=heed_signals,
+    )  # fmt: skip
     return app, answering(app, f"http://127.0.0.1:{port}")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-
+import numpy as np
 import pytest
 from fakes import fake_callables, segment
 
@@ -23,9 +22,10 @@ def test_answers_of_others_are_noticed():
     last: list = []
 
     def careless(*question):
-        """Answers what another asked before, now and then."""
+        """Answers what another asked before."""
+        others = [asked for asked in last if asked[1] != question[1] or not np.array_equal(asked[0], question[0])]
         last.append(question)
-        return segment(*random.choice(last[-12:]))
+        return segment(*(others or [question])[-1])
 
     demo = build_demo(fake_callables(segment=careless))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_settings())
