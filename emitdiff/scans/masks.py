@@ -15,13 +15,20 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.scans.decoding import existing_file
 from emitdiff.scans.mask_alignment import MaskMisfitError, check_size
 from emitdiff.scans.mask_volumes import MaskVolume, read_mask_volume
-from emitdiff.scans.reading import sniff
+from emitdiff.scans.reading import read_scan, sniff
 from emitdiff.scans.scan import Scan
 
 if TYPE_CHECKING:
     from emitdiff.scans.dicom_seg_reading import SegFile
 
-__all__ = ["MaskMisfitError", "read_mask", "read_mask_slices", "read_scan_mask", "read_slice_mask"]
+__all__ = [
+    "MaskMisfitError",
+    "is_black_and_white",
+    "read_mask",
+    "read_mask_slices",
+    "read_scan_mask",
+    "read_slice_mask",
+]
 
 
 def read_mask(path: str | Path, size: tuple[int, int] | None = None, index: int | None = None) -> np.ndarray:
@@ -47,6 +54,15 @@ def read_mask_slices(path: str | Path) -> np.ndarray:
     """Class ids, uint8 (S, H, W), of a mask by itself, in its own order. Raises EmitDiffError as `read_mask` does for
     what is no mask."""
     return _read_mask_file(path).stacked()
+
+
+def is_black_and_white(path: str | Path) -> bool:
+    """Whether class 1 of a mask is white, or another bright value, and not the number 1 that the file holds. Raises
+    EmitDiffError as `read_mask_slices` does."""
+    mask = _read_mask_file(path)
+    if not isinstance(mask, MaskVolume) or int(mask.ids.max()) != 1:
+        return False
+    return bool(np.rint(read_scan(path).values.max()) > 1)
 
 
 def read_slice_mask(path: str | Path, scan: Scan, index: int) -> np.ndarray:

@@ -19,17 +19,17 @@ from emitdiff.datasets.folder import open_dataset
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def write_pairs(folder: Path, count: int = 3) -> Path:
+def write_pairs(folder: Path, count: int = 3, shown: int = 255) -> Path:
     folder.mkdir(parents=True)
     for number in range(count):
         image, mask = draw(number)
         Image.fromarray(image).save(folder / f"{number}.png")
-        Image.fromarray(mask * 255).save(folder / f"{number}_mask.png")
+        Image.fromarray(mask * shown).save(folder / f"{number}_mask.png")
     return folder
 
 
 def test_what_is_given_is_written_and_counted(tmp_path, monkeypatch, capsys):
-    source = write_pairs(tmp_path / "mine")
+    source = write_pairs(tmp_path / "mine", shown=1)
     flags = ["--modality", "Ultrasound", "--organ", "breast", "--label", "lesion=1", "--label", "cyst=2"]
     flags += ["--slices", "every", "5", "--name", "My data", "--licence", "CC0"]
     assert run(monkeypatch, "import-dataset", source, "--out", tmp_path / "out", *flags) == 0
@@ -82,8 +82,8 @@ def at_a_terminal(arguments: list[str], answers: list[str]) -> tuple[int, str]:
 
 
 def test_at_a_terminal_what_is_missing_is_asked_for(tmp_path):
-    source = write_pairs(tmp_path / "mine")
-    Image.fromarray(np.asarray(Image.open(source / "2_mask.png")) // 255 * 2).save(source / "2_mask.png")
+    source = write_pairs(tmp_path / "mine", shown=1)
+    Image.fromarray(np.asarray(Image.open(source / "2_mask.png")) * 2).save(source / "2_mask.png")
     answers = ["", "Ultrasound", "brust", "lesion", "cyst"]  # nothing is no answer
     status, shown = at_a_terminal(["import-dataset", str(source), "--out", str(tmp_path / "out")], answers)
     assert status == 0, shown

@@ -346,6 +346,10 @@ def test_a_split_by_folders_becomes_a_column(tmp_path, out):
         write_pair_folders(tmp_path / "mine" / part)
     bring(tmp_path / "mine", out, **LESION)
     assert [row["split"] for row in open_dataset(out).rows] == ["val"] * 3 + ["train"] * 3
+    for part in ("train", "Val"):
+        write_pair_folders(tmp_path / "other", f"images/{part}", f"masks/{part}")
+    bring(tmp_path / "other", tmp_path / "out 2", **LESION)
+    assert [row["split"] for row in open_dataset(tmp_path / "out 2").rows] == ["val"] * 3 + ["train"] * 3
 
 
 def test_classes_without_a_name_are_asked_for(tmp_path, out):

@@ -144,9 +144,10 @@ def _places(pictures: list[str]) -> dict[str, tuple[str, str]]:
 
 def _add(source: Source, pairing: Pairing, images: str, masks: str, place: str = "") -> None:
     """The pairs as cases, the others as left out; `images` and `masks` are the folders that the names begin in."""
-    row = {"split": split} if (split := SPLITS.get(place.partition("/")[0].casefold(), "")) else {}
     for image, own in pairing.pairs.items():
         inner = PurePosixPath(image)
+        above = PurePosixPath(f"{place}{image}").parts[0].casefold() if place or len(inner.parts) > 1 else ""
+        row = {"split": SPLITS[above]} if above in SPLITS else {}
         name = f"{place}{inner.parent / stem(image)}"
         source.cases.append(Case(name, {0: images + image}, tuple(masks + mask for mask in own), row))
     unclear = {image for several in pairing.unclear.values() for image in several}

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from emitdiff.datasets.folder import class_ids
-from emitdiff.datasets.importing.source import Case, Source
+from emitdiff.datasets.importing.source import Case, Source, listed
 from emitdiff.errors import EmitDiffError
 from emitdiff.import_settings import ImportSettings
+from emitdiff.pairing import SUFFIX
 from emitdiff.scans.geometry import Window
-from emitdiff.scans.masks import read_scan_mask, read_slice_mask
+from emitdiff.scans.masks import is_black_and_white, read_scan_mask, read_slice_mask
 from emitdiff.scans.reading import read_scan
 from emitdiff.scans.scan import Scan
 
@@ -47,7 +48,7 @@ def read_case(source: Source, case: Case, settings: ImportSettings) -> ReadCase:
         raise EmitDiffError(f"'{file}' holds several volumes: choose one as the channel, counted from 0.")
     chosen = _window(settings.window)
     used = scan.window_used(0, chosen)
-    masks = _united(source, case, scan)
+    masks = _united(source, case, scan, tuple(source.named_labels(settings)))
     shown = "" if used is None else chosen if isinstance(chosen, str) else f"{used.width:g}/{used.centre:g}"
     if used is not None and chosen is None:
         shown = next(iter(scan.windows))
@@ -71,19 +72,28 @@ def _window(text: str) -> str | Window | None:
         return text.strip() or None
 
 
-def _united(source: Source, case: Case, scan: Scan) -> np.ndarray:
+def _united(source: Source, case: Case, scan: Scan, classes: tuple[str, ...]) -> np.ndarray:
     """Class ids (S, H, W) of all masks of the case, which are of one class where they are several."""
     united = np.zeros((scan.num_slices, *scan.size), np.uint8)
     shown: dict[str, list[int]] = {}
+    forms: dict[str, tuple[str, np.ndarray]] = {}
     for file in case.masks:
         path = source.root / file
         mask = read_slice_mask(path, scan, 0)[None] if scan.num_slices == 1 else read_scan_mask(path, scan)
         shown[file] = [label for label in class_ids(mask) if label]
+        if len(classes) > 1 and shown[file] == [1] and is_black_and_white(path):
+            raise EmitDiffError(
+                f"Its mask {file} is black and white, and there are {len(classes)} classes ({listed(classes)}): nobody "
+                "can tell which one white is. Save it with the id of the class."
+            )
+        twin, same = forms.setdefault(SUFFIX.sub("", file), (file, mask))
+        if not np.array_equal(mask, same):
+            raise EmitDiffError(f"Its masks {twin} and {file} are called alike and differ: keep the right one.")
         np.maximum(united, mask, out=united)
     if len(case.masks) > 1 and len({label for labels in shown.values() for label in labels}) > 1:
-        listed = "; ".join(f"{file}: {', '.join(map(str, labels)) or 'none'}" for file, labels in shown.items())
+        each = "; ".join(f"{file}: {', '.join(map(str, labels)) or 'none'}" for file, labels in shown.items())
         raise EmitDiffError(
-            f"Its {len(case.masks)} masks do not show one class alone ({listed}), so they cannot be united: put them "
+            f"Its {len(case.masks)} masks do not show one class alone ({each}), so they cannot be united: put them "
             "into one file with an id for each class."
         )
     return united

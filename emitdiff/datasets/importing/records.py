@@ -8,6 +8,7 @@ anyone: it names files in its own folder or none.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from emitdiff.datasets.importing.source import (
     ASIDE,
     NO_IMAGE,
     NO_MASK,
+    UNCLEAR,
     UNLISTED,
     UNUSABLE,
     Case,
@@ -55,7 +57,7 @@ def read_record_folder(folder: Path, files: list[str]) -> Source:
         EmitDiffError: the record cannot be used, or names files outside of its folder.
     """
     record = _record(folder, files)
-    found = _Found(folder, files)
+    found = _Found(folder, files, record.get("file_ending"))
     pairs = _listed_pairs(record, found)
     if pairs is None:
         pairs = _pairs_of_folders(found)
@@ -77,27 +79,56 @@ class _Pair:
     channels: dict[int, str] = field(default_factory=dict)
     named: str = ""  # what the record calls the image
     whole: bool = False  # that is one file, with all channels
+    several: tuple[str, ...] = ()  # files of which one alone can be meant, and nobody knows which
 
 
 class _Found:
-    """The files of a folder by their paths in one spelling."""
+    """The files of a folder by their paths in one spelling, and in any capitals where only one file is called so.
 
-    def __init__(self, folder: Path, files: list[str]) -> None:
-        self.folder, self.files = folder, {clean_path(file).casefold(): file for file in files}
-        self.channels: dict[str, dict[int, str]] = {}
+    Where files end in what the record says, the others in their folder are no cases: previews, for example.
+    """
+
+    def __init__(self, folder: Path, files: list[str], ending: Any = None) -> None:
+        self.folder, self.files = folder, {clean_path(file): file for file in files}
+        self.folded: dict[str, list[str]] = {}
         for key, file in self.files.items():
-            if is_picture(key) and (found := CHANNEL_FILE.match(SUFFIX.sub("", key))):
-                self.channels.setdefault(found[1], {})[int(found[2])] = file
+            self.folded.setdefault(key.casefold(), []).append(file)
+        ending = ending.casefold() if isinstance(ending, str) else ""
+        self.ending = {part: ending if self._below(part, ending) else "" for part in (IMAGES, MASKS)}
+        self.channels: dict[str, dict[int, list[str]]] = {}
+        for key, file in sorted(self.files.items()):
+            ignored = key.casefold().startswith(IMAGES) and not key.casefold().endswith(self.ending[IMAGES])
+            if is_picture(key) and not ignored and (found := CHANNEL_FILE.match(SUFFIX.sub("", key))):
+                self.channels.setdefault(found[1], {}).setdefault(int(found[2]), []).append(file)
 
     def get(self, named: str) -> str | None:
         if escapes_folder(named):
             raise EmitDiffError(
                 f"dataset.json names '{named}', which is outside of its folder: copy the files into it."
             )
-        return self.files.get(clean_path(named).casefold())
+        path = clean_path(named)
+        alike = self.folded.get(path.casefold(), [])
+        return self.files.get(path) or (alike[0] if len(alike) == 1 else None)
 
     def below(self, part: str) -> list[str]:
-        return [file for key, file in sorted(self.files.items()) if key.startswith(part) and is_picture(key)]
+        return self._below(part, self.ending.get(part, ""))
+
+    def of_channels(self, case: str) -> dict[int, list[str]]:
+        """The files of a case by the number of their channel, in order; `case` is a path without the number."""
+        alike = [key for key in self.channels if key.casefold() == case.casefold()]
+        key = case if case in self.channels else alike[0] if len(alike) == 1 else ""
+        return dict(sorted(self.channels.get(key, {}).items()))
+
+    def _below(self, part: str, ending: str) -> list[str]:
+        keys = ((key.casefold(), key) for key in sorted(self.files))
+        wanted = (key for low, key in keys if low.startswith(part) and low.endswith(ending) and is_picture(low))
+        return [self.files[key] for key in wanted]
+
+
+def _pair(label: str, channels: dict[int, list[str]], labels: list[str], named: str = "") -> _Pair:
+    """A pair of the only file of each channel and of the label; several of one are told."""
+    several = next((files for files in (*channels.values(), labels) if len(files) > 1), [])
+    return _Pair(label, {number: files[0] for number, files in channels.items()}, named, several=tuple(several))
 
 
 def _record(folder: Path, files: list[str]) -> dict[str, Any]:
@@ -113,14 +144,7 @@ def _listed_pairs(record: dict[str, Any], found: _Found) -> dict[str, _Pair] | N
     pairs: dict[str, _Pair] = {}
     entries = record.get("training")
     if isinstance(entries, list) and entries:
-        for entry in entries:
-            image, label = (_text(entry, key, "training") for key in ("image", "label"))
-            pair = pairs.setdefault(stem(clean_path(image)), _Pair(label))
-            pair.named = image
-            own = found.get(image)
-            key = SUFFIX.sub("", clean_path(image).casefold())
-            pair.channels, pair.whole = ({0: own}, True) if own else (found.channels.get(key, {}), False)
-        return pairs
+        return _training_pairs(entries, found)
     cases = record.get("dataset")
     if not isinstance(cases, dict) or not cases:
         return None
@@ -131,6 +155,24 @@ def _listed_pairs(record: dict[str, Any], found: _Found) -> dict[str, _Pair] | N
         pair = pairs.setdefault(name, _Pair(_text(entry, "label", "dataset")))
         pair.named = images[0] if images else name
         pair.channels = {number: file for number, image in enumerate(images) if (file := found.get(image))}
+    return pairs
+
+
+def _training_pairs(entries: list[Any], found: _Found) -> dict[str, _Pair]:
+    """Each by its name, with its folders where others are called like it in another folder."""
+    listed_labels: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        image, label = (_text(entry, key, "training") for key in ("image", "label"))
+        listed_labels.setdefault(clean_path(image), {})[clean_path(label)] = label
+    stems = Counter(stem(image) for image in listed_labels)
+    pairs = {}
+    for image, labels in listed_labels.items():
+        own = found.get(image)
+        channels = {0: [own]} if own else found.of_channels(SUFFIX.sub("", image))
+        there = [file for label in labels.values() if (file := found.get(label))]
+        pair = _pair(next(iter(labels.values())), channels, there, image)
+        pair.whole = own is not None
+        pairs[stem(image) if stems[stem(image)] == 1 else SUFFIX.sub("", image).partition("/")[2]] = pair
     return pairs
 
 
@@ -146,22 +188,35 @@ def _text(entry: Any, key: str, where: str) -> str:
 
 def _pairs_of_folders(found: _Found) -> dict[str, _Pair]:
     """imagesTr/CASE_0000 and labelsTr/CASE, by their names."""
+    labels: dict[str, list[str]] = {}
+    for file in found.below(MASKS):
+        labels.setdefault(_case_name(file), []).append(file)
+    folded: dict[str, list[str]] = {}
+    for name in labels:
+        folded.setdefault(name.casefold(), []).append(name)
     pairs: dict[str, _Pair] = {}
-    labels = {SUFFIX.sub("", file.casefold()).partition("/")[2]: file for file in found.below(MASKS)}
-    for key, channels in found.channels.items():
-        if key.startswith(IMAGES):
-            name = SUFFIX.sub("", next(iter(channels.values()))).partition("/")[2][: -len("_0000")]
-            pairs[name] = _Pair(labels.get(key.partition("/")[2], ""))
-            pairs[name].channels = dict(sorted(channels.items()))
+    for key in sorted(key for key in found.channels if key.casefold().startswith(IMAGES)):
+        name = key.partition("/")[2]
+        alike = folded.get(name.casefold(), [])
+        own = labels.get(name) or (labels[alike[0]] if len(alike) == 1 else [])
+        pairs[name] = _pair(own[0] if own else "", found.of_channels(key), own)
     return pairs
+
+
+def _case_name(file: str) -> str:
+    return SUFFIX.sub("", clean_path(file)).partition("/")[2]
 
 
 def _add_cases(source: Source, pairs: dict[str, _Pair], found: _Found) -> None:
     used: set[str] = set()
     for name, pair in sorted(pairs.items()):
         label = found.get(pair.label) if pair.label else None
-        used |= {*pair.channels.values(), *([label] if label else [])}
-        if pair.channels and label:
+        used |= {*pair.channels.values(), *([label] if label else []), *pair.several}
+        if pair.several:
+            why = f"it is not clear which of {' and '.join(pair.several)} is meant"
+            first = pair.channels[min(pair.channels)] if pair.channels else pair.several[0]
+            source.left_out.append(LeftOut(UNCLEAR, first, why))
+        elif pair.channels and label:
             source.cases.append(Case(name, pair.channels, (label,)))
         elif pair.channels:
             why = f"dataset.json names {pair.label}, which is not there" if pair.label else ""

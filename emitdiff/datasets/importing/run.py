@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def count_ids(source: Source, progress: Progress = NO_PROGRESS) -> dict[int, int
     Raises:
         EmitDiffError: none can be read, or none shows a class.
     """
+    if not source.cases:
+        raise EmitDiffError(
+            f"No image of '{source.name}' has a mask that belongs to it by name. {_left_out_kinds(source.left_out)} "
+            "Put the images into images/ and the masks into masks/ with the same names, or call them x.png and "
+            "x_mask.png."
+        )
     if source.ids is None:
         counts: Counter[int] = Counter()
         first: EmitDiffError | None = None
@@ -160,6 +167,8 @@ class _Run:
     warnings: dict[str, list[str]] = field(default_factory=dict)
     classes: Counter[int] = field(default_factory=Counter)
     texts: list[str] = field(default_factory=list)
+    framed: list[str] = field(default_factory=list)  # labelled at all corners
+    studies: dict[str, str] = field(default_factory=dict)  # of DICOM, with their groups
 
     def write_all(self, progress: Progress) -> bool:
         """False where it was ended before."""
@@ -219,15 +228,23 @@ class _Run:
             one |= {"slice": str(index)} if read.scan.num_slices > 1 else {}
             one |= {"window": read.window} if read.window else {}
             name = self._free_name(f"{stem}_{index:03d}" if read.scan.num_slices > 1 else stem)
-            group, finding, words = case.group(self.settings.groups), one.get("finding", ""), one.get("text", "")
+            group, finding, words = self._group(case, read), one.get("finding", ""), one.get("text", "")
             self.writer.add(Sample(image, mask, words, group, finding, f"{name}.png", one), text)
             self.classes.update(label for label in class_ids(mask) if label)
             self.texts += [name] if has_text_at_rim(image) else []
+            self.framed += [name] if mask[:: len(mask) - 1 or 1, :: len(mask[0]) - 1 or 1].all() else []
             if self.max_images is not None and len(self.writer.rows) > self.max_images:
                 raise EmitDiffError(
                     f"More than {self.max_images:,} images would be written, the limit here: take every 5th slice, for "
                     "example, or use `python -m emitdiff import-dataset`."
                 )
+
+    def _group(self, case: Case, read: ReadCase) -> str:
+        """DICOM files of one study are of one patient, though each be an image of its own."""
+        group, origin = case.group(self.settings.groups), read.scan.origin
+        if self.settings.groups != "image" or case.row.get("group") or origin is None or not origin.study:
+            return group
+        return self.studies.setdefault(origin.study, group)
 
     def _without_ignored(self, read: ReadCase) -> list[int]:
         """The slices to write; those with pixels that are to be ignored, for which there is no class, are left out."""
@@ -269,9 +286,7 @@ class _Run:
     def _why_nothing(self, left_out: tuple[LeftOut, ...]) -> str:
         if not left_out:
             return "No volume shows a label: choose all slices to take them without."
-        kinds = ", ".join(f"{kind}: {count}" for kind, count in Counter(left.kind for left in left_out).items())
-        told = next((left for left in left_out if left.why), left_out[0])
-        return f"Left out: {kinds}. First: {told.name}" + (f": {told.why}" if told.why else ".")
+        return _left_out_kinds(left_out)
 
     def _notes(self) -> list[str]:
         source = self.source
@@ -293,6 +308,11 @@ class _Run:
                 "Every image, or volume, is a group of its own: where several are of one patient, choose groups by "
                 "folder or prefix."
             )
+        if self.framed:
+            notes.append(
+                f"{len(self.framed)} image(s) are labelled at all four corners: {listed(self.framed)}. Look at them: "
+                "black and white may be swapped, or the masks may show the field of view."
+            )
         notes += source.notes
         notes += [f"{warning} ({listed(files)})" for warning, files in self.warnings.items()]
         if self.texts:
@@ -301,6 +321,12 @@ class _Run:
                 f"{listed(self.texts)}."
             )
         return notes
+
+
+def _left_out_kinds(left_out: Sequence[LeftOut]) -> str:
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in Counter(left.kind for left in left_out).items())
+    told = next((left for left in left_out if left.why), left_out[0])
+    return f"Left out: {kinds}. First: {told.name}" + (f": {told.why}" if told.why else ".")
 
 
 def left_out_lines(left_out: tuple[LeftOut, ...], limit: int | None = None) -> list[str]:
