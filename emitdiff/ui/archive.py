@@ -8,6 +8,7 @@ import tempfile
 import time
 import weakref
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,14 @@ def save_result(result: SyntheticImage, index: int, stem: str, folder: Path) -> 
 
 
 def build_manifest(
-    results: list[SyntheticImage], paths: list[Path], stem: str, scores: list[dict] | None = None
+    results: list[SyntheticImage],
+    paths: list[Path],
+    stem: str,
+    scores: list[dict] | None = None,
+    warnings: Sequence[str] = (),
 ) -> dict:
     """What was made and how, with the files as the archive has them; `scores` of each image beside its source, where
-    they are known."""
+    they are known, and what is to be said of that source."""
     entries = [
         manifest_entry(result, f"images/{path.name}", f"masks/{path.name}" if result.mask is not None else None)
         for result, path in zip(results, paths, strict=True)
@@ -43,11 +48,16 @@ def build_manifest(
     for entry, measured in zip(entries, scores or [], strict=bool(scores)):
         if measured:
             entry["scores"] = {name: round(value, 4) for name, value in measured.items()}
-    return synthetic_manifest(stem, entries)
+    return {**synthetic_manifest(stem, entries), "warnings": list(warnings)}
 
 
 def save_archive(
-    results: list[SyntheticImage], paths: list[Path], stem: str, folder: Path, scores: list[dict] | None = None
+    results: list[SyntheticImage],
+    paths: list[Path],
+    stem: str,
+    folder: Path,
+    scores: list[dict] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Path:
     """ZIP of images/, masks/ (PNG, class ids, same file names as the images) and manifest.json; it is there whole or
     not, also while it is written again."""
@@ -60,7 +70,8 @@ def save_archive(
                 if result.mask is not None:
                     png = cv2.imencode(".png", np.ascontiguousarray(result.mask, dtype=np.uint8))[1]
                     zipped.writestr(f"masks/{path.name}", png.tobytes())
-            zipped.writestr("manifest.json", json.dumps(build_manifest(results, paths, stem, scores), indent=2))
+            manifest = build_manifest(results, paths, stem, scores, warnings)
+            zipped.writestr("manifest.json", json.dumps(manifest, indent=2))
 
     write_atomically(archive, write)
     return archive

@@ -58,7 +58,7 @@ class Source:
         chosen = window if window in names else next(iter(names), None)
         return {
             self.scan: scan,
-            self.message: note(describe_scan(scan)) + notes(scan.warnings, "warning"),
+            self.message: _said(scan),
             self.slice: gr.update(maximum=max(2, scan.num_slices), value=slice_number or scan.middle + 1, visible=many),
             self.window: gr.update(choices=windows, value=chosen, visible=len(windows) > 1),
         }
@@ -74,7 +74,7 @@ class Source:
         """The message once something else works: that of a file that could not be read is over."""
         if 'role="alert"' not in (message or ""):
             return gr.skip()
-        return note(ACCEPTED if scan is None else describe_scan(scan))
+        return note(ACCEPTED) if scan is None else _said(scan)
 
     def clear_errors_on(self, events: list[Any], quiet: dict[str, Any]) -> None:
         """Such events."""
@@ -140,6 +140,10 @@ def selected_slice(scan: Scan | None, slice_number: float, window: str | None) -
 def _short(number: float) -> str:
     """Whole where it is large, as in Hounsfield units; three digits of a small one."""
     return f"{number:.0f}" if abs(number) >= 100 or number == round(number) else f"{number:.3g}"
+
+
+def _said(scan: Scan) -> str:
+    return note(describe_scan(scan)) + notes(scan.warnings, "warning")
 
 
 def describe_scan(scan: Scan) -> str:

@@ -326,6 +326,7 @@ def test_what_is_said_of_a_scan_reaches_callers(client, tmp_path):
         client.predict(file, api_name="/edges")[1],
         client.predict(file, "X-ray, chest", api_name="/synthesize")[1],
     ]
+    answers.append(answers[2]["images"][0]["settings"])
     for answer in answers:
         assert [words in " ".join(answer["warnings"]) for words in ("no orientation", "2 volumes")] == [True, True]
     _, chosen = client.predict(file, time_point=2, api_name="/edges")

@@ -71,6 +71,17 @@ def test_the_archive_holds_images_masks_and_manifest(run):
     assert not run.folder.exists()
 
 
+def test_what_is_said_of_the_source_goes_with_its_images():
+    run = Run(SynthesisRequest(SynthesisSettings("CT")), None, None, "scan", ("The file has no orientation.",))
+    run.add_event(picture())
+    with zipfile.ZipFile(run.archive()) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    inside = read_synthetic_settings(run.images[0].path)
+    for place in (manifest, manifest["images"][0]["settings"], inside):
+        assert place["warnings"] == ["The file has no orientation."]
+    run.remove()
+
+
 def test_a_folder_that_another_request_removes_is_no_failure(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(archive.Path, "glob", lambda folder, pattern: iter([tmp_path / "emitdiff_answer_gone"]))

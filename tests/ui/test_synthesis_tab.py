@@ -45,6 +45,14 @@ def test_structure_and_edits_reach_the_run_and_the_preview(tab, example):
     assert "prompt alone" in last[tab.input.preview.control_note]
 
 
+def test_what_is_said_of_a_scan_reaches_the_run(tab, example):
+    scan = scan_that_saves(example.image)
+    scan.warnings = ("The file has no orientation.",)
+    arguments = {"previous": None, "scan": scan, "slice_number": 1, "window": None, "mask_file": None, **FORM}
+    first = next(tab.generation.generate(BROWSER, outlines=False, large=None, **arguments))
+    assert first[tab.results.run].warnings == scan.warnings
+
+
 def test_the_settings_of_an_image_come_back_into_the_form(tab, example):
     form = {**FORM, "num_images": 3, "guidance_scale": 2.5, "move_x": 0.1, "detector": "hed"}
     arguments = {"previous": None, "scan": scan_that_saves(example.image), "slice_number": 1, "window": None}

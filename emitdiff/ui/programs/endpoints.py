@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from inspect import isgeneratorfunction
 from typing import Any, get_args
@@ -149,13 +150,12 @@ class Endpoints:
                 results.append(event)
             yield None, None  # Gradio ends a generator here, between two steps, once its caller cancels or is gone
         folder = answer_folder()
+        if warnings:
+            results = [replace(result, settings={**result.settings, "warnings": warnings}) for result in results]
         paths = [save_result(result, index, stem, folder) for index, result in enumerate(results)]
         yield (
             [str(path) for path in paths],
-            {
-                **build_manifest(results, paths, stem),
-                "warnings": warnings,
-            },
+            build_manifest(results, paths, stem, warnings=warnings),
         )
 
     def edges(

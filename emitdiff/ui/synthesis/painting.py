@@ -93,7 +93,8 @@ class Generation:
         """Runs the synthesis and keeps the page up to date; every failure ends as a sentence above the gallery."""
         try:
             image, mask, stem = given_to(self.calls, scan, slice_number, window, mask_file, form.get("structure"))
-            run = Run(check_request(form), image, mask, stem, outlines=outlines, large=large)
+            warnings = () if scan is None else tuple(scan.warnings)
+            run = Run(check_request(form), image, mask, stem, warnings, outlines=outlines, large=large)
         except Exception as error:
             yield {self.panel.progress: finished(sentence(error), "error")}
             return

@@ -68,6 +68,7 @@ class Run:
     source: np.ndarray | None  # the real image and its mask, where they are given
     label: np.ndarray | None
     stem: str
+    warnings: tuple[str, ...] = ()  # what is said of the file of the source
     folder: Path = field(init=False)
     started: float = field(default_factory=time.monotonic)
     images: list[GeneratedImage] = field(default_factory=list)
@@ -124,6 +125,8 @@ class Run:
         if self.parent is not None:
             parent = self.parent.result.seed
             result = replace(result, settings={**result.settings, "variation_of": self.parent.path.name})
+        if self.warnings:
+            result = replace(result, settings={**result.settings, "warnings": list(self.warnings)})
         path = save_result(result, len(self.images), self.stem, self.folder)
         self.images.append(GeneratedImage(result, path, self.request, parent))
         self.preview = None
@@ -224,7 +227,7 @@ class Run:
             return None
         return save_archive(
             [made.result for made in kept], [made.path for made in kept], self.stem, self.folder,
-            [made.scores for made in kept],
+            [made.scores for made in kept], self.warnings,
         )  # fmt: skip
 
     def remove(self) -> None:
