@@ -124,7 +124,7 @@ def non_finite_warning(count: int) -> str:
 
 
 def volumes_warning(count: int) -> str:
-    return f"It holds {count} volumes (time points, echoes or the like); the first, number 0, is shown."
+    return f"It holds {count} volumes (time points, echoes or the like); the first is shown."
 
 
 def checked_ids(values: np.ndarray, name: str) -> np.ndarray:

@@ -86,6 +86,8 @@ def _read_series(name: str, series: Series, wanted: Wanted) -> Scan:
         origin=series_reference(frames),
         sides=order.sides,
         only=wanted.index,
+        volumes=order.volumes,
+        volume=wanted.time_point or 0,
     )
 
 

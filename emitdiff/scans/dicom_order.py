@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Order:
     geometry: Geometry | None = None
     spacing: Spacing | None = None
     sides: dict[str, str] = field(default_factory=dict)
+    volumes: int = 1
 
 
 def in_order(name: str, series: Series, time_point: int | None) -> Order:
@@ -37,7 +38,7 @@ def in_order(name: str, series: Series, time_point: int | None) -> Order:
     Raises EmitDiffError where there is no such volume.
     """
     frames = sorted(series.frames, key=lambda frame: (frame.number("InstanceNumber", 0), frame.index))
-    first, warnings = frames[0], []
+    first, warnings, count = frames[0], [], 1
     pixels, orientation = first.pixel_spacing, first.orientation
     if regions_differ(first):
         warnings.append("The regions of the ultrasound image have several scales, or none: it has no pixel size.")
@@ -64,14 +65,15 @@ def in_order(name: str, series: Series, time_point: int | None) -> Order:
             )
             ordered = [frames[place] for place in np.argsort(positions, kind="stable")]
             return Order(ordered, warnings, None, plain, _sides(first))
-        check_time_point(name, time_point, len(volumes))
+        count = len(volumes)
+        check_time_point(name, time_point, count)
         chosen = volumes[time_point or 0]
         if time_point is None:
-            warnings.append(volumes_warning(len(volumes)))
+            warnings.append(volumes_warning(count))
         frames, placed, positions = [frames[i] for i in chosen], [placed[i] for i in chosen], positions[chosen]
     else:
         check_time_point(name, time_point, 1)
-    return _placed(frames, placed, positions, orientation, pixels, thickness, warnings)
+    return replace(_placed(frames, placed, positions, orientation, pixels, thickness, warnings), volumes=count)
 
 
 def _thickness(frame: Frame) -> float:

@@ -80,6 +80,8 @@ def read_nifti(path: Path, wanted: Wanted | None = None) -> Scan:
         orientation=orientation,
         geometry=geometry,
         only=wanted.index,
+        volumes=count,
+        volume=wanted.time_point or 0,
     )
 
 

@@ -64,6 +64,8 @@ class Scan:
     origin: SeriesReference | None = field(default=None, repr=False)  # of DICOM: how the images are identified
     sides: dict[str, str] = field(default_factory=dict)
     only: int | None = None
+    volumes: int = 1  # that the file holds at the same places: time points, echoes
+    volume: int = 0  # which of them this is
 
     def keep(self, wanted: Wanted) -> Scan:
         """Itself, where the slice and volume asked for are there; for formats without volumes."""

@@ -30,7 +30,8 @@ class Window(Protocol):
 
 class Scan(Protocol):
     """A decoded file. `spacing` is (slice, row, column) in mm, `size` (H, W) of a slice, `middle` the one shown first;
-    `windows` are those that apply, the default first."""
+    `windows` are those that apply, the default first; `volume` says which of the file's `volumes`
+    (time points) this is, from 0."""
 
     @property
     def name(self) -> str: ...
@@ -52,6 +53,10 @@ class Scan(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
     @property
     def mask_forms(self) -> tuple[str, ...]: ...
+    @property
+    def volumes(self) -> int: ...
+    @property
+    def volume(self) -> int: ...
 
     def edge_letters(self) -> Mapping[str, str]:
         """The patient's side at each edge, {"left": "R", ...}; {} where the file does not tell."""

@@ -35,6 +35,7 @@ class Source:
     message: gr.HTML
     slice: gr.Slider
     window: gr.Dropdown
+    time_point: gr.Slider
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -43,11 +44,40 @@ class Source:
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.scan, self.file, self.message, self.slice, self.window]
+        return [self.scan, self.file, self.message, self.slice, self.window, self.time_point]
 
     def load(self, path: str | Path) -> dict[Any, Any]:
         """Updates for `outputs` that put the file at `path` in place; raises EmitDiffError."""
-        return self.show(self.calls.read_scan(path))
+        return self._with_time_points(self.show(self.calls.read_scan(path)))
+
+    def change_time_point(
+        self, file: str | None, time_point: float, scan: Scan | None, slice_number: float, window: str | None
+    ) -> dict[Any, Any]:
+        """Updates for another time point of the same file, at the same slice; without one what is shown stays."""
+        try:
+            if file is None:
+                raise EmitDiffError("The file of this image is not here any more: choose it again.")
+            number = int(time_point) - 1
+            if scan is not None and number == scan.volume:
+                return {self.scan: gr.skip()}
+            found = self.calls.read_scan(file, time_point=number)
+            return self._with_time_points(self.show(found, slice_number, window))
+        except Exception as error:
+            return {self.message: note(sentence(error), "error")}
+
+    def on_time_point(self, quiet: dict[str, Any]) -> Any:
+        """The event of another time point, to be followed by what shows it."""
+        given = {"file": self.file, "time_point": self.time_point, **self.inputs}
+        return self.time_point.input(
+            self.change_time_point, inputs_kwargs=given, outputs=self.outputs, trigger_mode="always_last",
+            concurrency_limit=2, **quiet,
+        )  # fmt: skip
+
+    def _with_time_points(self, updates: dict[Any, Any]) -> dict[Any, Any]:
+        scan: Scan = updates[self.scan]
+        many = scan.volumes > 1
+        control = gr.update(maximum=max(2, scan.volumes), value=scan.volume + 1, visible=many)
+        return {**updates, self.time_point: control}
 
     def show(self, scan: Scan, slice_number: float | None = None, window: str | None = None) -> dict[Any, Any]:
         """Updates for `outputs` that put a decoded scan in place, at its middle slice where no other is named."""
@@ -61,6 +91,7 @@ class Source:
             self.message: _said(scan),
             self.slice: gr.update(maximum=max(2, scan.num_slices), value=slice_number or scan.middle + 1, visible=many),
             self.window: gr.update(choices=windows, value=chosen, visible=len(windows) > 1),
+            self.time_point: gr.update(visible=False),  # the others are in a file that need not be here
         }
 
     def upload(self, path: str) -> dict[Any, Any]:
@@ -82,7 +113,7 @@ class Source:
 
     def clear(self) -> dict[Any, Any]:
         """Updates for a file a user took away again."""
-        hidden = {self.slice: gr.update(visible=False), self.window: gr.update(visible=False)}
+        hidden = {each: gr.update(visible=False) for each in (self.slice, self.window, self.time_point)}
         return {self.scan: None, self.message: note(ACCEPTED), **hidden}
 
     def card(self, index: int) -> tuple[Example, dict[Any, Any]]:
@@ -111,7 +142,8 @@ def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
     message = gr.HTML(note(ACCEPTED), elem_classes="beside")
     slice_number = gr.Slider(1, 2, value=1, step=1, label="Slice", visible=False, buttons=[])
     window = gr.Dropdown([], label="Window (width / level)", visible=False)
-    return Source(calls, cards, scan, examples, file, message, slice_number, window)
+    time_point = gr.Slider(1, 2, value=1, step=1, label="Time point", visible=False, buttons=[])
+    return Source(calls, cards, scan, examples, file, message, slice_number, window, time_point)
 
 
 def mirror(line: gr.HTML, copy: gr.HTML) -> None:

@@ -106,6 +106,24 @@ def test_a_volume_has_a_slice_slider_and_the_patients_sides(page, tmp_path):
     expect(shown).not_to_have_attribute("src", before, timeout=PATIENCE)
 
 
+def test_another_time_point_of_a_volume_is_shown_at_the_same_slice(page, tmp_path):
+    import nibabel
+
+    values = np.random.default_rng(0).integers(0, 900, (48, 48, 9, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([-2.0, 2, 3, 1])), tmp_path / "cine.nii.gz")
+    expect(page.get_by_label("Time point").locator("visible=true")).to_have_count(0)
+    page.locator(".drop input[type=file]").first.set_input_files(tmp_path / "cine.nii.gz")
+    expect(page.get_by_text("It holds 3 volumes")).to_be_visible(timeout=PATIENCE)
+    set_number(page, "Slice", 2)
+    shown = view(page, "Image").first
+    expect(shown).to_be_visible(timeout=PATIENCE)
+    before = shown.get_attribute("src")
+    set_number(page, "Time point", 3)
+    expect(page.get_by_text("It holds 3 volumes")).to_have_count(0, timeout=PATIENCE)
+    expect(shown).not_to_have_attribute("src", before, timeout=PATIENCE)
+    expect(page.get_by_label("number input for Slice").locator("visible=true")).to_have_value("2")
+
+
 def test_an_ultrasound_after_the_prostate_example_is_not_painted_as_mri_in_silence(page, tmp_path):
     prompt = page.get_by_label("Prompt (editable)")
     choose_example(page, "Prostate MRI")

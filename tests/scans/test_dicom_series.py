@@ -157,7 +157,7 @@ def test_volumes_at_the_same_places_are_told_apart(tmp_path, keyword):
             path.rename(folder / f"{volume}_{path.name}")
     scan = read_scan(folder)
     assert numbers(scan) == [0, 1, 2, 3, 4] and scan.geometry is not None and scan.spacing[0] == 2
-    assert scan.warnings == ("It holds 3 volumes (time points, echoes or the like); the first, number 0, is shown.",)
+    assert scan.warnings == ("It holds 3 volumes (time points, echoes or the like); the first is shown.",)
     second = read_scan(folder, time_point=1)
     assert numbers(second) == [100, 101, 102, 103, 104] and second.warnings == ()
     assert numbers(read_scan(folder, time_point=2, index=4))[4] == 204

@@ -65,6 +65,33 @@ def test_a_volume_opens_at_its_middle_with_windows_as_the_command_line_takes_the
     assert source.window.label == "Window (width / level)"
 
 
+def test_a_file_of_several_time_points_has_a_control_for_them(tmp_path):
+    import gradio as gr
+    import nibabel
+    from fakes import fake_callables
+
+    from emitdiff.ui.source import build_source
+
+    values = np.stack([np.full((8, 8, 6), 100 * number + 1, np.int16) for number in range(3)], -1)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, 1, 1, 1])), tmp_path / "cine.nii")
+    nibabel.save(nibabel.Nifti1Image(values[..., 0], np.eye(4)), tmp_path / "one.nii")
+    with gr.Blocks():
+        source = build_source(fake_callables(), [], "Your image")
+    assert not source.load(tmp_path / "one.nii")[source.time_point]["visible"] and not source.time_point.visible
+    updates = source.load(tmp_path / "cine.nii")
+    control, file = updates[source.time_point], str(tmp_path / "cine.nii")
+    assert (control["visible"], control["value"], control["maximum"]) == (True, 1, 3)
+    assert "It holds 3 volumes" in updates[source.message]
+    later = source.change_time_point(file, 3, updates[source.scan], 2, None)
+    assert (later[source.scan].values == 201).all() and later[source.slice]["value"] == 2
+    assert later[source.time_point]["value"] == 3 and "It holds" not in later[source.message]
+    assert source.change_time_point(file, 3, later[source.scan], 2, None)[source.scan] == gr.skip()
+    for given, said in (((None, 2), "choose it again"), ((file, 9), "3 volume(s)")):
+        kept = source.change_time_point(*given, later[source.scan], 2, None)
+        assert list(kept) == [source.message] and said in kept[source.message]
+    assert not source.show(later[source.scan])[source.time_point]["visible"], "its file need not be here"
+
+
 def test_sides_are_marked_only_where_they_are_known():
     black = np.zeros((640, 768, 3), np.uint8)
     assert with_edge_letters(black, scan()) is black

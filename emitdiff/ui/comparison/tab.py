@@ -109,6 +109,7 @@ class ComparisonTab:
         ).then(**plan)
         shown = [source.slice.input, source.window.input, self.mask_file.upload, self.mask_file.clear]
         gr.on([*shown, self.truth_class.input], **plan)
+        source.on_time_point(QUIET).then(**plan)
         source.clear_errors_on([self.mask_file.change, self.compare_button.click], QUIET)
         self.task.input(lambda task: note(MEASURES[task]), self.task, self.measures, queue=False, **QUIET)
         replan = {**plan, "fn": self.update_preview, "inputs_kwargs": {"filled": self.filled, **self.inputs}}

@@ -145,6 +145,7 @@ class SegmentationTab:
             self.take_example, outputs=[*new, self.words.text], **QUIET
         ).then(**refresh).then(**compare)  # fmt: skip
         gr.on([source.slice.input, source.window.input], trigger_mode="always_last", **refresh).then(**compare)
+        source.on_time_point(QUIET).then(**refresh).then(**compare)
 
     def take_file(self, path: str) -> dict[Any, Any]:
         """A file was chosen: its slices and windows; a true mask chosen for the last image no longer applies."""

@@ -93,7 +93,7 @@ class SynthesisInput:
             outputs=[self.before, *source.outputs, *self.kind.outputs], **QUIET,
         )  # fmt: skip
         self.kind.connect(source, self.words, loaded[:1])
-        for event in (*loaded, taken_away):
+        for event in (*loaded, taken_away, source.on_time_point(QUIET)):
             event.then(**close).then(**look)  # closed before anything slow: nobody opens it in vain
         gr.on([source.slice.input, source.window.input], **close)
         source.clear_errors_on([self.mask.file.change, source.slice.input, source.window.input], QUIET)
