@@ -86,6 +86,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         targets=targets,
         sentences=sentences,
         teach=teach,
+        keep_teaching=keep_teaching,
         teach_dataset=teach_dataset,
         head_exists=head_exists,
         evaluate=evaluate,
@@ -168,13 +169,16 @@ def teach(
 ) -> Iterator[HeadProgress]:  # fmt: skip
     """Training progress as it comes; the last item names the file of the head, which stays for a day. Once
     `cancelled()` is true the training ends with the step it is at."""
-    from emitdiff.backend.teaching import dataset_from_examples, stream_progress
-    from emitdiff.segmentation.few_shot.training import TrainFewShot, train_few_shot
+    from emitdiff.backend.teaching import teach_examples
 
-    samples, info = dataset_from_examples(examples, request.name, request.modality, request.organ)
-    settings = TrainFewShot(request.seconds, checkpoint=request.checkpoint, seed=request.seed)
-    steps = train_few_shot(segmenter(request.checkpoint), samples, info, settings, cancelled=cancelled)
-    return stream_progress(steps, request.name)
+    return teach_examples(segmenter(request.checkpoint), examples, request, cancelled)
+
+
+def keep_teaching(file: str, seconds: float, cancelled: Callable[[], bool] = lambda: False) -> Iterator[HeadProgress]:
+    """As `teach`, of the training that ended with the head in `file`, for `seconds` more."""
+    from emitdiff.backend import teaching
+
+    return teaching.keep_teaching(file, seconds, cancelled)
 
 
 def head_exists(file: str) -> bool:

@@ -233,6 +233,8 @@ class Callables:
     teach: Callable[
         [list[tuple[np.ndarray, np.ndarray, str]], FewShotRequest, Callable[[], bool]], Iterator[TrainingProgress]
     ]
+    # file of a head that `teach` ended with, seconds, cancelled: goes on with what was learnt, while it is kept
+    keep_teaching: Callable[[str, float, Callable[[], bool]], Iterator[TrainingProgress]]
     # zip of a dataset folder, what to teach from it
     teach_dataset: Callable[[str | Path, FewShotDatasetRequest], Iterator[TrainingProgress]]
     # file that the progress named, or anything a browser sent instead -> whether it is such a file and still there

@@ -144,9 +144,9 @@ class SegmentationOutput(Dataclass, Protocol):
 
 
 class TrainingProgress(Protocol):
-    """One step of the few-shot training. `preview` is the example held out, uint8 (H, W, 3), now and then; the last one
-    has the `file` of the head, which may be given as a checkpoint, and says in `shortfall` why it is not good enough,
-    "" where it is."""
+    """One step of the few-shot training. `preview` is the example kept aside, uint8 (H, W, 3), now and then, with what
+    is marked filled and its own mask outlined; the last one has the `file` of the head, which may be given as a
+    checkpoint, and says in `shortfall` why it is not good enough, "" where it is."""
 
     @property
     def step(self) -> int: ...

@@ -160,7 +160,9 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     page.get_by_role("button", name="Teach a new target").click()
     canvas = page.locator(".teaching .canvas canvas").first
     expect(canvas).to_be_visible()
-    page.wait_for_timeout(3000)
+    waited = 0
+    while darkness(canvas) < 0.1 and (waited := waited + 1) <= 20:
+        page.wait_for_timeout(1000)
     assert darkness(canvas) > 0.1
     page.get_by_role("button", name="Add as example").click()  # with its true mask
     expect(page.locator(".walk .now")).to_contain_text("Press Teach")
@@ -171,15 +173,12 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     set_number(page, "Training time, seconds", 10)
     page.get_by_role("button", name="Teach", exact=True).click()
     taught = page.locator(".teaching .progress")
-    expect(taught).to_contain_text(
-        re.compile(r"Trained .*at least 100 are needed.* it is not in use"), timeout=PATIENCE
-    )
+    expect(taught).to_contain_text(re.compile(r"Taught .*at least 100 are needed.*Keep learning"), timeout=PATIENCE)
     expect(page.locator("header")).to_contain_text("textdiff-mini")
     expect(page.get_by_role("button", name="Segment the image above")).to_be_disabled()
-    unfold(page, "Advanced")
-    page.get_by_label("Weights").click()  # whoever wants it nevertheless says so
-    page.get_by_role("option", name="bright disc (trained here)").click()
+    page.get_by_role("button", name="Use it anyway").click()  # whoever wants it nevertheless says so
     expect(page.locator("header")).to_contain_text("trained here")
+    expect(page.get_by_role("button", name="Segment the image above")).to_be_enabled()
     choose_example(page, "Cardiac MRI")
     find(page, "bright disc")
     expect(page.get_by_label("What to find")).to_have_value("bright disc")
@@ -187,6 +186,14 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     save(page, "Download the head", tmp_path / "head.safetensors")
     assert (tmp_path / "head.safetensors").stat().st_size > 10_000
     expect(page.locator(".walk .done")).to_have_count(5)
+
+    steps = int(re.search(r"in (\d+) steps", taught.text_content())[1])
+    page.get_by_role("button", name="Keep learning").click()
+    expect(taught).to_contain_text(re.compile(r"Step \d+ of \d+, about \d+ s left"), timeout=PATIENCE)
+    assert int(re.search(r"Step (\d+)", taught.text_content())[1]) > steps, "from where it was"
+    page.get_by_role("button", name="Stop", exact=True).filter(visible=True).click()
+    expect(taught).to_contain_text("Taught “bright disc”", timeout=PATIENCE)
+    expect(page.get_by_label("Weights")).to_have_value("bright disc (trained here)")  # until one has looked
 
     page.reload()  # the head stays a choice, and the one chosen
     open_tab(page, "Segmentation")
@@ -196,5 +203,27 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     find(page, "bright disc")
     expect(said(page)).to_contain_text("“bright disc”")
     page.get_by_role("button", name="Teach a new target").click()
+    expect(page.get_by_role("button", name="Keep learning")).to_be_enabled()
     save(page, "Download the head", tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "head.safetensors").read_bytes()
+
+
+def test_one_of_four_examples_is_kept_aside_and_looked_at_before_the_head_is_used(page):
+    page.get_by_role("button", name="Teach a new target").click()
+    for count, title in enumerate(("Cardiac MRI", "Breast ultrasound", "Prostate MRI", "Abdominal CT"), 1):
+        choose_example(page, title)
+        expect(page.locator(".drop", has_text="Reference mask")).to_contain_text("_mask")
+        page.get_by_role("button", name="Add as example").click()
+        expect(page.get_by_text(re.compile(f"^{count} examples?\\.$"))).to_be_visible()
+    page.get_by_label("What the masks show").fill("something round")
+    set_number(page, "Training time, seconds", 20)
+    page.get_by_role("button", name="Teach", exact=True).click()
+    aside = page.locator(".teaching .view img")
+    expect(aside).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".teaching .progress")).to_contain_text(
+        re.compile(r"Taught .* Dice 0\.\d\d on the image kept aside"), timeout=PATIENCE
+    )
+    orange = (np.abs(pixels(aside).astype(int) - (230, 159, 0)).max(-1) < 12).sum()
+    assert orange > 100, "the mask of the image kept aside is drawn as a line over what the head marks"
+    expect(page.locator("header")).not_to_contain_text("trained here")
+    expect(page.get_by_text("Weights: textdiff-mini")).to_be_visible()

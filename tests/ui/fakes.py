@@ -146,7 +146,15 @@ def teach(
         if cancelled():
             break
     short = "Too few steps." if request.seconds < 20 or step < 10 else ""
-    yield TrainingProgress(step, 10, step / 2, 0.2, 0.8, file=Path(f"{request.name}.safetensors"), shortfall=short)
+    aside: dict[str, Any] = {"dice": 0.8, "preview": examples[0][0]} if len(examples) > 3 else {}
+    yield TrainingProgress(step, 10, step / 2, 0.2, file=Path(f"{request.name}.safetensors"), shortfall=short, **aside)
+
+
+def keep_teaching(file: str, seconds: float, cancelled: Callable[[], bool]) -> Iterator[TrainingProgress]:
+    if not file:
+        raise EmitDiffError("This training is over for good.")
+    look = np.full((32, 32, 3), 90, np.uint8)
+    yield TrainingProgress(15, 15, seconds, 0.1, 0.9, look, file=Path(file).with_stem(f"{Path(file).stem} 2"))
 
 
 def teach_dataset(archive: str | Path, request: FewShotDatasetRequest) -> Iterator[TrainingProgress]:
@@ -251,6 +259,7 @@ def fake_callables(**changes: Any) -> Callables:
         ),
         sentences=lambda checkpoint, modality: (f"segment the lung, {modality or 'any'}",),
         teach=teach,
+        keep_teaching=keep_teaching,
         teach_dataset=teach_dataset,
         head_exists=lambda file: file.startswith("heads/"),
         evaluate=evaluate,

@@ -213,11 +213,11 @@ def test_of_what_the_browser_kept_only_the_usable_comes_back(tab):
     updates = tab.restore(kept, [])
     reading, always = (
         tab.reading,
-        [tab.reading.without_view, tab.teaching.heads, tab.teaching.stored_heads, tab.checkpoint],
+        [tab.reading.without_view, tab.teaching.heads.heads, tab.teaching.heads.stored_heads, tab.checkpoint],
     )
     assert updates.pop(reading.without_view).visible
-    assert "value" not in updates.pop(tab.checkpoint).constructor_args and updates.pop(tab.teaching.heads) == []
-    assert updates.pop(tab.teaching.stored_heads) == []
+    assert "value" not in updates.pop(tab.checkpoint).constructor_args and updates.pop(tab.teaching.heads.heads) == []
+    assert updates.pop(tab.teaching.heads.stored_heads) == []
     assert updates == {tab.words.text: "liver", tab.side: True, reading.threshold: 0.3}
     assert list(tab.restore([1], None)) == list(tab.restore({"checkpoint": [], "mapped": {}}, [])) == always
 
@@ -227,7 +227,7 @@ def test_what_a_browser_sends_of_heads_is_read_once_and_checked(tab):
     with gr.Blocks() as demo:
         own = SegmentationTab(fake_callables(), read_examples())
         own.persist(demo)
-    readers = [fn.fn.__name__ for fn in demo.fns.values() if own.teaching.stored_heads in fn.inputs]
+    readers = [fn.fn.__name__ for fn in demo.fns.values() if own.teaching.heads.stored_heads in fn.inputs]
     assert readers == ["restore"]
 
 
@@ -236,12 +236,12 @@ def test_heads_trained_in_this_browser_come_back_while_their_files_are_there(tab
         tab.persist(demo)
     heads = [["disc", "heads/disc.safetensors"], ["cup", "/etc/cup.safetensors"], ["odd"], [1, 2], "ab"]
     updates = tab.restore({"checkpoint": "heads/disc.safetensors"}, heads)
-    assert updates[tab.teaching.heads] == updates[tab.teaching.stored_heads] == [("disc", "heads/disc.safetensors")]
+    teaching = tab.teaching.heads
+    assert updates[teaching.heads] == updates[teaching.stored_heads] == [("disc", "heads/disc.safetensors")]
     chosen = updates[tab.checkpoint].constructor_args
     assert chosen["choices"] == [("textdiff-mini", "textdiff-mini"), ("disc", "heads/disc.safetensors")]
     assert chosen["value"] == "heads/disc.safetensors"
-    teaching = tab.teaching
     assert updates[teaching.taught] == "disc" and updates[teaching.try_button].interactive
-    assert updates[teaching.download].interactive and "“disc” was trained here before" in updates[teaching.progress]
+    assert updates[teaching.download].interactive and "“disc” was trained here before" in updates[teaching.said]
     gone = tab.restore({"checkpoint": "/etc/cup.safetensors"}, heads)[tab.checkpoint]
     assert "value" not in gone.constructor_args

@@ -19,6 +19,8 @@ from emitdiff.segmentation.vocabulary import (
     targets_of,
 )
 
+MIN_FOR_VALIDATION = 4  # images; one of them is then looked at and not learnt from
+
 
 def labels_to_train(info: DatasetInfo, label: str | None) -> dict[str, int]:
     """Every label but background, or `label` alone. Raises EmitDiffError where there is none called so."""
@@ -62,6 +64,12 @@ def _example(sample: Sample, info: DatasetInfo, resolution: int) -> Example:
         )
     text = sample.text if len(info.labels) == 1 else ""  # it speaks of all labels at once
     return Example(labelled_at(resolution, sample, info), text, sample.group)
+
+
+def validation_index_of(examples: Sequence[Example], rng: np.random.Generator) -> int | None:
+    """Which example is the validation image at first; it shows a target, and others do too."""
+    full = [k for k, one in enumerate(examples) if any(mask.any() for mask in one.labelled.masks.values())]
+    return int(rng.choice(full)) if len(examples) >= MIN_FOR_VALIDATION and len(full) > 1 else None
 
 
 @dataclass

@@ -11,6 +11,8 @@ from emitdiff.segmentation.model.text import TextEncoder
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
 from emitdiff.segmentation.training.head import init_head
 
+REFINE_BELOW = 0.9  # Dice of the masks with themselves drawn on cells: what comes out so coarse needs the pixels again
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,6 +42,10 @@ class Recipe:
         factor = min(max(seconds / 60, 1.0), 4.0)
         return replace(self, views=round(self.views * factor), views_per_image=round(self.views_per_image * factor),
                        steps=round(self.steps * factor**0.58))  # fmt: skip
+
+    def for_masks(self, coarse_dice: float) -> Recipe:
+        """Without a second look at the pixels where masks drawn on cells are as good, of `dice_on_cells`."""
+        return replace(self, refinement_channels=0) if coarse_dice >= REFINE_BELOW else self
 
 
 def build_few_shot_head(maps: Sequence[torch.Tensor], text: TextEncoder, recipe: Recipe, cell: int,

@@ -14,17 +14,18 @@ from datetime import date
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
 from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
-from emitdiff.images import normalize, overlay, resize_image, resize_mask
+from emitdiff.images import normalize, overlay
 from emitdiff.mask_metrics import dice
+from emitdiff.segmentation.few_shot.fineness import MULTISCALE_BELOW, MULTISCALE_SIZES, dice_on_cells
 from emitdiff.segmentation.few_shot.floor import shortfall
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, config_record, fingerprints
-from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples
+from emitdiff.segmentation.few_shot.learner import Learner
+from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples, validation_index_of
 from emitdiff.segmentation.few_shot.recipe import Recipe, build_few_shot_head
 from emitdiff.segmentation.few_shot.schedule import StepSchedule
 from emitdiff.segmentation.few_shot.threshold import decision_threshold, shift_threshold
@@ -35,19 +36,15 @@ from emitdiff.segmentation.model.textdiff import TextDiff
 from emitdiff.segmentation.pipeline import SegmentationPipeline
 from emitdiff.segmentation.training.examples import LabelledImage, augmented_image, image_tensor, trained_phrases
 from emitdiff.segmentation.training.head import segmentation_loss
-from emitdiff.segmentation.training.schedule import learning_rate, update_average
 from emitdiff.segmentation.wording.reader import record_texts
 
 NOTICE = "research use only, not a medical device"
 FEATURE_SHARE = 0.35  # part of the time that the features may take
-MIN_FOR_VALIDATION = 4  # images; one of them is then looked at and not learnt from
 MIN_EMPTY_FOR_PRESENCE = 2  # images without a target, from which a head also learns to say that it is not there
-REFINE_BELOW = 0.9  # Dice of the masks with themselves drawn on cells: what comes out so coarse needs the pixels again
-# the same: so fine that larger looks at an image help (MoNuSeg +.018; at .86 and above they hurt)
-MULTISCALE_BELOW = 0.8
-MULTISCALE_SIZES = (1, 1.25, 1.5)  # times the resolution, at which a head for such masks looks at an image
+MAX_VIEWS = 480  # altered images of one training, however often it goes on: what four minutes are worth
 # of the steps, after which it is learnt from nevertheless: a few images are too few to leave one out
 HELD_OUT_SHARE = 2 / 3
+TRUTH_COLOUR = 2  # class id in whose colour the true mask is outlined
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,9 @@ class TrainFewShot:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Progress of a few-shot training: `seconds` since its start, `loss` of the last steps. After a validation,
-    `dice` is that of the validation mask and `preview` uint8 (H, W, 3) shows it. The last one has the `head`.
+    """Progress of a few-shot training: `seconds` that it took so far, `loss` of the last steps. After a validation,
+    `dice` is that of the validation mask and `preview` uint8 (H, W, 3) shows it filled, with the outline of the true
+    one. The last one has the `head`, both of the last validation, and the `trainer`, for `keep_training`.
     """
 
     step: int
@@ -75,6 +73,7 @@ class TrainingProgress:
     dice: float | None = None
     preview: np.ndarray | None = None
     head: FewShotHead | None = None
+    trainer: FewShotTrainer | None = None
 
     @property
     def shortfall(self) -> str:
@@ -111,44 +110,70 @@ def train_few_shot(
     info, examples = read_examples(samples, info, settings.label, pipeline.resolution)
     started = time.monotonic()
     rng, _ = np.random.default_rng(settings.seed), torch.manual_seed(settings.seed)
-    validation_index = None if validation is not None else _validation_index(examples, rng)
-    validation_example = examples[validation_index] if validation_index is not None else None
+    index = None if validation is not None else validation_index_of(examples, rng)
+    trainer = FewShotTrainer(pipeline, info, examples, recipe, rng, settings)
+    trainer.validation_index, trainer.validation = index, None if index is None else examples[index]
     if validation is not None:
-        validation_example = read_examples([validation], info, settings.label, pipeline.resolution)[1][0]
-    trainer = FewShotTrainer(pipeline, info, examples, recipe, rng)
-    trainer.extract_features(started + FEATURE_SHARE * settings.seconds, cancelled)
-    yield from trainer.train(started, settings, validation_index, validation_example, cancelled)
+        trainer.validation = read_examples([validation], info, settings.label, pipeline.resolution)[1][0]
+    yield from trainer.sit(started, settings.seconds, cancelled)
 
 
-def _validation_index(examples: Sequence[Example], rng: np.random.Generator) -> int | None:
-    """Which example is the validation image at first; it shows a target, and others do too."""
-    full = [k for k, one in enumerate(examples) if any(mask.any() for mask in one.labelled.masks.values())]
-    return int(rng.choice(full)) if len(examples) >= MIN_FOR_VALIDATION and len(full) > 1 else None
+def keep_training(
+    trainer: FewShotTrainer, seconds: float, cancelled: Callable[[], bool] = lambda: False
+) -> Iterator[TrainingProgress]:
+    """Goes on with a training for `seconds` more, from what was learnt: `trainer` is that of its last progress.
 
+    Where an example was kept aside, it goes on from the time before that one was learnt from, so that a look at it
+    still tells something. Steps and seconds count on.
 
-def _on_scale(example: Example, pipeline: SegmentationPipeline) -> Example:
-    """With the greys that the pipeline of the finished head will show it."""
-    return replace(example, labelled=replace(example.labelled, image=pipeline.scaled(example.labelled.image)))
+    Raises EmitDiffError for a time in which nothing can be trained.
+    """
+    if not seconds > 0:
+        raise EmitDiffError(f"{seconds:g} seconds were given: give a time above 0, like 60.")
+    trainer.go_on(seconds)
+    yield from trainer.sit(time.monotonic(), seconds, cancelled)
 
 
 class FewShotTrainer:
     """The training data (augmented views and their reduced features) and the training loop of a few-shot head."""
 
     def __init__(self, pipeline: SegmentationPipeline, info: DatasetInfo, examples: Sequence[Example], recipe: Recipe,
-                 rng: np.random.Generator) -> None:  # fmt: skip
-        self.pipeline, self.info = pipeline, info
-        self.examples = [_on_scale(example, pipeline) for example in examples]
+                 rng: np.random.Generator, settings: TrainFewShot) -> None:  # fmt: skip
+        self.pipeline, self.info, self.settings = pipeline, info, settings
+        self.examples = [  # with the greys that the pipeline of the finished head will show it
+            replace(one, labelled=replace(one.labelled, image=pipeline.scaled(one.labelled.image))) for one in examples
+        ]
         self.recipe, self.rng = recipe, rng
         self.features = PixelFeatures(pipeline.features, pipeline.cell)
         self.query_sampler = QuerySampler(info, examples)
         self.views: list[View] = []
         self.images: list[np.ndarray] = []
         self.sizes: list[int] = []  # at which the head will look at an image, where not at the resolution
+        self.maps: list[torch.Tensor] = []
+        self.reduction: PcaReduction | None = None
+        self.learner: Learner | None = None
+        self.unseen: Learner | None = None  # before the example kept aside was learnt from
+        self.seconds = 0.0  # of all that came before
+        self.validation: Example | None = None  # looked at on the way
+        self.validation_index: int | None = None  # which example that is, until the last third; None for none of them
+
+    def go_on(self, seconds: float) -> None:
+        """The next `sit` goes on from what was learnt, and from before the example kept aside joined in."""
+        self.learner, self.unseen = self.unseen or self.learner, None
+        self.recipe = Recipe().with_time(seconds)
+
+    def sit(self, started: float, seconds: float, cancelled: Callable[[], bool]) -> Iterator[TrainingProgress]:
+        """Trains for `seconds` from `started` on, a `time.monotonic()`."""
+        self.extract_features(started + FEATURE_SHARE * seconds, cancelled)
+        yield from self.train(started, seconds, cancelled)
 
     def extract_features(self, deadline: float, cancelled: Callable[[], bool] = lambda: False) -> None:
         """The features of altered images, once: as many as the recipe asks for and the time (`deadline`) allows before
-        `cancelled()`."""
-        count = max(1, min(self.recipe.views_per_image, self.recipe.views // len(self.examples)))
+        `cancelled()`. They join those that are there."""
+        room = min(self.recipe.views, MAX_VIEWS - len(self.views)) if self.views else self.recipe.views
+        count = max(0 if self.views else 1, min(self.recipe.views_per_image, room // len(self.examples)))
+        if not count:
+            return
         maps: list[list[torch.Tensor]] = []
         queue = np.concatenate([self.rng.permutation(len(self.examples)) for _ in range(count)])
         for start in range(0, len(queue), 4):
@@ -160,8 +185,10 @@ class FewShotTrainer:
             if time.monotonic() > deadline or cancelled():
                 break
         features = [torch.cat(parts) for parts in zip(*maps, strict=True)]
-        self.reduction = PcaReduction(features, self.recipe.components, self.recipe.whitening)
-        self.maps = [part.half() for part in self.reduction(features)]
+        if self.reduction is None:
+            self.reduction = PcaReduction(features, self.recipe.components, self.recipe.whitening)
+        new = [part.half() for part in self.reduction(features)]
+        self.maps = [torch.cat(parts) for parts in zip(self.maps, new, strict=True)] if self.maps else new
 
     def _augmented(self, example: Example) -> LabelledImage:
         upright = rewrite_directions(example.text, mirror=True) != example.text
@@ -181,53 +208,53 @@ class FewShotTrainer:
         return pooled([part.float() for part in maps], (rows, columns))
 
     def train(
-        self, started: float, settings: TrainFewShot, validation_index: int | None, validation: Example | None,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> Iterator[TrainingProgress]:  # fmt: skip
-        """The head learns; the example `validation_index` joins in for the last third, and `validation` is looked at on
-        the way."""
-        recipe, schedule = self.recipe, StepSchedule(self.recipe.steps, started, settings.seconds)
-        torch.manual_seed(settings.seed)
+        self, started: float, seconds: float, cancelled: Callable[[], bool] = lambda: False
+    ) -> Iterator[TrainingProgress]:
+        """The head learns, until `seconds` after `started`."""
+        learner = self.learner = self.learner or self._new_learner()
+        torch.manual_seed(self.settings.seed + learner.step)
+        schedule = StepSchedule(learner.step + self.recipe.steps, started, seconds, learner.step)
+        before, validation = self.seconds, self.validation
+        looked = learner.step  # at the validation image, after so many steps
+        while schedule.has_next_step() and not (schedule.step > schedule.first and cancelled()):
+            held_out = self.validation_index is None or schedule.share < HELD_OUT_SHARE
+            if not held_out and self.unseen is None:
+                self.unseen = learner.copy()
+            rows = [
+                k for k, view in enumerate(self.views) if view.example_index != self.validation_index or not held_out
+            ]
+            learner.learn(self._loss(learner.head, rows or range(len(self.views))), schedule.progress)
+            schedule.step = learner.step
+            self.seconds, dice, preview = before + schedule.seconds, None, None
+            if validation is not None and held_out and schedule.validation_due():  # what is learnt from tells nothing
+                dice, preview = self._look(learner, validation)
+                looked = learner.step
+            yield TrainingProgress(learner.step, schedule.steps, self.seconds, learner.loss, dice, preview)
+        if validation is not None and self.unseen is None and looked < learner.step:
+            self._look(learner, validation)
+        yield self._last(learner)
+
+    def _last(self, learner: Learner) -> TrainingProgress:
+        """With the head of what was learnt."""
+        dice, loss = learner.dice, learner.loss
+        summary = {"steps": learner.step, "seconds": round(self.seconds, 1), "loss": round(loss, 4),
+                   "validation_dice": None if dice is None else round(dice, 4)}  # fmt: skip
+        head = self._final_head(deepcopy(learner.average), summary)
+        return TrainingProgress(learner.step, learner.step, self.seconds, loss, dice, learner.preview, head, self)
+
+    def _new_learner(self) -> Learner:
+        torch.manual_seed(self.settings.seed)
         empty = sum(not any(mask.any() for mask in one.labelled.masks.values()) for one in self.examples)
         coarse_dice = dice_on_cells(self.examples, self.pipeline.cell)
         if coarse_dice < MULTISCALE_BELOW:
             self.sizes = sizes_around(self.pipeline.resolution, MULTISCALE_SIZES)
-        if coarse_dice >= REFINE_BELOW:
-            recipe = replace(recipe, refinement_channels=0)
+        recipe = self.recipe.for_masks(coarse_dice)
         head = build_few_shot_head(
             self.maps, self.pipeline.text, recipe, self.pipeline.cell, empty >= MIN_EMPTY_FOR_PRESENCE
         )
         if head.detail is not None and self.pipeline.head.detail is not None:
             head.detail.copy_image_branch(self.pipeline.head.detail)
-        head = head.to(self.pipeline.device)
-        average = deepcopy(head).eval()
-        optimizer = torch.optim.AdamW(head.train().parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
-        losses: list[float] = []
-        validation_dice = None  # Dice of the validation image before it joins the training set
-        while schedule.has_next_step() and not (schedule.step and cancelled()):
-            held_out = validation_index is None or schedule.progress < HELD_OUT_SHARE
-            rows = [k for k, view in enumerate(self.views) if view.example_index != validation_index or not held_out]
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe.rate, schedule.step, schedule.progress, warm_up=20)
-            loss = self._loss(head, rows or range(len(self.views)))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimizer.step()
-            update_average(average, head, schedule.step, recipe.average)
-            losses, dice, preview = [*losses[-19:], loss.item()], None, None
-            schedule.step += 1
-            if validation is not None and held_out and schedule.validation_due():  # what is learnt from tells nothing
-                dice, preview = self._validate(validation, average)
-                validation_dice = dice
-            yield TrainingProgress(
-                schedule.step, schedule.steps, schedule.seconds, float(np.mean(losses)), dice, preview
-            )
-        last_loss = float(np.mean(losses))
-        summary = {"steps": schedule.step, "seconds": round(schedule.seconds, 1), "loss": round(last_loss, 4),
-                 "validation_dice": None if validation_dice is None else round(validation_dice, 4)}  # fmt: skip
-        final = self._final_head(average, settings, summary)
-        yield TrainingProgress(schedule.step, schedule.steps, schedule.seconds, last_loss, validation_dice, head=final)
+        return Learner(head.to(self.pipeline.device), recipe)
 
     def _loss(self, head: TextDiff, rows: Sequence[int]) -> torch.Tensor:
         """One question about every view of a batch, and one about something else for a quarter of them."""
@@ -240,7 +267,7 @@ class FewShotTrainer:
         maps = [part[batch].to(self.pipeline.device).float() for part in self.maps]
         with torch.no_grad():
             tokens, visible = self.pipeline.text([text for text, _ in queries])
-        tokens, cells = tokens.clone(), maps[-1].shape[-2:]
+        tokens, cells = tokens.clone(), (maps[-1].shape[-2], maps[-1].shape[-1])
         with self._autocast(masks.device):
             projected = [part[indices] for part in head.project(maps)]
             attended = head.attend(projected, tokens, visible)
@@ -272,26 +299,35 @@ class FewShotTrainer:
         return segmentation_loss(corrected, window(masks, cell))
 
     @torch.no_grad()
-    def _validate(self, validation: Example, head: TextDiff) -> tuple[float, np.ndarray]:
-        """(mean Dice over the targets that the image shows, the image with the mask of the first)."""
+    def _look(self, learner: Learner, validation: Example) -> tuple[float, np.ndarray]:
+        """(mean Dice over the targets that the image shows, the image with the mask of the first and the outline of
+        what it should be); `learner` keeps both."""
         image, masks = validation.labelled.image, validation.labelled.masks
         phrases = [phrase for phrase, mask in masks.items() if mask.any()] or list(masks)[:1]
-        pipeline = self._few_shot_head(head, {}).pipeline()
+        pipeline = self._few_shot_head(learner.average, {}).pipeline()
         encoded = pipeline.encode(image)
         found = [pipeline.segment(encoded, phrase).mask > 0 for phrase in phrases]
         scores = [dice(mask, masks[phrase]) for mask, phrase in zip(found, phrases, strict=True)]
-        return float(np.mean(scores)), overlay(image, found[0].astype(np.uint8))
+        picture = overlay(image, found[0].astype(np.uint8))
+        learner.dice = float(np.mean(scores))
+        learner.preview = overlay(picture, TRUTH_COLOUR * masks[phrases[0]].astype(np.uint8), 0.0)
+        return learner.dice, learner.preview
 
     def _few_shot_head(self, head: TextDiff, card: dict) -> FewShotHead:
         phrases = trained_phrases([[one.labelled for one in self.examples]])
+        assert self.reduction is not None
         whole = self.reduction.folded(head)
         base = {"targets": phrases, "resolution": self.pipeline.resolution, "cell": self.pipeline.cell}
         if self.sizes:
             base["sizes"] = self.sizes
         return FewShotHead(whole, self.pipeline, {**base, **card})
 
-    def _final_head(self, head: TextDiff, settings: TrainFewShot, summary: dict) -> FewShotHead:
-        info, used = self.info, [self.examples[owner] for owner in sorted({view.example_index for view in self.views})]
+    def _final_head(self, head: TextDiff, summary: dict) -> FewShotHead:
+        info, settings, used = (
+            self.info,
+            self.settings,
+            [self.examples[owner] for owner in sorted({view.example_index for view in self.views})],
+        )
         card = {
             "checkpoint": settings.checkpoint,
             **fingerprints(self.pipeline),
@@ -312,15 +348,3 @@ class FewShotTrainer:
         shift_threshold(head, decision_threshold(summary["validation_dice"]))
         done = self._few_shot_head(head, card)
         return replace(done, card={**done.card, "config": config_record(done.head)})
-
-
-def dice_on_cells(examples: Sequence[Example], cell: int) -> float:
-    """Mean Dice in 0..1 of the masks with what is left of them when every `cell` x `cell` pixels are all in or out."""
-    masks = [mask for one in examples for mask in one.labelled.masks.values() if mask.any()]
-    return float(np.mean([dice(_coarsened(mask, cell), mask) for mask in masks])) if masks else 1.0
-
-
-def _coarsened(mask: np.ndarray, cell: int) -> np.ndarray:
-    height, width = mask.shape
-    share = resize_image(mask.astype(np.float32), (max(1, height // cell), max(1, width // cell)))
-    return resize_mask(share >= 0.5, (height, width))

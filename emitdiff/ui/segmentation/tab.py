@@ -100,7 +100,7 @@ class SegmentationTab:
 
     def persist(self, demo: gr.Blocks) -> None:
         """Words, views and few-shot heads outlive a refresh; images and masks do not."""
-        reading, words, heads = self.reading, self.words, self.teaching.stored_heads
+        reading, words, heads = self.reading, self.words, self.teaching.heads.stored_heads
         heads.render()
         fields: dict[str, Any] = {
             "text": words.text, "side": self.side, "checkpoint": self.checkpoint, "opacity": reading.opacity,
@@ -109,7 +109,7 @@ class SegmentationTab:
         events = [field.change for field in fields.values()]
         self.kept = fields
         outputs = [*(field for field in fields.values() if field is not self.checkpoint), reading.without_view,
-                   *self.teaching.restored]  # fmt: skip
+                   *self.teaching.heads.restored]  # fmt: skip
         persist_settings(demo, "emitdiff_segmentation", fields, events, self.restore, outputs, [heads])
 
     def restore(self, kept: Any, heads: Any) -> dict[Any, Any]:
@@ -131,7 +131,7 @@ class SegmentationTab:
             self.kept[name]: kept[name] for name, allows in usable.items() if name in kept and allows(kept[name])
         }
         beside = {self.reading.without_view: gr.Image(visible=updates.get(self.side, False))}
-        return {**updates, **beside, **self.teaching.restore(heads, kept.get("checkpoint"))}
+        return {**updates, **beside, **self.teaching.heads.restore(heads, kept.get("checkpoint"))}
 
     def _connect_source(self, refresh: dict[str, Any], compare: dict[str, Any]) -> None:
         source, new = self.source, self._of_source

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 
 from emitdiff.datasets.folder import DatasetInfo, Sample, open_dataset
 from emitdiff.errors import EmitDiffError
+from emitdiff.segmentation.few_shot.fineness import dice_on_cells
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, load_few_shot_head
 from emitdiff.segmentation.few_shot.queries import QuerySampler, View, read_examples
 from emitdiff.segmentation.few_shot.recipe import Recipe
-from emitdiff.segmentation.few_shot.training import TrainFewShot, dice_on_cells, train_few_shot
+from emitdiff.segmentation.few_shot.training import TrainFewShot, keep_training, train_few_shot
 from emitdiff.segmentation.loading import load_segmenter
 from emitdiff.segmentation.model.features import DiffusionFeatures, stage_ends
 from emitdiff.segmentation.model.textdiff import HeadConfig, TextDiff
@@ -91,6 +92,24 @@ def test_updates_tell_how_far_it_is_and_hold_one_image_back(updates):
     head = updates[-1].head
     assert head.card["validation_dice"] == round(updates[-1].dice, 4)
     assert (head.card["images"], head.card["groups"], head.card["licence"]) == (5, 5, "CC0")
+
+
+def test_training_goes_on_from_before_the_image_kept_aside_was_learnt_from(base):
+    first = last_lesson(base, [drawn(index) for index in range(5)], BRIEF)
+    trainer, before = first.trainer, first.head.head.state_dict()
+    kept, unseen = {name: value.clone() for name, value in before.items()}, trainer.unseen.step
+    assert unseen == 4 and len(trainer.views) == 5 and first.preview.dtype == np.uint8
+    more: list = []
+    for update in keep_training(trainer, 600, lambda: len(more) >= 8):
+        more.append(update)
+    assert [update.step for update in more[:3]] == [5, 6, 7], "steps count on from the image's joining in"
+    last = more[-1]
+    assert last.head and last.step == last.head.card["steps"] > 10 and last.seconds > first.seconds
+    assert last.dice is not None and last.preview is not None, "stopped before it was looked at, it is at the end"
+    assert len(trainer.views) > 5, "more time pays for more altered images"
+    assert all(torch.equal(value, kept[name]) for name, value in before.items()), "the first head stays as it was"
+    with pytest.raises(EmitDiffError, match="0 seconds"):
+        next(keep_training(trainer, 0))
 
 
 def test_few_images_are_all_learnt_from_and_a_given_one_is_looked_at(base):
