@@ -46,7 +46,8 @@ class JobState:
 
     `done` of `total` images are generated or scored, and `seconds_left` is a guess from those made in this run, None
     before the first; `generated` and `kept` count synthetic images, `report` and `scores` are files once they are
-    scored; `usable` says whether the dataset can be augmented, and `check` what is in it.
+    scored; `usable` says whether the dataset can be augmented, `check` what is in
+    it, and `notes` what is to be known of its import.
     """
 
     check: DatasetReport
@@ -61,6 +62,7 @@ class JobState:
     error: Exception | None = None
     report: Path | None = None
     scores: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)

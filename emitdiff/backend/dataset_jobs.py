@@ -22,10 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from emitdiff.augmentation_settings import AugmentationSettings
 from emitdiff.backend.dataset_job import Job, JobState, Pair, bytes_in, check_folder, pack, read_pair
+from emitdiff.backend.imports import ForeignData, describe_archive, import_archive
 from emitdiff.backend.pipelines import import_measures
-from emitdiff.datasets.archive import strip_folders, unpack_dataset, unpacked_bytes
+from emitdiff.datasets.archive import archive_bytes, strip_folders, unpack_dataset, unpacked_bytes
 from emitdiff.datasets.folder import open_dataset
 from emitdiff.errors import EmitDiffError
+from emitdiff.files import make_folder
+from emitdiff.import_settings import ImportSettings
 from emitdiff.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,14 +53,25 @@ class DatasetJobs:
         self._jobs: dict[str, Job] = {}
         self._registry_lock, self._run_lock = threading.Lock(), threading.Lock()
 
-    def create(self, archive: str | Path) -> str:
-        """Unpacks and checks a zipped dataset folder; the name of the new job. Raises EmitDiffError."""
+    def describe(self, archive: str | Path) -> ForeignData | None:
+        """What a ZIP in another layout holds and must be told; None for a dataset folder. Raises EmitDiffError."""
+        return describe_archive(archive)
+
+    def create(self, archive: str | Path, settings: ImportSettings | None = None) -> str:
+        """Unpacks and checks a zipped dataset folder, or imports with `settings` what is in another layout; the name of
+        the new job. Raises EmitDiffError."""
         self.remove_old()
-        size = unpacked_bytes(archive)
+        size = unpacked_bytes(archive) if settings is None else 2 * archive_bytes(archive)
         name, job = secrets.token_urlsafe(24), Job(Path(tempfile.mkdtemp(prefix=PREFIX)))
         try:
             self._reserve(name, job, size)
-            source = unpack_dataset(archive, job.folder / "source")
+            place = job.folder / "source"
+            notes: tuple[str, ...] = ()
+            if settings is None:
+                source = unpack_dataset(archive, place)
+            else:
+                source, notes = import_archive(archive, make_folder(place), settings, MAX_IMAGES)
+                job.size = bytes_in(job.folder)
             check = check_folder(source)
         except BaseException:
             with self._registry_lock:
@@ -65,7 +79,7 @@ class DatasetJobs:
             shutil.rmtree(job.folder, ignore_errors=True)
             raise
         usable = bool(check.info and check.num_images and {found.kind for found in check.defects} <= HARMLESS_DEFECTS)
-        job.source, job.last_used, job.state = source, time.time(), JobState(check, usable)
+        job.source, job.last_used, job.state = source, time.time(), JobState(check, usable, notes=notes)
         return name
 
     def status(self, name: str) -> JobState | None:
@@ -92,7 +106,8 @@ class DatasetJobs:
             shutil.rmtree(job.filtered, ignore_errors=True)
             with self._registry_lock:
                 self._job(name)  # still there
-                job.stop, job.state = threading.Event(), JobState(job.state.check, True, "waiting", request)
+                state = JobState(job.state.check, True, "waiting", request, notes=job.state.notes)
+                job.stop, job.state = threading.Event(), state
                 job.stage_start, job.last_used = (time.monotonic(), 0), time.time()
             threading.Thread(target=self._run, args=(job, settings), daemon=True).start()
 

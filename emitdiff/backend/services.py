@@ -19,6 +19,7 @@ import numpy as np
 
 from emitdiff.backend.dataset_jobs import DatasetJobs
 from emitdiff.backend.encoded_images import encode
+from emitdiff.backend.imports import read_labelled
 from emitdiff.backend.painting import paint
 from emitdiff.backend.pipelines import (
     import_measures,
@@ -74,6 +75,7 @@ def build_callables(synthesis: str, segmentation: str) -> Callables:
         read_scan=read_scan,
         read_mask=read_label,
         read_masks=read_labels,
+        read_labelled=read_labelled,
         control_image=control_image,
         image_kind=lambda image: image_kind(image, chosen[1]),
         compose_prompt=prompts.compose_prompt,
@@ -118,11 +120,10 @@ def list_models(chosen: tuple[Checkpoint, ...]) -> tuple[ModelInfo, ...]:
 
 def _model(checkpoint: Checkpoint) -> ModelInfo:
     """With a damaged record the page still comes up and says so; whoever uses the weights gets the whole sentence."""
-    status, own = checkpoint_status(checkpoint), {}
     try:
-        own = _read_record(checkpoint, "emitdiff.json")
+        status, own = checkpoint_status(checkpoint), _read_record(checkpoint, "emitdiff.json")
     except EmitDiffError:
-        status = "damaged (emitdiff.json cannot be read)"
+        status, own = "damaged (emitdiff.json cannot be read)", {}
     return ModelInfo(
         name=checkpoint.name,
         kind=checkpoint.kind,
@@ -316,9 +317,9 @@ def _folder(checkpoint: Checkpoint) -> Path:
 
 def quality(source: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
     import_measures()
-    from emitdiff.synthesis.evaluation import quick_scores
+    from emitdiff.synthesis import evaluation
 
-    return quick_scores(source, synthetic)
+    return evaluation.quick_scores(source, synthetic)
 
 
 def pack(results: list[Any], paths: list[Path], packing: PackRequest, folder: Path) -> tuple[Path, tuple[str, ...]]:

@@ -67,6 +67,13 @@ def unpacked_bytes(archive: str | Path) -> int:
         return sum(entry.file_size for name, entry in entries.items() if name.is_relative_to(top))
 
 
+def archive_bytes(archive: str | Path) -> int:
+    """How much `unpack_archive` writes. Raises EmitDiffError as it does for what the list of files tells."""
+    archive = Path(archive)
+    with _opened(archive) as zipped:
+        return sum(entry.file_size for entry in _checked_entries(zipped, archive.name).values())
+
+
 def holds_dataset(archive: str | Path) -> bool:
     """Whether a ZIP holds a dataset folder, with both tables. Raises EmitDiffError as `unpack_dataset` does, but for a
     ZIP that holds none."""

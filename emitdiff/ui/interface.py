@@ -10,9 +10,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from emitdiff.augmentation_settings import AugmentationSettings
+from emitdiff.import_settings import ImportSettings
 from emitdiff.synthesis_settings import SynthesisSettings
 from emitdiff.ui.results import (
     DatasetReport,
+    ForeignData,
     Pair,
     SamplingStep,
     Scan,
@@ -22,6 +24,7 @@ from emitdiff.ui.results import (
 )
 
 Untaught = Literal["refuse", "try"]  # what is done with a text that asks for nothing that was taught
+Labelled = tuple[np.ndarray, np.ndarray, str]  # an image uint8 (H, W, 3), class ids (H, W), a name
 HEAD_SUFFIX = ".safetensors"  # what the file of a few-shot head ends in, by which it is told from other weights
 
 
@@ -127,7 +130,7 @@ class AugmentRequest(AugmentationSettings):
 
 class JobState(Protocol):
     """Where a dataset that is augmented stands: `done` of `total` in this `stage`; `generated` and `kept` count
-    synthetic images, `report` and `scores` are files."""
+    synthetic images, `report` and `scores` are files; `notes` tell of the import."""
 
     @property
     def check(self) -> DatasetReport: ...
@@ -153,6 +156,8 @@ class JobState(Protocol):
     def report(self) -> Path | None: ...
     @property
     def scores(self) -> Path | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 class Score(Protocol):
@@ -175,8 +180,10 @@ class Segment(Protocol):
 class DatasetCalls:
     """Any of them may raise `EmitDiffError`; those that take a name do so for one that is not known any more."""
 
-    # ZIP of a dataset folder -> name of a job, checked and ready to start
-    create: Callable[[str | Path], str]
+    # ZIP -> what is in it, in another layout than that of a dataset folder; None for a dataset folder
+    describe: Callable[[str | Path], ForeignData | None]
+    # ZIP, None for a dataset folder or how another layout is imported -> name of a job, checked and ready to start
+    create: Callable[[str | Path, ImportSettings | None], str]
     # name -> None where there is none
     status: Callable[[str], JobState | None]
     start: Callable[[str, AugmentRequest], None]
@@ -205,6 +212,9 @@ class Callables:
     read_mask: Callable[[str | Path, Scan | None, int], np.ndarray]
     # file, scan it belongs to -> class ids (S, H, W) of the whole scan
     read_masks: Callable[[str | Path, Scan], np.ndarray]
+    # files that belong together by name or one ZIP, how many at most -> image, class ids and name of each, what was
+    # left out
+    read_labelled: Callable[[Sequence[str | Path], int], tuple[list[Labelled], tuple[str, ...]]]
     # image or None, mask or None, request -> uint8 (h, w, 3), exactly what the network will get
     control_image: Callable[[np.ndarray | None, np.ndarray | None, SynthesisRequest], np.ndarray]
     # image -> (name, modality, organ) of the kind of images it looks like, None for one like none that is known

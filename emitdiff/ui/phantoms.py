@@ -229,5 +229,15 @@ def write_example_dataset(path: Path, count: int = 4) -> Path:
     return path
 
 
+def write_sample_data(path: Path, count: int = 4) -> Path:
+    """Writes a ZIP of `count` drawn ultrasound images in images/ and their masks, white on black, in masks/."""
+    with zipfile.ZipFile(path, "w") as zipped:
+        for seed in range(count):
+            image, mask = breast_ultrasound(np.random.default_rng(seed))
+            for folder, drawn in (("images", image), ("masks", mask * 255)):
+                zipped.writestr(f"my-images/{folder}/drawn_{seed}.png", cv2.imencode(".png", drawn)[1].tobytes())
+    return path
+
+
 if __name__ == "__main__":
     print(f"{len(write_examples())} examples drawn in {EXAMPLES}")

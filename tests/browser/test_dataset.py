@@ -55,10 +55,31 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     expect(page.get_by_text("Augment a small labelled dataset")).to_be_visible()
 
 
+def test_own_images_and_masks_are_imported_in_the_layout_of_the_sample(page, tmp_path):
+    open_tab(page, "Dataset")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download a sample ZIP").click()
+    download.value.save_as(tmp_path / "mine.zip")
+    page.locator(".drop input[type=file]:not([disabled])").last.set_input_files(tmp_path / "mine.zip")
+    expect(page.get_by_text("folders of images and masks, 4 images with masks")).to_be_visible()
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.get_by_role("alert").filter(has_text="Still missing: the modality")).to_be_visible()
+    for label, value in (("Modality", "Ultrasound"), ("Organ", "breast")):
+        page.get_by_label(label, exact=True).filter(visible=True).fill(value)
+        page.keyboard.press("Enter")
+    page.get_by_label("What the masks show (the class)").fill("lesion")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.get_by_text(": Ultrasound, breast. 4 images in 4 groups.")).to_be_visible()
+    page.get_by_text("About the import").click()
+    expect(page.get_by_text("Layout: folders of images and masks, 4 case(s).")).to_be_visible()
+    expect(page.get_by_role("button", name="Augment", exact=True)).to_be_enabled()
+    expect(page.get_by_role("button", name="Import", exact=True)).to_be_hidden()
+
+
 def test_a_file_that_is_no_dataset_is_said_beside_the_field(page, tmp_path):
     open_tab(page, "Dataset")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as zipped:
         zipped.writestr("readme.txt", "hello")
     page.locator(".drop input[type=file]:not([disabled])").last.set_input_files(tmp_path / "other.zip")
-    expect(page.get_by_role("alert").filter(has_text="should hold one dataset folder")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="No images with masks were found")).to_be_visible()
     expect(page.get_by_role("button", name="Augment", exact=True)).to_be_disabled()

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from emitdiff.backend.dataset_jobs import DatasetJobs
+from emitdiff.backend.imports import read_labelled
 from emitdiff.errors import EmitDiffError
 from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans.masks import read_mask, read_scan_mask, read_slice_mask
@@ -189,7 +190,7 @@ class Generator:
 
 def dataset_calls() -> DatasetCalls:
     jobs = DatasetJobs(lambda name: Generator(), failing)
-    return DatasetCalls(jobs.create, jobs.status, jobs.start, jobs.stop, jobs.pairs, jobs.export, jobs.remove)
+    return DatasetCalls(**{name: getattr(jobs, name) for name in DatasetCalls.__dataclass_fields__})
 
 
 scan_that_saves = read_scan
@@ -238,6 +239,7 @@ def fake_callables(**changes: Any) -> Callables:
         read_scan=scan_that_saves,
         read_mask=read_label,
         read_masks=read_labels,
+        read_labelled=read_labelled,
         merging_mask=lambda height, width, patch, alpha, rng: rng.random((height, width)) < alpha,
         control_image=control_image,
         image_kind=lambda image: None,

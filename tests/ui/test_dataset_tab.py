@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import zipfile
 from dataclasses import asdict
 
+import cv2
 import gradio as gr
+import numpy as np
 import pytest
 from fakes import fake_callables
 
@@ -16,7 +19,7 @@ from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.tab import ALL_IMAGES, NOTHING, ONLY_KEPT, PAIRS, DatasetTab
 from emitdiff.ui.dataset.views import BUSY, check_html, job_line
 from emitdiff.ui.interface import AugmentRequest
-from emitdiff.ui.phantoms import write_example_dataset
+from emitdiff.ui.phantoms import write_example_dataset, write_sample_data
 
 
 @pytest.fixture
@@ -167,3 +170,45 @@ def test_a_failure_is_told_in_its_own_words(tab, packed):
     updates = ended(tab, job)
     assert "The weights are not here" in updates[tab.progress] and updates[tab.export_row]["visible"]
     assert "2 images" in check_html(tab.jobs.status(job)) and "alert" in job_line(tab.jobs.status(job))
+
+
+def answers(tab, asked, **changes):
+    """What stands in the import form after its questions, as its components hold it."""
+    values = {name: asked[part] for name, part in tab.importing.fields.items()}
+    plain = {name: value["value"] if isinstance(value, dict) else value for name, value in values.items()}
+    return {**plain, **changes}
+
+
+def test_images_and_masks_of_another_layout_are_asked_about_and_imported(tab, tmp_path):
+    asked = tab.upload(str(write_sample_data(tmp_path / "my-images.zip")), "")
+    form = tab.importing
+    assert "folders of images and masks, 4 images with masks" in asked[form.said]
+    assert asked[form.panel]["visible"] and tab.job not in asked
+    assert asked[form.classes]["label"] == "What the masks show (the class)"
+    missing = tab.take_foreign("", **answers(tab, asked))
+    assert "Still missing: the modality, the organ, what the masks show." in missing[form.said]
+    given = {"modality": "Ultrasound", "organ": "breast", "classes": "lesion, cyst"}
+    assert "1 class(es), 1, and 2 name(s)" in tab.take_foreign("", **answers(tab, asked, **given))[form.said]
+    taken = tab.take_foreign("", **answers(tab, asked, **{**given, "classes": "lesion"}))
+    assert "my-images: Ultrasound, breast. 4 images in 4 groups." in taken[tab.found]
+    assert "About the import" in taken[tab.found] and "is a group of its own" in taken[tab.found]
+    assert not taken[form.panel]["visible"] and taken[tab.start_button]["interactive"]
+    tab.start(taken[tab.job], **{name: field.value for name, field in tab.form.fields.items()})
+    assert tab.jobs.status(taken[tab.job]).notes, "what was said of the import stays"
+    assert "nothing to import any more" in tab.take_foreign("", **answers(tab, asked, found=None))[form.said]
+
+
+def test_what_another_layout_says_of_itself_is_filled_in(tab, tmp_path):
+    record = {"channel_names": {"0": "T2"}, "labels": {"background": 0, "gland": 1, "tumour": 2},
+              "numTraining": 1, "file_ending": ".png"}  # fmt: skip
+    picture = cv2.imencode(".png", np.arange(64, dtype=np.uint8).reshape(8, 8))[1].tobytes()
+    mask = cv2.imencode(".png", np.eye(8, dtype=np.uint8) * 2)[1].tobytes()
+    with zipfile.ZipFile(tmp_path / "task.zip", "w") as zipped:
+        zipped.writestr("Dataset007_Gland/dataset.json", json.dumps(record))
+        zipped.writestr("Dataset007_Gland/imagesTr/a_0000.png", picture)
+        zipped.writestr("Dataset007_Gland/labelsTr/a.png", mask)
+    asked, form = tab.upload(str(tmp_path / "task.zip"), ""), tab.importing
+    assert asked[form.modality] == "MRI" and asked[form.classes]["value"] == "gland, tumour"
+    assert asked[form.classes]["label"].startswith("What the masks show (classes 1, 2, in this order")
+    taken = tab.take_foreign("", **answers(tab, asked, organ="prostate"))
+    assert "tumour" in taken[tab.found] and "1 images in 1 groups" in taken[tab.found]

@@ -82,7 +82,7 @@ def imported(file: Path) -> set[str]:
 
 
 def test_the_ui_is_handed_everything():
-    settings = ("synthesis_settings", "augmentation_settings")
+    settings = ("synthesis_settings", "augmentation_settings", "import_settings")
     ground_floor = ("images", "image_kinds", "provenance", "files", "cells", "errors", "version", *settings)
     known = tuple(f"emitdiff.{name}." for name in (*ground_floor, "ui"))
     files = list(UI.rglob("*.py"))

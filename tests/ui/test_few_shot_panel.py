@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import gradio as gr
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fakes import fake_callables, scan_that_saves
 from emitdiff.images import PALETTE
 from emitdiff.scans.masks import read_mask
 from emitdiff.ui.examples import read_examples
+from emitdiff.ui.phantoms import write_example_dataset, write_sample_data
 from emitdiff.ui.segmentation.example_panel import MAX_EXAMPLES, LabelledExample
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.segmentation.training_views import STEPS, loss_curve, step_list
@@ -72,6 +74,32 @@ def test_nothing_is_drawn_on_while_the_panel_is_closed(panel, example):
 def test_an_image_that_does_not_show_the_target_is_an_example_too(panel, example):
     updates = panel.given.add_empty([], scan_that_saves(example.image), 1, None)
     assert not updates[panel.given.examples][0].mask.any() and updates[panel.given.gallery]["visible"]
+
+
+def test_several_files_are_matched_by_name(panel, example, tmp_path):
+    def written(name, array):
+        cv2.imwrite(str(tmp_path / name), array)
+        return str(tmp_path / name)
+
+    disc = np.zeros((40, 40), np.uint8)
+    disc[10:20, 10:20] = 255
+    files = [written(f"{letter}.png", disc // 2 + 20 * k) for k, letter in enumerate("abc", 1)]
+    files += [written("a_mask.png", disc), written("b_mask.png", disc * 0)]
+    updates, given = panel.given.add_files([], files), panel.given
+    assert [one.name for one in updates[given.examples]] == ["a.png", "b.png"]
+    assert updates[given.examples][0].mask.sum() == 100 and not updates[given.examples][1].mask.any()
+    assert "2 examples." in updates[given.said] and "c.png" in updates[given.said] and updates[given.files] is None
+    again = given.add_files(updates[given.examples], [files[0], files[3]])
+    assert len(again[given.examples]) == 2 and "a.png is an example already" in again[given.said]
+    several = [files[2], written("c_mask.png", np.arange(1600, dtype=np.uint8).reshape(40, 40) % 3)]
+    assert "holds the classes 1, 2" in given.add_files([], several)[given.said]
+    assert "No images with masks" in given.add_files([], files[:1])[given.said]
+    packed = str(write_sample_data(tmp_path / "sample.zip"))
+    assert len(given.add_files([], [packed])[given.examples]) == 4
+    packed = str(write_example_dataset(tmp_path / "dataset.zip"))
+    assert len(given.add_files([], [packed])[given.examples]) == 4
+    (tmp_path / "other").mkdir()
+    assert "Two files are called a.png" in given.add_files([], [files[0], written("other/a.png", disc)])[given.said]
 
 
 def test_what_cannot_be_added_is_said(panel, example):

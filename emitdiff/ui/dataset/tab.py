@@ -10,20 +10,23 @@ import gradio as gr
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.archive import answer_folder
 from emitdiff.ui.dataset.augment_form import AugmentForm
+from emitdiff.ui.dataset.import_form import ImportForm
 from emitdiff.ui.dataset.views import BUSY, EMPTY, GUIDE, THEME, check_html, job_line, pair_picture, report_frame
 from emitdiff.ui.events import QUIET, on_choice, stoppable, stopping
 from emitdiff.ui.interface import Callables, JobState
-from emitdiff.ui.messages import finished, note, notes, sentence
-from emitdiff.ui.phantoms import write_example_dataset
+from emitdiff.ui.messages import finished, note, notes, progress, sentence
+from emitdiff.ui.phantoms import write_example_dataset, write_sample_data
+from emitdiff.ui.results import ForeignData
 from emitdiff.ui.source import mirror
 from emitdiff.ui.views import written_once
 
-IDLE = "Upload a zipped dataset folder, or try the drawn example."
-GIVE = "A ZIP of a folder with dataset.json, metadata.csv, images and masks."
+IDLE = "Upload your images and masks as a ZIP, or try the drawn example."
+GIVE = "A ZIP of images/ and masks/, of pairs by name, of nnU-Net, of a Decathlon task, or of a dataset folder."
 LAYOUTS = {
     "dataset folder": "dataset", "nnU-Net": "nnunet", "COCO": "coco", "MONAI": "monai", "paired folders": "paired"
 }  # fmt: skip
 RUNNING = "This dataset is being augmented: stop the run before removing it."
+ASKING = "Say what these images show, then press Import."
 ONLY_KEPT, ALL_IMAGES = "images that pass the filter", "all generated images"
 PAIRS = 4  # of the last ones generated
 POLL_INTERVAL = 1.0
@@ -51,8 +54,12 @@ class DatasetTab:
 
     def _lay_out_controls(self) -> None:
         self.file = gr.File(label="Dataset (ZIP)", file_types=[".zip"], height=92, elem_classes="drop")
-        self.example = gr.Button("Try four drawn images", size="sm")
+        with gr.Row(elem_classes="pair"):
+            self.example = gr.Button("Try four drawn images", size="sm", min_width=120)
+            sample = write_sample_data(answer_folder() / "my-images.zip")
+            self.sample = gr.DownloadButton("Download a sample ZIP", value=str(sample), size="sm", min_width=120)
         self.found = gr.HTML(note(GIVE), elem_classes="beside")
+        self.importing = ImportForm(self.calls)
         self.remove_button = gr.Button("Remove this dataset", size="sm", visible=False)
         self.form = AugmentForm(self.calls)
         with gr.Column(elem_classes="actions"):
@@ -102,11 +109,17 @@ class DatasetTab:
 
     def _connect(self) -> None:
         at_once: dict[str, Any] = {"queue": False, **QUIET}
-        outputs = [self.job, self.file, self.found, *self.outputs]
+        outputs = [self.job, self.file, self.found, *self.importing.outputs, *self.outputs]
         taken: dict[str, Any] = {"inputs_kwargs": {"job": self.job}, "outputs": outputs}
         given: dict[str, Any] = {"path": self.file, "job": self.job}
         self.file.upload(self.upload, inputs_kwargs=given, outputs=outputs, concurrency_id="preview", **QUIET)
         self.example.click(self.take_example, concurrency_id="preview", **taken, **QUIET)
+        self.importing.button.click(
+            lambda: progress("Importing the images and masks.", None), outputs=self.progress, **at_once
+        ).then(
+            self.take_foreign, inputs_kwargs={"job": self.job, **self.importing.fields}, outputs=outputs,
+            concurrency_id="preview", **QUIET,
+        )  # fmt: skip
         self.start_button.click(
             self.start, inputs_kwargs={"job": self.job, **self.form.fields}, outputs=self.outputs, **at_once
         )
@@ -143,14 +156,33 @@ class DatasetTab:
                 raise EmitDiffError(
                     "The dataset here has synthetic images: export them, remove it, then upload the next one."
                 )
-            name = self.jobs.create(path)
+            if (foreign := self.jobs.describe(path)) is not None:
+                asked = self.importing.ask(path, foreign)
+                return {**asked, self.file: None, self.found: "", self.progress: finished(ASKING)}
+            name = self.jobs.create(path, None)
         except Exception as error:
             known = check_html(here) if here else ""
-            return {self.found: note(sentence(error), "error") + known, self.file: None}
+            return {self.found: note(sentence(error), "error") + known, self.file: None, **self.importing.hide()}
+        return self._taken(name, job)
+
+    def _taken(self, name: str, job: str) -> dict[Any, Any]:
+        """Job `name` takes the place of `job`, if there was one."""
         self.jobs.remove(job or "")
         state = self.jobs.status(name)
         found = check_html(state) if state else note(GIVE)
-        return {self.job: name, self.file: None, self.found: found, **self.job_updates(name, state)}
+        hidden = self.importing.hide()
+        return {self.job: name, self.file: None, self.found: found, **hidden, **self.job_updates(name, state)}
+
+    def take_foreign(self, job: str, found: ForeignData | None, path: str, **answers: Any) -> dict[Any, Any]:
+        """The questions were answered: the data becomes a dataset folder, or it is said what is still missing."""
+        try:
+            if found is None:
+                raise EmitDiffError("There is nothing to import any more: upload the ZIP again.")
+            settings = self.importing.settings(found, **answers)
+            name = self.jobs.create(path, settings)
+        except Exception as error:
+            return {self.importing.said: note(sentence(error), "error"), self.progress: finished(ASKING)}
+        return self._taken(name, job)
 
     def take_example(self, job: str) -> dict[Any, Any]:
         return self.upload(str(write_example_dataset(answer_folder() / "drawn_ultrasound.zip")), job)

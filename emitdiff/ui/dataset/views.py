@@ -21,16 +21,17 @@ EMPTY = np.full((256, 2 * 256 + GAP, 3), 24, np.uint8)  # in place of a pair to 
 # The frame does not see whether the page around it is dark: its first line is told.
 THEME = """html => html.replace(/&lt;html lang=&quot;en&quot;(?= ?&gt;)/, "$& class=&quot;" +
   (document.body.classList.contains("dark") ? "dark" : "light") + "&quot;")"""
-LAYOUT = """my-data/
-  dataset.json   name, modality, organ, labels, licence, citation
-  metadata.csv   file_name, mask, group, finding, text
-  images/        PNG, JPEG, WebP, TIFF, DICOM, NIfTI, one slice each
-  masks/         class ids, the same size as the image"""
+LAYOUT = """my-images.zip
+  images/  scan_1.png  scan_2.png   PNG, JPEG, DICOM, NIfTI, ...
+  masks/   scan_1.png  scan_2.png   white on black, or class ids"""
 GUIDE = f"""<div class="guide"><h2>Augment a small labelled dataset</h2>
-<ol><li>Upload a ZIP of a dataset folder, or try the drawn example. It is checked first.</li>
+<ol><li>Upload a ZIP of images and masks, or try the drawn example. You are asked what the images do not say, and what
+cannot be used is listed.</li>
 <li>Choose how many synthetic images to generate per real image. The mask stays the label.</li>
 <li>Review the report, worst images first, and export the result in the layout of your training framework.</li></ol>
-<pre tabindex="0" role="region" aria-label="What is in the folder">{escape(LAYOUT)}</pre>
+<pre tabindex="0" role="region" aria-label="What is in the ZIP">{escape(LAYOUT)}</pre>
+<p>Masks beside their images work too (scan_1.png, scan_1_mask.png), as do nnU-Net folders, tasks of the Medical
+Segmentation Decathlon, and dataset folders (dataset.json, metadata.csv).</p>
 <p>Generation continues on the server when this page is closed; reopen it in this browser to see the dataset. It is
 kept for at most a day, or until you remove it; on a busy server idle datasets are removed earlier.</p></div>"""
 
@@ -52,7 +53,12 @@ def check_html(state: JobState) -> str:
         rest = len(check.findings) - len(most)
         listed = ", ".join(f"{shorten(name, 80)} {count}" for name, count in most)
         lines.append(note(f"Findings: {listed}" + (f" and {rest} more." if rest else ".")))
-    return "".join(lines) + _defects(state)
+    return "".join(lines) + _import_notes(state) + _defects(state)
+
+
+def _import_notes(state: JobState) -> str:
+    items = "".join(f"<li>{escape(line.strip())}</li>" for line in state.notes)
+    return f"<details class='defects'><summary>About the import</summary><ul>{items}</ul></details>" if items else ""
 
 
 def _defects(state: JobState) -> str:

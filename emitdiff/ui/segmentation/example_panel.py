@@ -13,7 +13,7 @@ from emitdiff.images import overlay
 from emitdiff.ui.drawing import build_canvas, canvas_value, drawn_mask
 from emitdiff.ui.events import QUIET
 from emitdiff.ui.interface import Callables
-from emitdiff.ui.messages import note, sentence
+from emitdiff.ui.messages import note, notes, sentence
 from emitdiff.ui.results import Scan
 from emitdiff.ui.segmentation.training_views import step, step_list
 from emitdiff.ui.segmentation.truth_panel import BEST_CLASS, Truth, TruthPanel, one_class
@@ -21,6 +21,7 @@ from emitdiff.ui.source import SESSION_SECONDS, Source, chosen_scan, selected_sl
 from emitdiff.ui.views import written_once
 
 MAX_EXAMPLES = 24  # examples of one session
+FULL = f"The limit is {MAX_EXAMPLES} examples: for more, use `python -m emitdiff teach` with a folder."
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class ExamplePanel:
         with gr.Row(elem_classes="pair"):
             self.add_button = gr.Button("Add as example", size="sm", min_width=100)
             self.empty_button = gr.Button("Add without target", size="sm", min_width=100)
+        self.files = gr.File(
+            label="Or several at once: images and masks, or a ZIP", file_count="multiple", height=92,
+            elem_classes="drop",
+        )  # fmt: skip
         self.said = gr.HTML(elem_classes="beside")
         self.gallery = written_once(
             gr.Gallery(
@@ -73,6 +78,9 @@ class ExamplePanel:
         self.add_button.click(self.add, inputs_kwargs=taken, outputs=[*listed, self.canvas], **QUIET)
         empty = {"examples": self.examples, **source.inputs}
         self.empty_button.click(self.add_empty, inputs_kwargs=empty, outputs=listed, **QUIET)
+        self.files.upload(
+            self.add_files, [self.examples, self.files], [*listed, self.files], concurrency_limit=2, **QUIET
+        )
         self.remove_button.click(lambda shown: self._list(shown[:-1]), self.examples, listed, **QUIET)
 
     def open(self, scan: Scan | None, slice_number: float, window: str | None) -> dict[Any, Any]:
@@ -119,11 +127,34 @@ class ExamplePanel:
         except Exception as error:
             return {self.said: note(sentence(error), "error")}
 
+    def add_files(self, examples: list[LabelledExample], files: list[str]) -> dict[Any, Any]:
+        """Files with images and masks, matched by their names, join the examples; what cannot is listed."""
+        taken = list(examples)
+        try:
+            room = MAX_EXAMPLES - len(examples)
+            if room < 1:
+                raise EmitDiffError(FULL)
+            pairs, left_out = self.calls.read_labelled(files, room)
+            lines = list(left_out)
+            for image, classes, name in pairs:
+                try:
+                    one = LabelledExample(image, one_class(classes, BEST_CLASS), name)
+                except EmitDiffError:
+                    known = ", ".join(str(value) for value in np.unique(classes) if value)
+                    lines.append(f"{name}: its mask holds the classes {known}; a head is taught one target.")
+                    continue
+                if any(np.array_equal(image, other.image) for other in taken):
+                    lines.append(f"{name} is an example already.")
+                else:
+                    taken.append(one)
+        except Exception as error:
+            return {self.said: note(sentence(error), "error"), self.files: None}
+        shown = self._list(taken)
+        return {**shown, self.said: shown[self.said] + notes(lines, "warning"), self.files: None}
+
     def _added(self, examples: list[LabelledExample], one: LabelledExample) -> dict[Any, Any]:
         if len(examples) >= MAX_EXAMPLES:
-            raise EmitDiffError(
-                f"The limit is {MAX_EXAMPLES} examples: for more, use `python -m emitdiff teach` with a folder."
-            )
+            raise EmitDiffError(FULL)
         if any(np.array_equal(one.image, other.image) for other in examples):
             raise EmitDiffError("This image is already an example: choose another image or slice.")
         return self._list([*examples, one])
