@@ -65,6 +65,11 @@ def contradiction(prompt: str, kind: ImageKind | None) -> str:
     return f"{kind.told}; the prompt says {', '.join([*modalities, *organs])}."
 
 
+def names_a_kind(prompt: str) -> bool:
+    """Whether `prompt` names a modality or an organ, so that it can contradict an image."""
+    return bool(_named(prompt, MODALITY_NAMES) or _named(prompt, ORGAN_NAMES))
+
+
 def fitting_prompt(prompt: str, kind: ImageKind, findings: tuple[str, ...] = ()) -> str:
     """`prompt` for images of `kind`: its modality and organ, and of the parts between commas those that name neither
     another one nor one of the `findings`."""

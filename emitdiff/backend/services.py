@@ -245,15 +245,9 @@ def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: Sy
 def image_kind(image: np.ndarray, checkpoint: Checkpoint) -> tuple[str, str, str] | None:
     """(name, modality, organ) of the kind that the segmenter takes an image, uint8 (H, W, 3), for: ("prostate MRI",
     "MRI", "prostate"). None for an image unlike those it knows, and where its weights are not here or tell no kinds."""
-    from emitdiff.segmentation.vocabulary import IMAGE_KINDS
-
     pipeline = segmenter(checkpoint.name) if is_ready(checkpoint) else None
-    kinds = getattr(pipeline, "image_kinds", None)  # the published model's pipeline has none
-    if pipeline is None or kinds is None:
-        return None
-    signature = encode(pipeline, image).signature
-    name = "" if signature is None else kinds.likely_kind(signature)
-    return (name, *IMAGE_KINDS[name]) if name in IMAGE_KINDS else None
+    known = hasattr(pipeline, "image_kind")  # the published model's pipeline tells none
+    return pipeline.image_kind(encode(pipeline, image)) if pipeline is not None and known else None
 
 
 def prompt_warning(prompt: str, checkpoint: str) -> str:

@@ -67,17 +67,22 @@ def read_slice(
 
 
 def read_source(
-    path: Path | None, mask_file: Path | None, index: int | None, window: str | None, time_point: int | None = None
+    path: Path | None,
+    mask_file: Path | None,
+    index: int | None,
+    window: str | None,
+    time_point: int | None = None,
+    prompt: str = "",
 ) -> tuple[str, int | None, np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
     """What to generate from: a name for files, the slice, image and mask where they are given, and the image's
-    warnings."""
+    warnings, one of them where `prompt` says another kind of image."""
     from emitdiff.files import file_stem
     from emitdiff.scans.masks import read_mask, read_slice_mask
 
     if path is not None:
         scan, index, image = read_slice(path, index, window, time_point)
         mask = None if mask_file is None else read_slice_mask(mask_file, scan, index)
-        return file_stem(scan.name), index, image, mask, scan.warnings
+        return file_stem(scan.name), index, image, mask, (*scan.warnings, *_contradiction(prompt, image, scan.modality))
     if time_point is not None:
         raise EmitDiffError(f"--time-point {time_point} is for an image, and none was given; leave it out.")
     if window is not None:
@@ -85,6 +90,23 @@ def read_source(
     if mask_file is None:
         return "text", None, None, None, ()
     return file_stem(mask_file.name), index, None, read_mask(mask_file, index=index), ()
+
+
+def _contradiction(prompt: str, image: np.ndarray, modality: str | None) -> tuple[str, ...]:
+    """What is said where `prompt` asks for another kind of image than is given, by the tags of its file or as the
+    embedded segmenter takes it."""
+    import emitdiff
+    from emitdiff.image_kinds import contradiction, kind_of_image, names_a_kind
+
+    if not names_a_kind(prompt):
+        return ()
+    try:
+        warning = emitdiff.load_segmenter().prompt_warning(prompt, image, modality)
+    except EmitDiffError:  # not there, or an image that it cannot look at: nobody asked for it
+        warning = contradiction(prompt, kind_of_image(modality, None))
+    if warning:
+        say(warning)
+    return (warning,) if warning else ()
 
 
 def read_size(size: str | None) -> tuple[int, int] | None:

@@ -103,7 +103,7 @@ class Synthesize:
                 f"--size {self.size} is for text-only generation: other images have the size of their source."
             )
         stem, index, image, mask, warnings = read_source(
-            self.image, self.mask, self.slice, self.window, self.time_point
+            self.image, self.mask, self.slice, self.window, self.time_point, self.prompt if self.structure else ""
         )
         settings = self._settings()
         pipeline = load("load_synthesizer", self.checkpoint)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.image_kinds import with_article
+from emitdiff.image_kinds import contradiction, kind_of_image, names_a_kind, with_article
 from emitdiff.images import image_to_tensor, resize_image
 from emitdiff.segmentation.greys import GreyLevels, scale_greys
 from emitdiff.segmentation.model.classifier import PixelClassifier
@@ -25,7 +25,7 @@ from emitdiff.segmentation.output import (
     upsample,
 )
 from emitdiff.segmentation.segmenter import EncodedImage, ImageFeatures, Segmenter
-from emitdiff.segmentation.vocabulary import Target, target_named
+from emitdiff.segmentation.vocabulary import IMAGE_KINDS, Target, target_named
 from emitdiff.segmentation.wording.reader import Request
 
 DROPOUT_SAMPLES = 8
@@ -92,6 +92,22 @@ class SegmentationPipeline(Segmenter):
             looks += [self._encode_image(scaled, side)[0] for side in self.sizes[1:]]
             looks += [self._encode_far(scaled, side) for side in self.far_sizes]
         return EncodedImage(tuple(looks), kind_signature, image.shape[:2], self._encoder)
+
+    def image_kind(self, image: np.ndarray | EncodedImage) -> tuple[str, str, str] | None:
+        """(name, modality, organ) of the kind that an image, uint8 (H, W, 3) or encoded, is taken for, as ("prostate
+        MRI", "MRI", "prostate"); None for one unlike those that are known, and where the weights tell no kinds."""
+        found = image if isinstance(image, EncodedImage) else self.encode(image)
+        if self.image_kinds is None or found.signature is None:
+            return None
+        name = self.image_kinds.likely_kind(found.signature)
+        return (name, *IMAGE_KINDS[name]) if name in IMAGE_KINDS else None
+
+    def prompt_warning(self, prompt: str, image: np.ndarray | EncodedImage, modality: str | None = None) -> str:
+        """A sentence where `prompt`, for synthesis, says another kind of image than `image` is taken for, or than
+        `modality`, what its file says; "" where it does not."""
+        if not names_a_kind(prompt):
+            return ""
+        return contradiction(prompt, kind_of_image(modality, self.image_kind(image)))
 
     @torch.inference_mode()
     def scaled(self, image: np.ndarray) -> np.ndarray:

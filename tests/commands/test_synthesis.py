@@ -8,7 +8,9 @@ import pytest
 from command_line import run
 from PIL import Image
 
+from emitdiff import load_segmenter
 from emitdiff.provenance import read_synthetic_settings
+from emitdiff.ui.examples import FOLDER as EXAMPLES
 
 
 @pytest.mark.parametrize(
@@ -195,3 +197,27 @@ def test_evaluate_synthesis_ends_with_one_json_object(tiny_synthesis_folder, dat
     realism = {"spectrum_mid_db", "spectrum_high_db", "kid", "two_sample_accuracy"}
     names |= realism | {f"autoencoder_{name}" for name in realism}
     assert names <= set(measured) and names - {"n", "images_per_second"} <= set(measured["sd"]) and measured["n"] == 1
+
+
+def test_synthesize_warns_where_the_prompt_says_another_kind_of_image(
+    tiny_synthesis_folder, monkeypatch, tmp_path, capsys
+):
+    wrong = "This looks like a prostate MRI; the prompt says X-ray, chest."
+    flags = ["-n", "1", "--steps", "1", "--checkpoint", tiny_synthesis_folder]
+    for prompt, expected in (("X-ray, chest", [wrong]), ("MRI, prostate", []), ("dark", [])):
+        out = tmp_path / prompt
+        assert (
+            run(monkeypatch, "synthesize", EXAMPLES / "drawn_prostate_mri.png", "--prompt", prompt, *flags, "-o", out)
+            == 0
+        )
+        assert (wrong in capsys.readouterr().err) == bool(expected)
+        (entry,) = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["images"]
+        assert entry["settings"]["warnings"] == expected
+
+
+def test_in_python_a_segmenter_says_what_kind_an_image_is_and_where_a_prompt_contradicts_it():
+    segment, image = load_segmenter(), np.array(Image.open(EXAMPLES / "drawn_prostate_mri.png").convert("RGB"))
+    assert segment.image_kind(image) == ("prostate MRI", "MRI", "prostate")
+    assert "the prompt says CT" in segment.prompt_warning("CT, noisy", image)
+    assert segment.prompt_warning("X-ray", image, modality="X-ray") == "", "the file knows best"
+    assert segment.prompt_warning("noisy", image) == ""
