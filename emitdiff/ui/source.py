@@ -51,19 +51,23 @@ class Source:
         return self._with_time_points(self.show(self.calls.read_scan(path)))
 
     def change_time_point(
-        self, file: str | None, time_point: float, scan: Scan | None, slice_number: float, window: str | None
+        self, file: str | None, time_point: float | None, scan: Scan | None, slice_number: float, window: str | None
     ) -> dict[Any, Any]:
-        """Updates for another time point of the same file, at the same slice; without one what is shown stays."""
+        """Updates for another time point of the same file, at the same slice; without one what is shown stays, and so
+        does its number."""
         try:
+            if scan is not None and time_point == scan.volume + 1:
+                return {self.message: _said(scan)}
             if file is None:
                 raise EmitDiffError("The file of this image is not here any more: choose it again.")
-            number = int(time_point) - 1
-            if scan is not None and number == scan.volume:
-                return {self.scan: gr.skip()}
-            found = self.calls.read_scan(file, time_point=number)
+            last = 1 if scan is None else scan.volumes
+            if time_point is None or time_point != int(time_point) or not 1 <= time_point <= last:
+                raise EmitDiffError(f"The time point is a whole number from 1 to {last}; {time_point} was given.")
+            found = self.calls.read_scan(file, time_point=int(time_point) - 1)
             return self._with_time_points(self.show(found, slice_number, window))
         except Exception as error:
-            return {self.message: note(sentence(error), "error")}
+            shown = gr.skip() if scan is None else gr.update(value=scan.volume + 1)
+            return {self.message: note(sentence(error), "error"), self.time_point: shown}
 
     def on_time_point(self, quiet: dict[str, Any]) -> Any:
         """The event of another time point, to be followed by what shows it."""
@@ -184,6 +188,8 @@ def describe_scan(scan: Scan) -> str:
     parts = [scan.modality, f"{width} x {height}", f"{scan.num_slices} slices" if scan.num_slices > 1 else None]
     if scan.spacing:
         parts.append(f"{scan.spacing[2]:.2g} x {scan.spacing[1]:.2g} mm")
+    if scan.volumes > 1:
+        parts.append(f"time point {scan.volume + 1} of {scan.volumes}")
     parts.append(getattr(scan, "orientation", None))
     return f"{scan.name}: " + ", ".join(part for part in parts if part)
 

@@ -16,6 +16,7 @@ def scan(**changes):
         "size": (200, 160),
         "num_slices": 24,
         "spacing": (3.0, 0.94, 0.94),
+        "volumes": 1,
     }
     return SimpleNamespace(
         **facts | {"windows": {}, "edge_letters": dict, "image": lambda index, window: (index, window)} | changes
@@ -81,14 +82,18 @@ def test_a_file_of_several_time_points_has_a_control_for_them(tmp_path):
     updates = source.load(tmp_path / "cine.nii")
     control, file = updates[source.time_point], str(tmp_path / "cine.nii")
     assert (control["visible"], control["value"], control["maximum"]) == (True, 1, 3)
-    assert "It holds 3 volumes" in updates[source.message]
+    assert "It holds 3 volumes" in updates[source.message] and "time point 1 of 3" in updates[source.message]
     later = source.change_time_point(file, 3, updates[source.scan], 2, None)
     assert (later[source.scan].values == 201).all() and later[source.slice]["value"] == 2
     assert later[source.time_point]["value"] == 3 and "It holds" not in later[source.message]
-    assert source.change_time_point(file, 3, later[source.scan], 2, None)[source.scan] == gr.skip()
-    for given, said in (((None, 2), "choose it again"), ((file, 9), "3 volume(s)")):
+    assert "time point 3 of 3" in later[source.message]
+    same = source.change_time_point(file, 3, later[source.scan], 2, None)
+    assert list(same) == [source.message] and 'role="alert"' not in same[source.message], "no error outlives it"
+    bad = [(number, "from 1 to 3") for number in (9, 0, -1, 1.5, None)]
+    for given, said in (((None, 2), "choose it again"), *(((file, number), words) for number, words in bad)):
         kept = source.change_time_point(*given, later[source.scan], 2, None)
-        assert list(kept) == [source.message] and said in kept[source.message]
+        assert set(kept) == {source.message, source.time_point} and said in kept[source.message]
+        assert kept[source.time_point]["value"] == 3, "the number is again that of what is shown"
     assert not source.show(later[source.scan])[source.time_point]["visible"], "its file need not be here"
 
 
