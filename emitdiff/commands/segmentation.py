@@ -88,6 +88,7 @@ class Segment:
             "image": self.image.name,
             "slice": index,
             "time_point": self.time_point,
+            "laterality": scan.laterality,
             "window": self.window,
             "text": self.text,
             "target": result.target,

@@ -20,7 +20,7 @@ from emitdiff.scans.decoding import (
 from emitdiff.scans.dicom_decoding import open_pixels
 from emitdiff.scans.dicom_files import MAX_FILES, archive_sources, file_sources, folder_sources, read_header
 from emitdiff.scans.dicom_frame import Frame
-from emitdiff.scans.dicom_order import in_order, series_reference
+from emitdiff.scans.dicom_order import in_order, laterality, series_reference
 from emitdiff.scans.dicom_pixels import (
     check_rescale,
     is_inverted,
@@ -88,6 +88,7 @@ def _read_series(name: str, series: Series, wanted: Wanted) -> Scan:
         only=wanted.index,
         volumes=order.volumes,
         volume=wanted.time_point or 0,
+        laterality=laterality(frames),
     )
 
 

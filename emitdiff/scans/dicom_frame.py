@@ -25,7 +25,7 @@ SLICE_ELEMENTS = [
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SOPClassUID", "SOPInstanceUID",
     "StudyInstanceUID", "FrameOfReferenceUID", "GridFrameOffsetVector", "DoseGridScaling",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime", "DiffusionBValue", "TriggerTime",
-    "AcquisitionNumber", "InversionTime",
+    "AcquisitionNumber", "InversionTime", "ImageLaterality", "Laterality",
 ]
 PIXEL_ELEMENTS = [
     "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
@@ -54,6 +54,7 @@ _FUNCTIONAL_GROUPS = {
     "DiffusionBValue": "MRDiffusionSequence",
     "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
     "FrameAcquisitionNumber": "FrameContentSequence",
+    "FrameLaterality": "FrameAnatomySequence",
 }
 Source = Callable[[], BinaryIO]
 

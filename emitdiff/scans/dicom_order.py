@@ -17,6 +17,7 @@ Spacing = tuple[float, float, float]  # (slice, row, column) in millimetres
 # evenly spread, along the stack and beside it, are.
 UNEVEN, UNEVEN_BESIDE = 0.1, 0.25
 SAME_PLACE = 0.05  # of a pixel: slices that are nearer lie at the same place
+_LATERALITY = {"L": "left", "R": "right", "B": "both"}
 _SIDES = {"R": "L", "L": "R", "A": "P", "P": "A", "H": "F", "F": "H"}
 
 
@@ -131,6 +132,16 @@ def _sides(frame: Frame) -> dict[str, str]:
         return {}
     left, top = ("".join(_SIDES[letter] for letter in word) for word in (right, bottom))
     return {"left": left, "right": right, "top": top, "bottom": bottom}
+
+
+def laterality(frames: list[Frame]) -> str | None:
+    """Which part of a pair all frames show, "left", "right" or "both"; of the frame before the image and the series."""
+    words = ("FrameLaterality", "ImageLaterality", "Laterality")
+    said = {
+        next((str(value).strip().upper() for word in words if (value := frame.get(word)) is not None), "")
+        for frame in frames
+    }
+    return _LATERALITY.get(said.pop()) if len(said) == 1 else None
 
 
 def _is_direction(word: str) -> bool:

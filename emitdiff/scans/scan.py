@@ -66,6 +66,7 @@ class Scan:
     only: int | None = None
     volumes: int = 1  # that the file holds at the same places: time points, echoes
     volume: int = 0  # which of them this is
+    laterality: str | None = None  # "left", "right" or "both", of a paired part of the body, where the file says so
 
     def keep(self, wanted: Wanted) -> Scan:
         """Itself, where the slice and volume asked for are there; for formats without volumes."""

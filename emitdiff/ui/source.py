@@ -185,7 +185,8 @@ def _said(scan: Scan) -> str:
 def describe_scan(scan: Scan) -> str:
     """ "brain.nii.gz: MRI, 256 x 256, 24 slices, 0.9 x 0.9 mm"."""
     height, width = scan.size
-    parts = [scan.modality, f"{width} x {height}", f"{scan.num_slices} slices" if scan.num_slices > 1 else None]
+    side = {"left": "left side", "right": "right side", "both": "both sides"}.get(scan.laterality or "")
+    parts = [scan.modality, side, f"{width} x {height}", f"{scan.num_slices} slices" if scan.num_slices > 1 else None]
     if scan.spacing:
         parts.append(f"{scan.spacing[2]:.2g} x {scan.spacing[1]:.2g} mm")
     if scan.volumes > 1:

@@ -285,6 +285,22 @@ def test_sides_of_an_image_without_a_place(tmp_path, towards, sides):
     assert scan.edge_letters() == sides
 
 
+@pytest.mark.parametrize(
+    ("elements", "said"),
+    [
+        ({"ImageLaterality": "L"}, "left"),
+        ({"ImageLaterality": "R", "Laterality": "L"}, "right"),
+        ({"Laterality": "B"}, "both"),
+        ({"ImageLaterality": "U"}, None),
+        ({"ImageLaterality": ""}, None),
+        ({"SharedFunctionalGroupsSequence": [item(FrameAnatomySequence=[item(FrameLaterality="R")])]}, "right"),
+        ({}, None),
+    ],
+)
+def test_which_of_a_pair_an_image_shows(tmp_path, elements, said):
+    assert read_scan(write_dicom(tmp_path / "a.dcm", ramp(), Modality="MG", **elements)).laterality == said
+
+
 def test_sides_by_an_orientation_alone(tmp_path):
     scan = read_scan(write_dicom(tmp_path / "a.dcm", ramp(), ImageOrientationPatient=CORONAL))
     assert scan.geometry is None and scan.edge_letters()["top"] == "H"

@@ -17,6 +17,7 @@ def scan(**changes):
         "num_slices": 24,
         "spacing": (3.0, 0.94, 0.94),
         "volumes": 1,
+        "laterality": None,
     }
     return SimpleNamespace(
         **facts | {"windows": {}, "edge_letters": dict, "image": lambda index, window: (index, window)} | changes
@@ -25,6 +26,7 @@ def scan(**changes):
 
 def test_a_scan_is_described_by_what_its_file_says():
     assert describe_scan(scan()) == "brain.nii.gz: MRI, 160 x 200, 24 slices, 0.94 x 0.94 mm"
+    assert describe_scan(scan(laterality="left")).startswith("brain.nii.gz: MRI, left side, 160 x 200")
     assert describe_scan(scan(modality=None, num_slices=1, spacing=None)) == "brain.nii.gz: 160 x 200"
 
 
