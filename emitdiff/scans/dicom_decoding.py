@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExte
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.dicom_frame import PIXEL_ELEMENTS, SLICE_ELEMENTS, Frame, Header
 
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"  # of the standard since 2024; pydicom 3.0 does not know it
 _PIXELS = {(0x7FE0, 0x0010): "PixelData", (0x7FE0, 0x0008): "FloatPixelData", (0x7FE0, 0x0009): "DoubleFloatPixelData"}
 _COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 _ONE_SAMPLE = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
@@ -89,6 +90,7 @@ def open_pixels(name: str, header: Header) -> Iterator[PixelFile]:
             if not opened.keyword:
                 raise EmitDiffError(f"'{name}' is a DICOM file without an image in it.")
         elements.file_meta.TransferSyntaxUID = syntax
+        check_syntax(name, elements)
         check_pixels(name, elements, opened.keyword)
         if opened.begin is not None and opened.length < _frame_bytes(elements) * header.frames:
             raise EOFError
@@ -114,6 +116,19 @@ def _find_pixels(opened: PixelFile) -> PixelFile:
 
 def _frame_bytes(elements: pydicom.Dataset) -> int:
     return int(elements.Rows * elements.Columns * elements.SamplesPerPixel * elements.BitsAllocated // 8)
+
+
+def check_syntax(name: str, elements: pydicom.Dataset) -> None:
+    """EmitDiffError where the way in which the file is encoded is not known, as with those newer than pydicom."""
+    syntax = elements.file_meta.TransferSyntaxUID
+    try:
+        syntax.is_compressed  # noqa: B018
+    except ValueError:
+        known = "deflated frame by frame" if syntax == DEFLATED_FRAMES else "in a way that is not known here"
+        raise EmitDiffError(
+            f"'{name}' is encoded {known} (transfer syntax {syntax[:64]}), which is not read. Decompress the file with "
+            "other software first."
+        ) from None
 
 
 def check_pixels(name: str, elements: pydicom.Dataset, keyword: str) -> None:

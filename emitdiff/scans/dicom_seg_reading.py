@@ -19,6 +19,7 @@ from pydicom.pixels import pixel_array
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.decoding import check_limits, damaged_file_error
+from emitdiff.scans.dicom_decoding import check_syntax
 from emitdiff.scans.mask_alignment import MaskMisfitError, check_size, other_grid, same_voxels
 from emitdiff.scans.mask_values import MAX_CLASS_ID
 from emitdiff.scans.scan import Scan
@@ -162,6 +163,8 @@ def _checked(name: str, elements: pydicom.Dataset) -> SegFile:
     check_limits(name, *size)
     if "PixelData" not in elements:
         raise damaged_file_error(name)
+    if "TransferSyntaxUID" in elements.file_meta:
+        check_syntax(name, elements)
     groups = elements.get("PerFrameFunctionalGroupsSequence")
     count = int(elements.get("NumberOfFrames") or 1)
     if elements.get("DimensionOrganizationType") in {"TILED_FULL", "TILED_SPARSE"} or not groups:

@@ -173,6 +173,23 @@ def test_a_deflated_dicom_is_refused_before_it_is_inflated(tmp_path):
         read_scan(tmp_path / "a.dcm")
 
 
+@pytest.mark.parametrize(
+    ("syntax", "words"),
+    [("1.2.840.10008.1.2.8.1", "deflated frame by frame"), ("1.2.840.10008.1.2.99", "not known here")],
+)
+@pytest.mark.parametrize("elements", [{}, {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4", "Modality": "SEG"}])
+def test_an_encoding_newer_than_the_reader_is_no_damage(tmp_path, syntax, words, elements):
+    dataset = dicom_dataset(ramp(), **elements)
+    packer = zlib.compressobj(wbits=-15)
+    dataset.PixelData = pydicom.encaps.encapsulate([packer.compress(dataset.PixelData) + packer.flush()])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(tmp_path / "a.dcm", implicit_vr=False, little_endian=True, force_encoding=True)
+    for read in (read_mask,) if elements else (read_scan, read_mask):
+        with pytest.raises(EmitDiffError, match=f"{words}.*{syntax}"):
+            read(tmp_path / "a.dcm")
+
+
 def test_the_sum_of_slices_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "MAX_VOXELS", 200)
     with pytest.raises(EmitDiffError, match="too large: 8 x 6 pixels, 5 slice"):
