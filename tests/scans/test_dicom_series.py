@@ -159,6 +159,7 @@ def test_volumes_at_the_same_places_are_told_apart(tmp_path, keyword):
     assert numbers(scan) == [0, 1, 2, 3, 4] and scan.geometry is not None and scan.spacing[0] == 2
     assert scan.warnings == ("It holds 3 volumes (time points, echoes or the like); the first is shown.",)
     second = read_scan(folder, time_point=1)
+    assert [(each.volumes, each.volume) for each in (scan, second)] == [(3, 0), (3, 1)]
     assert numbers(second) == [100, 101, 102, 103, 104] and second.warnings == ()
     assert numbers(read_scan(folder, time_point=2, index=4))[4] == 204
     with pytest.raises(EmitDiffError, match=r"has 3 volume\(s\), counted from 0; time point 3"):
@@ -199,7 +200,15 @@ def test_time_points_of_one_file(tmp_path):
     planes = [(AXIAL, (0, 0, 5 * step), time) for step in range(3) for time in (1, 2)]
     scan = read_scan(enhanced(tmp_path / "a.dcm", planes))
     assert numbers(scan) == [0, 2, 4] and scan.geometry is not None
-    assert numbers(read_scan(tmp_path / "a.dcm", time_point=1)) == [1, 3, 5]
+    second = read_scan(tmp_path / "a.dcm", time_point=1)
+    assert numbers(second) == [1, 3, 5]
+    assert [(each.volumes, each.volume) for each in (scan, second)] == [(2, 0), (2, 1)]
+    seg = second.save_mask(np.ones((3, 6, 8), np.uint8), tmp_path / "out", "DICOM SEG")
+    sources = [
+        int(frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber)
+        for frame in pydicom.dcmread(seg).PerFrameFunctionalGroupsSequence
+    ]
+    assert sources == [2, 4, 6], "the frames of the time point that was segmented"
 
 
 def test_a_film_keeps_all_its_frames(tmp_path):
