@@ -152,7 +152,7 @@ def simulate(address: str, users: int, seconds: float, requests: list[Request], 
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            if pid and (used := _memory(pid)):
+            if pid and (used := memory_of(pid)):
                 report.memory.append((time.monotonic() - started, used))
             time.sleep(1)
     return report
@@ -183,7 +183,7 @@ def _use(address: str, folder: str, number: int, until: float, requests: list[Re
             return
 
 
-def _memory(pid: int) -> float | None:
+def memory_of(pid: int) -> float | None:
     """Resident MiB of a process; None where the system does not tell."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -72,10 +72,12 @@ class Serve:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         from emitdiff.backend.services import build_callables
         from emitdiff.ui.demo import build_demo, launch_settings
+        from emitdiff.ui.serving.clients import current_client
         from emitdiff.ui.serving.metrics import Metrics
 
         metrics = Metrics()
-        calls = metrics.watch(build_callables(self.synthesis_checkpoint, self.segmentation_checkpoint))
+        calls = build_callables(self.synthesis_checkpoint, self.segmentation_checkpoint, current_client)
+        calls = metrics.watch(calls)
         where = {"server_name": host, "server_port": port, "share": self.share}
         try:
             with closing(build_demo(calls)) as demo:

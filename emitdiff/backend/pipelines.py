@@ -1,9 +1,10 @@
-"""The weights in memory: each loaded once, by whoever asks first, and the ones used last kept."""
+"""The weights in memory: each loaded once, by whoever asks first, and the ones used last kept; all of them take turns
+on one device."""
 
 from __future__ import annotations
 
 from threading import Condition, RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache, cached
 from cachetools.keys import hashkey
@@ -11,6 +12,7 @@ from cachetools.keys import hashkey
 from emitdiff import zero_gpu
 from emitdiff.checkpoints import Checkpoint, checkpoint_status, find_checkpoint, known_checkpoints, local_folder
 from emitdiff.errors import EmitDiffError
+from emitdiff.turns import Turns
 from emitdiff.ui.interface import HEAD_SUFFIX
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ MAX_LOADED = 2  # pipelines of each kind, the ones used last
 # ..."). And transformers builds networks on a default device of its own, which all threads share: what another thread
 # builds meanwhile has no data.
 network_lock = RLock()
+# Of what computes in this process: an image that is encoded, a question, a step of painting or of training. What is
+# painted on a card that ZeroGPU lends asks for none: it has the card to itself.
+device = Turns()
 
 
 @cached(LRUCache(MAX_LOADED), condition=Condition())
@@ -32,7 +37,7 @@ def synthesizer(name: str) -> SynthesisPipeline:
         from emitdiff.synthesis.loading import build_synthesizer, fetch_synthesizer
     fetch_synthesizer(name)
     with network_lock:
-        return build_synthesizer(name)
+        return _on_device(build_synthesizer(name))
 
 
 @cached(LRUCache(MAX_LOADED), condition=Condition())
@@ -54,7 +59,12 @@ def segmenter(name: str) -> SegmentationPipeline:
     with network_lock:
         from emitdiff.segmentation.loading import load_segmenter
 
-        return load_segmenter(name)
+        return _on_device(load_segmenter(name))
+
+
+def _on_device(pipeline: Any) -> Any:
+    pipeline.turns = device
+    return pipeline
 
 
 def _few_shot_pipeline(file: str) -> SegmentationPipeline:

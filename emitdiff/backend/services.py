@@ -6,10 +6,9 @@ Nothing here imports torch before one of these functions needs it, so the page i
 from __future__ import annotations
 
 import json
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from emitdiff.backend.encoded_images import encode
 from emitdiff.backend.imports import read_labelled
 from emitdiff.backend.painting import paint
 from emitdiff.backend.pipelines import (
+    device,
     import_measures,
     is_loaded,
     is_ready,
@@ -30,8 +30,8 @@ from emitdiff.backend.pipelines import (
     segmenter,
     synthesizer,
 )
+from emitdiff.backend.zipped_datasets import evaluate, teach_dataset
 from emitdiff.checkpoints import Checkpoint, Kind, cached_folder, checkpoint_status, find_checkpoint, known_checkpoints
-from emitdiff.datasets.archive import strip_folders, unpack_dataset
 from emitdiff.errors import EmitDiffError
 from emitdiff.mask_metrics import compute_mask_metrics
 from emitdiff.scans import reading
@@ -47,8 +47,6 @@ from emitdiff.ui.interface import (
     HEAD_SUFFIX,
     Callables,
     DatasetCalls,
-    EvaluateRequest,
-    FewShotDatasetRequest,
     FewShotRequest,
     ModelInfo,
     PackRequest,
@@ -63,11 +61,14 @@ if TYPE_CHECKING:
     from emitdiff.segmentation.output import SegmentationOutput
 
 SHORT_PROMPT = 20  # bytes, and so tokens at most: every text encoder reads that many, so no tokenizer need be asked
-MAX_EXAMPLES = 100  # of a zipped dataset are learnt from at once
 
 
-def build_callables(synthesis: str, segmentation: str) -> Callables:
-    """Everything the pages need, with the named weights chosen at first. Raises EmitDiffError for an unknown name."""
+def build_callables(
+    synthesis: str, segmentation: str, client: Callable[[], Hashable] = threading.get_ident
+) -> Callables:
+    """Everything the pages need, with the named weights chosen at first. Clients take turns on the device; `client`
+    tells, in the thread that computes, who asked. Raises EmitDiffError for an unknown name."""
+    device.client = client
     chosen = (_checkpoint_of(synthesis, "synthesis"), _checkpoint_of(segmentation, "segmentation"))
     words = (prompts.MODALITIES, prompts.ORGANS, prompts.FINDINGS, prompts.APPEARANCES)
     jobs = DatasetJobs(synthesizer, segmenter)
@@ -189,48 +190,12 @@ def head_exists(file: str) -> bool:
     return teaching.head_exists(file)
 
 
-def teach_dataset(archive: str | Path, request: FewShotDatasetRequest) -> Iterator[HeadProgress]:
-    """As `train_few_shot`, from a zipped dataset folder; of a large one, `MAX_EXAMPLES` real images are taken."""
-    from emitdiff.backend.teaching import stream_progress
-    from emitdiff.datasets.folder import open_dataset
-    from emitdiff.datasets.splits import choose_rows
-    from emitdiff.segmentation.few_shot.training import TrainFewShot, train_few_shot
-
-    with _unpacked(archive) as folder:
-        dataset = choose_rows(open_dataset(folder).real(), request.split, request.images or MAX_EXAMPLES)
-        settings = TrainFewShot(request.seconds, request.label, request.checkpoint, request.seed)
-        # The folder itself, not a list: its images are read one by one, and what is kept of each is small.
-        steps = train_few_shot(segmenter(request.checkpoint), dataset, dataset.info, settings)
-        yield from stream_progress(steps, request.label or dataset.info.name)
-
-
-def evaluate(archive: str | Path, how: EvaluateRequest) -> dict[str, Any]:
-    """The measures of `emitdiff evaluate-segmentation` on a zipped dataset folder."""
-    import_measures()
-    from emitdiff.segmentation.evaluation import EvaluateSegmentation, run_evaluation
-
-    with _unpacked(archive) as folder:
-        settings = EvaluateSegmentation(folder, **vars(how))
-        found = run_evaluation(segmenter(how.checkpoint), settings)
-    return {**found, "checkpoint": Path(how.checkpoint).name}  # of a head, not where it is stored
-
-
 def tidy(jobs: DatasetJobs) -> None:
     """Datasets and few-shot heads that nobody has used for a day go."""
     from emitdiff.backend.teaching import remove_old_heads
 
     jobs.remove_old()
     remove_old_heads()
-
-
-@contextmanager
-def _unpacked(archive: str | Path) -> Iterator[Path]:
-    """The dataset folder in a ZIP while it is needed; what is wrong with it is said without where it lay."""
-    with tempfile.TemporaryDirectory(prefix="emitdiff_dataset_") as place:
-        try:
-            yield unpack_dataset(archive, place)
-        except EmitDiffError as error:
-            raise EmitDiffError(strip_folders(str(error), Path(place))) from error
 
 
 def control_image(image: np.ndarray | None, mask: np.ndarray | None, request: SynthesisRequest) -> np.ndarray:

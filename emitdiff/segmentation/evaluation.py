@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -110,8 +110,8 @@ def _unsure(row: dict) -> bool:
 
 
 def paired_difference(first: list[dict], second: list[dict]) -> dict[str, float | int | None]:
-    """Mean difference in dice of two answers to the same questions, rows of `predict_all` in one order, where the truth
-    is not empty; with the 2.5th and 97.5th percentile over `RESAMPLES` draws of the groups with replacement."""
+    """Mean difference in dice of two answers to the same questions, each all rows of one text, where the truth is not
+    empty; with the 2.5th and 97.5th percentile over `RESAMPLES` draws of the groups with replacement."""
     pairs = [(a["group"], a["dice"] - b["dice"]) for a, b in zip(first, second, strict=True) if a["truth"]]
     if not pairs:
         return {"dice": None, "low": None, "high": None, "groups": 0}
@@ -163,12 +163,40 @@ def run_evaluation(pipeline: SegmentationPipeline, settings: EvaluateSegmentatio
                    targets: Collection[str] | None = None) -> dict:  # fmt: skip
     """What `evaluate_segmentation` returns, of weights that are loaded already; prints nothing. `dataset` stands for
     that of `settings`, and only `targets` are asked for, by default all."""
-    dataset = dataset or open_dataset(settings.dataset)
+    chosen = chosen_rows(pipeline, settings, dataset)
+    return next(found for found in evaluate_stepwise(pipeline, settings, chosen, targets) if found is not None)
+
+
+def chosen_rows(
+    pipeline: SegmentationPipeline, settings: EvaluateSegmentation, dataset: DatasetFolder | None = None
+) -> DatasetFolder:
+    """The rows that `settings` ask about."""
     split = pipeline.card.get("split", {})
     held_out = (split.get("held_out", 0.2), split.get("seed", 0), split.get("column"))
-    dataset = choose_rows(dataset, settings.split, settings.limit, *held_out)
-    texts = TEXTS if settings.text == "all" else (settings.text,)
-    rows = predict_all(pipeline, dataset, texts, settings, targets)
+    return choose_rows(dataset or open_dataset(settings.dataset), settings.split, settings.limit, *held_out)
+
+
+def texts_of(settings: EvaluateSegmentation) -> tuple[str, ...]:
+    """Of `TEXTS`, those that `settings` ask with."""
+    return TEXTS if settings.text == "all" else (settings.text,)
+
+
+def evaluate_stepwise(
+    pipeline: SegmentationPipeline, settings: EvaluateSegmentation, dataset: DatasetFolder,
+    targets: Collection[str] | None = None,
+) -> Iterator[dict | None]:  # fmt: skip
+    """None after each question about the rows of `dataset`, so that it can be ended there; then what `run_evaluation`
+    returns."""
+    rows: dict[str, list[dict]] = {text: [] for text in texts_of(settings)}
+    for text, row in _predictions(pipeline, dataset, settings, targets):
+        rows[text].append(row)
+        yield None
+    yield _result(rows, pipeline, settings, dataset)
+
+
+def _result(
+    rows: dict[str, list[dict]], pipeline: SegmentationPipeline, settings: EvaluateSegmentation, dataset: DatasetFolder
+) -> dict:
     found = {text: _by_target(predictions) for text, predictions in rows.items()}
     record = {"dataset": dataset.info.name, "text": settings.text, "split": settings.split,
              "checkpoint": settings.checkpoint, "weights_sha256": pipeline.weights,
@@ -194,19 +222,20 @@ def _without_derived(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["target"] not in LUNG_SIDES] or rows
 
 
-def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: Sequence[str],
-                settings: EvaluateSegmentation,
-                targets: Collection[str] | None = None) -> dict[str, list[dict]]:  # fmt: skip
-    """For each of `texts` a row of `measure` for every question (file_name, group, target), in the same order.
+def _predictions(
+    pipeline: SegmentationPipeline, dataset: DatasetFolder, settings: EvaluateSegmentation,
+    targets: Collection[str] | None,
+) -> Iterator[tuple[str, dict]]:  # fmt: skip
+    """Of `TEXTS` the one asked with and a row of `measure`, for every question (file_name, group, target) with each
+    of the texts; the questions are in the same order for all of these.
 
     An image is encoded once for all questions about it; of those only the ones about `targets` are asked. The network
     is measured, also on texts that ask for nothing it was taught, and to which a user would get no mask.
     """
-    shuffled = None
+    shuffled, texts = None, texts_of(settings)
     if "shuffled" in texts:
         own = [(name, text) for sample in dataset for name, text, _ in queries_of(sample, dataset)]
         shuffled = iter(shuffled_sentences(own, settings.seed))
-    rows: dict[str, list[dict]] = {text: [] for text in texts}
     for sample in tqdm(dataset, desc=f"{dataset.info.name}, {settings.text} text", unit="image"):
         encoded = pipeline.encode(sample.image)
         for name, sentence, truth in queries_of(sample, dataset):
@@ -216,8 +245,7 @@ def predict_all(pipeline: SegmentationPipeline, dataset: DatasetFolder, texts: S
             for text in texts:
                 output = pipeline.segment(encoded, sentences[text], settings.threshold, untaught="try")
                 query = {"file_name": sample.name, "group": sample.group, "target": name, "answer": output.answer}
-                rows[text].append(query | measure(output.mask > 0, truth))
-    return rows
+                yield text, query | measure(output.mask > 0, truth)
 
 
 def print_table(result: dict) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -78,13 +77,12 @@ class SegmentationPipeline(Segmenter):
         self.sizes, self.calibration = tuple(sizes) or (resolution,), calibration
         self.far_sizes, self.greys, self._prepare = tuple(far_sizes), dict(greys or {}), prepare
         self.device = next(head.parameters()).device
-        self._lock = Lock()
 
     @torch.inference_mode()
     def _encode(self, image: np.ndarray) -> EncodedImage:
         if self._prepare is not None:
             image = self._prepare(image)
-        with self._lock:
+        with self.turns:
             first = self._encode_image(image, self.sizes[0])
             kind_signature = signature(first[1], self.features.with_coordinates)
             scaled = self._scaled(image, kind_signature)
@@ -115,7 +113,7 @@ class SegmentationPipeline(Segmenter):
         or the kind is not recognised."""
         if not self.greys or self.image_kinds is None:
             return image
-        with self._lock:
+        with self.turns:
             maps = self._encode_image(image, self.sizes[0])[1]
             return self._scaled(image, signature(maps, self.features.with_coordinates))
 
@@ -126,8 +124,9 @@ class SegmentationPipeline(Segmenter):
 
     @torch.inference_mode()
     def _answer(self, encoded: EncodedImage, request: Request) -> SegmentationOutput:
-        target, predictions = request.target, self._predictions(encoded, request.spoken)
-        with self._lock:
+        target = request.target
+        with self.turns:
+            predictions = self._predictions(encoded, request.spoken)
             pairs = zip(predictions, encoded.features, strict=True)
             found = [_grown(one.logits, encoded.size, look.margin).softmax(dim=1)[0, 1] for one, look in pairs]
             probability = encoded.within((sum(found[1:], found[0]) / len(predictions)).cpu().numpy())
@@ -168,10 +167,9 @@ class SegmentationPipeline(Segmenter):
         return next((one for one in self.targets if target_named(one).image_kind == kind), phrase)
 
     def _predictions(self, encoded: EncodedImage, text: str) -> list[RawPrediction]:
-        """At every size."""
-        with self._lock:
-            tokens = self.text([text])
-            return [self._predict(features, tokens) for features in encoded.features]
+        """At every size; within a turn."""
+        tokens = self.text([text])
+        return [self._predict(features, tokens) for features in encoded.features]
 
     def _predict(self, features: ImageFeatures, tokens: tuple[torch.Tensor, torch.Tensor]) -> RawPrediction:
         attended = self.head.attend(features.maps, *tokens)
@@ -191,7 +189,8 @@ class SegmentationPipeline(Segmenter):
         check_query(text, 0.5)
         encoded = image if isinstance(image, EncodedImage) else self.encode(image)
         self._check_encoded(encoded)
-        return _presence_logits(self._predictions(encoded, text))
+        with self.turns:
+            return _presence_logits(self._predictions(encoded, text))
 
     def _presence(
         self, predictions: list[RawPrediction], target: Target | None, kind_signature: torch.Tensor | None

@@ -15,6 +15,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.segmentation.field_of_view import field_of_view
 from emitdiff.segmentation.output import SegmentationOutput, Untaught, check_query, checked_image
 from emitdiff.segmentation.wording.reader import Request, TaughtWords, TextReader
+from emitdiff.turns import Turns
 
 
 class ImageFeatures(NamedTuple):
@@ -60,7 +61,8 @@ class Segmenter(ABC):
     """Finds the `targets` it was taught, phrases like "left lung"; `card` says how it came about. `weights` is the
     sha256 of the files it was loaded from, "" for one that was not.
 
-    Keeps nothing of an image: what `encode` returns is the caller's. Safe to call from several threads.
+    Keeps nothing of an image: what `encode` returns is the caller's. Safe to call from several threads, which take
+    `turns`: a turn for an image, another for each question. Several pipelines may be given the same `turns`.
     """
 
     weights: str = ""
@@ -68,6 +70,7 @@ class Segmenter(ABC):
     def __init__(self, targets: Sequence[str], card: dict | None = None) -> None:
         self._encoder = object()
         self.targets, self.card = tuple(targets), card or {}
+        self.turns = Turns()
         self.reader = TextReader(self.targets, TaughtWords.of_card(self.card))
 
     def encode(self, image: np.ndarray) -> EncodedImage:

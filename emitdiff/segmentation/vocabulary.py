@@ -289,6 +289,12 @@ def queries_of(sample: Sample, dataset: DatasetFolder) -> list[tuple[str, str, n
     return queries
 
 
+def num_queries(info: DatasetInfo) -> int:
+    """How many `queries_of` an image has at most."""
+    labelled = {target_of(info, label).phrase for label, value in info.labels.items() if value}
+    return sum(value != 0 for value in info.labels.values()) + len(targets_of(info).keys() - labelled)
+
+
 def example_sentences(targets: Sequence[str], modality: str = "") -> tuple[str, ...]:
     """Three sentences for each of the taught `targets` at home in `modality`, or without one a sentence for each.
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from emitdiff.synthesis.presets import find_preset
 from emitdiff.synthesis.prompts import truncation_warning
 from emitdiff.synthesis.sampling import phrase_of, resolve, text_arguments
 from emitdiff.synthesis_settings import SynthesisSettings
+from emitdiff.turns import Turns
 from emitdiff.version import __version__
 
 if TYPE_CHECKING:
@@ -63,14 +65,16 @@ class SyntheticImage:
 
 
 class SynthesisPipeline:
-    """Generates new images; `load_synthesizer` makes one. Calls from several threads wait for one another."""
+    """Generates new images; `load_synthesizer` makes one. Calls from several threads wait for one another's image, and
+    between two steps others get their turn in `turns`, which several pipelines may be given."""
 
     def __init__(self, pipe, card: CheckpointCard, name: str, grain: GrainNetwork | None = None, weights: str = ""):
         """`weights` is the sha256 of the files all of it was loaded from (`weights_fingerprint`), "" where of none."""
         self.pipe, self.name, self.grain, self.weights = pipe, name, grain, weights
         self.checkpoint_card = card
         self.card = asdict(card)
-        self._lock = threading.Lock()
+        self.turns = Turns()
+        self._images = Turns(lambda: self.turns.client())  # the sampler has a state: one image at a time
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) generated at for a source of that size: same aspect ratio, the checkpoint's area."""
@@ -198,18 +202,20 @@ class SynthesisPipeline:
             show = (step + 1) % PREVIEW_EVERY == 0
             preview = self._preview(tensors["latents"]) if show and not stop.is_set() else None
             events.put(SamplingStep(index, step + 1, settings.num_inference_steps, preview))
+            self.turns.rest()
             return tensors
 
         def work():
             try:
-                with self._lock, torch.inference_mode():
+                with self._images, self.turns, torch.inference_mode():
                     if not (stop.is_set() or cancelled()):
                         events.put(self._sample(control, settings, settings.seed + index, after_step))
             except BaseException as error:  # handed to the reader of the queue
                 events.put(error)
             events.put(None)
 
-        sampler = threading.Thread(target=work, daemon=True)
+        context = copy_context()  # says who asks
+        sampler = threading.Thread(target=context.run, args=(work,), daemon=True)
         sampler.start()
         try:
             while (event := events.get()) is not None:

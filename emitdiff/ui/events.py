@@ -9,6 +9,10 @@ import gradio as gr
 
 # Nothing on the page flickers while one runs, and programs are offered the named endpoints alone.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+# Events that compute. Many run at a time and take turns, so that nobody waits for the end of another's; as many threads
+# are left for everything else.
+ON_DEVICE: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 20}
+TEACHING: dict[str, Any] = {"concurrency_id": "teaching", "concurrency_limit": 4}  # each keeps features in memory
 # The values with which a field was entered are kept in the page; where they are still the same, they are sent as null.
 REMEMBER = "(...values) => {{ window.{key} = JSON.stringify(values); }}"
 COMPARE = """(...values) => {{

@@ -249,8 +249,9 @@ class Callables:
     teach_dataset: Callable[[str | Path, FewShotDatasetRequest], Iterator[TrainingProgress]]
     # file that the progress named, or anything a browser sent instead -> whether it is such a file and still there
     head_exists: Callable[[str], bool]
-    # zip of a dataset folder, how -> measures over all images and, under "targets", for each target alone
-    evaluate: Callable[[str | Path, EvaluateRequest], dict[str, Any]]
+    # zip of a dataset folder, how -> None after each question, then the measures over all images and, under "targets",
+    # for each target alone
+    evaluate: Callable[[str | Path, EvaluateRequest], Iterator[dict[str, Any] | None]]
     score: Score
     # height, width, patch in pixels, share of real squares, generator -> (H, W) True where the real image stays
     merging_mask: Callable[[int, int, int, float, np.random.Generator], np.ndarray]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,9 +69,10 @@ def test_of_each_kind_the_weights_used_last_stay(monkeypatch):
     loaded = []
     monkeypatch.setattr(pipelines.synthesizer, "cache", LRUCache(pipelines.synthesizer.cache.maxsize))
     monkeypatch.setattr(loading, "fetch_synthesizer", lambda name: None)
-    monkeypatch.setattr(loading, "build_synthesizer", lambda name: loaded.append(name) or name)
+    monkeypatch.setattr(loading, "build_synthesizer", lambda name: loaded.append(name) or SimpleNamespace(name=name))
     for name in ("a", "b", "a", "c", "a", "b"):
-        assert pipelines.synthesizer(name) == name
+        pipeline = pipelines.synthesizer(name)
+        assert pipeline.name == name and pipeline.turns is pipelines.device
     assert loaded == ["a", "b", "c", "b"]
 
 

@@ -189,7 +189,7 @@ def test_a_zipped_dataset_trains_and_measures(calls, dataset_folder, tmp_path):
     archive = pack_folder(dataset_folder, tmp_path / "discs.zip", "discs")
     *_, last = calls.teach_dataset(archive, FewShotDatasetRequest("textdiff-mini", images=2, seconds=6))
     (target,) = calls.targets(str(last.file))
-    measures = calls.evaluate(archive, EvaluateRequest(str(last.file), limit=1))
+    *_, measures = calls.evaluate(archive, EvaluateRequest(str(last.file), limit=1))
     assert measures["n"] == 1 and 0 <= measures["dice"] <= 1
     assert measures["checkpoint"] == last.file.name, "where it is stored is not told"
     assert measures["targets"][target]["dice"] == measures["dice"]
@@ -202,7 +202,7 @@ def test_what_is_wrong_with_a_zipped_dataset_is_said_without_where_it_lay(calls,
     archive = pack_folder(damaged, tmp_path / "discs.zip", "discs")
     asked = (
         lambda: list(calls.teach_dataset(archive, FewShotDatasetRequest("textdiff-mini"))),
-        lambda: calls.evaluate(archive, EvaluateRequest("textdiff-mini")),
+        lambda: list(calls.evaluate(archive, EvaluateRequest("textdiff-mini"))),
     )
     for ask in asked:
         with pytest.raises(EmitDiffError, match="metadata.csv") as refused:

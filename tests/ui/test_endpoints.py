@@ -245,13 +245,17 @@ def test_generation_ends_with_the_wish_for_it(leave):
         assert painting.was_ended()
 
 
-def test_training_ends_with_the_wish_for_it(dataset):
-    teaching = Endless(TrainingProgress(1, 1000, 0.1, 0.5))
-    with serving(teach_dataset=teaching) as url:
-        job = Client(url, verbose=False).submit(dataset, api_name="/teach")
-        wait_until(lambda: teaching.steps)
+@pytest.mark.parametrize(
+    ("endpoint", "name", "step"),
+    [("/teach", "teach_dataset", TrainingProgress(1, 1000, 0.1, 0.5)), ("/evaluate", "evaluate", None)],
+)
+def test_work_on_a_dataset_ends_with_the_wish_for_it(dataset, endpoint, name, step):
+    working = Endless(step)
+    with serving(**{name: working}) as url:
+        job = Client(url, verbose=False).submit(dataset, api_name=endpoint)
+        wait_until(lambda: working.steps)
         job.cancel()
-        assert teaching.was_ended()
+        assert working.was_ended()
 
 
 def wait_until(there):

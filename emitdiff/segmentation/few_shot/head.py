@@ -112,8 +112,8 @@ class FewShotHead:
     card: dict
 
     def pipeline(self) -> SegmentationPipeline:
-        """Ready to segment; backbone and text encoder are those of `base`."""
-        return SegmentationPipeline(
+        """Ready to segment; backbone, text encoder and turns are those of `base`."""
+        pipeline = SegmentationPipeline(
             PixelFeatures(self.base.features, self.card["cell"]),  # type: ignore[arg-type]  # gives maps as they do
             self.base.text,
             self.head.to(self.base.device),
@@ -124,6 +124,8 @@ class FewShotHead:
             sizes=tuple(self.card.get("sizes", ())),
             prepare=self.base.scaled if self.base.greys else None,
         )
+        pipeline.turns = self.base.turns
+        return pipeline
 
     def save(self, path: str | Path) -> Path:
         """One safetensors file with the card in its metadata, and the card for users beside it (.md).

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from emitdiff.devices import choose_mixed_precision
 from emitdiff.segmentation.few_shot.recipe import Recipe
 from emitdiff.segmentation.model.textdiff import TextDiff
 from emitdiff.segmentation.training.schedule import learning_rate, update_average
@@ -47,3 +48,8 @@ class Learner:
     def copy(self) -> Learner:
         """As it is now, whatever this one learns afterwards."""
         return deepcopy(self)
+
+
+def half_precision(device: torch.device) -> torch.autocast:
+    """Where the hardware computes it; elsewhere it would be slower."""
+    return torch.autocast(device.type, torch.bfloat16, choose_mixed_precision(device) == "bf16")

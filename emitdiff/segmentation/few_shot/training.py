@@ -17,18 +17,18 @@ import torch
 from torch.nn import functional
 
 from emitdiff.datasets.folder import DatasetFolder, DatasetInfo, Sample
-from emitdiff.devices import choose_mixed_precision
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import normalize, overlay
 from emitdiff.mask_metrics import dice
 from emitdiff.segmentation.few_shot.fineness import MULTISCALE_BELOW, MULTISCALE_SIZES, dice_on_cells
 from emitdiff.segmentation.few_shot.floor import shortfall
 from emitdiff.segmentation.few_shot.head import FewShotHead, PcaReduction, PixelFeatures, config_record, fingerprints
-from emitdiff.segmentation.few_shot.learner import Learner
+from emitdiff.segmentation.few_shot.learner import Learner, half_precision
 from emitdiff.segmentation.few_shot.queries import Example, QuerySampler, View, read_examples, validation_index_of
 from emitdiff.segmentation.few_shot.recipe import Recipe, build_few_shot_head
 from emitdiff.segmentation.few_shot.schedule import StepSchedule
 from emitdiff.segmentation.few_shot.threshold import decision_threshold, shift_threshold
+from emitdiff.segmentation.few_shot.turns import TrainingTurns
 from emitdiff.segmentation.laterality import rewrite_directions
 from emitdiff.segmentation.model.features import pooled, sizes_around
 from emitdiff.segmentation.model.refinement import Refinement
@@ -95,7 +95,7 @@ def train_few_shot(
     Without a `recipe`, the default one with as many views and steps as the time is worth. Images whose mask is empty
     teach what it looks like where the target is not. Without a `validation` image, one of four or more samples is held
     back for it until the last third of the steps. Once `cancelled()` is true the training ends with the step it is at,
-    the first one at least, and what was learnt by then is the head.
+    the first one at least, and what was learnt by then is the head. While others have a turn its time does not run.
 
     Raises EmitDiffError for samples, labels or a time nothing can be trained on, and for the published model.
     """
@@ -109,7 +109,7 @@ def train_few_shot(
         raise EmitDiffError(f"{settings.seconds:g} seconds were given: give a time above 0, like 60.")
     info, examples = read_examples(samples, info, settings.label, pipeline.resolution)
     started = time.monotonic()
-    rng, _ = np.random.default_rng(settings.seed), torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
     index = None if validation is not None else validation_index_of(examples, rng)
     trainer = FewShotTrainer(pipeline, info, examples, recipe, rng, settings)
     trainer.validation_index, trainer.validation = index, None if index is None else examples[index]
@@ -131,7 +131,7 @@ def keep_training(
     if not seconds > 0:
         raise EmitDiffError(f"{seconds:g} seconds were given: give a time above 0, like 60.")
     trainer.go_on(seconds)
-    yield from trainer.sit(time.monotonic(), seconds, cancelled)
+    yield from trainer.sit(trainer.turns.clock(), seconds, cancelled)
 
 
 class FewShotTrainer:
@@ -140,6 +140,7 @@ class FewShotTrainer:
     def __init__(self, pipeline: SegmentationPipeline, info: DatasetInfo, examples: Sequence[Example], recipe: Recipe,
                  rng: np.random.Generator, settings: TrainFewShot) -> None:  # fmt: skip
         self.pipeline, self.info, self.settings = pipeline, info, settings
+        self.turns = TrainingTurns(pipeline.turns, settings.seed, pipeline.device)
         self.examples = [  # with the greys that the pipeline of the finished head will show it
             replace(one, labelled=replace(one.labelled, image=pipeline.scaled(one.labelled.image))) for one in examples
         ]
@@ -163,7 +164,7 @@ class FewShotTrainer:
         self.recipe = Recipe().with_time(seconds)
 
     def sit(self, started: float, seconds: float, cancelled: Callable[[], bool]) -> Iterator[TrainingProgress]:
-        """Trains for `seconds` from `started` on, a `time.monotonic()`."""
+        """Trains for `seconds` from `started` on, by the clock of `turns`."""
         self.extract_features(started + FEATURE_SHARE * seconds, cancelled)
         yield from self.train(started, seconds, cancelled)
 
@@ -179,31 +180,28 @@ class FewShotTrainer:
         for start in range(0, len(queue), 4):
             owners = queue[start : start + 4].tolist()
             augmented = [self._augmented(self.examples[owner]) for owner in owners]
-            maps.append([part.half() for part in self._maps(image_tensor(augmented))])
+            with self.turns.turn():
+                maps.append([part.half() for part in self._maps(image_tensor(augmented))])
             self.views += [View(one.masks, owner) for one, owner in zip(augmented, owners, strict=True)]
             self.images += [one.image for one in augmented]
-            if time.monotonic() > deadline or cancelled():
+            if self.turns.clock() > deadline or cancelled():
                 break
         features = [torch.cat(parts) for parts in zip(*maps, strict=True)]
-        if self.reduction is None:
-            self.reduction = PcaReduction(features, self.recipe.components, self.recipe.whitening)
-        new = [part.half() for part in self.reduction(features)]
+        with self.turns.turn():
+            if self.reduction is None:
+                self.reduction = PcaReduction(features, self.recipe.components, self.recipe.whitening)
+            new = [part.half() for part in self.reduction(features)]
         self.maps = [torch.cat(parts) for parts in zip(self.maps, new, strict=True)] if self.maps else new
 
     def _augmented(self, example: Example) -> LabelledImage:
         upright = rewrite_directions(example.text, mirror=True) != example.text
         return augmented_image(example.labelled, self.pipeline.resolution, self.rng, upright=upright)
 
-    @staticmethod
-    def _autocast(device: torch.device) -> torch.autocast:
-        """Half precision where the hardware computes it; elsewhere it would be slower."""
-        return torch.autocast(device.type, torch.bfloat16, choose_mixed_precision(device) == "bf16")
-
     @torch.no_grad()
     def _maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         images = images.to(self.pipeline.device)
         rows, columns = (side // self.pipeline.cell for side in images.shape[-2:])
-        with self._autocast(images.device):
+        with half_precision(images.device):
             maps = self.features(images)
         return pooled([part.float() for part in maps], (rows, columns))
 
@@ -212,18 +210,18 @@ class FewShotTrainer:
     ) -> Iterator[TrainingProgress]:
         """The head learns, until `seconds` after `started`."""
         learner = self.learner = self.learner or self._new_learner()
-        torch.manual_seed(self.settings.seed + learner.step)
-        schedule = StepSchedule(learner.step + self.recipe.steps, started, seconds, learner.step)
+        self.turns.seed(self.settings.seed + learner.step)
+        schedule = StepSchedule(learner.step + self.recipe.steps, started, seconds, learner.step, self.turns.clock)
         before, validation = self.seconds, self.validation
         looked = learner.step  # at the validation image, after so many steps
         while schedule.has_next_step() and not (schedule.step > schedule.first and cancelled()):
             held_out = self.validation_index is None or schedule.share < HELD_OUT_SHARE
             if not held_out and self.unseen is None:
                 self.unseen = learner.copy()
-            rows = [
-                k for k, view in enumerate(self.views) if view.example_index != self.validation_index or not held_out
-            ]
-            learner.learn(self._loss(learner.head, rows or range(len(self.views))), schedule.progress)
+            aside = self.validation_index if held_out else None
+            rows = [k for k, view in enumerate(self.views) if view.example_index != aside]
+            with self.turns.turn():
+                learner.learn(self._loss(learner.head, rows or range(len(self.views))), schedule.progress)
             schedule.step = learner.step
             self.seconds, dice, preview = before + schedule.seconds, None, None
             if validation is not None and held_out and schedule.validation_due():  # what is learnt from tells nothing
@@ -243,15 +241,16 @@ class FewShotTrainer:
         return TrainingProgress(learner.step, learner.step, self.seconds, loss, dice, learner.preview, head, self)
 
     def _new_learner(self) -> Learner:
-        torch.manual_seed(self.settings.seed)
+        self.turns.seed(self.settings.seed)
         empty = sum(not any(mask.any() for mask in one.labelled.masks.values()) for one in self.examples)
         coarse_dice = dice_on_cells(self.examples, self.pipeline.cell)
         if coarse_dice < MULTISCALE_BELOW:
             self.sizes = sizes_around(self.pipeline.resolution, MULTISCALE_SIZES)
         recipe = self.recipe.for_masks(coarse_dice)
-        head = build_few_shot_head(
-            self.maps, self.pipeline.text, recipe, self.pipeline.cell, empty >= MIN_EMPTY_FOR_PRESENCE
-        )
+        with self.turns.turn():
+            head = build_few_shot_head(
+                self.maps, self.pipeline.text, recipe, self.pipeline.cell, empty >= MIN_EMPTY_FOR_PRESENCE
+            )
         if head.detail is not None and self.pipeline.head.detail is not None:
             head.detail.copy_image_branch(self.pipeline.head.detail)
         return Learner(head.to(self.pipeline.device), recipe)
@@ -268,7 +267,7 @@ class FewShotTrainer:
         with torch.no_grad():
             tokens, visible = self.pipeline.text([text for text, _ in queries])
         tokens, cells = tokens.clone(), (maps[-1].shape[-2], maps[-1].shape[-1])
-        with self._autocast(masks.device):
+        with half_precision(masks.device):
             projected = [part[indices] for part in head.project(maps)]
             attended = head.attend(projected, tokens, visible)
             hidden = head.classifier.hidden(attended, cells)
@@ -293,7 +292,7 @@ class FewShotTrainer:
 
         images = torch.from_numpy(np.stack([self.images[row] for row in batch])).permute(0, 3, 1, 2)
         pixels = normalize(window(images, cell).to(masks))
-        with self._autocast(masks.device):
+        with half_precision(masks.device):
             seen = detail.encode_image(pixels)[indices]
             corrected = window(logits, cell) + detail(seen, window(hidden, 1))
         return segmentation_loss(corrected, window(masks, cell))

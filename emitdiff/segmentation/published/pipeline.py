@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -48,11 +47,10 @@ class PublishedPipeline(Segmenter):
         self.features, self.head, self.settings = features, head, settings
         self.text = TextEncoder(text.model, text.tokenizer, settings.max_tokens)
         self.device = next(head.parameters()).device
-        self._lock = Lock()
 
     @torch.inference_mode()
     def _encode(self, image: np.ndarray) -> EncodedImage:
-        with self._lock:
+        with self.turns:
             maps = self.features(prepare_image(image, self.settings).to(self.device))
         halves = [part.clamp(-FLOAT16_MAX, FLOAT16_MAX).half() for part in maps]
         return EncodedImage((ImageFeatures(halves, self.settings.size),), None, image.shape[:2], self._encoder)
@@ -60,7 +58,7 @@ class PublishedPipeline(Segmenter):
     @torch.inference_mode()
     def _answer(self, encoded: EncodedImage, request: Request) -> SegmentationOutput:
         (look,) = encoded.features
-        with self._lock:
+        with self.turns:
             tokens, visible = read_sentences(self.text, [request.spoken], self.settings)
             logits = efficient_logits(self.head, look.maps, tokens, visible, look.grid)
             probabilities = upsample(logits.float(), encoded.size).softmax(dim=1)

@@ -19,7 +19,7 @@ from emitdiff.ui.comparison.comparing import ComparisonInput, generate_cells, me
 from emitdiff.ui.comparison.figure import save_figure
 from emitdiff.ui.comparison.form import ComparisonForm, head_files
 from emitdiff.ui.comparison.grid import Grid, table
-from emitdiff.ui.events import QUIET, stoppable, stopping
+from emitdiff.ui.events import ON_DEVICE, QUIET, stoppable, stopping
 from emitdiff.ui.examples import Example
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.masks import RemovedImage, mask_removal_note, owner_of
@@ -146,7 +146,7 @@ class ComparisonTab:
         buttons = [self.compare_button, self.stop_button]
         self.compare_button.click(self.start_run, outputs=[*buttons, self.progress], queue=False, **QUIET).then(
             self.compare, inputs_kwargs=self.inputs, outputs=[self.progress, self.table, self.filled, self.download],
-            concurrency_id="device", concurrency_limit=1, **QUIET,
+            **ON_DEVICE, **QUIET,
         ).then(self.end_run, outputs=buttons, queue=False, **QUIET)  # fmt: skip
         self.stop_button.click(self.stop, outputs=self.stop_button, queue=False, **QUIET)
         mirror(self.progress, self.mirror)

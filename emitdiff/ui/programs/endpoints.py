@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import wraps
-from inspect import isgeneratorfunction
 from typing import Any, get_args
 
 import gradio as gr
@@ -16,6 +13,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import write_png
 from emitdiff.image_kinds import contradiction
 from emitdiff.ui.archive import answer_folder, build_manifest, save_result
+from emitdiff.ui.events import ON_DEVICE, TEACHING
 from emitdiff.ui.form import BLANK_FORM, check_request, find_preset, sampling_defaults
 from emitdiff.ui.interface import (
     HEAD_SUFFIX,
@@ -26,7 +24,7 @@ from emitdiff.ui.interface import (
     SynthesisRequest,
     Untaught,
 )
-from emitdiff.ui.messages import sentence
+from emitdiff.ui.programs.answers import add_endpoint
 from emitdiff.ui.programs.arguments import (
     FILE,
     NUMBER,
@@ -35,9 +33,7 @@ from emitdiff.ui.programs.arguments import (
     TEXT,
     WHOLE,
     Argument,
-    Arguments,
     checkpoint_argument,
-    documented,
     sampling_arguments,
     structure_arguments,
 )
@@ -45,7 +41,6 @@ from emitdiff.ui.results import Scan, SyntheticImage, is_image
 from emitdiff.ui.synthesis.kind_panel import guess_kind
 from emitdiff.ui.synthesis.preview import read_inputs
 
-HEAVY = {"concurrency_id": "device", "concurrency_limit": 1}
 LIGHT = {"concurrency_id": "preview", "concurrency_limit": 2}
 SAMPLING = ("num_inference_steps", "guidance_scale", "controlnet_conditioning_scale", "detector")
 NOTICE = "Research use only, not a medical device."
@@ -67,10 +62,10 @@ class Endpoints:
         with gr.Row(visible=False):
             self._add_synthesis(structure_arguments(calls))
             self._add_segmentation(structure_arguments(calls))
-            _add(self.models, {}, [gr.JSON(label="weights")], LIGHT)
+            add_endpoint(self.models, {}, [gr.JSON(label="weights")], LIGHT)
 
     def _add_synthesis(self, structure: dict[str, Argument]) -> None:
-        _add(
+        add_endpoint(
             self.synthesize,
             {
                 "image": Argument(f"{SCAN}; optional: without it, generated from the mask or the prompt alone", FILE),
@@ -79,14 +74,14 @@ class Endpoints:
                 **sampling_arguments(),
             },
             [gr.File(label="images", file_count="multiple"), gr.JSON(label="manifest")],
-            HEAVY,
+            ON_DEVICE,
         )
         outputs = [gr.File(label="edges"), gr.JSON(label="record")]
-        _add(self.edges, {"image": Argument(SCAN, FILE), **structure}, outputs, LIGHT)
+        add_endpoint(self.edges, {"image": Argument(SCAN, FILE), **structure}, outputs, LIGHT)
 
     def _add_segmentation(self, structure: dict[str, Argument]) -> None:
         segmenter = checkpoint_argument(self.calls, "segmentation")
-        _add(
+        add_endpoint(
             self.segment,
             {
                 "image": Argument(SCAN, FILE, REQUIRED),
@@ -99,9 +94,9 @@ class Endpoints:
                 "time_point": structure["time_point"],
             },
             [gr.File(label="mask"), gr.JSON(label="result")],
-            HEAVY,
+            ON_DEVICE,
         )
-        _add(
+        add_endpoint(
             self.teach,
             {
                 "dataset": DATASET,
@@ -113,9 +108,9 @@ class Endpoints:
                 "checkpoint": segmenter,
             },
             [gr.File(label="head"), gr.JSON(label="record")],
-            HEAVY,
+            TEACHING,
         )
-        _add(
+        add_endpoint(
             self.evaluate,
             {
                 "dataset": DATASET,
@@ -127,7 +122,7 @@ class Endpoints:
                 "head": HEAD,
             },
             [gr.JSON(label="measures")],
-            HEAVY,
+            ON_DEVICE,
         )
 
     def synthesize(
@@ -235,15 +230,18 @@ class Endpoints:
         }
         yield str(update.file), record
 
-    def evaluate(self, dataset: str, checkpoint: str, head: str | None, limit: int | None, **how: Any) -> dict:
-        """How well weights or a head segment a labelled dataset.
+    def evaluate(
+        self, dataset: str, checkpoint: str, head: str | None, limit: int | None, **how: Any
+    ) -> Iterator[dict | None]:
+        """How well weights or a head segment a labelled dataset, asked at most 2,000 questions.
 
         Returns:
             Dice, IoU, HD95 and more over the images and for each target alone; distances in pixels
         """
         _check_bounds(limit=limit, threshold=how["threshold"])
         weights = self._segmenter(checkpoint, head)
-        return {**self.calls.evaluate(dataset, EvaluateRequest(weights, limit, **how)), "notice": NOTICE}
+        for measures in self.calls.evaluate(dataset, EvaluateRequest(weights, limit, **how)):
+            yield measures and {**measures, "notice": NOTICE}  # None: as in synthesize
 
     def models(self) -> list[dict]:
         """The weights known here: kind, summary, licence, whether they are on this machine, defaults, targets."""
@@ -306,38 +304,6 @@ def _slice_index(scan: Scan, slice_number: int) -> int:
         there = f"slices 1 to {scan.num_slices}" if scan.num_slices > 1 else "one slice, 1"
         raise EmitDiffError(f"slice_number is {slice_number}: '{scan.name}' has {there}.")
     return slice_number - 1
-
-
-def _add(function: Callable[..., Any], arguments: Arguments, outputs: list[Any], place: dict[str, Any]) -> None:
-    """One endpoint, named as its function; a failure is answered with a sentence."""
-    gr.Button().click(
-        documented(_with_readable_errors(function), arguments),
-        inputs_kwargs={name: one.component(name) for name, one in arguments.items()},
-        outputs=outputs,
-        api_name=function.__name__,
-        **place,
-    )
-
-
-def _with_readable_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` whose failures are sentences; a generator stays one."""
-    if not isgeneratorfunction(function):
-        return _readable_errors()(function)
-
-    @wraps(function)
-    def answers(**values: Any) -> Iterator[Any]:
-        with _readable_errors():
-            yield from function(**values)
-
-    return answers
-
-
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise gr.Error(sentence(error), print_exception=False) from error
 
 
 def _check_bounds(**values: float | None) -> None:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.cancellation import Cancellation
-from emitdiff.ui.events import QUIET, stoppable, stopping
+from emitdiff.ui.events import QUIET, TEACHING, stoppable, stopping
 from emitdiff.ui.interface import Callables, FewShotRequest
 from emitdiff.ui.messages import duration, figures, finished, progress, sentence
 from emitdiff.ui.results import TrainingProgress
@@ -71,7 +71,7 @@ class FewShotPanel:
         self.given.connect(source, truth, self.panel)
         tried, heads = self.heads.connect(checkpoint, text), self.heads
         shown = [self.progress, self.figures, self.view, self.steps, *heads.outputs]
-        on_device: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1, **QUIET}
+        on_device: dict[str, Any] = {**TEACHING, **QUIET}
         buttons: dict[str, Any] = {
             "outputs": [self.teach_button, heads.keep_button, self.stop_button], "queue": False, **QUIET
         }  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.images import PALETTE, overlay
-from emitdiff.ui.events import QUIET
+from emitdiff.ui.events import ON_DEVICE, QUIET
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
 from emitdiff.ui.results import Scan, SegmentationOutput
@@ -96,7 +96,7 @@ class OverviewPanel:
         shown = {name: seen[name] for name in ("scan", "slice_number", "window", "opacity", "outlined")}
         self.finding = finding
         begin: dict[str, Any] = {"outputs": [self.button, self.reading.progress], "queue": False, **QUIET}
-        device: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1, **QUIET}
+        device: dict[str, Any] = {**ON_DEVICE, **QUIET}
         rest = {"fn": lambda: gr.Button(interactive=True), "outputs": self.button, "queue": False, **QUIET}
         self.button.click(self.start, **begin).then(
             self.look_for_all,

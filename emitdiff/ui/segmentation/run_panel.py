@@ -11,7 +11,7 @@ import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.cancellation import Cancellation
-from emitdiff.ui.events import QUIET, stoppable, stopping
+from emitdiff.ui.events import ON_DEVICE, QUIET, stoppable, stopping
 from emitdiff.ui.finding import Finding, Volume
 from emitdiff.ui.interface import Callables, Untaught
 from emitdiff.ui.messages import duration, finished, notes, progress, sentence
@@ -57,7 +57,7 @@ class RunPanel:
         # and what is shown in the end is decided by what is chosen then, for nothing keeps anybody from going on.
         asked = {name: seen[name] for name in ("scan", "slice_number", "window", "threshold")}
         asked |= {"text": self.words.text, "checkpoint": checkpoint}
-        on_device: dict[str, Any] = {"concurrency_id": "device", "concurrency_limit": 1, **QUIET}
+        on_device: dict[str, Any] = {**ON_DEVICE, **QUIET}
         heavy = {"outputs": [self.result, self.reading.progress, self.words.note], **on_device}
         settle = {"fn": self.show_result, "inputs_kwargs": {"result": self.result, **seen},
                   "outputs": [*results, self.result], **QUIET}  # fmt: skip

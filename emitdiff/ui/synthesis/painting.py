@@ -10,7 +10,7 @@ import gradio as gr
 import numpy as np
 
 from emitdiff.errors import EmitDiffError
-from emitdiff.ui.events import stoppable, stopping
+from emitdiff.ui.events import ON_DEVICE, stoppable, stopping
 from emitdiff.ui.form import check_limit, check_request
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
@@ -37,7 +37,7 @@ class Generation:
         self.generate_button, self.stop_button = buttons
         panel = self.panel
         states = [*buttons, panel.vary]
-        run = {"outputs": panel.outputs, "concurrency_id": "device", "concurrency_limit": 1, **quiet}
+        run = {"outputs": panel.outputs, **ON_DEVICE, **quiet}
         starts = {
             self.generate_button: {
                 "fn": self.generate,

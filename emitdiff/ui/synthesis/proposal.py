@@ -10,6 +10,7 @@ import gradio as gr
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.ui.drawing import save_mask_file
+from emitdiff.ui.events import ON_DEVICE
 from emitdiff.ui.finding import Finding
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import note, sentence
@@ -50,7 +51,7 @@ class Proposal:
             outputs=[self.found, self.note], queue=False, **quiet,
         ).then(
             self.propose, inputs_kwargs=asked, outputs=[self.found, self.note],
-            concurrency_id="device", concurrency_limit=1, **quiet,
+            **ON_DEVICE, **quiet,
         ).then(
             lambda **now: self.apply(file, **now), inputs_kwargs={"found": self.found, **source.inputs},
             outputs=[file, self.note, self.found], **quiet,
