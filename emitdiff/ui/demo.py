@@ -25,6 +25,7 @@ from emitdiff.ui.serving.metrics import Metrics, status_routes
 from emitdiff.ui.source import SESSION_SECONDS
 from emitdiff.ui.synthesis.tab import SynthesisTab
 from emitdiff.ui.theme import CSS, build_theme
+from emitdiff.ui.tooltips import tell
 
 log = logging.getLogger(__name__)
 NOTICE = "Research use only. Not a medical device."
@@ -82,6 +83,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         segmentation.persist(demo)
         demo.unload(comparison.cancellation.end)
         dataset.connect(dataset_tab)
+        tell(demo)
     return demo.queue(max_size=32, default_concurrency_limit=4, api_open=False)
 
 

@@ -43,5 +43,5 @@ def said(page):
 
 def few_steps(page, images: int, steps: int = 4):
     set_number(page, "Images", images)
-    unfold(page, "Advanced")
+    unfold(page, "Expert")
     set_number(page, "Steps", steps)

@@ -15,7 +15,7 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     expect(page.get_by_role("button", name="Augment", exact=True)).to_be_disabled()
     page.get_by_role("button", name="Try four drawn images").click()
     expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
-    unfold(page, "Advanced")
+    unfold(page, "Expert")
     page.get_by_label("Steps (0: checkpoint default)").fill("6")
     page.keyboard.press("Tab")
     page.get_by_role("button", name="Augment", exact=True).click()
@@ -24,7 +24,7 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     page.reload()  # the server goes on meanwhile
     open_tab(page, "Dataset")
     expect(said(page)).to_contain_text("4 synthetic images", timeout=PATIENCE)
-    unfold(page, "Advanced")
+    unfold(page, "Expert")
     expect(page.get_by_label("Steps (0: checkpoint default)")).to_have_value("6")
     report = page.frame_locator("iframe.report")
     expect(report.locator("article")).to_have_count(4)

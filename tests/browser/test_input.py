@@ -59,6 +59,7 @@ def test_a_png_made_here_brings_everything_back(page, tmp_path):
     expect(page.get_by_label("Prompt (editable)")).to_have_value(settings["prompt"])
     expect(page.get_by_label("Appearance", exact=True)).to_have_value("noisy")
     expect(page.get_by_label("First seed")).to_have_value("77")
+    page.get_by_role("button", name="Edges", exact=False).and_(page.locator(".label-wrap")).click()
     expect(page.get_by_label("Edge detector")).to_have_value("canny")
     expect(page.get_by_label("number input for Structure")).to_have_value("0.8")
     expect(page.locator(".drop", has_text="Mask (optional): becomes")).to_contain_text("drawn_cardiac_mri_mask")

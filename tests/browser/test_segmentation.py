@@ -199,7 +199,7 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
 
     page.reload()  # the head stays a choice, and the one chosen
     open_tab(page, "Segmentation")
-    unfold(page, "Advanced")
+    unfold(page, "Expert")
     expect(page.get_by_label("Weights")).to_have_value("bright disc (trained here)")
     choose_example(page, "Cardiac MRI")
     find(page, "bright disc")

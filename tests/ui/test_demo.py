@@ -4,6 +4,7 @@ import ast
 import re
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from fakes import fake_callables
 from gradio.state_holder import StateHolder
@@ -11,6 +12,7 @@ from gradio.state_holder import StateHolder
 from emitdiff.ui import demo as page
 from emitdiff.ui import theme
 from emitdiff.ui.source import SESSION_SECONDS
+from emitdiff.ui.tooltips import TIPS
 
 UI = Path(page.__file__).parent
 
@@ -41,6 +43,20 @@ def test_what_computes_runs_side_by_side_and_leaves_threads_for_the_rest(demo):
     heavy = [fn for fn in demo.fns.values() if fn.concurrency_id in ("device", "teaching")]
     assert len(heavy) >= 8 and limits["device"] > 10 and limits["teaching"] > 1
     assert limits["device"] + limits["teaching"] + 10 <= demo.max_threads
+
+
+def test_every_control_says_what_it_does(demo):
+    kinds = (gr.Slider, gr.Dropdown, gr.Number, gr.Textbox, gr.Checkbox, gr.Radio)
+    of_endpoints = re.compile("[a-z_]+")
+    controls = [
+        block for block in demo.blocks.values()
+        if isinstance(block, kinds) and block.label and block.container and not of_endpoints.fullmatch(block.label)
+    ]  # fmt: skip
+    assert len(controls) > 80
+    assert {block.label for block in controls if not block.info} == set()
+    assert all(len(sentence) <= 60 and sentence.endswith(".") for sentence in TIPS.values())
+    labels = {str(block.label).split(" (the class")[0] for block in demo.blocks.values() if isinstance(block, kinds)}
+    assert set(TIPS) <= labels | {"Prompt"}, "of a control that is gone"
 
 
 def test_what_the_host_is_protected_by(demo):

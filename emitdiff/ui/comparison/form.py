@@ -60,7 +60,7 @@ class ComparisonForm:
         name = self.calls.synthesis_checkpoint
         defaults = sampling_defaults(self.models["Synthesis"][name])
         self.synthesis_prompt = gr.Textbox(label="Prompt", lines=2, max_lines=4)
-        with gr.Accordion("Fixed settings", open=False):
+        with gr.Accordion("Expert: settings of all cells", open=False):
             self.synthesis_structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure", buttons=[])
             self.synthesis_detector = gr.Dropdown(
                 list(self.calls.vocabulary.detectors), value=defaults["detector"], label="Edge detector"
@@ -79,7 +79,7 @@ class ComparisonForm:
 
     def _lay_out_segmentation(self) -> None:
         self.segmentation_text = gr.Textbox(label="What to find", placeholder="e.g. lung", max_lines=3)
-        with gr.Accordion("Fixed settings", open=False):
+        with gr.Accordion("Expert: settings of all cells", open=False):
             self.segmentation_threshold = gr.Slider(0.05, 0.95, value=0.5, step=0.05, label="Threshold", buttons=[])
             self.segmentation_checkpoint = gr.Dropdown(
                 list(self.models["Segmentation"]), value=self.calls.segmentation_checkpoint, label="Weights"

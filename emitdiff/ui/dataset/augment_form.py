@@ -47,7 +47,7 @@ class AugmentForm:
                 "include_real": gr.Checkbox(True, label="Include the real images", container=False),
                 "segmenter": gr.Checkbox(False, label="Check labels with the segmenter (slow)", container=False),
             }
-        with gr.Accordion("Advanced", open=False):
+        with gr.Accordion("Expert", open=False):
             self.fields |= self._lay_out_advanced(weights, presets)
 
     def _lay_out_advanced(self, weights: list[str], presets: list[str]) -> dict[str, Any]:

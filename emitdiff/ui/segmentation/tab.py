@@ -57,7 +57,7 @@ class SegmentationTab:
         self.overview = OverviewPanel(self.calls, self.reading, self.words)
         self.side = gr.Checkbox(False, label="Compare with the result without text")
         self.truth.lay_out_input()
-        with gr.Accordion("Advanced", open=False):
+        with gr.Accordion("Expert", open=False):
             self.checkpoint = gr.Dropdown(list(self.models), value=self.calls.segmentation_checkpoint, label="Weights")
         self.runs = RunPanel(self.calls, self.reading, self.words, self.finding, self.volume)
 

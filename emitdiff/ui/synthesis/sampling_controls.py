@@ -1,4 +1,4 @@
-"""How many images, from which seed on, and what "Advanced" sets; the weights and the presets bring their own values."""
+"""How many images, from which seed on, and what "Expert" sets; the weights and the presets bring their own values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build_sampling_controls(calls: Callables, models: dict[str, ModelInfo]) -> S
         num_images = gr.Slider(1, 8, value=4, step=1, label="Images", buttons=[])
         random_seed = gr.Button("Random", size="sm", render=False)
         seed = gr.Number(0, label="First seed", buttons=[random_seed])
-    with gr.Accordion("Advanced", open=False):
+    with gr.Accordion("Expert", open=False):
         preset = gr.Dropdown(presets, value=presets[0], label="Preset for the fields below")
         steps = gr.Slider(1, 100, value=defaults["num_inference_steps"], step=1, label="Steps", buttons=[])
         guidance = gr.Slider(0, 20, value=defaults["guidance_scale"], step=0.1, label="Guidance scale", buttons=[])

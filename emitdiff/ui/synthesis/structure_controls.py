@@ -54,11 +54,12 @@ def build_structure_controls(vocabulary: Vocabulary, detector: str) -> Structure
     structure = gr.Slider(0, 1, value=1, step=0.05, label="Structure", buttons=[])
     gr.HTML(STRUCTURE_SCALE, elem_classes="under")
     note = HED_HERE if vocabulary.hed_network == "original" else HED_NOT_HERE
-    choice = gr.Dropdown(list(vocabulary.detectors), value=detector, label="Edge detector", info=note)
-    boundary = gr.Checkbox(True, label="Add the mask boundary")
-    with gr.Group(visible=has_thresholds(detector)) as thresholds:
-        low = gr.Slider(0, 255, value=50, step=1, label="Low threshold", buttons=[])
-        high = gr.Slider(0, 255, value=120, step=1, label="High threshold", buttons=[])
+    with gr.Accordion("Edges", open=False):
+        choice = gr.Dropdown(list(vocabulary.detectors), value=detector, label="Edge detector", info=note)
+        boundary = gr.Checkbox(True, label="Add the mask boundary")
+        with gr.Group(visible=has_thresholds(detector)) as thresholds:
+            low = gr.Slider(0, 255, value=50, step=1, label="Low threshold", buttons=[])
+            high = gr.Slider(0, 255, value=120, step=1, label="High threshold", buttons=[])
     with gr.Accordion("Edit the mask", open=False) as panel:
         gr.HTML('<p class="note">The label and the edges of the target are moved together.</p>', elem_classes="beside")
         move_x = gr.Slider(-0.5, 0.5, value=0, step=0.01, label="Move right (of the width)", buttons=[])
