@@ -61,7 +61,7 @@ from emitdiff.synthesis_settings import MaskEdit, SynthesisSettings
 
 # Options of train-synthesis that only the fine-tuning of a ControlNet knows.
 FINETUNING = (
-    "steps", "batch", "gradient_accumulation", "learning_rate", "mixed_precision", "gradient_checkpointing", "ema"
+    "steps", "gradient_accumulation", "learning_rate", "mixed_precision", "gradient_checkpointing", "ema"
 )  # fmt: skip
 
 
@@ -201,9 +201,10 @@ class TrainSynthesis:
     seed: int = 0  # Seed of data order and weight initialization.
     threads: Threads = None
     held_out: Strength = None  # Fraction of each dataset's groups held out; default: that of --from, else 0.2.
+    batch: Count = None  # Images of a step, of each process where several train; default: 4.
+    workers: Count = None  # Processes that make training views while a GPU trains; not for fine-tuning; default: 0.
     # The following need --from NAME --train controlnet.
     steps: Count = None  # Optimizer steps, instead of --minutes.
-    batch: Count = None  # Batch size per process; default: 4.
     gradient_accumulation: Count = None  # Gradient accumulation steps; default: 1.
     # Constant learning rate; default: 1e-6 (the paper's) for Stable Diffusion, else 5e-5.
     learning_rate: Strength = None
@@ -222,6 +223,8 @@ class TrainSynthesis:
     def _finetune(self) -> Path:
         from emitdiff.synthesis.finetuning.run import FinetuneControlnet, finetune_controlnet
 
+        if self.workers is not None:
+            raise EmitDiffError("--workers does not go with --from NAME --train controlnet: leave it out.")
         given = {name: value for name, value in vars(self).items() if name != "train" and value is not None}
         return finetune_controlnet(FinetuneControlnet(**given))
 
@@ -241,7 +244,7 @@ class TrainSynthesis:
         return train_synthesis(
             Settings(
                 **own, stage=self.train, resolution=self.resolution or side, minutes=minutes, held_out=held_out,
-                start=folder,
+                start=folder, batch=4 if self.batch is None else self.batch, workers=self.workers or 0,
             )
         )  # fmt: skip
 

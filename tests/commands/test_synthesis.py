@@ -17,6 +17,7 @@ from emitdiff.ui.examples import FOLDER as EXAMPLES
     ("words", "answer"),
     [
         (["--steps", "5"], "--steps is for fine-tuning only"),
+        (["--from", "emitdiff-mini", "--train", "controlnet", "--workers", "2"], "--workers does not go with"),
         (["--from", "emitdiff-mini", "--no-ema"], "--no-ema is for fine-tuning only"),
         (["--train", "controlnet", "--learning-rate", "1e-4"], "--learning-rate is for fine-tuning only"),
         (["--from", "sd15-hed"], "only the ControlNet can be trained"),

@@ -20,7 +20,8 @@ from emitdiff.synthesis.card import CheckpointCard
 from emitdiff.synthesis.edges import boundary_of, detect_edges, is_network
 from emitdiff.synthesis.training.captions import APPEARANCE_WORDS, AppearanceScale, caption, describe_view
 from emitdiff.synthesis.training.corpus import Item
-from emitdiff.synthesis.training.denoiser import DROP_TEXT, drop_conditions
+from emitdiff.synthesis.training.denoiser import DROP_TEXT
+from emitdiff.synthesis.training.views import drop_conditions
 
 # EMIT-Diff's second stage (arXiv 2310.12868): degrees, and parts of the size at which the image just fills the view.
 ROTATION = 20.0

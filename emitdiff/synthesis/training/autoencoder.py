@@ -11,6 +11,7 @@ shows; since the datasets are nearly all grey, colour has a path of its own from
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view
 from emitdiff.synthesis.training.drawn_views import coloured, drawn_picture, stained
 from emitdiff.synthesis.training.optimization import optimizer_step
 from emitdiff.synthesis.training.warm_start import copy_weights
+from emitdiff.synthesis.training.workers import Stream
 from emitdiff.training_state import StageState
 
 CROP = 128
@@ -121,6 +123,11 @@ def any_crop(corpus: Corpus, rng: np.random.Generator) -> np.ndarray:
     return coloured(view if way < 0.8 else drawn_picture(CROP, rng), rng)
 
 
+def crops(corpus: Corpus, count: int, rng: np.random.Generator) -> Tensor:
+    """`any_crop`, uint8 (count, 3, CROP, CROP)."""
+    return torch.from_numpy(np.stack([any_crop(corpus, rng) for _ in range(count)])).permute(0, 3, 1, 2)
+
+
 def batch_of(views: list[np.ndarray]) -> Tensor:
     """uint8 (S, S, 3) pictures as (B, 3, S, S) in [-1, 1]."""
     return torch.cat([image_to_tensor(view) for view in views]).to(memory_format=torch.channels_last)
@@ -133,10 +140,13 @@ def train_autoencoder(
     seed: int,
     device: torch.device,
     start: AutoencoderTiny | None = None,
+    batch: int = BATCH,
+    workers: int = 0,
 ) -> AutoencoderTiny:
     """Trains for `minutes`, resuming from `state_folder`; returns the averaged (EMA) autoencoder in eval mode.
 
-    `start` gives the first weights; it may be narrower and have fewer latent channels (see `copy_weights`).
+    `start` gives the first weights; it may be narrower and have fewer latent channels (see `copy_weights`). With
+    `workers`, other processes make the crops.
     """
     torch.manual_seed(seed)
     model = new_autoencoder()
@@ -150,15 +160,20 @@ def train_autoencoder(
     parts = {"model": model, "optimizer": optimizer, "average": average}
     state = StageState(state_folder / "autoencoder.pt", minutes, parts, device)
     rng = np.random.default_rng([seed, state.steps])
+    make = partial(crops, corpus, batch)
+    stream = Stream(make, workers, seed + state.steps, device) if workers else None
 
     for step in state.run("autoencoder"):
         warm = min(1.0, (step + 1) / 200)
         rate = LEARNING_RATE * warm * max(0.05, min(1.0, 2.5 * (1 - state.progress)))
-        loss = _loss(model, batch_of([any_crop(corpus, rng) for _ in range(BATCH)]).to(device), rng)
+        views = (stream.next() if stream else make(rng)).to(device, non_blocking=True)
+        loss = _loss(model, (views / 127.5 - 1).to(memory_format=torch.channels_last), rng)
         optimizer_step(loss, model, optimizer, average, rate)
         if step % 50 == 0:
             state.bar.set_postfix(step=step, loss=f"{loss:.4f}", refresh=False)
 
+    if stream:
+        stream.close()
     average.copy_to(model.parameters())
     model.eval()
     model.register_to_config(scaling_factor=float(1 / latent_deviation(model, corpus, seed)))

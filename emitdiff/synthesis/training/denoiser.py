@@ -15,31 +15,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderTiny, ControlNetModel, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from tokenizers import pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from emitdiff.images import image_to_tensor
-from emitdiff.synthesis.edges import boundary_of, detect_edges
-from emitdiff.synthesis.training.captions import AppearanceScale, ViewDescription, caption, describe_view
-from emitdiff.synthesis.training.corpus import Corpus, jitter_tone, random_view, vary_appearance
+from emitdiff.synthesis.training.captions import caption
 from emitdiff.synthesis.training.optimization import optimizer_step
+from emitdiff.synthesis.training.views import View, ViewPool, drop_conditions
 from emitdiff.training_state import StageState
 
 TEXT_WIDTH, TEXT_TOKENS = 192, 40
 BLOCKS = (96, 160, 224)
 LEARNING_RATE = 4e-4
-FRESH_SHARE = 0.25  # part of the drawn views that are cut, encoded and described again
-POOL_SIZE = 6000
 FIRST_SAMPLES = 240.0  # seconds
 DROP_TEXT = 0.1
-# What is left of the control image while training, and how often.
-CONDITIONS = {"all": 0.34, "strong edges": 0.1, "patches": 0.1, "mask": 0.26, "edges": 0.06, "nothing": 0.14}
-# Which detector draws the edges, and how often.
-DETECTORS = {"hed-mini": 0.7, "soft": 0.18, "canny": 0.12}
-OTHER_APPEARANCE = 0.5  # part of the views whose appearance is varied once their edges are drawn
 
 
 def new_tokenizer(captions: list[str]) -> CLIPTokenizer:
@@ -97,82 +88,6 @@ def sampling_scheduler() -> DDIMScheduler:
 
 
 @dataclass
-class View:
-    """One encoded crop: latents (C, h, w) fp16, edges, boundary and inside uint8 (3, H, W), and its facts."""
-
-    latents: Tensor
-    control: np.ndarray
-    description: ViewDescription
-
-
-class ViewPool:
-    """Random views of the corpus at one resolution, each used about four times before a fresh one takes its place."""
-
-    def __init__(self, corpus: Corpus, autoencoder: AutoencoderTiny, scale: AppearanceScale, resolution: int):
-        self.corpus, self.autoencoder, self.scale, self.resolution = corpus, autoencoder, scale, resolution
-        self.views: list[View] = []
-
-    def draw(self, count: int, rng: np.random.Generator) -> list[View]:
-        fresh = count if len(self.views) < 4 * count else int(rng.binomial(count, FRESH_SHARE))
-        new = self._make(fresh, rng)
-        old = (
-            [self.views[index] for index in rng.integers(len(self.views), size=count - fresh)] if fresh < count else []
-        )
-        for view in new:
-            if len(self.views) < POOL_SIZE:
-                self.views.append(view)
-            else:
-                self.views[int(rng.integers(POOL_SIZE))] = view
-        return new + old
-
-    @torch.no_grad()
-    def _make(self, count: int, rng: np.random.Generator) -> list[View]:
-        seen, images = [], []
-        for item in self.corpus.draw(count, rng):
-            image, mask = random_view(item, self.resolution, rng, whole=0.8)
-            image = jitter_tone(image, rng)
-            detector = str(rng.choice(list(DETECTORS), p=list(DETECTORS.values())))
-            low = rng.uniform(20, 80) if detector == "canny" else 50
-            edges = detect_edges(image, detector, low, low + 70)
-            # Edges show how sharp and how noisy an image is; where they do not, only the words say it, so they count.
-            if rng.random() < OTHER_APPEARANCE:
-                image = vary_appearance(image, rng)
-            inside = (mask > 0).astype(np.uint8) * 255
-            control = np.stack([edges, boundary_of(mask), inside])
-            images.append(image_to_tensor(image))
-            seen.append((control, describe_view(item, image, mask, self.scale)))
-        if not seen:
-            return []
-        device = self.autoencoder.device
-        with torch.autocast(device.type, torch.bfloat16):
-            encoded = self.autoencoder.encode(torch.cat(images).to(device)).latents
-        scaled = encoded.float() * self.autoencoder.config.scaling_factor
-        return [View(latents.half(), *facts) for facts, latents in zip(seen, scaled, strict=True)]
-
-
-def drop_conditions(control: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blanks parts of (B, 3, H, W), in place, so that each can be left out later (`CONDITIONS` says how often).
-
-    "strong edges" takes a random floor off the edges, "patches" some cells of a 4 x 4 grid; "mask" and "edges" are what
-    alone remains.
-    """
-    for one, kept in zip(control, rng.choice(list(CONDITIONS), len(control), p=list(CONDITIONS.values())), strict=True):
-        if kept == "strong edges":
-            floor = rng.uniform(0.05, 0.9)
-            one[0] = ((one[0] - floor) / (1 - floor)).clamp(min=0)
-        elif kept == "patches":
-            cells = torch.from_numpy(rng.random((1, 1, 4, 4)) < rng.uniform(0.2, 0.9)).float()
-            one[0] *= F.interpolate(cells, size=one.shape[-2:])[0, 0].to(one)
-        elif kept == "mask":
-            one[0] = 0
-        elif kept == "edges":
-            one[1:] = 0
-        elif kept == "nothing":
-            one[:] = 0
-    return control
-
-
-@dataclass
 class Denoiser:
     """The networks that learn together. `controlnet` is None in the second stage."""
 
@@ -195,7 +110,7 @@ class Denoiser:
     def predict(self, noisy: Tensor, timesteps: Tensor, captions: list[str], control: Tensor | None) -> Tensor:
         """v (B, C, h, w) for noisy latents, with `control` (B, 3, 8h, 8w) in [0, 1]."""
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        ids = ids.to(noisy.device)
+        ids = ids.to(noisy.device, non_blocking=True)
         tokens = self.text_encoder(ids)[0]
         down = middle = None
         if control is not None and self.controlnet is not None:
@@ -251,6 +166,7 @@ def train_denoiser(
     average = EMAModel(modules.parameters(), decay=0.9985, use_ema_warmup=True, power=0.8, foreach=True)
     state = StageState(state_file, minutes, {"modules": modules, "optimizer": optimizer, "average": average}, device)
     schedule = new_scheduler()
+    schedule.alphas_cumprod = schedule.alphas_cumprod.to(device)
     rng = np.random.default_rng(seed + state.steps)
     next_samples, smooth = max(FIRST_SAMPLES, 2 * state.seconds), None
 
@@ -259,7 +175,7 @@ def train_denoiser(
         rate = learning_rate * min(1.0, (step + 1) / 200) * decayed
         loss = _loss(denoiser, pool.draw(batch, rng), schedule, rng)
         optimizer_step(loss, modules, optimizer, average, rate)
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        smooth = loss.detach() if smooth is None else 0.98 * smooth + 0.02 * loss.detach()
         if step % 20 == 0:
             state.bar.set_postfix(step=step, loss=f"{smooth:.4f}", refresh=False)
         if on_samples and state.seconds > next_samples:
@@ -277,12 +193,12 @@ def _loss(denoiser: Denoiser, views: list[View], schedule: DDPMScheduler, rng: n
     captions = ["" if rng.random() < DROP_TEXT else caption(view.description, rng) for view in views]
     control = None
     if denoiser.controlnet is not None:
-        control = torch.from_numpy(np.stack([view.control for view in views])).float() / 255
-        control = drop_conditions(control, rng).to(latents.device, memory_format=torch.channels_last)
+        control = drop_conditions(torch.stack([view.control for view in views]).float() / 255, rng)
+        control = control.to(memory_format=torch.channels_last)
     noise = torch.randn_like(latents)
     # Stratified timesteps: every batch covers the whole schedule, which steadies the loss at small batches.
     offsets = (torch.arange(len(views)) + torch.rand(len(views))) / len(views)
-    timesteps = (offsets * schedule.config.num_train_timesteps).long().to(latents.device)
+    timesteps = (offsets * schedule.config.num_train_timesteps).long().to(latents.device, non_blocking=True)
     noisy = schedule.add_noise(latents, noise, timesteps).to(memory_format=torch.channels_last)
     with torch.autocast(latents.device.type, torch.bfloat16):
         predicted = denoiser.predict(noisy, timesteps, captions, control)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cached_property, partial
@@ -36,7 +35,6 @@ from emitdiff.synthesis.training.contact_sheet import contact_sheet
 from emitdiff.synthesis.training.corpus import Corpus, Item, load_corpus
 from emitdiff.synthesis.training.denoiser import (
     Denoiser,
-    ViewPool,
     new_text_encoder,
     new_tokenizer,
     new_unet,
@@ -44,6 +42,8 @@ from emitdiff.synthesis.training.denoiser import (
     train_denoiser,
 )
 from emitdiff.synthesis.training.grain import train_grain
+from emitdiff.synthesis.training.saving import save_half
+from emitdiff.synthesis.training.views import ViewPool
 from emitdiff.synthesis.training.warm_start import copy_weights
 from emitdiff.training_state import time_spent
 
@@ -64,7 +64,8 @@ class TrainSynthesis:
 
     `minutes` are shared among the stages (`SHARES`), or go to the one `stage` named. `held_out` is the part of each
     dataset's groups that is never trained on. `resolution` is the side of the square crops in pixels. `start` names
-    a checkpoint folder of the same architecture whose weights every stage begins with.
+    a checkpoint folder of the same architecture whose weights every stage begins with. A step has `batch` images, at
+    half the resolution three times as many. `workers` are processes that make views while a GPU trains.
     """
 
     datasets: tuple[Path, ...]
@@ -76,6 +77,8 @@ class TrainSynthesis:
     threads: int | None = None
     held_out: float = 0.2
     start: Path | None = None
+    batch: int = 4
+    workers: int = 0
 
 
 def train_synthesis(settings: TrainSynthesis) -> Path:
@@ -84,8 +87,8 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
     `settings.out`/state holds what is needed to go on, and sample sheets with real images: it is not for publishing.
 
     Raises:
-        EmitDiffError: unknown stage, resolution not a multiple of 64, no time, unreadable dataset, an earlier stage
-            missing, or an `out` that holds something else, lies where it reads, or was started with other settings.
+        EmitDiffError: unknown stage, a setting out of range, unreadable dataset, an earlier stage missing, or an `out`
+            that holds something else, lies where it reads, or was started with other settings.
     """
     if settings.stage not in ("all", *STAGES, NETWORKS):
         raise EmitDiffError(
@@ -99,6 +102,10 @@ def train_synthesis(settings: TrainSynthesis) -> Path:
         raise EmitDiffError(f"The resolution was {settings.resolution}; give a multiple of 64, for example 256.")
     if settings.minutes <= 0:
         raise EmitDiffError(f"The time to train was {settings.minutes:g} minutes; give a positive number.")
+    if settings.batch < 1 or settings.workers < 0:
+        raise EmitDiffError(
+            f"Batch and workers were {settings.batch} and {settings.workers}; give at least 1 image and 0 processes."
+        )
     check_output_folder(settings.out, RUN_MARKERS, (*settings.datasets, settings.start))
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -159,7 +166,10 @@ class TrainingRun:
         start = None
         if self.settings.start is not None:
             start = AutoencoderTiny.from_pretrained(self.settings.start / "vae", dtype=torch.float32)
-        model = train_autoencoder(self.corpus, self.state, minutes, self.settings.seed, self.device, start)
+        model = train_autoencoder(
+            self.corpus, self.state, minutes, self.settings.seed, self.device, start,
+            batch=2 * self.settings.batch, workers=self.settings.workers,
+        )  # fmt: skip
         model.half().save_pretrained(self.out / "vae")
         self._record()
 
@@ -180,7 +190,8 @@ class TrainingRun:
         tokenizer = self._tokenizer()
         torch.manual_seed(self.settings.seed)
         denoiser = Denoiser(tokenizer, new_text_encoder(tokenizer), new_unet(pool.autoencoder.config.latent_channels))
-        train_denoiser(denoiser, pool, self.state / "unet.pt", minutes, 24, self.settings.seed)
+        train_denoiser(denoiser, pool, self.state / "unet.pt", minutes, 6 * self.settings.batch, self.settings.seed)
+        pool.close()
         self._save(denoiser)
 
     def _tokenizer(self) -> CLIPTokenizer:
@@ -204,7 +215,8 @@ class TrainingRun:
         else:
             denoiser, half = self._inherited(self.settings.start), HALF_SIZE_SHARE_AGAIN
         full = self.settings.resolution
-        phases = ((full // 2, half, 12, 5e-4), (full, 1 - half, 4, 3e-4))
+        batch = self.settings.batch
+        phases = ((full // 2, half, 3 * batch, 5e-4), (full, 1 - half, batch, 3e-4))
         for resolution, share, batch, learning_rate in phases:
             if resolution != full and (self.state / f"controlnet-{full}.pt").exists():
                 continue  # more of it would be lost: the full resolution goes on from its own weights
@@ -214,6 +226,7 @@ class TrainingRun:
                 learning_rate=learning_rate, decay=resolution == full,
                 on_samples=partial(self._sheet, denoiser, pool.autoencoder),
             )  # fmt: skip
+            pool.close()
             self._save(denoiser)
             self._sheet(denoiser, pool.autoencoder)
 
@@ -230,7 +243,8 @@ class TrainingRun:
         self.controlnet(minutes)
 
     def _pool(self, resolution: int) -> ViewPool:
-        return ViewPool(self.corpus, self._autoencoder(self.out), self.scale, resolution)
+        own = {"workers": self.settings.workers, "seed": self.settings.seed}
+        return ViewPool(self.corpus, self._autoencoder(self.out), self.scale, resolution, **own)
 
     def _autoencoder(self, folder: Path) -> AutoencoderTiny:
         if not (folder / "vae").is_dir():
@@ -327,16 +341,3 @@ class TrainingRun:
         for item in sorted(kept, key=lambda item: not item.mask.any()):
             chosen.setdefault(item.info.name, item)
         return list(chosen.values())
-
-
-def save_half(model: torch.nn.Module, folder: Path) -> None:
-    """Saves a copy of a diffusers or transformers model as fp16 safetensors; a kill leaves the old one or the new."""
-    partial_folder = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    half: Any = deepcopy(model).half()
-    half.save_pretrained(partial_folder)
-    config = json.loads((partial_folder / "config.json").read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)  # a folder of the machine it was trained on
-    (partial_folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial_folder.rename(folder)

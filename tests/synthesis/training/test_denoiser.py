@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,17 +12,16 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 
 from emitdiff import training_state
 from emitdiff.datasets.folder import DatasetInfo
-from emitdiff.synthesis.training import denoiser as training
 from emitdiff.synthesis.training.captions import AppearanceScale
 from emitdiff.synthesis.training.corpus import Corpus, Item
 from emitdiff.synthesis.training.denoiser import (
     TEXT_WIDTH,
     Denoiser,
-    ViewPool,
     new_text_encoder,
     new_tokenizer,
     train_denoiser,
 )
+from emitdiff.synthesis.training.views import ViewPool
 
 INFO = DatasetInfo("discs", "Ultrasound", "breast", {"background": 0, "lesion": 1})
 
@@ -60,19 +60,29 @@ def test_a_view_is_edges_outline_and_inside_of_the_crop_it_encodes(pool):
     for view in views:
         edges, boundary, inside = view.control
         assert view.latents.shape == (4, 4, 4) and view.latents.dtype == torch.float16
-        assert view.control.shape == (3, 32, 32) and view.control.dtype == np.uint8
-        assert edges.any() and set(np.unique(inside)) == {0, 255} and 0 < np.mean(boundary > 0) < 0.4
+        assert view.control.shape == (3, 32, 32) and view.control.dtype == torch.uint8
+        assert edges.any() and set(inside.unique().tolist()) == {0, 255} and 0 < (boundary > 0).float().mean() < 0.4
         assert view.description.finding == "benign" and view.description.targets[0][0] == "lesion"
 
 
 def test_a_view_is_used_about_four_times_and_the_pool_stays_small(pool, monkeypatch):
-    monkeypatch.setattr(training, "POOL_SIZE", 20)
-    made, make = [], pool._make
-    monkeypatch.setattr(pool, "_make", lambda count, rng: made.append(count) or make(count, rng))
+    pool.size = 20
+    made, make = [], pool.make
+    monkeypatch.setattr(pool, "make", lambda rng, count: made.append(count) or make(rng, count))
     rng = np.random.default_rng(0)
     drawn = [pool.draw(4, rng) for _ in range(44)]
     assert all(len(views) == 4 for views in drawn) and made[:4] == [4, 4, 4, 4]
     assert len(pool.views) == 20 and 0.15 < sum(made[4:]) / (4 * 40) < 0.35
+
+
+def test_with_workers_all_views_come_from_them_until_it_is_closed(pool):
+    pool = ViewPool(pool.make.corpus, pool.autoencoder, pool.make.scale, 32, workers=2, seed=1)
+    rng = np.random.default_rng(0)
+    views = pool.draw(3, rng)
+    assert len(views) == 3 and len(pool.views) >= 12
+    assert all(view.latents.shape == (4, 4, 4) and view.control.shape == (3, 32, 32) for view in views)
+    pool.close()
+    assert not pool.stream.thread.is_alive() and not multiprocessing.active_children()
 
 
 def predict(denoiser: Denoiser, text: str, control: torch.Tensor | None = None) -> torch.Tensor:

@@ -12,8 +12,9 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.synthesis.evaluation import EvaluateSynthesis, evaluate_synthesis, image_similarity
 from emitdiff.synthesis.loading import load_synthesizer
 from emitdiff.synthesis.training.corpus import load_corpus
-from emitdiff.synthesis.training.denoiser import CONDITIONS, drop_conditions, new_scheduler, new_tokenizer, new_unet
+from emitdiff.synthesis.training.denoiser import new_scheduler, new_tokenizer, new_unet
 from emitdiff.synthesis.training.run import HALF_SIZE_SHARE, TrainingRun, TrainSynthesis, train_synthesis
+from emitdiff.synthesis.training.views import CONDITIONS, drop_conditions
 from emitdiff.synthesis.training.warm_start import copy_weights
 from emitdiff.training_state import StageState, time_spent
 
@@ -95,6 +96,12 @@ def test_nothing_is_written_among_the_images_or_beside_other_files(trained, data
     with pytest.raises(EmitDiffError, match="contains other files: model_index.json. Give another folder"):
         train_synthesis(settings)
     assert [path.name for path in settings.out.iterdir()] == ["model_index.json"]
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"workers": -1}])
+def test_a_batch_of_nothing_is_refused(wrong, dataset_folder, tmp_path):
+    with pytest.raises(EmitDiffError, match="give at least 1 image and 0 processes"):
+        train_synthesis(TrainSynthesis((dataset_folder,), tmp_path / "out", **wrong))
 
 
 def test_a_folder_started_by_an_older_version_resumes(dataset_folder, tmp_path):
