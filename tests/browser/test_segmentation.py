@@ -195,6 +195,7 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
     assert int(re.search(r"Step (\d+)", taught.text_content())[1]) > steps, "from where it was"
     page.get_by_role("button", name="Stop", exact=True).filter(visible=True).click()
     expect(taught).to_contain_text("Taught “bright disc”", timeout=PATIENCE)
+    unfold(page, "Expert")
     expect(page.get_by_label("Weights")).to_have_value("bright disc (trained here)")  # until one has looked
 
     page.reload()  # the head stays a choice, and the one chosen

@@ -256,20 +256,21 @@ def endpoints() -> dict[str, Any]:
     import gradio as gr
     from fakes import fake_callables
 
-    from emitdiff.ui.programs import endpoints as module
+    from emitdiff.ui.programs import answers
+    from emitdiff.ui.programs.endpoints import Endpoints
 
     found: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patched:
-        real = module.documented
+        real = answers.documented
 
         def remember(function: Callable, arguments: dict) -> Callable:
             made = real(function, arguments)
             found[function.__name__] = made, arguments
             return made
 
-        patched.setattr(module, "documented", remember)
+        patched.setattr(answers, "documented", remember)
         with gr.Blocks():
-            module.Endpoints(fake_callables())
+            Endpoints(fake_callables())
     return found
 
 

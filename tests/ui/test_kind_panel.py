@@ -56,6 +56,16 @@ def test_a_prompt_that_nobody_wrote_is_set_to_the_image(form, scan):
     assert updates[form.words.prompt] == "Ultrasound, breast", "set for the image before, not written by anyone"
 
 
+def test_words_that_have_not_reached_the_prompt_yet_are_kept(form, scan):
+    guess = form.kind.look(scan, 1, None)
+    updates = form.kind.apply(form.words, scan, guess, "", "", modality=None, free_text="portable")
+    assert form.words.free_text not in updates and form.words.prompt not in updates
+    updates = form.kind.apply(
+        form.words, scan, guess, "MRI, heart", "MRI, heart", modality="MRI", organ="heart", free_text=""
+    )
+    assert updates[form.words.prompt] == "Ultrasound, breast", "the words of the image before are nobody's own"
+
+
 def test_a_prompt_that_contradicts_the_image_is_kept_and_answered(form, scan):
     updates, said, use = given(form, scan, "MRI, prostate, prostate, high contrast", written="MRI, heart")
     assert form.words.prompt not in updates and form.words.modality not in updates

@@ -61,8 +61,8 @@ class KindPanel:
                 self.look, inputs_kwargs=source.inputs, outputs=self.guess,
                 concurrency_id="kind", concurrency_limit=1, **QUIET,
             ).then(
-                lambda **now: self.apply(words, **now), inputs_kwargs=known, outputs=[self.said, self.use, *chosen],
-                **at_once,
+                lambda **now: self.apply(words, **now), inputs_kwargs=known | words.words,
+                outputs=[self.said, self.use, *chosen], **at_once,
             )  # fmt: skip
         words.prompt.change(
             self.describe, inputs_kwargs=known, outputs=[self.said, self.use], trigger_mode="always_last", **at_once
@@ -88,11 +88,13 @@ class KindPanel:
         return Guess(scan, guess_kind(self.calls, scan, selected_slice(scan, slice_number, window)))
 
     def apply(
-        self, words: PromptPanel, scan: Scan | None, guess: Guess | None, prompt: str, written: str
+        self, words: PromptPanel, scan: Scan | None, guess: Guess | None, prompt: str, written: str, **fields: str
     ) -> dict[Any, Any]:
-        """The kind is said, and a prompt that nobody wrote is set to it."""
+        """The kind is said, and a prompt that nobody wrote is set to it. `fields`, by the names of `words.words`, hold
+        what may not have reached the prompt yet."""
         kind = guess.kind if guess is not None and guess.scan is scan else None
-        if kind is None or (prompt.strip() and prompt != written):
+        begun = self.calls.compose_prompt(*(fields.get(name) or "" for name in words.words))
+        if kind is None or any(text.strip() and text != written for text in (prompt, begun)):
             return self.describe(scan, guess, prompt, written)
         chosen = words.set(kind.modality, kind.organ)
         prompt = chosen[words.prompt]
