@@ -22,7 +22,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks.application import ROOT, application
 
-EXAMPLE = ROOT / "emitdiff" / "ui" / "examples" / "drawn_chest_xray.png"
+EXAMPLE = ROOT / "emitdiff" / "ui" / "examples" / "painted_chest_xray.png"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 300_000
 # Elements with a picture in them that has been fetched and decoded.

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    path = arguments.image or EXAMPLES / "drawn_chest_xray.png"
+    path = arguments.image or EXAMPLES / "painted_chest_xray.png"
     texts = [f"{SENTENCES[index % len(SENTENCES)]} {index}" for index in range(arguments.repeat + 1)]
     scan = read_scan(path)
     image = scan.image(scan.middle)
@@ -74,7 +74,7 @@ def served(path: Path, texts: list[str], checkpoint: str, number: int) -> None:
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_settings())
     client = httpx.Client(base_url=f"{address}gradio_api/", timeout=600)
     sent = {}
-    for place in (path, EXAMPLES / "drawn_nuclei.png"):
+    for place in (path, EXAMPLES / "painted_nuclei.png"):
         sent[place] = client.post("upload", files={"files": (place.name, place.read_bytes())}).json()[0]
 
     def ask(text: str, place: Path = path, slice_number: int = number) -> None:
@@ -85,7 +85,7 @@ def served(path: Path, texts: list[str], checkpoint: str, number: int) -> None:
             raise SystemExit(answer)
 
     for text in texts[:3]:  # loads the weights, and warms up on another image
-        ask(text, EXAMPLES / "drawn_nuclei.png", 1)
+        ask(text, EXAMPLES / "painted_nuclei.png", 1)
     report("page", [timed(lambda text=text: ask(text)) for text in texts])
     demo.close()
 

@@ -48,7 +48,7 @@ def show_comparison(page: Page) -> None:
 
 def show_dataset(page: Page) -> None:
     page.get_by_role("tab", name="Dataset").click()
-    page.get_by_role("button", name="Try four drawn images").click()
+    page.get_by_role("button", name="Try four example images").click()
     expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
     page.get_by_role("button", name="Augment", exact=True).click()
     expect(page.locator(SAID)).to_contain_text("4 synthetic images: ", timeout=PATIENCE)

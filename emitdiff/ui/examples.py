@@ -1,6 +1,6 @@
 """The example cards: `examples/examples.jsonl`, one JSON object a line. To add one, drop files and a line.
 
-Keys: `image` (file), `title`, `origin` ("drawn by a program", "synthetic, ..."); where they apply `mask` (file),
+Keys: `image` (file), `title`, `origin` ("synthetic, ..."); where they apply `mask` (file),
 `modality`, `organ`, `finding`, `appearance` (the prompt's drop-downs) and `text` (the sentence for the segmenter).
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "examples"
+SAMPLES = FOLDER / "samples"  # four breast ultrasounds in images/, their masks in masks/
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def build_source(calls: Callables, cards: list[Example], label: str) -> Source:
     scan = gr.State(None, time_to_live=SESSION_SECONDS)
     examples = gr.Gallery(
         [(str(card.image), card.title) for card in cards],
-        label="Examples (drawn or synthetic, no patient data)",
+        label="Examples (synthetic, no patient data)",
         columns=3,
         allow_preview=False,
         interactive=False,

@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     open_tab(page, "Dataset")
     expect(page.get_by_role("button", name="Augment", exact=True)).to_be_disabled()
-    page.get_by_role("button", name="Try four drawn images").click()
+    page.get_by_role("button", name="Try four example images").click()
     expect(page.get_by_text("4 images in 4 groups")).to_be_visible()
     unfold(page, "Expert")
     page.get_by_label("Steps (0: checkpoint default)").fill("6")
@@ -35,13 +35,13 @@ def test_a_dataset_is_augmented_found_again_and_exported(page, tmp_path):
     page.get_by_label("Images", exact=True).filter(visible=True).click()
     page.get_by_role("option", name="all generated images").click()
     page.get_by_role("button", name="Prepare ZIP").click()
-    expect(page.get_by_text("drawn-ultrasound_all_nnunet.zip")).to_be_visible()
+    expect(page.get_by_text("example-ultrasound_all_nnunet.zip")).to_be_visible()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download ZIP").filter(visible=True).click()
     download.value.save_as(tmp_path / "export.zip")
     with zipfile.ZipFile(tmp_path / "export.zip") as zipped:
         names = zipped.namelist()
-        content = json.loads(zipped.read("Dataset501_drawn-ultrasound/dataset.json"))
+        content = json.loads(zipped.read("Dataset501_example-ultrasound/dataset.json"))
     assert content["numTraining"] == 8 and sum("/imagesTr/" in name for name in names) == 8
     assert sum("/labelsTr/synthetic_" in name for name in names) == 4
 

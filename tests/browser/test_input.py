@@ -50,7 +50,7 @@ def test_a_png_made_here_brings_everything_back(page, tmp_path):
         "num_inference_steps": 5, "guidance_scale": 2.0, "controlnet_conditioning_scale": 1.2, "detector": "canny",
         "boundary": True, "low_threshold": 30, "high_threshold": 90, "structure": 0.8, "preset": "default",
         "edit": {"move_x": 0.1, "move_y": 0.0, "scale": 1.0, "rotate": 0.0, "deform": 0.0, "seed": 0},
-        "checkpoint": "emitdiff-mini", "source": "drawn_cardiac_mri",
+        "checkpoint": "emitdiff-mini", "source": "painted_cardiac_mri",
     }  # fmt: skip
     picture = np.asarray(Image.open(CARDS["Cardiac MRI"].image).convert("RGB"))
     path = save_synthetic_png(picture, tmp_path / "synthetic_heart.png", settings)
@@ -62,7 +62,7 @@ def test_a_png_made_here_brings_everything_back(page, tmp_path):
     page.get_by_role("button", name="Edges", exact=False).and_(page.locator(".label-wrap")).click()
     expect(page.get_by_label("Edge detector")).to_have_value("canny")
     expect(page.get_by_label("number input for Structure")).to_have_value("0.8")
-    expect(page.locator(".drop", has_text="Mask (optional): becomes")).to_contain_text("drawn_cardiac_mri_mask")
+    expect(page.locator(".drop", has_text="Mask (optional): becomes")).to_contain_text("painted_cardiac_mri_mask")
 
 
 def test_the_segmenter_proposes_the_mask(page, tmp_path):
@@ -199,7 +199,7 @@ def test_an_image_taken_away_leaves_its_mask_and_comes_back_with_what_was_genera
     image.locator("input[type=file]").set_input_files(tmp_path / "own.png")
     expect(page.get_by_text("own.png: 256 x 256")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_text("Generated from the mask alone")).to_have_count(0, timeout=PATIENCE)
-    expect(mask).to_contain_text("drawn_chest_xray_mask")
+    expect(mask).to_contain_text("painted_chest_xray_mask")
     shown = view(page, "Image").first
     before = shown.get_attribute("src")
     image.get_by_role("button", name="Clear").click()
@@ -208,7 +208,7 @@ def test_an_image_taken_away_leaves_its_mask_and_comes_back_with_what_was_genera
     image.locator("input[type=file]").set_input_files(made)
     expect(page.get_by_text("generated from own.png, which is loaded again")).to_be_visible(timeout=PATIENCE)
     expect(shown).to_have_attribute("src", before, timeout=PATIENCE)
-    expect(mask).to_contain_text("drawn_chest_xray_mask")
+    expect(mask).to_contain_text("painted_chest_xray_mask")
 
 
 def test_an_error_goes_once_its_cause_is_repaired(page, tmp_path):

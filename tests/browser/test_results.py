@@ -62,10 +62,10 @@ def test_another_layout_and_the_segmentation_take_an_image_over(page, tmp_path):
     page.get_by_label("Download as").click()
     page.get_by_role("option", name="nnU-Net").click()
     page.get_by_label("Class names").fill("lung")
-    expect(page.get_by_text("synthetic_drawn_chest_xray_nnunet.zip: 2 images.")).to_be_visible()
+    expect(page.get_by_text("synthetic_painted_chest_xray_nnunet.zip: 2 images.")).to_be_visible()
     page.wait_for_timeout(1000)
     names = download(page, tmp_path)
-    described = json.loads((tmp_path / "Dataset501_drawn_chest_xray" / "dataset.json").read_text())
+    described = json.loads((tmp_path / "Dataset501_painted_chest_xray" / "dataset.json").read_text())
     assert described["labels"] == {"background": 0, "lung": 1} and described["numTraining"] == 2
     (image,) = (name for name in names if name.endswith("seed12_0000.png"))
     assert read_synthetic_settings(tmp_path / image)["seed"] == 12

@@ -214,7 +214,7 @@ def test_the_walk_from_images_to_a_head_in_use(page, tmp_path):
 def test_one_of_four_examples_is_kept_aside_and_looked_at_before_the_head_is_used(page):
     page.get_by_role("button", name="Teach a new target").click()
     chosen = [card for name in ("cardiac_mri", "breast_ultrasound", "prostate_mri", "abdominal_ct")
-              for card in (FOLDER / f"drawn_{name}.png", FOLDER / f"drawn_{name}_mask.png")]  # fmt: skip
+              for card in (FOLDER / f"painted_{name}.png", FOLDER / f"painted_{name}_mask.png")]  # fmt: skip
     page.locator(".teaching .drop input[type=file]").first.set_input_files(chosen)  # all at once
     expect(page.get_by_text("4 examples.").first).to_be_visible()
     page.get_by_label("What the masks show").fill("something round")

@@ -208,7 +208,7 @@ def test_synthesize_warns_where_the_prompt_says_another_kind_of_image(
     for prompt, expected in (("X-ray, chest", [wrong]), ("MRI, prostate", []), ("dark", [])):
         out = tmp_path / prompt
         assert (
-            run(monkeypatch, "synthesize", EXAMPLES / "drawn_prostate_mri.png", "--prompt", prompt, *flags, "-o", out)
+            run(monkeypatch, "synthesize", EXAMPLES / "painted_prostate_mri.png", "--prompt", prompt, *flags, "-o", out)
             == 0
         )
         assert (wrong in capsys.readouterr().err) == bool(expected)
@@ -217,7 +217,7 @@ def test_synthesize_warns_where_the_prompt_says_another_kind_of_image(
 
 
 def test_in_python_a_segmenter_says_what_kind_an_image_is_and_where_a_prompt_contradicts_it():
-    segment, image = load_segmenter(), np.array(Image.open(EXAMPLES / "drawn_prostate_mri.png").convert("RGB"))
+    segment, image = load_segmenter(), np.array(Image.open(EXAMPLES / "painted_prostate_mri.png").convert("RGB"))
     assert segment.image_kind(image) == ("prostate MRI", "MRI", "prostate")
     assert "the prompt says CT" in segment.prompt_warning("CT, noisy", image)
     assert segment.prompt_warning("X-ray", image, modality="X-ray") == "", "the file knows best"

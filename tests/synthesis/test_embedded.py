@@ -22,8 +22,8 @@ def pipeline():
 
 @pytest.fixture(scope="module")
 def painted(pipeline):
-    image = read_scan(EXAMPLES / "drawn_abdominal_ct.png").image()
-    mask = read_mask(EXAMPLES / "drawn_abdominal_ct_mask.png", image.shape[:2])
+    image = read_scan(EXAMPLES / "painted_abdominal_ct.png").image()
+    mask = read_mask(EXAMPLES / "painted_abdominal_ct_mask.png", image.shape[:2])
     size = pipeline.working_size(*mask.shape)
     image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
     mask = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST)

@@ -90,7 +90,7 @@ def synthesize(
                 return
             time.sleep(pause)
             yield Step(index, step, STEPS, cv2.GaussianBlur(image, (0, 0), 6 / step))
-        noisy = np.clip(image + random.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+        noisy = np.clip(image + random.normal(0, 50, image.shape), 0, 255).astype(np.uint8)
         yield Painted(noisy, mask, asked.seed + index, settings, 0.1)
 
 
@@ -182,7 +182,7 @@ class Generator:
     ) -> list[Painted]:
         wanted = {"prompt": settings.prompt, "appearance": "", "num_inference_steps": STEPS, "guidance_scale": 3.0}
         time.sleep(0.02)
-        noisy = np.clip(image + np.random.default_rng(settings.seed).normal(0, 40, image.shape), 0, 255)
+        noisy = np.clip(image + np.random.default_rng(settings.seed).normal(0, 50, image.shape), 0, 255)
         return [] if cancelled() else [Painted(noisy.astype(np.uint8), mask, settings.seed, wanted, 0.1)]
 
     def prompt_warning(self, prompt):

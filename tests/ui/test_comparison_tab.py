@@ -51,7 +51,7 @@ def test_the_grid_is_filled_cell_by_cell(tab, example):
     assert "4 of 4 cells filled" in last[tab.progress]
     assert re.search(r"edges <b>0\.\d\d</b></span> <span>MS-SSIM <b>0\.\d\d</b></span> <span>time", last[tab.table])
     figure = last[tab.download].value
-    assert "synthetic_comparison_drawn_chest_xray" in str(figure) and Image.open(figure["path"]).width > 700
+    assert "synthetic_comparison_painted_chest_xray" in str(figure) and Image.open(figure["path"]).width > 700
 
 
 def test_the_pictures_are_served_and_go_with_the_page(tab, example):
@@ -230,7 +230,7 @@ def test_few_shot_heads_are_compared_by_name(example):
 def test_an_example_brings_its_words(tab):
     updates = tab.take_example(SimpleNamespace(index=1))
     assert updates[tab.form.synthesis_prompt] == "CT, abdomen, liver" and updates[tab.form.segmentation_text] == "liver"
-    assert updates[tab.mask_file].endswith("drawn_abdominal_ct_mask.png")
+    assert updates[tab.mask_file].endswith("painted_abdominal_ct_mask.png")
     assert isinstance(updates[tab.source.scan].image(0), np.ndarray)
 
 
@@ -290,4 +290,4 @@ def test_a_mask_dropped_before_its_image_stays_and_that_of_another_goes_with_a_s
     for before in ({"previous": scan}, {"before": left}):
         updates = tab.take_file(path, mask_file=mask, **before)
         assert updates[tab.mask_file] is None
-        assert "drawn_chest_xray_mask.png of" in updates[tab.source.message]
+        assert "painted_chest_xray_mask.png of" in updates[tab.source.message]

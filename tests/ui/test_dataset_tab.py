@@ -19,7 +19,7 @@ from emitdiff.ui.dataset.augment_form import AugmentForm
 from emitdiff.ui.dataset.tab import ALL_IMAGES, NOTHING, ONLY_KEPT, PAIRS, DatasetTab
 from emitdiff.ui.dataset.views import BUSY, check_html, job_line
 from emitdiff.ui.interface import AugmentRequest
-from emitdiff.ui.phantoms import write_example_dataset, write_sample_data
+from emitdiff.ui.sample_data import write_example_dataset, write_sample_data
 
 
 @pytest.fixture
@@ -133,9 +133,9 @@ def test_nothing_generated_is_lost_to_another_upload(tab, packed):
 def test_defects_are_named_and_stop_what_they_must(tab, packed, tmp_path):
     with zipfile.ZipFile(packed) as whole, zipfile.ZipFile(tmp_path / "less.zip", "w") as less:
         for name in whole.namelist():
-            if not name.endswith("masks/drawn_1.png"):
+            if not name.endswith("masks/painted_1.png"):
                 less.writestr(name, whole.read(name))
-        less.writestr("drawn-ultrasound/images/unlisted<b>.png", b"x")
+        less.writestr("example-ultrasound/images/unlisted<b>.png", b"x")
     taken = tab.upload(str(tmp_path / "less.zip"), "")
     assert "missing file: 1" in taken[tab.found] and "unlisted&lt;b&gt;.png" in taken[tab.found]
     assert not taken[tab.start_button]["interactive"] and 'role="alert"' in taken[tab.found]

@@ -83,7 +83,7 @@ def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_the
     files, manifest = client.predict(None, "X-ray", mask=mask, preset="paper", **settings, api_name="/synthesize")
     (entry,) = manifest["images"]
     assert entry["settings"]["structure"] == 0.6 and entry["settings"]["move_x"] == 0.1 and entry["mask"]
-    assert "drawn_chest_xray_mask" in files[0]
+    assert "painted_chest_xray_mask" in files[0]
     _, manifest = client.predict(prompt="X-ray", structure=0, api_name="/synthesize")
     assert manifest["images"][0]["settings"]["structure"] == 0 and manifest["images"][0]["mask"] is None
 
@@ -99,7 +99,7 @@ def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_the
         ({"num_images": 9}, "number of images is 9"),
         ({"seed": -2}, "seed is -2"),
         ({"checkpoint": "somebody/else"}, "give one of emitdiff-mini"),
-        ({"slice_number": 5}, "slice_number is 5: 'drawn_chest_xray.png' has one slice, 1"),
+        ({"slice_number": 5}, "slice_number is 5: 'painted_chest_xray.png' has one slice, 1"),
         ({"slice_number": 0}, "slice_number is 0: "),
         ({"slice_number": 1.5}, r"slice_number is 1\.5: give a whole number"),
         ({"num_images": 1.5}, r"num_images is 1\.5: give a whole number"),

@@ -15,7 +15,7 @@ from fakes import fake_callables, scan_that_saves
 from emitdiff.images import PALETTE
 from emitdiff.scans.masks import read_mask
 from emitdiff.ui.examples import read_examples
-from emitdiff.ui.phantoms import write_example_dataset, write_sample_data
+from emitdiff.ui.sample_data import write_example_dataset, write_sample_data
 from emitdiff.ui.segmentation.example_panel import MAX_EXAMPLES, LabelledExample
 from emitdiff.ui.segmentation.tab import SegmentationTab
 from emitdiff.ui.segmentation.training_views import STEPS, loss_curve, step_list

@@ -29,7 +29,7 @@ def test_what_is_found_becomes_the_mask_file(example):
     path, words = propose(example, "lung")
     mask = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     assert mask.shape == (256, 256) and set(np.unique(mask)) == {0, 255}
-    assert path.endswith("drawn_chest_xray_proposed_mask.png")
+    assert path.endswith("painted_chest_xray_proposed_mask.png")
     assert "Found “lung”" in words and f"{100 * (mask > 0).mean():.1f} % of the image" in words
     assert "check the outline" in words
 

@@ -63,7 +63,7 @@ def test_generate_fills_the_gallery_and_offers_the_archive(tab, results, example
     captions = [caption for _, caption in last[results.gallery]]
     assert captions[0].startswith("seed 5, edges 0.9") and captions[1].startswith("seed 6, edges")
     packed = pack(results, updates[0][results.run])
-    assert str(packed[results.downloads.button]["value"]).endswith("synthetic_drawn_chest_xray.zip")
+    assert str(packed[results.downloads.button]["value"]).endswith("synthetic_painted_chest_xray.zip")
     assert "2 images" in packed[results.downloads.words]
     assert "2 synthetic images" in last[results.progress]
     assert sum("step 1 of 4" in update[results.progress] for update in updates) == 2
@@ -76,7 +76,7 @@ def test_generate_without_an_image_says_so(tab, results, example):
 
 def test_a_mask_alone_or_free_text_is_enough(tab, results, example):
     alone = generate(tab, example, scan=None)[-1]
-    assert "drawn_chest_xray_mask" in alone[results.gallery][0][0] and "2 synthetic images" in alone[results.progress]
+    assert "painted_chest_xray_mask" in alone[results.gallery][0][0] and "2 synthetic images" in alone[results.progress]
     free = generate(tab, example, scan=None, mask_file=None, structure=0)
     assert "synthetic_text_000" in free[-1][results.gallery][0][0] and free[0][results.run].label is None
 
@@ -279,7 +279,7 @@ def test_an_image_goes_to_the_segmentation_with_its_label_as_the_truth(results, 
     assert updates[tabs]["selected"] == "segmentation" and updates[segmentation.words.kind] == "X-ray"
     np.testing.assert_array_equal(updates[segmentation.source.scan].image(0), run.results[1].image)
     np.testing.assert_array_equal(read_mask(updates[segmentation.truth.file]), run.results[1].mask)
-    assert "synthetic_drawn_chest_xray_001_seed6.png" in updates[segmentation.source.message]
+    assert "synthetic_painted_chest_xray_001_seed6.png" in updates[segmentation.source.message]
     assert tabs not in segmentation.take_result(None, 0)
 
 

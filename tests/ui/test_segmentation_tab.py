@@ -28,7 +28,7 @@ def test_find_shows_overlay_probability_and_mask_file(tab, example):
     assert "Found “lung”" in updates[tab.reading.progress]
     assert updates[tab.reading.view].shape == updates[tab.reading.map_view].shape == (768, 768, 3)
     assert updates[tab.reading.download]["interactive"]
-    assert "drawn_chest_xray.png" in updates[tab.reading.download_note]
+    assert "painted_chest_xray.png" in updates[tab.reading.download_note]
 
 
 def test_not_found_is_said_plainly(tab, example):

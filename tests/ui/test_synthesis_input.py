@@ -81,7 +81,7 @@ def test_a_bad_file_leaves_what_was_there(form, tmp_path):
 def test_an_example_brings_its_mask_and_words(form):
     updates = form.take_example("sd15-canny", SimpleNamespace(index=1))
     assert updates[form.words.prompt] == "CT, abdomen, liver" and updates[form.words.modality] == "CT"
-    assert updates[form.mask.file].endswith("drawn_abdominal_ct_mask.png")
+    assert updates[form.mask.file].endswith("painted_abdominal_ct_mask.png")
 
 
 def test_other_weights_bring_their_defaults(form):
@@ -111,12 +111,12 @@ def made_here(folder, source, **changes):
 
 
 def test_a_synthetic_image_brings_its_settings_and_its_example_back(form, tmp_path):
-    updates = form.take_file(str(made_here(tmp_path, "drawn_abdominal_ct", seed=77, structure=0.35)))
+    updates = form.take_file(str(made_here(tmp_path, "painted_abdominal_ct", seed=77, structure=0.35)))
     restored = {name: updates[field] for name, field in form.form.items()}
     assert (restored["seed"], restored["structure"], restored["detector"]) == (77, 0.35, "canny")
     assert updates[form.words.finding] == "liver" and updates[form.words.free_text] == "of a child"
-    assert updates[form.source.scan].name == "drawn_abdominal_ct.png"
-    assert updates[form.mask.file].endswith("drawn_abdominal_ct_mask.png")
+    assert updates[form.source.scan].name == "painted_abdominal_ct.png"
+    assert updates[form.mask.file].endswith("painted_abdominal_ct_mask.png")
     assert "generated from the example Abdominal CT" in updates[form.source.message]
 
 
@@ -142,7 +142,7 @@ def test_the_mask_of_the_image_before_goes_with_a_sentence(form, tmp_path, examp
     for before in ({"previous": scan}, {"before": left}):
         updates = form.take_file(path, mask_file=str(example.mask), **before)
         assert updates[form.mask.file] is None and updates[form.before] is None
-        said = "The mask drawn_chest_xray_mask.png of drawn_chest_xray.png was removed."
+        said = "The mask painted_chest_xray_mask.png of painted_chest_xray.png was removed."
         assert said in updates[form.source.message]
     updates = form.take_file(path, mask_file=str(read_examples()[1].mask), before=left)
     assert form.mask.file not in updates, "it was given after the image had gone"
@@ -164,14 +164,14 @@ def test_an_upload_that_was_taken_away_is_found_again_by_what_was_generated_from
 
 
 def test_a_mask_alone_is_found_again_by_what_was_generated_from_it(form, tmp_path, example):
-    path = made_here(tmp_path, "drawn_chest_xray_mask")
+    path = made_here(tmp_path, "painted_chest_xray_mask")
     updates = form.take_file(str(path), None, str(example.mask))
     assert updates[form.source.scan] is None and form.mask.file not in updates
     assert "from the mask alone, which is loaded" in updates[form.source.message]
 
 
 def test_an_image_generated_without_a_negative_prompt_empties_the_field(form, tmp_path):
-    updates = form.take_file(str(made_here(tmp_path, "drawn_abdominal_ct", negative_prompt=None)))
+    updates = form.take_file(str(made_here(tmp_path, "painted_abdominal_ct", negative_prompt=None)))
     assert updates[form.form["negative_prompt"]] == "" and "Unknown here" not in updates[form.source.message]
 
 

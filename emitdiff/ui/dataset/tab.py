@@ -15,12 +15,12 @@ from emitdiff.ui.dataset.views import BUSY, EMPTY, GUIDE, THEME, check_html, job
 from emitdiff.ui.events import QUIET, on_choice, stoppable, stopping
 from emitdiff.ui.interface import Callables, JobState
 from emitdiff.ui.messages import finished, note, notes, progress, sentence
-from emitdiff.ui.phantoms import write_example_dataset, write_sample_data
 from emitdiff.ui.results import ForeignData
+from emitdiff.ui.sample_data import write_example_dataset, write_sample_data
 from emitdiff.ui.source import mirror
 from emitdiff.ui.views import written_once
 
-IDLE = "Upload your images and masks as a ZIP, or try the drawn example."
+IDLE = "Upload your images and masks as a ZIP, or try the example."
 GIVE = "A ZIP of images/ and masks/, of pairs by name, of nnU-Net, of a Decathlon task, or of a dataset folder."
 LAYOUTS = {
     "dataset folder": "dataset", "nnU-Net": "nnunet", "COCO": "coco", "MONAI": "monai", "paired folders": "paired"
@@ -55,7 +55,7 @@ class DatasetTab:
     def _lay_out_controls(self) -> None:
         self.file = gr.File(label="Dataset (ZIP)", file_types=[".zip"], height=92, elem_classes="drop")
         with gr.Row(elem_classes="pair"):
-            self.example = gr.Button("Try four drawn images", size="sm", min_width=120)
+            self.example = gr.Button("Try four example images", size="sm", min_width=120)
             sample = write_sample_data(answer_folder() / "my-images.zip")
             self.sample = gr.DownloadButton("Download a sample ZIP", value=str(sample), size="sm", min_width=120)
         self.found = gr.HTML(note(GIVE), elem_classes="beside")
@@ -185,7 +185,7 @@ class DatasetTab:
         return self._taken(name, job)
 
     def take_example(self, job: str) -> dict[Any, Any]:
-        return self.upload(str(write_example_dataset(answer_folder() / "drawn_ultrasound.zip")), job)
+        return self.upload(str(write_example_dataset(answer_folder() / "example_ultrasound.zip")), job)
 
     def restore(self, job: str, seen: tuple[str, int]) -> dict[Any, Any]:
         """What the server knows of the job, where this page has not shown it yet."""
@@ -201,7 +201,7 @@ class DatasetTab:
         """Begins in the background, or says beside the button why not."""
         try:
             if not job:
-                raise EmitDiffError("No dataset yet: upload a ZIP, or try the drawn example.")
+                raise EmitDiffError("No dataset yet: upload a ZIP, or try the example.")
             self.jobs.start(job, self.form.request(form))
         except Exception as error:
             return {self.progress: finished(sentence(error), "error")}

@@ -25,7 +25,7 @@ LAYOUT = """my-images.zip
   images/  scan_1.png  scan_2.png   PNG, JPEG, DICOM, NIfTI, ...
   masks/   scan_1.png  scan_2.png   white on black, or class ids"""
 GUIDE = f"""<div class="guide"><h2>Augment a small labelled dataset</h2>
-<ol><li>Upload a ZIP of images and masks, or try the drawn example. You are asked what the images do not say, and what
+<ol><li>Upload a ZIP of images and masks, or try the example. You are asked what the images do not say, and what
 cannot be used is listed.</li>
 <li>Choose how many synthetic images to generate per real image. The mask stays the label.</li>
 <li>Review the report, worst images first, and export the result in the layout of your training framework.</li></ol>
