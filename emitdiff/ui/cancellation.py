@@ -17,6 +17,14 @@ class Cancellation:
         """A button was pressed: from now on `cancel` reaches what it starts, also while that still waits."""
         self._events[request.session_hash] = threading.Event()
 
+    def adopt(self, request: gr.Request, event: threading.Event) -> None:
+        """What another session began goes on in this one."""
+        self._events[request.session_hash] = event
+
+    def release(self, request: gr.Request) -> None:
+        """The session is over, but what it began goes on."""
+        self._events.pop(request.session_hash, None)
+
     def event(self, request: gr.Request) -> threading.Event:
         """Set once the session's run should end; one that nobody can set where nothing was started."""
         return self._events.get(request.session_hash) or threading.Event()

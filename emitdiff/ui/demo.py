@@ -75,7 +75,7 @@ def build_demo(calls: Callables) -> gr.Blocks:
         )
         demo.load(None, js=NAME_CARDS, api_visibility="private")
         gr.on([synthesis.checkpoint.change, segmentation.checkpoint.change], refresh, chosen, status, **QUIET)
-        demo.unload(synthesis.results.end_session)
+        synthesis.outlive(demo)
         demo.unload(segmentation.runs.cancellation.end)
         demo.unload(segmentation.teaching.cancellation.end)
         comparison.persist(demo)

@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import numpy as np
+from PIL import Image
 
 from emitdiff.ui.examples import SAMPLES
 
@@ -28,7 +30,7 @@ def write_example_dataset(path: Path, count: int | None = None) -> Path:
     with zipfile.ZipFile(path, "w") as zipped:
         for number, (image, mask) in enumerate(sample_pairs(count)):
             names = f"images/{image.name}", f"masks/{mask.name}"
-            ids = (cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) > 0).astype("uint8")
+            ids = (np.array(Image.open(mask)) > 0).astype(np.uint8)
             zipped.write(image, f"{INFO['name']}/{names[0]}")
             zipped.writestr(f"{INFO['name']}/{names[1]}", cv2.imencode(".png", ids)[1].tobytes())
             finding = FINDINGS.get(image.name, "malignant lesion")

@@ -134,6 +134,25 @@ def test_stop_stops_and_keeps_what_is_finished(page):
     expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
 
 
+def test_a_page_reloaded_while_it_generates_comes_back_to_the_run(page):
+    choose_example(page, "Chest X-ray")
+    few_steps(page, images=2, steps=40)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    going_on = re.compile(r"step \d+ of 40, .* a second, about .* left|step \d+ of 40, .* s a step, about .* left")
+    expect(said(page)).to_contain_text(going_on, timeout=PATIENCE)
+    page.reload()
+    expect(said(page)).to_contain_text(going_on, timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_disabled()
+    expect(page.locator(".view", has_text="Image").first.locator("img")).to_be_visible()
+    expect(page.locator(".drop", has_text="Mask (optional): becomes")).to_contain_text("painted_chest_xray_mask")
+    expect(said(page)).to_contain_text("2 synthetic images in", timeout=PATIENCE)
+    expect(page.locator(".painted img")).to_have_count(2)
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
+    page.reload()
+    expect(said(page)).to_contain_text("2 synthetic images in")
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
+
+
 def test_an_own_file_and_a_bad_one(page, tmp_path):
     grey = np.random.default_rng(0).integers(0, 4096, (120, 200)).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / "own.png")

@@ -51,6 +51,7 @@ def pixels(view) -> np.ndarray:
 
 def paint(page, canvas):
     """A stroke across the middle."""
+    canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(across - 40, down)
@@ -120,7 +121,7 @@ def test_a_drawn_true_mask_is_compared(page, tmp_path):
     page.wait_for_timeout(3000)  # the slice comes onto the canvas, which is built again for it
     paint(page, canvas)
     page.get_by_role("button", name="Use the drawing as reference mask").click()
-    expect(page.locator(".drop", has_text="Reference mask")).to_contain_text("drawn")
+    expect(page.locator(".drop", has_text="Reference mask")).to_contain_text("_drawn_mask")
     find(page, "left ventricle")
     expect(page.locator(".figures:visible b").first).to_have_text(re.compile(r"0\.\d{3}"))
     save(page, "Download scores", tmp_path / "scores.csv")

@@ -90,7 +90,7 @@ def synthesize(
                 return
             time.sleep(pause)
             yield Step(index, step, STEPS, cv2.GaussianBlur(image, (0, 0), 6 / step))
-        noisy = np.clip(image + random.normal(0, 50, image.shape), 0, 255).astype(np.uint8)
+        noisy = np.clip(image + random.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
         yield Painted(noisy, mask, asked.seed + index, settings, 0.1)
 
 

@@ -155,6 +155,15 @@ class SynthesisInput:
         before = gr.skip() if scan is None else RemovedImage(scan, slice_number, window, mask_file)
         return {**self.source.clear(), **self.kind.forget(), self.before: before}
 
+    def show_again(
+        self, scan: Scan | None = None, slice_number: float = 1, window: str | None = None, mask_file: str | None = None
+    ) -> dict[Any, Any]:
+        """Updates for image and mask as they were on a page that was reloaded."""
+        there = mask_file if mask_file and Path(mask_file).exists() else None
+        shown = {} if scan is None else self.source.show(scan, slice_number, window)
+        view = next(self.preview.update(scan, slice_number, window, there))
+        return {**shown, **self.mask.take(there), **view}
+
     def restore_from_image(
         self, name: str, settings: dict, updates: dict[Any, Any], goes: str, previous: Any, mask_file: str | None,
         before: RemovedImage | None,

@@ -1,4 +1,5 @@
-"""Runs of the synthesis: started, shown as they go on, stopped. What is shown where is up to the results panel."""
+"""Runs of the synthesis: started, shown as they go on, stopped, and found again by a page that was reloaded. What is
+shown where is up to the results panel."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-import numpy as np
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.ui.events import ON_DEVICE, stoppable, stopping
@@ -16,6 +16,7 @@ from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished, progress, sentence
 from emitdiff.ui.results import Scan
 from emitdiff.ui.source import mirror
+from emitdiff.ui.synthesis.background import BackgroundRun, KeptRuns
 from emitdiff.ui.synthesis.preview import read_inputs as given_to
 from emitdiff.ui.synthesis.results_panel import ResultsPanel
 from emitdiff.ui.synthesis.runs import Run
@@ -27,6 +28,10 @@ class Generation:
     def __init__(self, calls: Callables, panel: ResultsPanel) -> None:
         self.calls, self.panel = calls, panel
         self.cancellation = panel.cancellation
+        self.kept_runs = KeptRuns()
+        self._runs: dict[str | None, Run] = {}  # that go on, by session
+        # Not in the tab: what is there has no value in the browser before the tab is opened.
+        self.ticket = gr.BrowserState("", storage_key="emitdiff_run", render=False)
 
     def connect(
         self, given: dict[str, Any], form: dict[str, Any], buttons: tuple[gr.Button, gr.Button], line: gr.HTML,
@@ -37,7 +42,8 @@ class Generation:
         self.generate_button, self.stop_button = buttons
         panel = self.panel
         states = [*buttons, panel.vary]
-        run = {"outputs": panel.outputs, **ON_DEVICE, **quiet}
+        self.outputs = [*states, *panel.outputs]
+        run = {"outputs": [*panel.outputs, self.ticket], **ON_DEVICE, **quiet}
         starts = {
             self.generate_button: {
                 "fn": self.generate,
@@ -67,11 +73,14 @@ class Generation:
 
     def start_run(self, request: gr.Request) -> dict[Any, Any]:
         self.cancellation.begin(request)
+        return {**self._buttons(True), self.panel.progress: progress("Waiting for the device.", None)}
+
+    def _buttons(self, running: bool, some: bool = False) -> dict[Any, Any]:
+        """Updates of the buttons while something runs and after it; `some`: there are images to vary."""
         return {
-            self.generate_button: gr.update(interactive=False),
-            self.stop_button: stoppable(True),
-            self.panel.vary: gr.update(interactive=False),
-            self.panel.progress: progress("Waiting for the device.", None),
+            self.generate_button: gr.update(interactive=not running),
+            self.stop_button: stoppable(running),
+            self.panel.vary: gr.update(interactive=some and not running),
         }
 
     def stop(self, request: gr.Request) -> Any:
@@ -80,11 +89,7 @@ class Generation:
 
     def end_run(self, request: gr.Request, run: Run | None) -> dict[Any, Any]:
         self.cancellation.end(request)
-        return {
-            self.generate_button: gr.update(interactive=True),
-            self.stop_button: stoppable(False),
-            self.panel.vary: gr.update(interactive=bool(run and run.images)),
-        }
+        return self._buttons(False, bool(run and run.images))
 
     def generate(
         self, request: gr.Request, previous: Run | None, outlines: bool, large: int | None, scan: Scan | None,
@@ -100,7 +105,8 @@ class Generation:
             return
         if previous:
             previous.remove()
-        yield from self._paint(request, run, image, mask)
+        given = {"scan": scan, "slice_number": slice_number, "window": window, "mask_file": mask_file}
+        yield from self._paint(request, run, image, mask, given)
 
     def vary(self, request: gr.Request, run: Run | None, chosen: int, wanted: float) -> Iterator[dict[Any, Any]]:
         """More images like the chosen one: its settings, its own edges and label, new seeds."""
@@ -113,20 +119,42 @@ class Generation:
         except Exception as error:
             yield {self.panel.progress: finished(sentence(error), "error")}
             return
-        yield from self._paint(request, run, parent.result.image, parent.result.mask)
+        given = run.background.given if run.background else {}
+        yield from self._paint(request, run, parent.result.image, parent.result.mask, given)
 
     def _paint(
-        self, request: gr.Request, run: Run, image: np.ndarray | None, mask: np.ndarray | None
+        self, request: gr.Request, run: Run, image: Any, mask: Any, given: dict[str, Any]
     ) -> Iterator[dict[Any, Any]]:
-        panel, stop, failure = self.panel, self.cancellation.event(request), ""
-        yield panel.started(run)
-        try:
-            for event in self.calls.synthesize(image, mask, run.request, stop.is_set):
-                changed = run.add_event(event)
-                yield panel.progressed(run, changed)
-                if run.measure(self.calls.quality):
-                    yield panel.progressed(run, True)
-        except Exception as error:
-            failure = sentence(error)
-        run.running = False
-        yield panel.ended(run, stop.is_set(), failure)
+        """Begins `run` on `image` (H, W, 3) and `mask` (H, W), either of which may be None, and shows it."""
+        stop = self.cancellation.event(request)
+        events = lambda cancelled: self.calls.synthesize(image, mask, run.request, cancelled)  # noqa: E731
+        run.background = BackgroundRun(run, events, self.calls.quality, stop, given)
+        yield {**self.panel.started(run), self.ticket: self.kept_runs.add(run)}
+        yield from self._show(request, run)
+
+    def _show(self, request: gr.Request, run: Run) -> Iterator[dict[Any, Any]]:
+        background = run.background
+        self._runs[request.session_hash] = run
+        for changed in background.follow(request.session_hash):
+            yield self.panel.progressed(run, changed)
+        self._runs.pop(request.session_hash, None)
+        yield self.panel.ended(run, background.stop.is_set(), background.failure)
+
+    def resume(self, request: gr.Request, run: Run) -> Iterator[dict[Any, Any]]:
+        """A page was opened again: the run it began is shown, and followed as long as it goes on."""
+        run.holders += 1
+        running = not run.background.over
+        if running:
+            self.cancellation.adopt(request, run.background.stop)
+        yield {**self.panel.started(run), **self._buttons(running)}
+        yield from self._show(request, run)
+        yield self.end_run(request, run)
+
+    def leave(self, request: gr.Request) -> None:
+        """A page was closed. What it runs ends soon, unless the page is there again by then."""
+        run = self._runs.pop(request.session_hash, None)
+        if run is None or run.background.over:
+            self.cancellation.end(request)
+            return
+        self.cancellation.release(request)
+        run.background.leave(request.session_hash)

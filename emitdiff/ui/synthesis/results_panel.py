@@ -124,10 +124,6 @@ class ResultsPanel:
         js = CLEAR_ERROR.replace("IDLE", json.dumps(finished(IDLE)))
         gr.on(events, None, self.progress, self.progress, js=js, queue=False, **quiet)
 
-    def end_session(self, request: gr.Request) -> None:
-        """The page was closed: whatever still runs for it stops."""
-        self.cancellation.end(request)
-
     def started(self, run: Run) -> dict[Any, Any]:
         """Updates for `outputs` when a run, or variations of one of its images, begins."""
         tiles = run.tiles()

@@ -77,11 +77,14 @@ class Run:
     running: bool = True
     outlines: bool = False  # of the labels, on the tiles
     large: int | None = None  # index of the image that fills the box
+    finished: float | None = None
     steps_done: int = 0
     steps_total: int = 0
     preview: np.ndarray | None = None
     first_step: float | None = None
     shown: float = 0.0
+    holders: int = 1  # sessions that show it
+    background: Any = None  # the BackgroundRun that makes, or has made, the last of the images
 
     def __post_init__(self) -> None:
         self.folder = folder_of(self)
@@ -104,7 +107,8 @@ class Run:
         settings = parent.request.settings.replace(num_images=count, seed=seed, edit=MaskEdit())
         self.request = replace(parent.request, settings=settings)
         self.parent, self.first, self.running = parent, len(self.images), True
-        self.started, self.first_step, self.steps_done, self.steps_total = time.monotonic(), None, 0, 0
+        self.started, self.first_step, self.finished = time.monotonic(), None, None
+        self.steps_done = self.steps_total = 0
 
     def add_event(self, event: SamplingStep | SyntheticImage) -> bool:
         """Takes in a step or a finished image; True when the gallery has something new to show."""
@@ -173,7 +177,7 @@ class Run:
 
     @property
     def words(self) -> str:
-        """ "Image 2 of 4, step 5 of 20, about 12 s left"."""
+        """ "Image 2 of 4, step 5 of 20, 4.6 steps a second, about 12 s left"."""
         if not self.steps_total:
             return "Preparing. The first run after a server start loads the weights."
         steps = self.steps_total // self.request.settings.num_images
@@ -181,9 +185,11 @@ class Run:
         kind = "Image" if self.parent is None else "Variation"
         text = f"{kind} {image + 1} of {self.request.settings.num_images}, step {step + 1} of {steps}"
         elapsed = time.monotonic() - (self.first_step or self.started)
-        if self.steps_done < 3:
+        if self.steps_done < 3 or not elapsed:
             return text
-        return f"{text}, about {duration(elapsed / self.steps_done * (self.steps_total - self.steps_done))} left"
+        rate = self.steps_done / elapsed
+        speed = f"{rate:.1f} steps a second" if rate >= 1 else f"{1 / rate:.1f} s a step"
+        return f"{text}, {speed}, about {duration((self.steps_total - self.steps_done) / rate)} left"
 
     def summary(self, stopped: bool) -> str:
         """The line that stays when the run is over."""
@@ -194,7 +200,7 @@ class Run:
             if not made:
                 return f"Stopped before {'an image' if self.parent is None else 'a variation'} was finished."
             return f"Stopped: {images} of {wanted} finished and kept."
-        return f"{images} in {duration(time.monotonic() - self.started)}. Select one to enlarge it."
+        return f"{images} in {duration((self.finished or time.monotonic()) - self.started)}. Select one to enlarge it."
 
     @property
     def kept(self) -> list[GeneratedImage]:
@@ -231,4 +237,8 @@ class Run:
         )  # fmt: skip
 
     def remove(self) -> None:
+        """A session does not need it any more; the files go with the last one."""
+        self.holders -= 1
+        if self.holders > 0:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)

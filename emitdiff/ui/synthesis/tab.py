@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 
 from emitdiff.files import file_stem
-from emitdiff.ui.events import QUIET
+from emitdiff.ui.events import ON_DEVICE, QUIET
 from emitdiff.ui.examples import Example
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished
@@ -58,6 +59,24 @@ class SynthesisTab:
         self.results.use_settings.click(
             self.take_settings, [self.results.run, self.results.chosen_index], self.input.restored, queue=False, **QUIET
         ).then(**self.input.preview_event)
+
+    def outlive(self, demo: gr.Blocks) -> None:
+        """A page that is reloaded comes back to its run. To be called outside of all tabs."""
+        generation, given = self.generation, self.input
+        generation.ticket.render()
+        shown = [*generation.outputs, *given.source.outputs, *given.mask.outputs, *given.preview.outputs]
+        demo.load(self.resume, generation.ticket, shown, **ON_DEVICE, **QUIET).then(**given.preview_event)
+        demo.unload(generation.leave)
+
+    def resume(self, request: gr.Request, ticket: Any) -> Iterator[dict[Any, Any]]:
+        """The run of that name with what it was generated from, as far as both are still here."""
+        run = self.generation.kept_runs.find(ticket)
+        if run is None:
+            yield {self.results.run: gr.skip()}
+            return
+        updates = self.generation.resume(request, run)
+        yield {**self.input.show_again(**run.background.given), **next(updates)}
+        yield from updates
 
     def take_settings(self, run: Run | None, chosen: int) -> dict[Any, Any]:
         """Everything the chosen image was generated with goes back into the form, its own seed as the first one."""
