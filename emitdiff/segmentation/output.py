@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional
@@ -30,7 +31,8 @@ class SegmentationOutput:
     in DDPM-seg), or for a head without votes the entropy of its one answer. `seconds` is the time taken, with the
     encoding where that was part of the call. `untaught` says that the text asks for nothing the head was taught: the
     mask is empty and `present` None, or where it was to "try" the mask is what the network marks, and is not `found`;
-    `nearest` is the taught target to ask for instead, None where none is close.
+    `nearest` is the taught target to ask for instead, None where none is close. Pieces of the mask that are smaller
+    than `least_piece` of the largest one, in 0..1, are left out of it.
     """
 
     mask: np.ndarray
@@ -45,6 +47,7 @@ class SegmentationOutput:
     untaught: bool = False
     unsure: bool = False
     nearest: str | None = None
+    least_piece: float = 0.0
 
     @property
     def answer(self) -> Answer:
@@ -58,8 +61,21 @@ class SegmentationOutput:
 
     def at(self, threshold: float) -> SegmentationOutput:
         """The same answer with the mask of another threshold; no network runs."""
-        found = np.zeros(self.mask.shape, bool) if self.absent else self.probability > threshold
+        if self.absent:
+            found = np.zeros(self.mask.shape, bool)
+        else:
+            found = without_strays(self.probability > threshold, self.least_piece)
         return replace(self, mask=found.astype(np.uint8), found=bool(found.any()) and not self.untaught)
+
+
+def without_strays(mask: np.ndarray, least: float) -> np.ndarray:
+    """bool (H, W) without the pieces that are smaller than `least` of the largest one; pixels that touch at a corner
+    are of one piece."""
+    if not least or not mask.any():
+        return mask
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return np.isin(pieces, 1 + np.flatnonzero(areas >= least * areas.max()))
 
 
 def checked_image(image: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ DROPOUT_SAMPLES = 8
 # probability of the image kinds that may show a target, below which its presence is doubted
 DOUBTFUL_KIND_PROBABILITY = 0.25
 PRESENCE_THRESHOLD = 0.5  # of `present`, below which a target is held to be absent, where none was calibrated
+LEAST_PIECE = 0.1  # of the largest piece of an organ: what is smaller is a stray; chosen on training groups
 MARGIN = 4  # a look from farther away has a mirrored margin of 1 / MARGIN of each side
 
 
@@ -148,6 +149,7 @@ class SegmentationPipeline(Segmenter):
             warnings=tuple(self._warnings(request.spoken, target, encoded.size, other_kind, untaught_kind)),
             absent=bool(other_kind) or (presence is not None and presence < absent_below),
             unsure=bool(untaught_kind) or (presence is not None and presence < sure_from),
+            least_piece=0.0 if target is None or target.scattered else LEAST_PIECE,
         )
 
     @property

@@ -41,7 +41,7 @@ class Target:
     negatives).
 
     A scene that is neither `image_kind` nor in `absent_kinds` may show it unlabelled: nothing is taught or claimed
-    there.
+    there. `scattered`: there may be several, some far smaller than others.
     """
 
     phrase: str
@@ -49,6 +49,7 @@ class Target:
     labels: tuple[str, ...]
     names: tuple[str, ...]
     absent_kinds: tuple[str, ...]
+    scattered: bool = False
 
 
 def _all_kinds_but(*scenes: str) -> tuple[str, ...]:
@@ -82,10 +83,10 @@ TARGETS = (
     Target("breast lesion", "breast ultrasound", ("lesion", "tumour", "tumor", "mass", "breast lesion"), (
         "breast lesion", "lesion", "breast tumour", "tumor", "breast mass", "mass", "nodule", "cyst", "breast cancer",
         "tumour in the breast", "lesion of the breast", "malignant lesion", "benign lesion", "suspicious mass"),
-        _all_kinds_but("breast ultrasound")),
+        _all_kinds_but("breast ultrasound"), scattered=True),
     Target("nuclei", "microscopy", ("nucleus", "nuclei"), (
         "nuclei", "nucleus", "cell nuclei", "cell nucleus", "nuclei of the cells", "all nuclei", "cells",
-        "nuclear regions", "stained nuclei"), _all_kinds_but("microscopy")),
+        "nuclear regions", "stained nuclei"), _all_kinds_but("microscopy"), scattered=True),
     Target("left ventricle", "cardiac MRI", ("left ventricle", "lv"), (
         "left ventricle", "LV", "left ventricular cavity", "left ventricle cavity", "left heart chamber",
         "ventricle on the left", "left ventricular blood pool", "LV cavity"),

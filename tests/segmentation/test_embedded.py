@@ -1,5 +1,6 @@
 """The weights that come with the project: whole, small, documented, and awake. Quality is measured, not tested."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -72,3 +73,10 @@ def test_what_was_taught_on_other_images_alone_is_not_called_found(segment, card
     assert home.answer == "found" and {answer.answer for answer in answers.values()} <= {"not there", "unsure"}
     for phrase, answer in answers.items():
         assert answer.answer == "not there" or f"not taught the {phrase}" in " ".join(answer.warnings)
+
+
+def test_a_lung_is_at_most_two_pieces_and_nuclei_are_many(segment):
+    cards = {card.text: card for card in read_examples()}
+    found = {text: segment(read_scan(cards[text].image).image(), text).mask for text in ("lung", "nuclei")}
+    pieces = {text: cv2.connectedComponents(mask, connectivity=8)[0] - 1 for text, mask in found.items()}
+    assert pieces["lung"] <= 2 and pieces["nuclei"] > 5

@@ -1,5 +1,7 @@
 """What a segmenter answers, and what it does not take."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,14 @@ def test_maps_grow_without_leaving_their_range():
     upsampled = upsample(maps, (16, 20))
     assert upsampled.shape == (2, 3, 16, 20) and upsampled.min() >= maps.min() and upsampled.max() <= maps.max() + 1e-6
     assert torch.allclose(upsample(torch.full((1, 1, 4, 4), 0.3), (9, 7)), torch.tensor(0.3))
+
+
+def test_strays_beside_an_organ_are_left_out_at_every_threshold(answer):
+    probability = np.zeros((40, 40), np.float32)
+    probability[2:22, 2:22], probability[2:12, 26:36], probability[30:34, 30:34] = 0.9, 0.9, 0.9
+    probability[36:38, 2:4] = 0.6  # 400, 100, 16 and 4 pixels
+    whole = replace(answer, mask=np.zeros((40, 40), np.uint8), probability=probability, absent=False)
+    assert whole.at(0.5).mask.sum() == 520
+    organ = replace(whole, least_piece=0.1)
+    assert organ.at(0.5).mask.sum() == 500 and organ.at(0.5).found
+    assert organ.at(0.5).at(0.7).mask.sum() == 500 and organ.at(0.95).mask.sum() == 0
