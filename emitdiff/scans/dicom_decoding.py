@@ -11,8 +11,14 @@ from typing import BinaryIO
 import numpy as np
 import pydicom
 from pydicom.dataelem import DataElement
+from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
+)
 
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.dicom_frame import PIXEL_ELEMENTS, SLICE_ELEMENTS, Frame, Header
@@ -57,6 +63,8 @@ class PixelFile:
             shift = high + 1 - stored
             # pydicom looks at BitsStored alone: it is to clear what is above, and to leave what is below.
             elements.BitsStored = high + 1
+        if elements.file_meta.TransferSyntaxUID in JPEG2000TransferSyntaxes:
+            _check_code_stream(self.name, elements, index)
         try:
             array = pixel_array(elements, index=index)
         except Exception:
@@ -65,6 +73,26 @@ class PixelFile:
         if self.begin is None and array.dtype.kind == "i":
             array = _with_sign(array, int(elements.BitsStored))
         return _as_bytes(array, elements, frame) if frame.colour else array
+
+
+def _check_code_stream(name: str, elements: pydicom.Dataset, index: int) -> None:
+    """EmitDiffError where JPEG 2000 contradicts the file around it: decoders go by the one or the other, in silence."""
+    try:
+        stream = get_frame(elements.PixelData, index, number_of_frames=int(elements.get("NumberOfFrames") or 1))
+        stream = stream[stream.index(b"\xff\x4f\xff\x51") :]
+        signed, coding = stream[42] >= 128, stream.index(b"\xff\x52")
+        transformed = stream[coding + 8] == 1
+    except (ValueError, IndexError, struct.error):
+        return  # whether that is damage, the decoder says
+    what = ""
+    if signed and not elements.get("PixelRepresentation"):
+        what = "stores values with a sign in its JPEG 2000, and says that they have none (PixelRepresentation)"
+    elif transformed and str(elements.PhotometricInterpretation).startswith("YBR_FULL"):
+        what = f"turns its colours in its JPEG 2000, and calls them {elements.PhotometricInterpretation}"
+    if what:
+        raise EmitDiffError(
+            f"'{name}' {what}: which is right cannot be told. Correct that element, or export the image anew."
+        )
 
 
 def _with_sign(array: np.ndarray, bits: int) -> np.ndarray:
@@ -92,8 +120,8 @@ def open_pixels(name: str, header: Header) -> Iterator[PixelFile]:
         elements.file_meta.TransferSyntaxUID = syntax
         check_syntax(name, elements)
         check_pixels(name, elements, opened.keyword)
-        if opened.begin is not None and opened.length < _frame_bytes(elements) * header.frames:
-            raise EOFError
+        if opened.begin is not None:
+            _check_length(opened, header.frames)
         yield opened
 
 
@@ -116,6 +144,20 @@ def _find_pixels(opened: PixelFile) -> PixelFile:
 
 def _frame_bytes(elements: pydicom.Dataset) -> int:
     return int(elements.Rows * elements.Columns * elements.SamplesPerPixel * elements.BitsAllocated // 8)
+
+
+def _check_length(opened: PixelFile, frames: int) -> None:
+    """Whether the pixels take as many bytes as the header says. A few more are padding, as old files have it."""
+    size = _frame_bytes(opened.elements)
+    if opened.length < size * frames:
+        raise EOFError
+    if opened.length >= size * (frames + 1):
+        elements = opened.elements
+        raise EmitDiffError(
+            f"'{opened.name}' holds {opened.length:,} bytes of pixels; its header announces {size * frames:,} "
+            f"({frames} x {elements.Columns} x {elements.Rows} pixels of {elements.BitsAllocated} bits). Correct "
+            "NumberOfFrames, Rows, Columns or BitsAllocated, whichever is wrong."
+        )
 
 
 def check_syntax(name: str, elements: pydicom.Dataset) -> None:

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from emitdiff.errors import EmitDiffError
 from emitdiff.scans.decoding import damaged_file_error
 from emitdiff.scans.mask_values import class_ids, non_finite, two_classes
-from emitdiff.scans.pictures import read_picture
-from emitdiff.scans.tiff import PALETTE, TRANSPARENT, Page, read_pages
+from emitdiff.scans.pictures import ORIENTATION, read_picture
+from emitdiff.scans.tiff import PALETTE, TRANSPARENT, Page, read_pages, upright
 
 SAVE_GREY = "Save it as grey PNG: one value for every class, 0 for the background."
 TIFF_MAGIC = {b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"}
@@ -39,8 +39,15 @@ def read_mask_picture(path: Path) -> np.ndarray:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
             lossy = _lossy(path, picture)
             depth, colour_type = _png_header(path) if picture.format == "PNG" else (8, None)
-            upright = ImageOps.exif_transpose(picture)
-            return _picture(upright, scan.values[0], path, lossy, depth, colour_type)[None]
+            frames = getattr(picture, "n_frames", 1)
+            if picture.format != "MPO" and frames > 1:
+                raise EmitDiffError(
+                    f"The mask '{path.name}' holds {frames} pictures (an animation), and a mask is one. "
+                    "Save the one that is meant as a PNG of its own."
+                )
+            orientation = int(picture.getexif().get(ORIENTATION, 1))
+            turned = ImageOps.exif_transpose(picture)
+            return _picture(turned, scan.values[0], path, lossy, depth, colour_type, orientation)[None]
     except EmitDiffError:
         raise
     except Exception:
@@ -48,13 +55,15 @@ def read_mask_picture(path: Path) -> np.ndarray:
 
 
 def _picture(
-    picture: Image.Image, values: np.ndarray, path: Path, lossy: str, depth: int, colour_type: int | None
-) -> np.ndarray:
-    """Class ids (H, W); `values` are the pixels as `read_picture` gives them, `depth` the bits of a PNG's sample."""
+    picture: Image.Image, values: np.ndarray, path: Path, lossy: str, depth: int, colour_type: int | None,
+    orientation: int,
+) -> np.ndarray:  # fmt: skip
+    """Class ids (H, W); `values` are the pixels as `read_picture` gives them, `depth` the bits of a PNG's sample, and
+    `orientation` what EXIF said before `picture` was turned."""
     if depth in {2, 4} and colour_type == 0:
         _check_few_bits(values, path.name, depth)
     if depth == 16 and colour_type in {4, 6}:
-        return _deep_transparent(path)
+        return _deep_transparent(path, orientation)
     alpha = _alpha(picture)
     if alpha is not None and alpha.min() != alpha.max():
         if lossy:
@@ -92,8 +101,8 @@ def _tiff_page(path: Path, page: Page, values: np.ndarray) -> np.ndarray:
     if page.photometric == PALETTE:
         with Image.open(path, formats=("TIFF",)) as picture:
             picture.seek(page.index)
-            upright = ImageOps.exif_transpose(picture)
-            return _by_palette(np.asarray(upright), _colours(upright), path.name)
+            turned = ImageOps.exif_transpose(picture)
+            return _by_palette(np.asarray(turned), _colours(turned), path.name)
     if page.bits in {2, 4}:
         _check_few_bits(values, path.name, page.bits)
     return _grey(values, path.name, COLOUR_NOISE if page.compression in LOSSY_TIFF else 0)
@@ -181,11 +190,12 @@ def _opaque(colours: np.ndarray, alpha: np.ndarray, name: str) -> np.ndarray:
     return class_ids(_grey(flat, name) if flat.shape[-1] == 3 else flat[..., 0], name)
 
 
-def _deep_transparent(path: Path) -> np.ndarray:
+def _deep_transparent(path: Path, orientation: int) -> np.ndarray:
     """A PNG with transparency and 16 bits a sample, of which Pillow keeps 8."""
     array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None:
         raise damaged_file_error(path.name)
+    array = upright(array, orientation)
     colours, alpha = array[..., :3], array[..., 3]
     if alpha.min() == alpha.max() and alpha.any():
         return class_ids(_grey(colours, path.name), path.name)

@@ -19,11 +19,11 @@ from emitdiff.scans.decoding import (
     value_windows,
 )
 from emitdiff.scans.scan import Scan
-from emitdiff.scans.tiff import REMEDY, TRANSPARENT, check_page, decode_page, read_pages, split_channels
+from emitdiff.scans.tiff import REMEDY, TRANSPARENT, check_page, decode_page, read_pages, split_channels, upright
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 _NUMBER_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}
-_ORIENTATION = 0x0112  # EXIF, and the TIFF tag of the same name
+ORIENTATION = 0x0112  # EXIF, and the TIFF tag of the same name
 
 
 def read_picture(path: Path, keep_indices: bool = False) -> Scan:
@@ -56,7 +56,7 @@ def _picture(path: Path, file: BinaryIO, keep_indices: bool) -> tuple[list[np.nd
     others = 0 if picture.format == "MPO" else getattr(picture, "n_frames", 1) - 1
     check_limits(path.name, picture.height, picture.width, 1, len(picture.getbands()))
     warnings = [f"{others} further picture(s) in the file are not shown."] if others else []
-    if picture.getexif().get(_ORIENTATION, 1) not in {0, 1}:
+    if picture.getexif().get(ORIENTATION, 1) not in {0, 1}:
         warnings.append("Turned upright, as its EXIF orientation says.")
     pixels = _decode_deep_colour(picture, path) if _has_deep_colour(picture, path) else _decode(picture, keep_indices)
     if _is_transparent(picture):
@@ -120,13 +120,13 @@ def _open_page(path: Path, file: BinaryIO) -> Image.Image:
 
 
 def _decode(picture: Image.Image, keep_indices: bool) -> np.ndarray:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in _NUMBER_MODES:
-        array = np.asarray(upright)
+    turned = ImageOps.exif_transpose(picture)
+    if turned.mode in _NUMBER_MODES:
+        array = np.asarray(turned)
         return array.astype(array.dtype.newbyteorder("="))
-    if keep_indices and upright.mode in {"P", "1"}:
-        return np.asarray(upright, dtype=np.uint8)
-    return np.asarray(upright.convert("L" if upright.mode in {"1", "L", "LA"} else "RGB"))
+    if keep_indices and turned.mode in {"P", "1"}:
+        return np.asarray(turned, dtype=np.uint8)
+    return np.asarray(turned.convert("L" if turned.mode in {"1", "L", "LA"} else "RGB"))
 
 
 def _has_deep_colour(picture: Image.Image, path: Path) -> bool:
@@ -144,7 +144,8 @@ def _decode_deep_colour(picture: Image.Image, path: Path) -> np.ndarray:
     if array is None:
         raise damaged_file_error(path.name)
     colour = cv2.cvtColor(array, cv2.COLOR_GRAY2BGR) if array.ndim == 2 else array
-    return np.ascontiguousarray(colour[..., 2::-1])
+    orientation = int(picture.getexif().get(ORIENTATION, 1))  # which OpenCV leaves alone
+    return np.ascontiguousarray(upright(colour[..., 2::-1], orientation))
 
 
 def _is_transparent(picture: Image.Image) -> bool:

@@ -197,7 +197,7 @@ def decode_page(file: BinaryIO, page: Page) -> np.ndarray:
     values = np.concatenate([_decode_plane(file, plane) for plane in planes], axis=-1)
     if page.photometric == GREY_WHITE_IS_ZERO:
         values = _from_white(values, page)
-    return np.ascontiguousarray(_upright(values, page.orientation))
+    return np.ascontiguousarray(upright(values, page.orientation))
 
 
 def _from_white(values: np.ndarray, page: Page) -> np.ndarray:
@@ -275,7 +275,7 @@ def _from_differences(stored: np.ndarray, page: Page) -> np.ndarray:
     )
 
 
-def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+def upright(values: np.ndarray, orientation: int) -> np.ndarray:
     """Rows and columns as the tag Orientation, 1 to 8, says."""
     if orientation in {5, 6, 7, 8}:
         values = values.swapaxes(0, 1)

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi, apply_windowing
-from pydicom.uid import HTJ2K, HTJ2KLossless, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
+from pydicom.uid import HTJ2K, HTJ2KLossless, JPEG2000Lossless, JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless
 from scan_files import dicom_dataset, ramp, write_dicom
 
 from emitdiff.errors import EmitDiffError
@@ -268,6 +268,31 @@ def test_a_sign_is_kept_through_compression(tmp_path, codec):
     np.testing.assert_array_equal(scan.values[0], decoded.astype(int) - 4096 * (decoded >= 2048))
 
 
+def jpeg2000(path, values, **elements):
+    dataset = dicom_dataset(values, **elements)
+    stream = imagecodecs.jpeg2k_encode(values, level=0, codecformat="j2k", mct=values.ndim == 3)
+    dataset.PixelData = pydicom.encaps.encapsulate([stream])
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_jpeg_2000_that_contradicts_its_file_is_refused(tmp_path):
+    """Decoders believe the one or the other, and a value of -1 becomes 65535, or a grey pixel green."""
+    signed = SMOOTH.astype(np.int16) - 2000
+    scan = read_scan(jpeg2000(tmp_path / "a.dcm", signed, PixelRepresentation=1))
+    np.testing.assert_array_equal(scan.values[0], signed)
+    with pytest.raises(EmitDiffError, match="a sign in its JPEG 2000.*PixelRepresentation"):
+        read_scan(jpeg2000(tmp_path / "b.dcm", signed, PixelRepresentation=0)).image(0)
+    colour = np.stack([np.full((16, 24), grey, np.uint8) for grey in (200, 100, 30)], axis=-1)
+    for name in ("YBR_RCT", "RGB"):
+        read = read_scan(jpeg2000(tmp_path / "c.dcm", colour, PhotometricInterpretation=name)).image(0)
+        np.testing.assert_array_equal(read, colour)
+    with pytest.raises(EmitDiffError, match="turns its colours in its JPEG 2000.*YBR_FULL"):
+        read_scan(jpeg2000(tmp_path / "d.dcm", colour, PhotometricInterpretation="YBR_FULL")).image(0)
+
+
 # --- what is refused, and why ------------------------------------------------------
 
 REFUSED = {
@@ -339,3 +364,20 @@ def test_what_is_cut_off_is_damaged(tmp_path):
         path.write_bytes(path.read_bytes()[:-10])
         with pytest.raises(EmitDiffError, match="damaged or truncated"):
             read_scan(path)
+
+
+@pytest.mark.parametrize("wrong", [{"NumberOfFrames": None}, {"NumberOfFrames": 2}, {"Rows": 32}])
+def test_more_pixels_than_the_header_announces_are_refused(tmp_path, wrong):
+    dataset = dicom_dataset(np.stack([WIDE] * 3))
+    for keyword, value in wrong.items():
+        setattr(dataset, keyword, value) if value else delattr(dataset, keyword)
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    with pytest.raises(EmitDiffError, match="bytes of pixels; its header announces.*Correct NumberOfFrames"):
+        read_scan(tmp_path / "a.dcm").image(0)
+
+
+def test_a_few_bytes_behind_the_pixels_are_padding(tmp_path):
+    dataset = dicom_dataset(WIDE)
+    dataset.PixelData += b"\0" * 512
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(read_scan(tmp_path / "a.dcm").values[0], WIDE)

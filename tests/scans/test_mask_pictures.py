@@ -226,3 +226,30 @@ def test_a_mask_is_turned_upright_as_its_image_is(tmp_path):
     Image.fromarray(disk() * 255).save(tmp_path / "mask.png", exif=exif)
     Image.fromarray(disk() * 200).save(tmp_path / "image.png", exif=exif)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), read_scan(tmp_path / "image.png").values[0] > 0)
+
+
+def turned_png(path, array):
+    """A PNG of 16-bit samples that EXIF says to turn clockwise: no program here writes one, so byte by byte."""
+    cv2.imwrite(str(path), array)
+    content = path.read_bytes()
+    exif = b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + bytes(4)
+    chunk = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(content[:33] + chunk + content[33:])  # behind the header
+    return path
+
+
+def test_deep_pngs_and_their_masks_are_turned_as_exif_says(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 65535, (12, 20, 3)).astype(np.uint16)
+    scan = read_scan(turned_png(tmp_path / "a.png", colour))
+    assert scan.size == (20, 12) and "EXIF" in scan.warnings[0]
+    np.testing.assert_array_equal(scan.values[0], np.rot90(colour[..., ::-1], -1))
+    transparent = np.dstack([np.full((48, 64, 3), 65535), disk().astype(np.uint16) * 65535]).astype(np.uint16)
+    np.testing.assert_array_equal(read_mask(turned_png(tmp_path / "b.png", transparent)), np.rot90(disk(), -1))
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.webp"])
+def test_an_animation_is_no_mask(tmp_path, name):
+    first, second = (Image.fromarray(array * 255) for array in (disk(), 1 - disk()))
+    with pytest.raises(EmitDiffError, match="2 pictures .an animation.*Save the one that is meant"):
+        read(tmp_path, first, name, save_all=True, append_images=[second], lossless=True)
