@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from fakes import Step, TrainingProgress, fake_callables
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
+from gradio_client.exceptions import AppError, ValidationError
 
 from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.demo import build_demo, launch_settings
@@ -120,7 +120,7 @@ def test_synthesize_takes_structure_edits_and_presets_and_needs_no_image_for_the
 )
 def test_synthesize_answers_bad_arguments_with_a_sentence(client, example, changes, words):
     arguments = {"image": handle_file(str(example.image)), "prompt": "X-ray"} | changes
-    with pytest.raises(AppError, match=words):
+    with pytest.raises((AppError, ValidationError), match=words):
         client.predict(**arguments, api_name="/synthesize")
 
 
@@ -168,7 +168,7 @@ def test_segment_gives_mask_and_result(client, example):
     assert result["found"] is False and result["answer"] == "not there"
     _, result = client.predict(handle_file(str(example.image)), "perhaps lung", api_name="/segment")
     assert result["found"] and result["answer"] == "unsure"
-    with pytest.raises(AppError, match="text is empty"):
+    with pytest.raises(ValidationError, match="text is empty"):
         client.predict(handle_file(str(example.image)), "", api_name="/segment")
 
 
@@ -179,7 +179,7 @@ def test_segment_gives_no_mask_of_what_was_not_taught(client, example):
     assert result["warnings"] and result["highest_probability"] == result["fraction_of_image"] == 0
     mask, result = client.predict(image, "pneumonia", threshold=0.2, untaught="try", api_name="/segment")
     assert cv2.imread(mask, cv2.IMREAD_GRAYSCALE).any() and result["untaught"] and not result["found"]
-    with pytest.raises(AppError, match="untaught is 'guess': give refuse or try"):
+    with pytest.raises(ValidationError, match="untaught is 'guess': give refuse or try"):
         client.predict(image, "pneumonia", untaught="guess", api_name="/segment")
 
 
@@ -274,6 +274,23 @@ def whole_request(url: str) -> list:
             for one in described["/synthesize"]["parameters"]]  # fmt: skip
 
 
+def test_bad_arguments_are_answered_while_long_work_fills_the_queue(dataset):
+    """Four trainings take all places of /teach: a fifth would wait for them, but its bad argument is told at once."""
+    working = Endless(TrainingProgress(1, 1000, 0.1, 0.5))
+    with serving(teach_dataset=working) as url:
+        client = Client(url, verbose=False)
+        jobs = [client.submit(dataset, api_name="/teach") for _ in range(4)]
+        wait_until(lambda: working.steps)
+        for bad, words in (({"seconds": 3600}, "seconds is 3600"), ({"images": 1.5}, "images is 1.5")):
+            with pytest.raises(ValidationError, match=words):
+                client.submit(dataset, **bad, api_name="/teach").result(timeout=10)
+        with pytest.raises(ValidationError, match="dataset is 'abc': give a file"):
+            client.submit("abc", api_name="/teach").result(timeout=10)
+        assert not working.ended.is_set()
+        for job in jobs:
+            job.cancel()
+
+
 def test_models_lists_weights_and_targets(client):
     models = {model["name"]: model for model in client.predict(api_name="/models")}
     assert models["emitdiff-mini"]["defaults"]["num_inference_steps"] == 4
@@ -310,12 +327,12 @@ def test_a_dataset_trains_a_head_that_others_take(client, example, dataset):
     ],
 )
 def test_a_server_takes_only_so_much_at_once(client, dataset, endpoint, changes, words):
-    with pytest.raises(AppError, match=words):
+    with pytest.raises((AppError, ValidationError), match=words):
         client.predict(dataset, **changes, api_name=endpoint)
 
 
 def test_a_head_is_a_file_of_weights(client, example, dataset):
-    with pytest.raises(AppError, match="not a .safetensors file"):
+    with pytest.raises(ValidationError, match="not a .safetensors file"):
         client.predict(dataset, head=handle_file(str(example.image)), api_name="/evaluate")
 
 

@@ -37,7 +37,9 @@ class Argument:
         value = None if self.default is REQUIRED else self.default
         if self.kind == FILE:
             file = gr.File(label=name)
-            file.data_model = _file_model(name)
+            file.data_model = _file_model()
+            read = file.preprocess
+            file.preprocess = lambda payload: payload if isinstance(payload, NoFile) else read(payload)
             return file
         found: gr.components.Component
         if self.choices:
@@ -54,6 +56,8 @@ class Argument:
         """Raises EmitDiffError for a value of another kind than this argument's; None is left to the default."""
         if value is None and self.default is not REQUIRED:
             return
+        if isinstance(value, NoFile):
+            raise EmitDiffError(f"{name} is {value.sent}: give a file, uploaded first.")
         if self.kind == FILE and isinstance(value, str):
             return
         if self.kind == TEXT and isinstance(value, str):
@@ -76,16 +80,12 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
 
     The docstring of `function` is "sentence" or "sentence, Returns: and one line for each output".
     """
-    defaults = {name: one.default for name, one in arguments.items() if one.default is not REQUIRED}
 
     def given(values: dict[str, Any]) -> dict[str, Any]:
         try:
-            check_arguments(arguments, values)
+            return checked(arguments, values)
         except EmitDiffError as error:
             raise gr.Error(str(error), print_exception=False) from error
-        whole = {name for name, one in arguments.items() if one.kind == WHOLE}
-        given = {name: value for name, value in values.items() if value is not None or name not in defaults}
-        return defaults | {name: int(value) if name in whole else value for name, value in given.items()}
 
     if isgeneratorfunction(function):  # Gradio looks at the outermost function alone
 
@@ -108,14 +108,29 @@ def documented(function: Callable[..., Any], arguments: Arguments) -> Callable[.
     return endpoint
 
 
+def checked(arguments: Arguments, values: dict[str, Any]) -> dict[str, Any]:
+    """The `values` with defaults for what was left out or is None; raises EmitDiffError as `check_arguments` does."""
+    check_arguments(arguments, values)
+    defaults = {name: one.default for name, one in arguments.items() if one.default is not REQUIRED}
+    whole = {name for name, one in arguments.items() if one.kind == WHOLE}
+    given = {name: value for name, value in values.items() if value is not None or name not in defaults}
+    return defaults | {name: int(value) if name in whole else value for name, value in given.items()}
+
+
 def check_arguments(arguments: Arguments, values: dict[str, Any]) -> None:
     """Raises EmitDiffError for the first of the `values`, by name, that is of another kind than its argument's."""
     for name, value in values.items():
         arguments[name].check(name, value)
 
 
-def _file_model(name: str) -> type[FileData]:
-    """Gradio's own model of a file, which says in a sentence where what a caller sent is none."""
+class NoFile(FileData):
+    """What a caller sent in place of a file; `check` refuses it by a sentence."""
+
+    sent: str
+
+
+def _file_model() -> type[FileData]:
+    """Gradio's own model of a file, which keeps what is none for `check`, before the request is queued."""
 
     class File(FileData):
         @classmethod
@@ -123,7 +138,7 @@ def _file_model(name: str) -> type[FileData]:
             try:
                 return super().model_validate(obj, **how)
             except ValueError:
-                raise gr.Error(f"{name} is {shown(obj)}: give a file, uploaded first.", print_exception=False) from None
+                return NoFile(path="", sent=shown(obj))
 
     File.__name__ = FileData.__name__  # by which Gradio describes its type to callers
     return File

@@ -75,6 +75,7 @@ class Endpoints:
             },
             [gr.File(label="images", file_count="multiple"), gr.JSON(label="manifest")],
             ON_DEVICE,
+            self._check_synthesis,
         )
         outputs = [gr.File(label="edges"), gr.JSON(label="record")]
         add_endpoint(self.edges, {"image": Argument(SCAN, FILE), **structure}, outputs, LIGHT)
@@ -95,6 +96,7 @@ class Endpoints:
             },
             [gr.File(label="mask"), gr.JSON(label="result")],
             ON_DEVICE,
+            self._check_segmentation,
         )
         add_endpoint(
             self.teach,
@@ -109,6 +111,7 @@ class Endpoints:
             },
             [gr.File(label="head"), gr.JSON(label="record")],
             TEACHING,
+            self._check_dataset_work,
         )
         add_endpoint(
             self.evaluate,
@@ -123,6 +126,7 @@ class Endpoints:
             },
             [gr.JSON(label="measures")],
             ON_DEVICE,
+            self._check_dataset_work,
         )
 
     def synthesize(
@@ -177,12 +181,7 @@ class Endpoints:
             the mask file, 1 inside, 0 outside; none for a text that asks for nothing the weights were taught
             what was found and how probable it is. Research use only, not a medical device.
         """
-        if not (text or "").strip():
-            raise EmitDiffError("The text is empty: say what to find, for example “lung”.")
-        weights = self._segmenter(checkpoint, head)
-        _check_bounds(threshold=threshold)
-        if untaught not in UNTAUGHT:
-            raise EmitDiffError(f"untaught is {untaught!r}: give {' or '.join(UNTAUGHT)}.")
+        weights = self._check_segmentation(text, threshold, checkpoint, head, untaught)
         scan = self._scan(image, time_point)
         index = _slice_index(scan, slice_number)
         output = self.calls.segment(scan.image(index), text.strip(), float(threshold), weights, untaught)
@@ -252,6 +251,25 @@ class Endpoints:
                 row["targets"] = list(self.calls.targets(model.name))
             rows.append(row)
         return rows
+
+    def _check_synthesis(self, image: Any, mask: Any, slice_number: int, time_point: int | None, **form: Any) -> None:
+        self._request(form)
+
+    def _check_segmentation(
+        self, text: str, threshold: float, checkpoint: str, head: str | None, untaught: str, **others: Any
+    ) -> str:
+        """The weights to segment with."""
+        if not (text or "").strip():
+            raise EmitDiffError("The text is empty: say what to find, for example “lung”.")
+        weights = self._segmenter(checkpoint, head)
+        _check_bounds(threshold=threshold)
+        if untaught not in UNTAUGHT:
+            raise EmitDiffError(f"untaught is {untaught!r}: give {' or '.join(UNTAUGHT)}.")
+        return weights
+
+    def _check_dataset_work(self, checkpoint: str, head: str | None = None, **values: Any) -> None:
+        _check_bounds(**{name: value for name, value in values.items() if name in BOUNDS})
+        self._segmenter(checkpoint, head)
 
     def _request(self, form: dict[str, Any]) -> SynthesisRequest:
         """The checked request; what a caller left out is what suits the preset and the weights."""
