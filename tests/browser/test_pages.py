@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
+from gradio_client.exceptions import ValidationError
 from page_steps import PATIENCE, choose_example, few_steps, open_tab, said, set_number
 from PIL import Image
 from playwright.sync_api import expect
@@ -217,5 +217,5 @@ def test_programs_get_the_same(address, tmp_path):
     assert Image.open(client.predict(image, mask, api_name="/edges")[0]).size == (256, 256)
     listed = {model["name"]: model for model in client.predict(api_name="/models")}
     assert "lung" in listed["textdiff-mini"]["targets"]
-    with pytest.raises(AppError, match="text is empty"):
+    with pytest.raises(ValidationError, match="text is empty"):
         client.predict(image, "", api_name="/segment")
