@@ -87,6 +87,11 @@ def _tiff(path: Path) -> np.ndarray:
         every = read_pages(path.name, file)
     shown = [page for page in every if not page.secondary] or every
     pages = [page for page in shown if (page.width, page.height) == (shown[0].width, shown[0].height)]
+    if len(pages) < len(shown):
+        raise EmitDiffError(
+            f"The mask '{path.name}' has pages of several sizes, and nothing says which are the mask. Save those that "
+            "are meant, of one size, as a file of their own."
+        )
     if TRANSPARENT in scan.warnings or len(pages) != scan.num_slices:
         what = "is partly transparent" if TRANSPARENT in scan.warnings else "holds several channels for each pixel"
         raise EmitDiffError(f"The mask '{path.name}' {what}, so what it marks is not sure. {SAVE_GREY}")

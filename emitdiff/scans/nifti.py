@@ -29,6 +29,7 @@ _GEOMETRY_FIELDS = [
     *("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y"),
     *("qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z"),
 ]
+MAX_QUATERNION = 1.01  # of what is rounded; beyond, the header is damaged
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # lower three bits of xyzt_units: metre, micron; the rest is taken for millimetres
 # Patient axes of RAS+ (0 left to right, 1 back to front, 2 foot to head) as (slice, row, column) of each plane.
 _PLANES = {
@@ -38,11 +39,40 @@ _PLANES = {
 }
 
 
+class _Rounded:
+    """A header whose rotation may be a quaternion a little longer than 1, by rounding: it is normalised, as by NIfTI's
+    own library (nifti1_io, quatern_to_mat44). nibabel refuses it."""
+
+    def get_qform_quaternion(self) -> np.ndarray:
+        axis = np.array([self[f"quatern_{letter}"] for letter in "bcd"], np.float64)  # type: ignore[index]
+        length = float(np.linalg.norm(axis))
+        if 1 < length < MAX_QUATERNION:
+            return np.array([0.0, *axis / length])
+        quaternion: np.ndarray = super().get_qform_quaternion()  # type: ignore[misc]
+        return quaternion
+
+
+class _Nifti1Header(_Rounded, nibabel.Nifti1Header):
+    pass
+
+
+class _Nifti2Header(_Rounded, nibabel.Nifti2Header):
+    pass
+
+
+class _Nifti1Image(nibabel.Nifti1Image):
+    header_class = _Nifti1Header
+
+
+class _Nifti2Image(nibabel.Nifti2Image):
+    header_class = _Nifti2Header
+
+
 def read_nifti(path: Path, wanted: Wanted | None = None) -> Scan:
     """A volume as axial slices from foot to head, shown as radiologists do; a single slice in its own plane."""
     wanted = wanted or Wanted()
     header, shape, count = _checked_header(path, wanted)
-    image_class = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    image_class = _Nifti2Image if isinstance(header, nibabel.Nifti2Header) else _Nifti1Image
     try:
         with _opened(path) as stream:
             image = image_class.from_stream(stream)
@@ -154,7 +184,7 @@ def _checked_header(path: Path, wanted: Wanted) -> tuple[nibabel.Nifti1Header, t
         raise EmitDiffError(f"'{path.name}' is {what}. Expected NIfTI in one file (.nii or .nii.gz).")
     if len(head) < (540 if two else 348):
         raise damaged_file_error(path.name)
-    kind: type[Any] = nibabel.Nifti2Header if two else nibabel.Nifti1Header
+    kind: type[Any] = _Nifti2Header if two else _Nifti1Header
     header: nibabel.Nifti1Header = kind(head[: 540 if two else 348], check=False)
     shape, count = _volume_shape(path.name, header)
     check_time_point(path.name, wanted.time_point, count)

@@ -253,3 +253,11 @@ def test_an_animation_is_no_mask(tmp_path, name):
     first, second = (Image.fromarray(array * 255) for array in (disk(), 1 - disk()))
     with pytest.raises(EmitDiffError, match="2 pictures .an animation.*Save the one that is meant"):
         read(tmp_path, first, name, save_all=True, append_images=[second], lossless=True)
+
+
+def test_a_tiff_mask_with_pages_of_several_sizes_is_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "mask.tif") as writer:
+        writer.write(disk())
+        writer.write(disk(width=80))
+    with pytest.raises(EmitDiffError, match="pages of several sizes"):
+        read_mask(tmp_path / "mask.tif")

@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from scan_files import in_orientation, patient, write_nifti
 
 from emitdiff.errors import EmitDiffError
@@ -238,3 +239,28 @@ def test_either_orientation_is_enough(tmp_path, qform, sform):
     scan = read_scan(tmp_path / "a.nii")
     assert scan.spacing == (3, 1.5, 1) and bool(scan.warnings) == (qform == sform == 0)
     assert bool(scan.edge_letters()) == (qform + sform > 0)
+
+
+def turned_by(path, quaternion, image_class=nibabel.Nifti1Image):
+    """A file with this rotation, which nibabel itself would not write."""
+    image = image_class(patient(), np.eye(4))
+    image.header["qform_code"], image.header["sform_code"] = 1, 0
+    content = bytearray(image.to_bytes())
+    header = image.header_class(bytes(content[: image.header.structarr.nbytes]), check=False)
+    header["quatern_b"], header["quatern_c"], header["quatern_d"] = quaternion
+    content[: header.structarr.nbytes] = header.binaryblock
+    path.write_bytes(content)
+    return path
+
+
+def test_a_quaternion_a_little_too_long_is_normalised(tmp_path):
+    """As rounding leaves it: 180 degrees about an axis between two others."""
+    path = turned_by(tmp_path / "a.nii", (0.7072, 0.7071, 0.0002))
+    with pytest.raises(ValueError, match="w2"):
+        nibabel.load(path)
+    expected = np.diag([-1, -1, 1]) @ np.reshape(SimpleITK.ReadImage(str(path)).GetDirection(), (3, 3))
+    newer = turned_by(tmp_path / "b.nii", (0.7072, 0.7071, 0.0002), nibabel.Nifti2Image)
+    for each in (path, newer):
+        np.testing.assert_allclose(read_scan(each).geometry.affine[:3, :3], expected, atol=1e-3)
+    with pytest.raises(EmitDiffError, match="amaged"):
+        read_scan(turned_by(tmp_path / "c.nii", (1.5, 0.7071, 0.0002)))
