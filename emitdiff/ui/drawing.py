@@ -13,9 +13,13 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem, write_png
 from emitdiff.images import PALETTE, resize_mask
 from emitdiff.ui.archive import answer_folder
+from emitdiff.ui.events import QUIET
 from emitdiff.ui.messages import note, sentence
 from emitdiff.ui.results import Scan
 from emitdiff.ui.source import Source, at_view_size, selected_slice
+
+# The arguments of an event that closes the panel, in the browser: nobody opens it while the server is asked.
+CLOSE: dict[str, Any] = {"fn": None, "js": "() => ({__type__: 'update', open: false})", "queue": False, **QUIET}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from emitdiff.cells import write_cells
 from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.ui.archive import answer_folder
-from emitdiff.ui.drawing import build_drawing
+from emitdiff.ui.drawing import CLOSE, build_drawing
 from emitdiff.ui.finding import Finding, Volume
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import figures, note, sentence
@@ -84,8 +84,7 @@ class TruthPanel:
             **compare
         )
         self.drawing.connect(source, self.file, self.note, quiet)
-        gr.on([source.slice.input, source.scan.change], lambda: gr.Accordion(open=False), outputs=self.drawing.panel,
-              **quiet)  # fmt: skip
+        gr.on([source.slice.input, source.scan.change], outputs=self.drawing.panel, **CLOSE)
         self.label.input(**compare)
         return compare
 

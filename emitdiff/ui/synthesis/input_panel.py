@@ -12,6 +12,7 @@ from emitdiff.errors import EmitDiffError
 from emitdiff.files import file_stem
 from emitdiff.provenance import read_synthetic_settings
 from emitdiff.ui.browser_settings import persist_settings
+from emitdiff.ui.drawing import CLOSE
 from emitdiff.ui.events import QUIET, on_choice
 from emitdiff.ui.examples import Example
 from emitdiff.ui.form import BLANK_FORM, EDIT_FIELDS, fill_form, find_preset, form_values, sampling_defaults
@@ -87,7 +88,7 @@ class SynthesisInput:
             ),
         ]  # fmt: skip
         # The canvas holds one slice: with another one it closes, and fetches again when it is opened.
-        close = {"fn": lambda: gr.Accordion(open=False), "outputs": self.mask.drawing.panel, **QUIET}
+        close = {"outputs": self.mask.drawing.panel, **CLOSE}
         taken_away = source.file.clear(
             self.take_away, inputs_kwargs=self.given,
             outputs=[self.before, *source.outputs, *self.kind.outputs], **QUIET,
@@ -156,13 +157,15 @@ class SynthesisInput:
         return {**self.source.clear(), **self.kind.forget(), self.before: before}
 
     def show_again(
-        self, scan: Scan | None = None, slice_number: float = 1, window: str | None = None, mask_file: str | None = None
-    ) -> dict[Any, Any]:
-        """Updates for image and mask as they were on a page that was reloaded."""
+        self, form: dict[str, Any], scan: Scan | None = None, slice_number: float = 1, window: str | None = None,
+        mask_file: str | None = None,
+    ) -> dict[Any, Any]:  # fmt: skip
+        """Updates for image, mask and control image as they were on a page that was reloaded."""
         there = mask_file if mask_file and Path(mask_file).exists() else None
         shown = {} if scan is None else self.source.show(scan, slice_number, window)
-        view = next(self.preview.update(scan, slice_number, window, there))
-        return {**shown, **self.mask.take(there), **view}
+        for view in self.preview.update(scan, slice_number, window, there, **form):
+            shown |= view
+        return {**shown, **self.mask.take(there)}
 
     def restore_from_image(
         self, name: str, settings: dict, updates: dict[Any, Any], goes: str, previous: Any, mask_file: str | None,

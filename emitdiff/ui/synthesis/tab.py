@@ -10,6 +10,7 @@ import gradio as gr
 from emitdiff.files import file_stem
 from emitdiff.ui.events import ON_DEVICE, QUIET
 from emitdiff.ui.examples import Example
+from emitdiff.ui.form import fill_form
 from emitdiff.ui.interface import Callables
 from emitdiff.ui.messages import finished
 from emitdiff.ui.synthesis.input_panel import SynthesisInput
@@ -65,7 +66,7 @@ class SynthesisTab:
         generation, given = self.generation, self.input
         generation.ticket.render()
         shown = [*generation.outputs, *given.source.outputs, *given.mask.outputs, *given.preview.outputs]
-        demo.load(self.resume, generation.ticket, shown, **ON_DEVICE, **QUIET).then(**given.preview_event)
+        demo.load(self.resume, generation.ticket, shown, **ON_DEVICE, **QUIET)
         demo.unload(generation.leave)
 
     def resume(self, request: gr.Request, ticket: Any) -> Iterator[dict[Any, Any]]:
@@ -75,7 +76,7 @@ class SynthesisTab:
             yield {self.results.run: gr.skip()}
             return
         updates = self.generation.resume(request, run)
-        yield {**self.input.show_again(**run.background.given), **next(updates)}
+        yield {**self.input.show_again(fill_form(run.request), **run.background.given), **next(updates)}
         yield from updates
 
     def take_settings(self, run: Run | None, chosen: int) -> dict[Any, Any]:

@@ -50,7 +50,7 @@ def test_work_is_counted_and_timed_by_its_kind_and_end(example):
     assert found["emitdiff_painted_images_total",] == 2
     assert found["emitdiff_work_seconds_count", "done", "synthesize"] == 1
     assert found["emitdiff_work_seconds_count", "done", "segment"] == 1
-    assert found["emitdiff_refusals_total", "host"] == 1 and found["emitdiff_answers_total", "4xx"] == 1
+    assert found["emitdiff_refusals_total", "host"] == 1 and found["emitdiff_answers_total", "4xx"] == 2
     assert found["emitdiff_answers_total", "2xx"] > 3 and found["emitdiff_uploaded_bytes_total",] > 1000
     assert found["process_resident_memory_bytes",] > 2**26
 
