@@ -43,5 +43,6 @@ def test_nothing_serious_stands_in_the_way(page, address, theme, width):
         if (cards := page.locator(".cards button:visible")).count():
             cards.first.click()
         unfold(page)
-        found += [f"{name}: {line}" for line in violations(page)]
+        # Gradio's editor says "select the draw tool to start" for a moment, while it builds its canvas.
+        found += [f"{name}: {line}" for line in violations(page) if "select the draw tool" not in line]
     assert not found, "\n".join(found)
