@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,7 @@ DATASET = {"painted_0": ("busi", 0, 0), "painted_1": ("busi", 1, 10), "painted_2
 CHOICES, LEAST = 8, 0.02
 
 
+@cache
 def held_out(folder: Path) -> tuple[object, list[Sample]]:
     """The dataset's description, and of up to eight held-out groups the sample that shows most of the target."""
     dataset = open_dataset(folder)

@@ -85,9 +85,8 @@ def _tiff(path: Path) -> np.ndarray:
         raise non_finite(path.name)
     with path.open("rb") as file:
         every = read_pages(path.name, file)
-    shown = [page for page in every if not page.secondary] or every
-    pages = [page for page in shown if (page.width, page.height) == (shown[0].width, shown[0].height)]
-    if len(pages) < len(shown):
+    pages = [page for page in every if not page.secondary] or every
+    if len({(page.width, page.height) for page in pages}) > 1:
         raise EmitDiffError(
             f"The mask '{path.name}' has pages of several sizes, and nothing says which are the mask. Save those that "
             "are meant, of one size, as a file of their own."
